@@ -1,0 +1,33 @@
+"""One exception tree: whatever this package refuses, it refuses with a `FairAdaptorError`."""
+
+
+class FairAdaptorError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class UnknownAdaptorError(FairAdaptorError, ValueError):
+    """No adaptor, folder or Hub repository goes by the given name."""
+
+
+class NotPublishedError(FairAdaptorError):
+    """The adaptor is known, but only as a recipe: nobody has published its weights."""
+
+
+class WrongBaseError(FairAdaptorError, ValueError):
+    """The adaptor was trained for another base model than the pipeline's."""
+
+
+class InvalidAdaptorError(FairAdaptorError, ValueError):
+    """The adaptor's files are damaged, incomplete or in a format that is not ours."""
+
+
+class UnsupportedSchedulerError(FairAdaptorError, ValueError):
+    """The scheduler's steps are not affine in the model output, so their gradients cannot be adjusted."""
+
+
+class ConfigError(FairAdaptorError, ValueError):
+    """A configuration has an unknown field or a value out of range."""
+
+
+class MissingExtraError(FairAdaptorError, ImportError):
+    """A package that belongs to an optional extra is not installed."""

@@ -1,0 +1,1 @@
+"""Measuring what a text-to-image model shows: prompts, attributes, metrics and reports."""

@@ -1,0 +1,1 @@
+"""Training fair adaptors (installed as `fair_adaptors.training`)."""
