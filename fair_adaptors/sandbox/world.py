@@ -72,20 +72,21 @@ def old_probability(role: Tensor) -> Tensor:
     return torch.sigmoid(OLD_LOGIT_OF_ROLE[role])
 
 
-def sample_people(sector: Tensor, role: Tensor, *, generator: torch.Generator, fair: Tensor | None = None) -> People:
+def sample_people(sector: Tensor, role: Tensor, *, generator: torch.Generator, named: Tensor | None = None) -> People:
     """Draw one person for each occupation.
 
     Args:
         sector, role: indices into ``SECTORS`` and ``ROLES``, [N].
         generator: source of all randomness.
-        fair: bool [N]; attributes of these people are uniform instead of following the world's bias.
+        named: bool [N, 3] for gender, tone and age; these attributes are uniform instead of following the world's bias,
+            as in pictures whose caption names them.
     """
     count = len(sector)
-    fair = torch.zeros(count, dtype=torch.bool) if fair is None else fair
+    named = torch.zeros(count, 3, dtype=torch.bool) if named is None else named
     draw = torch.rand(2, count, generator=generator)
-    p_female = torch.where(fair, 0.5, female_probability(sector, role))
-    p_old = torch.where(fair, 0.5, old_probability(role))
-    p_tone = torch.where(fair[:, None], 0.25, tone_probabilities(sector, role))
+    p_female = torch.where(named[:, 0], 0.5, female_probability(sector, role))
+    p_old = torch.where(named[:, 2], 0.5, old_probability(role))
+    p_tone = torch.where(named[:, 1:2], 0.25, tone_probabilities(sector, role))
     nuisances = 2 * torch.rand(len(NUISANCES), count, generator=generator) - 1
     return People(
         (draw[0] >= p_female).long(),
