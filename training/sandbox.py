@@ -305,7 +305,9 @@ def build(out: Path, config: BuildConfig) -> dict:
         autoencoder = train_autoencoder(portraits, config.autoencoder_steps, generator=generator, advance=advance)
         latents = encode_portraits(autoencoder, portraits)
         tokenizer = build_tokenizer()
-        scheduler = DPMSolverMultistepScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+        scheduler = DPMSolverMultistepScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        )
         text_encoder, unet = train_base(
             latents,
             portraits.captions,

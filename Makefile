@@ -1,0 +1,63 @@
+# Everything happens in $(VENV), made on first use: nothing but Python >= 3.11 and make has to be there.
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+PACKAGING := setup.cfg pyproject.toml constraints.txt
+
+# Idle OpenMP threads that spin slow down everyone else on a machine with few cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   install, then show a biased model before and after its fair adaptor"
+	@echo "make test   install with the train and dev extras, then run the tests"
+	@echo "make lint   ruff and mypy"
+	@echo "make clean  remove $(VENV) and what builds leave behind"
+
+demo: $(VENV)/.base
+	$(BIN)/fair-adaptors demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+# mypy sees the package as it is installed, with training/ inside it: that is what the links are for.
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	rm -rf build/typing && mkdir -p build/typing/fair_adaptors
+	ln -s "$(CURDIR)"/fair_adaptors/* "$(CURDIR)/training" build/typing/fair_adaptors/
+	cd build/typing && "$(abspath $(BIN))/mypy" --config-file ../../setup.cfg --cache-dir ../../.mypy_cache -p fair_adaptors
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.base: $(PACKAGING) | check
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing fair-adaptors into $(VENV) (torch is a large download the first time) ..."
+	@$(PIP) -e . || { $(INSTALL_FAILED); }
+	@touch $@
+
+$(VENV)/.dev: $(PACKAGING) $(VENV)/.base
+	@echo "Installing the train and dev extras into $(VENV) ..."
+	@$(PIP) -e ".[train,dev]" || { $(INSTALL_FAILED); }
+	@touch $@
+
+define INSTALL_FAILED
+echo "The installation into $(VENV) failed: pip's message above says why. It needs a package index (network) \
+and a few gigabytes of disk. After mending that, run the same command again; \
+'make clean' first starts afresh."; exit 1
+endef
+
+.PHONY: check
+check:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "No '$(PYTHON)' on this machine. Install Python 3.11 or newer (https://www.python.org/downloads/)," \
+	       "or name yours: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
+	       "Name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: its venv module is missing." \
+	       "On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }

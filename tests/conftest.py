@@ -1,0 +1,18 @@
+"""What every test may rely on: no network, no spinning threads, the same seed."""
+
+import os
+
+# Before torch and huggingface_hub are imported: both read these once.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    """Seeds torch's global generator, for the model initialisations that take no generator."""
+    import torch
+
+    torch.manual_seed(0)

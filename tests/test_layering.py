@@ -1,0 +1,139 @@
+"""The house keeps its order: inference never needs training, and importing the package costs nothing."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "fair_adaptors"
+HEAVY = ("torch", "diffusers", "transformers", "peft")
+IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL"}
+
+Import = tuple[str, int, bool]  # absolute module name, line, inside a function?
+
+
+def imports_of(path: Path, package: str) -> Iterator[Import]:
+    """Every import in a file, relative ones resolved against its `package`."""
+
+    def visit(node: ast.AST, in_function: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno, in_function) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from ((f"{module}.{alias.name}", node.lineno, in_function) for alias in node.names)
+        inside = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside)
+
+    return visit(ast.parse(path.read_text(encoding="utf-8")), False)
+
+
+def inference_files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def package_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).parent.parts)
+
+
+def is_training(module: str) -> bool:
+    return f"{module}.".startswith(("fair_adaptors.training.", "training."))
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("from fair_adaptors.training import loop", "fair_adaptors.training.loop"),
+        ("from fair_adaptors import training", "fair_adaptors.training"),
+        ("from ..training.loop import train", "fair_adaptors.training.loop.train"),
+        ("from .. import training", "fair_adaptors.training"),
+        ("import fair_adaptors.training.loop as loop", "fair_adaptors.training.loop"),
+    ],
+)
+def test_every_spelling_of_an_import_of_training_is_recognised(tmp_path: Path, source: str, module: str) -> None:
+    file = tmp_path / "module.py"
+    file.write_text(f"def f():\n    {source}\n{source}\n")
+    found = list(imports_of(file, "fair_adaptors.sandbox"))
+    assert found == [(module, 2, True), (module, 3, False)]
+    assert is_training(module)
+
+
+def test_only_the_handlers_of_the_command_line_import_training() -> None:
+    offenders = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in inference_files()
+        for module, line, in_function in imports_of(path, package_of(path))
+        if is_training(module) and not (path == PACKAGE / "cli.py" and in_function)
+    ]
+    assert not offenders
+
+
+def requirements() -> dict[str, set[str]]:
+    """Import names of the third-party packages that the base install and each extra bring."""
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    listed = {"base": config["options"]["install_requires"], **config["options.extras_require"]}
+    return {
+        group: {IMPORTED_AS.get(name, name) for name in (Requirement(line).name for line in lines.split("\n") if line)}
+        for group, lines in listed.items()
+    }
+
+
+def test_every_third_party_import_is_a_declared_requirement() -> None:
+    declared = requirements()
+    own = {"fair_adaptors", *sys.stdlib_module_names}
+    undeclared = []
+    for path in [*inference_files(), *sorted((ROOT / "training").glob("*.py"))]:
+        package = package_of(path) if path.is_relative_to(PACKAGE) else "fair_adaptors.training"
+        extra = {"fair_adaptors.training": "train", "fair_adaptors.evaluation": "eval"}.get(package)
+        allowed = own | declared["base"] | (declared[extra] if extra else set())
+        for module, line, _ in imports_of(path, package):
+            if module.split(".")[0] not in allowed:
+                undeclared.append(f"{path.relative_to(ROOT)}:{line} {module}")
+    assert not undeclared
+
+
+def loaded_by(code: str, tmp_path: Path) -> set[str]:
+    """Names of the top-level modules that a fresh interpreter, started elsewhere, has loaded after `code`."""
+    script = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*(set(sys.modules) - before))"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in ran.stdout.splitlines()[-1].split()}
+
+
+def test_importing_the_package_loads_nothing_but_itself(tmp_path: Path) -> None:
+    assert loaded_by("import fair_adaptors", tmp_path) - sys.stdlib_module_names == {"fair_adaptors"}
+
+
+def test_looking_up_the_public_names_loads_no_framework(tmp_path: Path) -> None:
+    code = "import fair_adaptors\nfor name in fair_adaptors.__all__: getattr(fair_adaptors, name)"
+    assert not loaded_by(code, tmp_path) & set(HEAVY)
+
+
+def test_help_loads_no_framework(tmp_path: Path) -> None:
+    code = (
+        "import sys; from fair_adaptors.cli import main; sys.argv = ['fair-adaptors', '--help']\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end.code"
+    )
+    assert not loaded_by(code, tmp_path) & set(HEAVY)
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    import fair_adaptors
+
+    with pytest.raises(AttributeError, match="load_fair_adapter"):
+        _ = fair_adaptors.load_fair_adapter
+    assert set(fair_adaptors.__all__) <= set(dir(fair_adaptors))
+
+
+def test_every_error_is_a_fair_adaptor_error() -> None:
+    from fair_adaptors import errors
+
+    ours = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert all(issubclass(error, errors.FairAdaptorError) for error in ours)

@@ -1,0 +1,86 @@
+"""What is installed is what is in the checkout: nothing missing, nothing extra."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from configparser import ConfigParser
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+SANDBOX_DATA = ("weights", "adaptors")
+
+
+@pytest.fixture(scope="module")
+def setup_cfg() -> ConfigParser:
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    return config
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def source_files() -> dict[str, Path]:
+    """Every module and data file of the package: path in the wheel -> path in the checkout."""
+    package, training = ROOT / "fair_adaptors", ROOT / "training"
+    data = [file for folder in SANDBOX_DATA for file in (package / "sandbox" / folder).rglob("*") if file.is_file()]
+    templates = sorted((package / "evaluation").glob("*.html"))
+    ours = [*package.rglob("*.py"), package / "py.typed", *data, *templates]
+    mapped = {f"fair_adaptors/{file.relative_to(ROOT)}": file for file in training.rglob("*.py")}
+    return {str(file.relative_to(ROOT)): file for file in ours} | mapped
+
+
+def test_the_packages_listed_by_hand_are_the_folders(setup_cfg: ConfigParser) -> None:
+    folders = {file.parent.relative_to(ROOT) for file in (ROOT / "fair_adaptors").rglob("*.py")}
+    assert set(lines(setup_cfg["options"]["packages"])) == {
+        "fair_adaptors.training",
+        *(".".join(folder.parts) for folder in folders),
+    }
+
+
+def test_training_is_flat() -> None:
+    assert [file for file in (ROOT / "training").rglob("*.py") if file.parent != ROOT / "training"] == []
+
+
+def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(tmp_path: Path) -> None:
+    copy = tmp_path / "source"  # a build leaves folders behind, and takes along what an earlier one left
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in ("fair_adaptors", "training"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(copy)]
+    ran = subprocess.run(build, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name for name in names if ".dist-info/" not in name} == set(source_files())
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+
+
+def test_constraints_pin_a_version_that_every_requirement_allows(setup_cfg: ConfigParser) -> None:
+    pins = dict(line.split("==") for line in lines((ROOT / "constraints.txt").read_text(encoding="utf-8")))
+    pins = {name.lower(): version for name, version in pins.items()}
+    extras = setup_cfg["options.extras_require"]
+    wanted = "\n".join([setup_cfg["options"]["install_requires"], extras["train"], extras["dev"]])
+    for requirement in map(Requirement, lines(wanted)):
+        assert requirement.name.lower() in pins, f"{requirement.name} is not pinned in constraints.txt"
+        assert requirement.specifier.contains(pins[requirement.name.lower()]), str(requirement)
+
+
+def test_the_command_is_installed() -> None:
+    (command,) = entry_points(group="console_scripts", name="fair-adaptors")
+    assert callable(command.load())
+
+
+def test_the_version_is_said_once(setup_cfg: ConfigParser) -> None:
+    import fair_adaptors
+
+    assert setup_cfg["metadata"]["version"] == "attr: fair_adaptors.__version__"
+    assert version("fair-adaptors") == fair_adaptors.__version__
