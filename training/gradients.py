@@ -1,0 +1,144 @@
+"""Per-step adjusted gradients: the gradient of adjusted direct finetuning in memory that does not grow with the steps.
+
+The exact gradient of the sampler is ∂z₀/∂θ = Σᵢ −Aᵢ·Bᵢ·∂ε⁽ⁱ⁾/∂θ. The method sets Bᵢ := I, that is, the U-Net's input is
+cut from the graph, and Aᵢ := 1 (Shen et al. 2024, §4.2). With the input cut, z₀ is an affine function of the predicted
+noises, so after a run without gradient each step's part is one U-Net call and one backward, in any order or batching.
+"""
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from fair_adaptors.errors import UnsupportedSchedulerError
+
+from .sampling import Trajectory, encode_prompt, predict_noise
+
+StepWeights = Literal["uniform", "published", "exact"]
+
+
+def affine_coefficients(scheduler: Any, num_steps: int) -> Tensor:
+    """Return cᵢ = ∂z₀/∂ε⁽ⁱ⁾ of a scheduler with the U-Net's input cut from the graph, float64 [T].
+
+    Found by running a copy of the scheduler on scalars: once on zeros and once with a one in each step's noise, all rows
+    of one batch. The result is then tried on random noises of ordinary and of large size.
+
+    Raises:
+        UnsupportedSchedulerError: z₀ is no affine function of the noises (thresholding, clipping), differs from run to
+            run (stochastic), or the model does not predict noise.
+    """
+    kind = scheduler.config.get("prediction_type", "epsilon")
+    if kind != "epsilon":
+        raise UnsupportedSchedulerError(f"the scheduler expects prediction_type {kind!r}; only 'epsilon' is supported")
+    steps = _run(scheduler, num_steps, None).shape[0]
+    probes = torch.cat([torch.zeros(steps, 1), torch.eye(steps)], 1).double()
+    outputs = _run(scheduler, num_steps, probes)
+    coefficients = outputs[1:] - outputs[0]
+    generator = torch.Generator().manual_seed(0)
+    for size in (1.0, 100.0):
+        noises = size * torch.randn(steps, 8, dtype=torch.float64, generator=generator)
+        expected = outputs[0] + coefficients @ noises
+        error = (_run(scheduler, num_steps, noises) - expected).abs().max() / expected.abs().max()
+        if not error < 1e-4:
+            raise UnsupportedSchedulerError(
+                f"{type(scheduler).__name__} is not affine in the model's output (relative error {error:.0e} on probes"
+                f" of size {size:g}): it clips, thresholds or adds noise. Use DDIM with eta 0 or DPM-Solver++ without"
+                " thresholding, e.g. DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)"
+            )
+    return coefficients
+
+
+def _run(scheduler: Any, num_steps: int, noises: Tensor | None) -> Tensor:
+    """Run a copy of ``scheduler`` on scalars: noises [T, R] give z₀ [R]. With None, return an empty tensor [T]."""
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(num_steps)
+    if noises is None:
+        return torch.empty(len(scheduler.timesteps))
+    generator = torch.Generator().manual_seed(noises.shape[1])  # a stochastic step gives each row noise of its own
+    latents = torch.ones(noises.shape[1], 1, 1, 1, dtype=torch.float64)
+    extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    for timestep, noise in zip(scheduler.timesteps, noises, strict=True):
+        scheduler.scale_model_input(latents, timestep)
+        latents = scheduler.step(noise[:, None, None, None], timestep, latents, return_dict=False, **extra)[0]
+    return latents.flatten()
+
+
+def published_factors(scheduler: Any, num_steps: int) -> Tensor:
+    """Return gᵢ = √ᾱ·√(1−ᾱ)/(1−αₜ) over its geometric mean, [T]: what the published code's hook multiplies by.
+
+    ᾱ is the training schedule's cumulative product at the step's timestep t, αₜ = ᾱₜ/ᾱₜ₋₁.
+    """
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(num_steps)
+    timesteps = scheduler.timesteps.long()
+    alphas_bar = scheduler.alphas_cumprod.double()
+    previous = torch.cat([alphas_bar.new_ones(1), alphas_bar[:-1]])
+    alpha_bar, one_minus_alpha = alphas_bar[timesteps], 1 - (alphas_bar / previous)[timesteps]
+    factors = alpha_bar.sqrt() * (1 - alpha_bar).sqrt() / one_minus_alpha
+    return factors / factors.log().mean().exp()
+
+
+def step_weights(scheduler: Any, num_steps: int, kind: StepWeights = "uniform") -> Tensor:
+    """Return wᵢ [T] such that the gradient is Σᵢ wᵢ·vᵀ·∂ε⁽ⁱ⁾/∂θ with v = ∂L/∂z₀.
+
+    ``uniform`` is the paper's A := 1, so that wᵢ = −1 exactly. ``published`` are the effective coefficients of the
+    published code, gᵢ·cᵢ. ``exact`` is cᵢ alone (only B := I).
+
+    Raises:
+        UnsupportedSchedulerError: as ``affine_coefficients``.
+    """
+    coefficients = affine_coefficients(scheduler, num_steps)
+    if kind == "uniform":
+        return -torch.ones_like(coefficients)
+    if kind == "published":
+        return coefficients * published_factors(scheduler, num_steps)
+    return coefficients
+
+
+def choose_steps(num_steps: int, count: int, *, generator: torch.Generator) -> Tensor:
+    """Choose ``count`` of T steps at random, ascending; with weight T/count the gradient's mean is unchanged."""
+    return torch.randperm(num_steps, generator=generator)[:count].sort().values
+
+
+def accumulate_gradients(
+    pipe: StableDiffusionPipeline,
+    trajectory: Trajectory,
+    latent_gradient: Tensor,
+    prompt: str,
+    *,
+    guidance_scale: float,
+    weights: Tensor,
+    steps: Sequence[int] | Tensor | None = None,
+    steps_per_call: int = 1,
+) -> None:
+    """Add the adjusted gradient of a loss to ``.grad`` of all trainable parameters of text encoder and U-Net.
+
+    The text encoder runs once: each step's gradient is collected at its output and taken through it at the end.
+
+    Args:
+        trajectory: what ``sample`` returned for N images of ``prompt``.
+        latent_gradient: v = ∂L/∂z₀ [N, C, h, w].
+        weights: from ``step_weights``, [T].
+        steps: indices of the steps to use, None for all; their weights are multiplied by T/len(steps).
+        steps_per_call: how many steps share one call of the U-Net.
+    """
+    total = len(trajectory.timesteps)
+    chosen = torch.arange(total) if steps is None else torch.as_tensor(steps)
+    scale = total / len(chosen)
+    with torch.enable_grad():
+        embeds = encode_prompt(pipe, prompt, guidance_scale=guidance_scale)
+        leaf = embeds.detach().requires_grad_(embeds.requires_grad)
+        for group in chosen.split(steps_per_call):
+            inputs = trajectory.scaled_inputs[group].flatten(0, 1)
+            timesteps = trajectory.timesteps[group].repeat_interleave(len(latent_gradient))
+            noise = predict_noise(pipe, inputs, timesteps, leaf, guidance_scale=guidance_scale)
+            factors = (scale * weights[group]).to(noise)[:, None, None, None, None]
+            noise.backward((factors * latent_gradient.to(noise.dtype)).flatten(0, 1))
+        if embeds.requires_grad:
+            assert leaf.grad is not None
+            embeds.backward(leaf.grad)
+

@@ -1,0 +1,91 @@
+"""The losses of distributional alignment and of preservation (Shen et al. 2024, §4.1 and appendix)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .targets import Targets
+
+
+@dataclass(frozen=True)
+class PreservationScale:
+    """Factors on the preservation weight of an image whose class must change: outside the face, then inside it too."""
+
+    factor1: float
+    factor2: float
+
+
+def alignment_loss(logits: Mapping[str, Tensor], targets: Mapping[str, Targets]) -> Tensor:
+    """Return Σ_attr 1[kept] · CE(h(x⁽ⁱ⁾), y⁽ⁱ⁾) of each image, [N]; the loss of the batch is its mean.
+
+    Args:
+        logits: classifier logits of each attribute, [N, K].
+        targets: from ``assign_targets``.
+    """
+    losses = [
+        F.cross_entropy(logits[name], target.labels, reduction="none") * target.keep
+        for name, target in targets.items()
+    ]
+    return torch.stack(losses).sum(0)
+
+
+def must_change(targets: Mapping[str, Targets], original: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tell for each attribute which images have a kept target that is not the original image's class, bool [N]."""
+    return {name: target.keep & (target.labels != original[name]) for name, target in targets.items()}
+
+
+def preservation_weights(
+    changing: Mapping[str, Tensor], scales: Mapping[str, PreservationScale], *, weight: float
+) -> tuple[Tensor, Tensor]:
+    """Return the weights of the image-preservation loss in its three regimes.
+
+    λ₁ = ``weight`` where the class stays; λ₂ = factor1·λ₁ where it must change; inside the face the gradient is scaled by
+    factor2 once more, λ₃ = factor2·λ₂. Of several changing attributes the smallest factor counts.
+
+    Args:
+        changing: from ``must_change``.
+        scales: the two factors of each attribute.
+
+    Returns:
+        Weight of the image's loss [N], and the scale of the gradient inside its face [N].
+    """
+    outside = torch.stack([torch.where(mask, scales[name].factor1, 1.0) for name, mask in changing.items()]).amin(0)
+    inside = torch.stack([torch.where(mask, scales[name].factor2, 1.0) for name, mask in changing.items()]).amin(0)
+    return weight * outside, inside
+
+
+def preservation_loss(
+    images: Tensor,
+    originals: Tensor,
+    encoders: Mapping[str, Callable[[Tensor], Tensor]],
+    *,
+    weights: Tensor,
+    face_scale: Tensor,
+    face_mask: Tensor | None = None,
+) -> Tensor:
+    """Return w⁽ⁱ⁾ · Σ_encoders (1 − cos(f(x⁽ⁱ⁾), f(o⁽ⁱ⁾))) of each image, [N].
+
+    Args:
+        images, originals: [N, 3, H, W], from the same noise and prompt.
+        encoders: functions from images to unit features [N, D].
+        weights, face_scale: from ``preservation_weights``.
+        face_mask: [N, 1, H, W], one inside the face; None takes the whole image as face.
+    """
+    scale = face_scale[:, None, None, None]
+    if face_mask is not None:
+        scale = 1 + face_mask * (scale - 1)
+    images = scale_gradient(images, scale)
+    losses = []
+    for encoder in encoders.values():
+        with torch.no_grad():
+            wanted = encoder(originals)
+        losses.append(1 - (encoder(images) * wanted).sum(1))
+    return weights * torch.stack(losses).sum(0)
+
+
+def scale_gradient(x: Tensor, scale: Tensor | float) -> Tensor:
+    """Return ``x`` unchanged; multiply its gradient by ``scale``."""
+    return x.detach() + scale * (x - x.detach())

@@ -1,0 +1,121 @@
+"""Targets of the distributional alignment loss: which class each image of a batch should move to (paper §4.1)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binom
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets for the N images of one prompt and one attribute.
+
+    Attributes:
+        labels: target classes y⁽ⁱ⁾ [N].
+        confidence: probability of that class under the optimal assignments, c⁽ⁱ⁾ [N].
+        keep: bool [N], c⁽ⁱ⁾ ≥ C: only these images are pulled towards their target.
+    """
+
+    labels: Tensor
+    confidence: Tensor
+    keep: Tensor
+
+
+def assign_targets(
+    probs: Mapping[str, Tensor],
+    targets: Mapping[str, Sequence[float]],
+    *,
+    threshold: float = 0.8,
+    num_draws: int = 100,
+    generator: torch.Generator | None = None,
+) -> dict[str, Targets]:
+    """Choose the class each image should move to, so that the batch follows the target distribution.
+
+    For iid draws u⁽¹⁾…u⁽ᴺ⁾ from the target, the images are matched to the draws at the least total Euclidean distance;
+    q⁽ⁱ⁾ is the mean class that image i is matched to. Attributes are matched jointly, by √Σ_attr ‖p − u‖², as draws of
+    independent attributes. One attribute of two classes has a closed form; all else takes ``num_draws`` draws.
+
+    Args:
+        probs: class probabilities of each attribute, [N, K] each.
+        targets: target distribution of each attribute, K numbers that sum to one.
+        threshold: least confidence C of a kept target.
+        num_draws: S, for the cases without closed form.
+        generator: source of the draws; None seeds a new one with zero.
+
+    Raises:
+        ValueError: attributes, classes or image counts do not fit, or a target is no distribution.
+    """
+    _check(probs, targets)
+    if len(probs) == 1 and (only := next(iter(probs))) and len(targets[only]) == 2:
+        shares = {only: two_class_shares(probs[only][:, 1], targets[only][1])}
+    else:
+        shares = drawn_shares(probs, targets, num_draws=num_draws, generator=generator)
+    result = {}
+    for name, share in shares.items():
+        confidence, labels = share.max(1)
+        result[name] = Targets(labels, confidence, confidence >= threshold)
+    return result
+
+
+def two_class_shares(prob_of_class_1: Tensor, share: float) -> Tensor:
+    """Return q [N, 2] in closed form for two classes.
+
+    The image of ascending rank r (from 0) in P(class 1) is matched to class 1 exactly if more than n − r − 1 of n draws
+    are: q(1) = 1 − BinomCDF(n − r − 1; n, share).
+    """
+    count = len(prob_of_class_1)
+    rank = prob_of_class_1.argsort(stable=True).argsort()
+    q_1 = torch.as_tensor(binom.sf(count - rank.cpu().numpy() - 1, count, share), device=rank.device)
+    return torch.stack([1 - q_1, q_1], 1)
+
+
+def drawn_shares(
+    probs: Mapping[str, Tensor],
+    targets: Mapping[str, Sequence[float]],
+    *,
+    num_draws: int,
+    generator: torch.Generator | None = None,
+) -> dict[str, Tensor]:
+    """Return q [N, K] of each attribute as the mean over draws, each matched exactly."""
+    generator = generator or torch.Generator().manual_seed(0)
+    count = len(next(iter(probs.values())))
+    totals = {name: np.zeros((count, len(target))) for name, target in targets.items()}
+    draws = {
+        name: torch.multinomial(
+            torch.tensor(targets[name], dtype=torch.float64), num_draws * count, replacement=True, generator=generator
+        )
+        .view(num_draws, count)
+        .numpy()
+        for name in probs
+    }
+    distances = {name: _squared_distances(p) for name, p in probs.items()}
+    images = np.arange(count)
+    for s in range(num_draws):
+        cost = sum(distances[name][:, draws[name][s]] for name in probs)
+        _, matched = linear_sum_assignment(np.sqrt(cost))
+        for name in probs:
+            totals[name][images, draws[name][s][matched]] += 1 / num_draws
+    return {name: torch.as_tensor(total, device=probs[name].device) for name, total in totals.items()}
+
+
+def _squared_distances(probs: Tensor) -> np.ndarray:
+    """Return ‖p⁽ⁱ⁾ − e_k‖², [N, K]."""
+    p = probs.detach().double().cpu().numpy()
+    return np.maximum((p**2).sum(1, keepdims=True) - 2 * p + 1, 0)
+
+
+def _check(probs: Mapping[str, Tensor], targets: Mapping[str, Sequence[float]]) -> None:
+    if not probs or set(probs) != set(targets):
+        raise ValueError(f"attributes with probabilities {sorted(probs)} and with targets {sorted(targets)} must match")
+    if len({len(p) for p in probs.values()}) != 1:
+        raise ValueError("the attributes' probabilities are of different numbers of images")
+    for name, target in targets.items():
+        if probs[name].shape[1:] != (len(target),):
+            raise ValueError(f"{name}: probabilities {list(probs[name].shape)} for {len(target)} target classes")
+        if min(target) < 0 or not math.isclose(sum(target), 1, abs_tol=1e-6):
+            raise ValueError(f"{name}: the target {list(target)} is no distribution: shares ≥ 0 that sum to 1")
