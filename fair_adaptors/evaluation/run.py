@@ -1,0 +1,88 @@
+"""Generate the same images before and after, classify them, and compare."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from .metrics import BiasEstimate, estimate_bias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+def image_seed(seed: int, prompt: str, index: int) -> int:
+    """Return the seed of one image: a function of (seed, prompt, index) alone, the same on every machine."""
+    digest = hashlib.sha256(f"{seed}\n{index}\n{prompt}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generate(
+    pipe: Any,
+    prompts: Sequence[str],
+    *,
+    images_per_prompt: int,
+    seed: int,
+    num_steps: int,
+    guidance_scale: float,
+    batch_size: int = 64,
+    on_batch: Callable[[int], None] = lambda count: None,
+) -> "Tensor":
+    """Generate images [P, n, 3, H, W] in [0, 1] with the plain pipeline, each from its own seed.
+
+    Args:
+        seed: as for ``image_seed``: before and after share their noise, whatever the batches.
+        on_batch: called with the number of new images.
+    """
+    import torch
+
+    pairs = [(prompt, index) for prompt in prompts for index in range(images_per_prompt)]
+    batches = []
+    for start in range(0, len(pairs), batch_size):
+        batch = pairs[start : start + batch_size]
+        output = pipe(
+            [prompt for prompt, _ in batch],
+            generator=[torch.Generator().manual_seed(image_seed(seed, prompt, index)) for prompt, index in batch],
+            num_inference_steps=num_steps,
+            guidance_scale=guidance_scale,
+            output_type="pt",
+        )
+        batches.append(output.images.float().cpu())
+        on_batch(len(batch))
+    images = torch.cat(batches)
+    return images.view(len(prompts), images_per_prompt, *images.shape[1:])
+
+
+def classify(images: "Tensor", classifier: "Callable[[Tensor], Mapping[str, Tensor]]") -> "dict[str, np.ndarray]":
+    """Return the most probable class of each attribute for images [P, n, 3, H, W], [P, n] each."""
+    import torch
+
+    with torch.no_grad():
+        logits = [classifier(batch) for batch in images.flatten(0, 1).split(256)]
+    return {
+        name: torch.cat([chunk[name].argmax(1) for chunk in logits]).view(images.shape[:2]).numpy() for name in logits[0]
+    }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measure before and after."""
+
+    before: BiasEstimate
+    after: BiasEstimate
+
+
+def compare(
+    before: "Mapping[str, np.ndarray]", after: "Mapping[str, np.ndarray]", attributes: Mapping[str, int]
+) -> dict[str, Comparison]:
+    """Estimate the bias of each attribute (name → number of classes) before and after, from classes [P, n]."""
+    return {
+        name: Comparison(estimate_bias(before[name], classes), estimate_bias(after[name], classes))
+        for name, classes in attributes.items()
+    }
+
+
+def as_json(comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
+    """Return comparisons as plain dictionaries."""
+    return {name: asdict(comparison) for name, comparison in comparisons.items()}

@@ -1,0 +1,47 @@
+"""The published form of the gradient: the sampler as one graph, with checkpointing and hooks. For tests and benchmarks."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from fair_adaptors.training.losses import scale_gradient
+from fair_adaptors.training.sampling import encode_prompt, predict_noise
+
+
+def whole_graph_latents(
+    pipe: Any, prompt: str, noise: Tensor, *, num_steps: int, guidance_scale: float, factors: Tensor
+) -> Tensor:
+    """Sample with gradient; the U-Net's input is detached and each step's noise gradient multiplied by ``factors`` [T]."""
+    scheduler = copy.deepcopy(pipe.scheduler)
+    scheduler.set_timesteps(num_steps)
+    embeds = encode_prompt(pipe, prompt, guidance_scale=guidance_scale)
+    latents = noise * scheduler.init_noise_sigma
+    for timestep, factor in zip(scheduler.timesteps, factors.tolist(), strict=True):
+        scaled = scheduler.scale_model_input(latents.detach(), timestep)
+
+        def predict(scaled: Tensor, embeds: Tensor, timestep: Tensor = timestep) -> Tensor:
+            return predict_noise(pipe, scaled, timestep, embeds, guidance_scale=guidance_scale)
+
+        predicted = scale_gradient(checkpoint(predict, scaled, embeds, use_reentrant=False), factor)
+        latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+    return latents
+
+
+def whole_graph_gradients(
+    pipe: Any,
+    prompt: str,
+    noise: Tensor,
+    latent_gradient: Tensor,
+    *,
+    num_steps: int,
+    guidance_scale: float,
+    factors: Tensor,
+) -> None:
+    """Add the gradient of ⟨latent_gradient, z₀⟩ to ``.grad``, in the published form."""
+    latents = whole_graph_latents(
+        pipe, prompt, noise, num_steps=num_steps, guidance_scale=guidance_scale, factors=factors
+    )
+    latents.backward(latent_gradient)

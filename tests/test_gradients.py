@@ -1,0 +1,153 @@
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
+from diffusers import EulerDiscreteScheduler, PNDMScheduler
+from tests.reference import whole_graph_gradients
+from tests.tiny import tiny_pipeline
+from torch import Tensor
+
+from fair_adaptors.errors import UnsupportedSchedulerError
+from fair_adaptors.training import lora
+from fair_adaptors.training.gradients import (
+    accumulate_gradients,
+    affine_coefficients,
+    choose_steps,
+    published_factors,
+    step_weights,
+)
+from fair_adaptors.training.sampling import encode_prompt, initial_noise, sample
+
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+DDIM = DDIMScheduler(**SCHEDULE, clip_sample=False)
+DPM = DPMSolverMultistepScheduler(**SCHEDULE)
+
+
+def with_adaptor(scheduler: Any, part: str) -> tuple[Any, list[torch.nn.Parameter]]:
+    """A tiny pipeline whose LoRA is not at its start, where half of its gradient would be zero."""
+    pipe = tiny_pipeline()
+    pipe.scheduler = scheduler
+    parameters = lora.attach(pipe, [part], rank=2)
+    for parameter in parameters:
+        torch.nn.init.normal_(parameter, std=0.1)
+    return pipe, parameters
+
+
+def gradients(parameters: list[torch.nn.Parameter]) -> Tensor:
+    collected = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+    for parameter in parameters:
+        parameter.grad = None
+    return collected
+
+
+def per_step(pipe: Any, noise: Tensor, v: Tensor, guidance_scale: float, weights: Tensor, **options: Any) -> None:
+    with torch.no_grad():
+        embeds = encode_prompt(pipe, "a nurse", guidance_scale=guidance_scale)
+    run = sample(pipe, embeds, noise, num_steps=len(weights), guidance_scale=guidance_scale)
+    accumulate_gradients(pipe, run, v, "a nurse", guidance_scale=guidance_scale, weights=weights, **options)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "published", "exact"])
+@pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
+@pytest.mark.parametrize("scheduler", [DDIM, DPM], ids=["DDIM", "DPM-Solver++"])
+@pytest.mark.parametrize("part", ["text_encoder", "unet"])
+def test_per_step_gradients_are_those_of_the_whole_graph(
+    part: str, scheduler: Any, guidance_scale: float, kind: Any
+) -> None:
+    pipe, parameters = with_adaptor(scheduler, part)
+    noise = initial_noise(pipe, [0, 1])
+    v = torch.randn_like(noise)
+    weights = step_weights(scheduler, 6, kind)
+    per_step(pipe, noise, v, guidance_scale, weights)
+    ours = gradients(parameters)
+    factors = weights / affine_coefficients(scheduler, 6)
+    whole_graph_gradients(pipe, "a nurse", noise, v, num_steps=6, guidance_scale=guidance_scale, factors=factors)
+    reference = gradients(parameters)
+    assert reference.norm() > 0
+    assert (ours - reference).norm() <= 1e-5 * reference.norm()
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet"])
+def test_several_steps_in_one_call_give_the_same_gradient(part: str) -> None:
+    pipe, parameters = with_adaptor(DPM, part)
+    noise = initial_noise(pipe, [0, 1])
+    v, weights = torch.randn_like(noise), step_weights(DPM, 5)
+    per_step(pipe, noise, v, 7.5, weights)
+    one_by_one = gradients(parameters)
+    per_step(pipe, noise, v, 7.5, weights, steps_per_call=3)
+    assert (gradients(parameters) - one_by_one).norm() <= 1e-5 * one_by_one.norm()
+
+
+def test_all_subsets_of_the_steps_average_to_the_whole_gradient() -> None:
+    pipe, parameters = with_adaptor(DDIM, "unet")
+    noise = initial_noise(pipe, [0, 1])
+    v, weights = torch.randn_like(noise), step_weights(DDIM, 4)
+    per_step(pipe, noise, v, 1.0, weights)
+    whole = gradients(parameters)
+    subsets = list(torch.combinations(torch.arange(4), 2))
+    for subset in subsets:
+        per_step(pipe, noise, v, 1.0, weights, steps=subset)
+    assert (gradients(parameters) / len(subsets) - whole).norm() <= 1e-5 * whole.norm()
+
+
+def test_chosen_steps_are_distinct_and_every_step_is_chosen_as_often() -> None:
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.stack([choose_steps(20, 5, generator=generator) for _ in range(2_000)])
+    assert (chosen.diff(dim=1) > 0).all()
+    shares = chosen.flatten().bincount(minlength=20) / 2_000
+    assert (shares - 0.25).abs().max() < 0.05
+
+
+def test_ddim_coefficients_have_a_closed_form() -> None:
+    """z₀ = Σᵢ [Πⱼ>ᵢ √(ᾱⱼ₊₁/ᾱⱼ)] (√(1−ᾱᵢ₊₁) − √(ᾱᵢ₊₁/ᾱᵢ)·√(1−ᾱᵢ)) εᵢ + … (Song et al. 2021, eq. 12 with σ = 0)."""
+    DDIM.set_timesteps(7)
+    alphas = torch.cat([DDIM.alphas_cumprod[DDIM.timesteps], DDIM.final_alpha_cumprod[None]]).double()
+    stretch = (alphas[1:] / alphas[:-1]).sqrt()
+    own = (1 - alphas[1:]).sqrt() - stretch * (1 - alphas[:-1]).sqrt()
+    later = torch.cat([stretch.flip(0).cumprod(0).flip(0)[1:], torch.ones(1).double()])
+    assert torch.allclose(affine_coefficients(DDIM, 7), own * later, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scheduler", [PNDMScheduler, EulerDiscreteScheduler])
+def test_any_deterministic_solver_has_coefficients(scheduler: type) -> None:
+    coefficients = affine_coefficients(scheduler.from_config(DPM.config), 8)
+    assert coefficients.isfinite().all() and coefficients.sum() < 0
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        DDIMScheduler(**SCHEDULE, clip_sample=True),
+        DDIMScheduler(**SCHEDULE, clip_sample=False, thresholding=True),
+        DPMSolverMultistepScheduler(**SCHEDULE, thresholding=True),
+        DDPMScheduler(beta_start=0.00085, beta_end=0.012, clip_sample=False),
+        EulerAncestralDiscreteScheduler(**SCHEDULE),
+        DPMSolverMultistepScheduler(**SCHEDULE, algorithm_type="sde-dpmsolver++"),
+    ],
+    ids=["clipping", "thresholding", "DPM thresholding", "DDPM", "Euler ancestral", "SDE"],
+)
+def test_a_solver_that_clips_or_adds_noise_is_refused(scheduler: Any) -> None:
+    with pytest.raises(UnsupportedSchedulerError, match="not affine"):
+        affine_coefficients(scheduler, 6)
+
+
+def test_a_model_that_predicts_velocity_is_refused() -> None:
+    with pytest.raises(UnsupportedSchedulerError, match="v_prediction"):
+        affine_coefficients(DDIMScheduler(**SCHEDULE, prediction_type="v_prediction"), 6)
+
+
+def test_uniform_weights_are_the_papers() -> None:
+    assert torch.equal(step_weights(DPM, 9), -torch.ones(9).double())
+
+
+def test_published_weights_are_flat_but_for_both_ends() -> None:
+    """Solver and schedule of the published code at 20 steps: flat for 14 steps, wild at the end (paper notes, §3)."""
+    weights = step_weights(DPM, 20, "published")
+    relative = weights / weights[1:15].mean()
+    assert (relative[1:15] - 1).abs().max() < 0.06
+    assert torch.allclose(relative[[0, 15, 16, 17, 18, 19]].float(), torch.tensor([0.55, 0.92, 0.64, -0.33, -0.75, 5.35]), atol=0.06)
+
+
+def test_published_factors_have_geometric_mean_one() -> None:
+    assert published_factors(DPM, 20).log().mean().abs() < 1e-9

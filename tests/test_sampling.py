@@ -1,0 +1,47 @@
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
+from tests.tiny import tiny_pipeline
+
+from fair_adaptors.training.sampling import decode, encode_prompt, initial_noise, sample
+
+SCHEDULERS = [DPMSolverMultistepScheduler, DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler]
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_sampling_is_what_the_pipeline_does(scheduler: type, guidance_scale: float) -> None:
+    pipe = tiny_pipeline()
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    noise = initial_noise(pipe, [3, 4])
+    expected = pipe(
+        "a nurse",
+        latents=noise,
+        num_images_per_prompt=2,
+        num_inference_steps=6,
+        guidance_scale=guidance_scale,
+        output_type="latent",
+    ).images
+    embeds = encode_prompt(pipe, "a nurse", guidance_scale=guidance_scale)
+    run = sample(pipe, embeds, noise, num_steps=6, guidance_scale=guidance_scale)
+    assert torch.equal(run.latents, expected)
+
+
+def test_decoding_is_what_the_pipeline_does_but_for_the_cut_to_0_and_1() -> None:
+    pipe = tiny_pipeline()
+    noise = initial_noise(pipe, [0])
+    settings = {"latents": noise, "num_inference_steps": 2, "guidance_scale": 1.0}
+    latents = pipe("a nurse", output_type="latent", **settings).images
+    images = pipe("a nurse", output_type="pt", **settings).images
+    assert torch.equal(decode(pipe, latents).detach().clamp(0, 1), images)
+
+
+def test_an_image_has_its_noise_whatever_the_batch() -> None:
+    pipe = tiny_pipeline()
+    assert torch.equal(initial_noise(pipe, [5, 6, 7])[1:], initial_noise(pipe, [6, 7]))
+
+
+def test_a_prompt_is_padded_to_the_length_of_the_model() -> None:
+    pipe = tiny_pipeline()
+    assert encode_prompt(pipe, "a nurse", guidance_scale=7.5).shape[:2] == (2, pipe.tokenizer.model_max_length)
+    assert encode_prompt(pipe, "a nurse", guidance_scale=1.0).shape[0] == 1
