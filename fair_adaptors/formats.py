@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 CONFIG_FILE = "fair_adaptor.json"
 RESULTS_FILE = "results.json"
+CARD_FILE = "README.md"
 SCHEMA_VERSION = 1
 PARTS = ("text_encoder", "unet")
 
@@ -46,8 +47,10 @@ class AdaptorFiles:
 
 
 def module_name(part: str, name: str) -> str:
-    """Return a module's name in the file's spelling: text encoders carry ``text_model.``, whatever transformers does."""
-    return f"text_encoder.text_model.{name.removeprefix('text_model.')}" if part == "text_encoder" else f"{part}.{name}"
+    """Return a module's name in the file's spelling: a text encoder's carries ``text_model.`` on every transformers."""
+    return (
+        f"text_encoder.text_model.{name.removeprefix('text_model.')}" if part == "text_encoder" else f"{part}.{name}"
+    )
 
 
 def shape_signature(pipe: Any) -> dict[str, str]:
@@ -125,7 +128,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InvalidAdaptorError(f"{folder} is no adaptor folder: it has no {CONFIG_FILE}{_pickles(path.parent)}") from None
+        raise InvalidAdaptorError(
+            f"{folder} is no adaptor folder: it has no {CONFIG_FILE}{_pickles(path.parent)}"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidAdaptorError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(config, dict):
@@ -221,4 +226,3 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("fair-adaptors", "torch", "diffusers", "transformers", "peft")}
-

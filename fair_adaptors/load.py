@@ -32,8 +32,8 @@ def load_fair_adaptor(
     """Make a Stable Diffusion pipeline show people fairly. Everything is checked before the pipeline is touched.
 
     Args:
-        pipe: a diffusers pipeline with ``text_encoder`` and ``unet``: text-to-image, image-to-image or inpainting. It may
-            be moved or cast before and after.
+        pipe: a diffusers pipeline with ``text_encoder`` and ``unet``: text-to-image, image-to-image or inpainting.
+            It may be moved or cast before and after.
         name: a name of the registry (``fair-adaptors list``), a folder or a Hub repository; None for the registry's
             default for the pipeline's base.
         weight: strength; 0 is the original model, 1 the adaptor as trained, None its own default. Several adaptors add
@@ -51,7 +51,9 @@ def load_fair_adaptor(
     """
     missing = [part for part in PARTS if getattr(pipe, part, None) is None]
     if missing:
-        raise WrongBaseError(f"{type(pipe).__name__} has no {' and no '.join(missing)}; a Stable Diffusion pipeline has")
+        raise WrongBaseError(
+            f"{type(pipe).__name__} has no {' and no '.join(missing)}; a Stable Diffusion pipeline has"
+        )
     folder = resolve(
         name if name is not None else default_for(pipe).name,
         revision=revision,
@@ -155,12 +157,14 @@ class FairAdaptor:
         return self._layers
 
     def _apply(self, weight: float | None) -> None:
-        """Set this adaptor's share in every layer; None takes it out. All new weights are made before one is written."""
+        """Set this adaptor's share in every layer; None takes it out. Nothing is written before all of it is made."""
         layers = self._open()
         records = []
         for module, down, up in layers:
             known = _CHANGED.get(module)
-            record = _Layer(known.original, dict(known.changes)) if known else _Layer(module.weight.detach().cpu().clone())
+            record = (
+                _Layer(known.original, dict(known.changes)) if known else _Layer(module.weight.detach().cpu().clone())
+            )
             record.changes.pop(self._identity, None)
             if weight:
                 record.changes[self._identity] = (weight, down, up)
@@ -174,7 +178,7 @@ class FairAdaptor:
 
 
 def _merged(module: "nn.Module", record: _Layer) -> "Tensor":
-    """Return W₀ + Σ w·BA in float32 on the module's device, or W₀ itself if nothing is added, in the module's dtype."""
+    """Return W₀ + Σ w·BA, summed in float32, on the module's device in its dtype; W₀ itself if nothing is added."""
     device, dtype = module.weight.device, module.weight.dtype
     if not record.changes:
         return record.original.to(device, dtype)
@@ -186,7 +190,9 @@ def _merged(module: "nn.Module", record: _Layer) -> "Tensor":
     return total.to(dtype)
 
 
-def _match(pipe: Any, tensors: "dict[str, Tensor]", config: dict[str, Any]) -> "list[tuple[nn.Module, Tensor, Tensor]]":
+def _match(
+    pipe: Any, tensors: "dict[str, Tensor]", config: dict[str, Any]
+) -> "list[tuple[nn.Module, Tensor, Tensor]]":
     """Pair each module with its two factors.
 
     Raises:
@@ -222,8 +228,8 @@ def _match(pipe: Any, tensors: "dict[str, Tensor]", config: dict[str, Any]) -> "
         details = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         origin = pipe.config.get("_name_or_path") or type(pipe).__name__
         raise WrongBaseError(
-            f"the adaptor {config['name']!r} was made for {config['base_model']}, and this pipeline ({origin}) is another"
-            f" model: {details or 'the shapes of its ' + ' and '.join(parts) + ' differ'}. Nothing was changed"
+            f"the adaptor {config['name']!r} was made for {config['base_model']}, and this pipeline ({origin}) is"
+            f" another model: {details or 'the shapes of its ' + ' and '.join(parts) + ' differ'}. Nothing was changed"
         )
     return layers
 

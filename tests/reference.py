@@ -1,20 +1,18 @@
-"""The published form of the gradient: the sampler as one graph, with checkpointing and hooks. For tests and benchmarks."""
+"""The published form of the gradient: the sampler as one graph, with checkpointing. For tests and benchmarks."""
 
 import copy
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
-
 from fair_adaptors.training.losses import scale_gradient
 from fair_adaptors.training.sampling import encode_prompt, predict_noise
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 def whole_graph_latents(
     pipe: Any, prompt: str, noise: Tensor, *, num_steps: int, guidance_scale: float, factors: Tensor
 ) -> Tensor:
-    """Sample with gradient; the U-Net's input is detached and each step's noise gradient multiplied by ``factors`` [T]."""
+    """Sample with gradient; the U-Net's input is detached, each step's noise gradient multiplied by ``factors`` [T]."""
     scheduler = copy.deepcopy(pipe.scheduler)
     scheduler.set_timesteps(num_steps)
     embeds = encode_prompt(pipe, prompt, guidance_scale=guidance_scale)

@@ -1,6 +1,5 @@
 import torch
 import torch.nn.functional as F
-
 from fair_adaptors.training.losses import (
     PreservationScale,
     alignment_loss,

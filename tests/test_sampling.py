@@ -1,9 +1,9 @@
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
-from tests.tiny import tiny_pipeline
-
 from fair_adaptors.training.sampling import decode, encode_prompt, initial_noise, sample
+
+from tests.tiny import tiny_pipeline
 
 SCHEDULERS = [DPMSolverMultistepScheduler, DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler]
 

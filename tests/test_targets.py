@@ -3,9 +3,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom
-
 from fair_adaptors.training.targets import assign_targets, drawn_shares, two_class_shares
+from scipy.stats import binom
 
 
 def by_brute_force(probs: np.ndarray, target: list[float]) -> np.ndarray:
@@ -66,7 +65,10 @@ def test_the_order_of_the_images_does_not_matter() -> None:
 
 def test_joint_targets_follow_each_attributes_share() -> None:
     generator = torch.Generator().manual_seed(4)
-    probs = {"gender": torch.rand(32, 2, generator=generator).softmax(1), "tone": torch.rand(32, 4, generator=generator).softmax(1)}
+    probs = {
+        "gender": torch.rand(32, 2, generator=generator).softmax(1),
+        "tone": torch.rand(32, 4, generator=generator).softmax(1),
+    }
     q = drawn_shares(probs, {"gender": [0.5, 0.5], "tone": [0.1, 0.2, 0.3, 0.4]}, num_draws=1_000, generator=generator)
     assert torch.allclose(q["gender"].mean(0), torch.tensor([0.5, 0.5]).double(), atol=0.02)
     assert torch.allclose(q["tone"].mean(0), torch.tensor([0.1, 0.2, 0.3, 0.4]).double(), atol=0.02)
@@ -81,7 +83,9 @@ def test_a_fair_and_certain_batch_stays_as_it_is() -> None:
 
 def test_the_same_generator_gives_the_same_targets() -> None:
     probs = {"a": torch.rand(16, 3).softmax(1)}
-    runs = [assign_targets(probs, {"a": [1 / 3] * 3}, generator=torch.Generator().manual_seed(7))["a"] for _ in range(2)]
+    runs = [
+        assign_targets(probs, {"a": [1 / 3] * 3}, generator=torch.Generator().manual_seed(7))["a"] for _ in range(2)
+    ]
     assert torch.equal(runs[0].confidence, runs[1].confidence)
 
 

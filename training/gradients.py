@@ -1,7 +1,7 @@
 """Per-step adjusted gradients: the gradient of adjusted direct finetuning in memory that does not grow with the steps.
 
-The exact gradient of the sampler is ∂z₀/∂θ = Σᵢ −Aᵢ·Bᵢ·∂ε⁽ⁱ⁾/∂θ. The method sets Bᵢ := I, that is, the U-Net's input is
-cut from the graph, and Aᵢ := 1 (Shen et al. 2024, §4.2). With the input cut, z₀ is an affine function of the predicted
+The exact gradient of the sampler is ∂z₀/∂θ = Σᵢ −Aᵢ·Bᵢ·∂ε⁽ⁱ⁾/∂θ. The method sets Bᵢ := I, that is, the U-Net's input
+is cut from the graph, and Aᵢ := 1 (Shen et al. 2024, §4.2). With the input cut, z₀ is an affine function of the predicted
 noises, so after a run without gradient each step's part is one U-Net call and one backward, in any order or batching.
 """
 
@@ -24,8 +24,8 @@ StepWeights = Literal["uniform", "published", "exact"]
 def affine_coefficients(scheduler: Any, num_steps: int) -> Tensor:
     """Return cᵢ = ∂z₀/∂ε⁽ⁱ⁾ of a scheduler with the U-Net's input cut from the graph, float64 [T].
 
-    Found by running a copy of the scheduler on scalars: once on zeros and once with a one in each step's noise, all rows
-    of one batch. The result is then tried on random noises of ordinary and of large size.
+    Found by running a copy of the scheduler on scalars: once on zeros and once with a one in each step's noise, all
+    rows of one batch. The result is then tried on random noises of ordinary and of large size.
 
     Raises:
         UnsupportedSchedulerError: z₀ is no affine function of the noises (thresholding, clipping), differs from run to
@@ -141,4 +141,3 @@ def accumulate_gradients(
         if embeds.requires_grad:
             assert leaf.grad is not None
             embeds.backward(leaf.grad)
-

@@ -1,11 +1,8 @@
 """The training loop: ``train_step`` makes the gradient of one prompt, ``train`` loops and leaves an adaptor folder."""
 
-import dataclasses
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +79,9 @@ def train_step(
         images, originals, setting.encoders, weights=image_weights, face_scale=face_scale
     ).mean()
     (latent_gradient,) = torch.autograd.grad(alignment + preservation, latents)
-    steps = choose_steps(config.num_steps, config.gradient_steps, generator=generator) if config.gradient_steps else None
+    steps = (
+        choose_steps(config.num_steps, config.gradient_steps, generator=generator) if config.gradient_steps else None
+    )
     accumulate_gradients(
         pipe,
         run,
@@ -144,9 +143,7 @@ def fit(
                 queue = queue or torch.randperm(len(setting.prompts), generator=generator).tolist()
                 seeds = image_seeds(config.seed, iteration, number, config.images_per_prompt)
                 prompt = setting.prompts[queue.pop()]
-                results.append(
-                    train_step(setting, config, prompt, seeds, weights=weights, generator=generator)
-                )
+                results.append(train_step(setting, config, prompt, seeds, weights=weights, generator=generator))
             for parameter in parameters:
                 if parameter.grad is not None:
                     parameter.grad /= config.prompts_per_step
@@ -178,22 +175,3 @@ def _mean(results: list[StepResult]) -> StepResult:
         sum(result.preservation for result in results) / count,
         {name: sum(result.bias[name] for result in results) / count for name in results[0].bias},
     )
-
-
-def describe(config: TrainConfig, seconds: float) -> dict:
-    """Return what ``fair_adaptor.json`` says about the training."""
-    settings = dataclasses.asdict(config)
-    del settings["attributes"]
-    return {**settings, "seconds": round(seconds, 1)}
-
-
-def now() -> float:
-    """Return seconds of a monotonic clock."""
-    return time.perf_counter()
-
-
-def samples_folder(out: Path) -> Path:
-    """Return (and make) the folder of progress pictures."""
-    folder = out / "samples"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

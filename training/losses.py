@@ -42,8 +42,8 @@ def preservation_weights(
 ) -> tuple[Tensor, Tensor]:
     """Return the weights of the image-preservation loss in its three regimes.
 
-    λ₁ = ``weight`` where the class stays; λ₂ = factor1·λ₁ where it must change; inside the face the gradient is scaled by
-    factor2 once more, λ₃ = factor2·λ₂. Of several changing attributes the smallest factor counts.
+    λ₁ = ``weight`` where the class stays; λ₂ = factor1·λ₁ where it must change; inside the face the gradient is scaled
+    by factor2 once more, λ₃ = factor2·λ₂. Of several changing attributes the smallest factor counts.
 
     Args:
         changing: from ``must_change``.

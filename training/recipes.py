@@ -88,7 +88,9 @@ def load_setting(config: TrainConfig) -> Setting:
         ConfigError: a base that no setting is known for.
     """
     if config.base != "sandbox":
-        raise ConfigError(f"no prompts and classifiers are known for base {config.base!r}; only 'sandbox' has them yet")
+        raise ConfigError(
+            f"no prompts and classifiers are known for base {config.base!r}; only 'sandbox' has them yet"
+        )
     from fair_adaptors.sandbox.classifiers import load_classifier, load_encoder
     from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
     from fair_adaptors.sandbox.prompts import prompts

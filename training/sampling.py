@@ -1,7 +1,7 @@
 """The sampler as functions of a Stable Diffusion pipeline: encode, predict noise, sample, decode.
 
-``sample`` does exactly what ``pipe(...)`` does with its text conditioning, guidance and scheduler, and keeps the latents
-that went into each call of the U-Net: all that the gradient needs (see ``gradients``).
+``sample`` does exactly what ``pipe(...)`` does with its text conditioning, guidance and scheduler, and keeps the
+latents that went into each call of the U-Net: all that the gradient needs (see ``gradients``).
 """
 
 import copy

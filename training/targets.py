@@ -65,8 +65,8 @@ def assign_targets(
 def two_class_shares(prob_of_class_1: Tensor, share: float) -> Tensor:
     """Return q [N, 2] in closed form for two classes.
 
-    The image of ascending rank r (from 0) in P(class 1) is matched to class 1 exactly if more than n − r − 1 of n draws
-    are: q(1) = 1 − BinomCDF(n − r − 1; n, share).
+    The image of ascending rank r (from 0) in P(class 1) is matched to class 1 exactly if more than n − r − 1 of n
+    draws are: q(1) = 1 − BinomCDF(n − r − 1; n, share).
     """
     count = len(prob_of_class_1)
     rank = prob_of_class_1.argsort(stable=True).argsort()
@@ -111,7 +111,9 @@ def _squared_distances(probs: Tensor) -> np.ndarray:
 
 def _check(probs: Mapping[str, Tensor], targets: Mapping[str, Sequence[float]]) -> None:
     if not probs or set(probs) != set(targets):
-        raise ValueError(f"attributes with probabilities {sorted(probs)} and with targets {sorted(targets)} must match")
+        raise ValueError(
+            f"attributes with probabilities {sorted(probs)} and with targets {sorted(targets)} must match"
+        )
     if len({len(p) for p in probs.values()}) != 1:
         raise ValueError("the attributes' probabilities are of different numbers of images")
     for name, target in targets.items():

@@ -11,7 +11,9 @@ INK, FAINT, PAPER, RULE = "#1d2733", "#6b7785", "#ffffff", "#dde3ea"
 MARGIN, GAP, LABEL = 28, 4, 92
 
 
-def before_after_grid(before: "Tensor", after: "Tensor", titles: Sequence[str], *, title: str, tile: int = 96) -> "Image.Image":
+def before_after_grid(
+    before: "Tensor", after: "Tensor", titles: Sequence[str], *, title: str, tile: int = 96
+) -> "Image.Image":
     """Draw one block per prompt: a row before and a row after, the same seed in each column.
 
     Args:

@@ -61,7 +61,8 @@ def classify(images: "Tensor", classifier: "Callable[[Tensor], Mapping[str, Tens
     with torch.no_grad():
         logits = [classifier(batch) for batch in images.flatten(0, 1).split(256)]
     return {
-        name: torch.cat([chunk[name].argmax(1) for chunk in logits]).view(images.shape[:2]).numpy() for name in logits[0]
+        name: torch.cat([chunk[name].argmax(1) for chunk in logits]).view(images.shape[:2]).numpy()
+        for name in logits[0]
     }
 
 

@@ -19,7 +19,7 @@ NEUTRAL = ("sector", "role")
 
 
 class PortraitNetwork(nn.Module):
-    """Small convolutional network on portraits [N, 3, 64, 64] in [0, 1]: features [N, D] and one linear head a label."""
+    """Small convolutional network on portraits [N, 3, 64, 64] in [0, 1]: features [N, D], a linear head per label."""
 
     def __init__(self, width: int, heads: dict[str, int]):
         super().__init__()

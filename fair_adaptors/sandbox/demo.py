@@ -104,12 +104,12 @@ def run_demo(
         rows=rows,
         grid=grid,
         method=[
-            f"{len(names)} occupations that training never saw, {images_per_prompt} images each, {STEPS} steps, guidance"
-            f" {GUIDANCE:g}, seed {seed}; every image has its own seed, the same before and after.",
+            f"{len(names)} occupations that training never saw, {images_per_prompt} images each, {STEPS} steps,"
+            f" guidance {GUIDANCE:g}, seed {seed}; every image has its own seed, the same before and after.",
             "Bias of a prompt is the mean over pairs of classes of the difference of their frequencies; 0 is fair. The"
-            " figure is the mean over prompts, its interval a bootstrap over prompts and images. The noise floor is what"
-            " a perfectly fair model scores with as many images.",
-            "Classes come from a classifier that training did not use. It was trained on portraits whose truth is known.",
+            " figure is the mean over prompts, its interval a bootstrap over prompts and images. The noise floor is"
+            " what a perfectly fair model scores with as many images.",
+            "Classes come from a classifier that training did not use, trained on portraits whose truth is known.",
             "The sandbox is a small drawn world. What works here shows the method at work; it is no evidence about"
             " photographs of people.",
             f"The adaptor was made with {versions}.",
@@ -132,9 +132,7 @@ def occupation_right(classes: dict[str, np.ndarray], names: Sequence[str]) -> np
     return (classes["sector"] == sector[:, None]) & (classes["role"] == role[:, None])
 
 
-def measure(
-    pipe: Any, split: Split, *, images_per_prompt: int, seed: int
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def measure(pipe: Any, split: Split, *, images_per_prompt: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return the evaluation classifier's classes [P, n] of each attribute on a split, and ``occupation_right``."""
     names = occupations(split)
     images = generate(
@@ -156,7 +154,7 @@ def _rows(
     fair: dict[str, int],
     right: list[np.ndarray],
 ) -> tuple[list[str], list[list[str]]]:
-    """Make the table of prompts: per attribute the bias, for two classes the first one's share, and occupation kept."""
+    """Make the table of prompts: per attribute the bias, or the first of two classes' share; and occupation kept."""
     header = ["occupation"]
     columns = []
     for attribute, classes in fair.items():

@@ -13,7 +13,9 @@ def _rgb(*hexes: str) -> Tensor:
     return torch.tensor([[int(h[i : i + 2], 16) / 255 for i in (0, 2, 4)] for h in hexes])
 
 
-SKIN = _rgb("f9dcc8", "d29a6c", "94603c", "4d2f21")  # the middle of each tone; a shade moves a fifth of the way onwards
+SKIN = _rgb(
+    "f9dcc8", "d29a6c", "94603c", "4d2f21"
+)  # the middle of each tone; a shade moves a fifth of the way onwards
 HAIR = _rgb("17120f", "4b2a18", "8a4a22", "d9a441")
 GREY = _rgb("d5d6da")[0]
 LIPS, EYE_WHITE, IRIS = _rgb("c22f45", "fbfbfb", "1c2330")

@@ -1,7 +1,7 @@
 """A small world of portraits whose bias is known: who holds which occupation, and what a portrait of them looks like.
 
-``sample_people`` draws people, ``render`` draws their portraits. Both are functions of a ``torch.Generator``. The joint
-distribution is biased on purpose, and the bias of an occupation is the sum of its words' biases in log-odds:
+``sample_people`` draws people, ``render`` draws their portraits. Both are functions of a ``torch.Generator``. The
+joint distribution is biased on purpose, and the bias of an occupation is the sum of its words' biases in log-odds:
 
     logit P(female | sector, role) = a[sector] + b[role]
 """
@@ -78,8 +78,8 @@ def sample_people(sector: Tensor, role: Tensor, *, generator: torch.Generator, n
     Args:
         sector, role: indices into ``SECTORS`` and ``ROLES``, [N].
         generator: source of all randomness.
-        named: bool [N, 3] for gender, tone and age; these attributes are uniform instead of following the world's bias,
-            as in pictures whose caption names them.
+        named: bool [N, 3] for gender, tone and age; these attributes are uniform instead of following the world's
+            bias, as in pictures whose caption names them.
     """
     count = len(sector)
     named = torch.zeros(count, 3, dtype=torch.bool) if named is None else named

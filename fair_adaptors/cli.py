@@ -1,0 +1,226 @@
+"""The command line. Each command is a few lines that call the library; frameworks are imported only when needed."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import __version__
+from .errors import ConfigError, FairAdaptorError, MissingExtraError
+
+app = typer.Typer(
+    help="Make text-to-image models show people fairly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Seed = Annotated[int, typer.Option(min=0, max=2**32, help="Seed of everything random.")]
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line on stderr and exit status 1."""
+    try:
+        app()
+    except FairAdaptorError as error:
+        print(f"fair-adaptors: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"fair-adaptors: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    adaptor: Annotated[str, typer.Option(help="A sandbox adaptor: name, folder or Hub id.")] = "sandbox-gender",
+    out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path("fair-adaptors-demo"),
+    images: Annotated[int, typer.Option("-n", "--images", min=1, help="Images per prompt.")] = 32,
+    seed: Seed = 0,
+) -> None:
+    """Show a biased model before and after its fair adaptor: numbers, a picture grid and a report. Under a minute."""
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    _quiet()
+    from .sandbox.demo import run_demo
+
+    console = Console()
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("drawing portraits", total=None)
+        result = run_demo(
+            out,
+            adaptor=adaptor,
+            images_per_prompt=images,
+            seed=seed,
+            on_images=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    table = Table("on 16 held-out occupations", "before", "after", "95 % interval", "noise floor")
+    for name, comparison in result.comparisons.items():
+        before, after = comparison.before, comparison.after
+        interval = f"{after.low:.2f}–{after.high:.2f}"
+        table.add_row(f"{name} bias", f"{before.value:.2f}", f"{after.value:.2f}", interval, f"{after.floor:.2f}")
+    table.add_row("occupation right", *(f"{share:.0%}" for share in result.occupation), "", "")
+    console.print(table)
+    console.print(f"{result.seconds:.0f} s. Look at:")
+    for path in result.files:
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_() -> None:
+    """List the known adaptors."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .registry import list_adaptors
+
+    table = Table("name", "status", "base", "what it does")
+    for info in list_adaptors():
+        table.add_row(info.name, info.status, info.base_model, info.summary)
+    Console().print(table)
+
+
+@app.command()
+def info(name: Annotated[str, typer.Argument(help="Name of a known adaptor, or a folder.")]) -> None:
+    """Tell what an adaptor does, where it is from, and what was measured."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from .formats import CARD_FILE, read_config
+    from .registry import find
+    from .weights import resolve
+
+    console = Console()
+    if not Path(name).is_dir():
+        known = find(name)
+        console.print(f"[b]{known.name}[/b] ({known.status}): {known.summary}\nbase: {known.base_model}")
+        if known.folder is None and known.repo_id is None:
+            console.print("Not published: nobody has put its weights on the Hub.")
+            return
+    folder = resolve(name)
+    config = read_config(folder)
+    shares = "; ".join(
+        f"{attribute}: " + ", ".join(f"{c} {t:.0%}" for c, t in zip(row["classes"], row["target"], strict=True))
+        for attribute, row in config["attributes"].items()
+    )
+    console.print(
+        f"target: {shares}\nparts: {', '.join(config['trained_parts'])}, rank {config['rank']}\nfolder: {folder}"
+    )
+    if (folder / CARD_FILE).is_file():
+        text = (folder / CARD_FILE).read_text(encoding="utf-8")
+        console.print(Markdown(text.split("---\n", 2)[-1]))
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    adaptor: Annotated[str | None, typer.Option(help="Name, folder or Hub id; none for the plain model.")] = None,
+    base: Annotated[str, typer.Option(help="Pipeline folder or Hub id; the sandbox's by default.")] = "sandbox",
+    images: Annotated[int, typer.Option("-n", "--images", min=1, help="How many images.")] = 8,
+    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("grid.png"),
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, help="Classifier-free guidance.")] = None,
+    weight: Annotated[float | None, typer.Option(help="Strength of the adaptor.")] = None,
+) -> None:
+    """Draw a prompt, with or without an adaptor, into one picture grid."""
+    _quiet()
+    from .evaluation.grid import plain_grid
+    from .evaluation.run import generate as generate_images
+    from .load import load_fair_adaptor
+    from .sandbox.pipeline import GUIDANCE, STEPS
+
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ConfigError(f"--out {out} is no picture file; name it something.png")
+    pipe = _load_base(base)
+    if adaptor is not None:
+        load_fair_adaptor(pipe, adaptor, weight=weight)
+    drawn = generate_images(
+        pipe,
+        [prompt],
+        images_per_prompt=images,
+        seed=seed,
+        num_steps=steps or (STEPS if base == "sandbox" else 30),
+        guidance_scale=guidance if guidance is not None else (GUIDANCE if base == "sandbox" else 7.5),
+        batch_size=64 if base == "sandbox" else 4,
+    )[0]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    tile = 128 if base == "sandbox" else 256
+    plain_grid(drawn, title=f"{prompt} · {adaptor or 'no adaptor'} · seed {seed}", tile=tile).save(out)
+    print(f"{images} images in {out}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as sandbox-gender.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the adaptor; runs/RECIPE by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE; may be given again.")] = None,
+) -> None:
+    """Train an adaptor: progress, sample grids, numbers before and after, and the adaptor's folder."""
+    try:
+        _quiet()
+        from fair_adaptors.training.recipes import get_recipe
+        from fair_adaptors.training.run import train as run_training
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[train]'") from error
+
+    values = {} if seed is None else {"seed": str(seed)}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: write it as KEY=VALUE, such as --set iterations=50")
+        values[key] = value
+    config = get_recipe(recipe, values)
+    run_training(config, out or Path("runs") / recipe)
+
+
+def _load_base(base: str) -> Any:
+    """Load the sandbox, or any Stable Diffusion folder or Hub repository, on the accelerator if there is one."""
+    import torch
+
+    if base == "sandbox":
+        from .sandbox.pipeline import load_sandbox_pipeline
+
+        return load_sandbox_pipeline()
+    from diffusers import StableDiffusionPipeline
+
+    try:
+        pipe = StableDiffusionPipeline.from_pretrained(base, dtype="auto")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--base {base} is no pipeline that can be loaded: {str(error).strip().splitlines()[0]}"
+        ) from error
+    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _quiet() -> None:
+    """Silence loading bars and notices that do not concern the user."""
+    import os
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # some notices come while it is imported
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

@@ -1,0 +1,351 @@
+"""One line loads, anything wrong is refused before the pipeline is touched, and unloading is exact."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fair_adaptors import (
+    InvalidAdaptorError,
+    NotPublishedError,
+    UnknownAdaptorError,
+    WrongBaseError,
+    load_fair_adaptor,
+)
+from fair_adaptors.errors import FairAdaptorError
+from fair_adaptors.formats import CONFIG_FILE, WEIGHTS_FILE
+from tests.tiny import tiny_pipeline, write_tiny_adaptor
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture
+def pipe() -> Any:
+    return tiny_pipeline()
+
+
+@pytest.fixture
+def adaptor(tmp_path: Path, pipe: Any) -> Path:
+    return write_tiny_adaptor(tmp_path / "adaptor", pipe)
+
+
+@pytest.fixture
+def other(tmp_path: Path, pipe: Any) -> Path:
+    return write_tiny_adaptor(tmp_path / "other", pipe, seed=2)
+
+
+def state(pipe: Any) -> State:
+    parts = {"text_encoder": pipe.text_encoder, "unet": pipe.unet, "vae": pipe.vae}
+    return {
+        f"{part}.{k}": v.detach().cpu().clone() for part, model in parts.items() for k, v in model.state_dict().items()
+    }
+
+
+def same(one: State, two: State) -> bool:
+    return one.keys() == two.keys() and all(
+        one[key].dtype == two[key].dtype and torch.equal(one[key], two[key]) for key in one
+    )
+
+
+def image(pipe: Any) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return pipe("a nurse", num_inference_steps=3, generator=generator, output_type="pt").images
+
+
+def test_loading_changes_the_image_and_unloading_restores_every_bit(pipe: Any, adaptor: Path) -> None:
+    before, picture = state(pipe), image(pipe)
+    handle = load_fair_adaptor(pipe, adaptor)
+    assert not torch.equal(image(pipe), picture)
+    handle.unload()
+    assert same(state(pipe), before) and torch.equal(image(pipe), picture)
+    handle.unload()
+
+
+def test_diffusers_itself_reads_the_file_to_the_same_image(pipe: Any, adaptor: Path) -> None:
+    with load_fair_adaptor(pipe, adaptor):
+        ours = image(pipe)
+    pipe.load_lora_weights(adaptor, weight_name=WEIGHTS_FILE)
+    assert torch.allclose(image(pipe), ours, atol=1e-4)
+
+
+def test_as_a_context_manager_it_unloads_even_after_an_error(pipe: Any, adaptor: Path) -> None:
+    before = state(pipe)
+    with pytest.raises(RuntimeError), load_fair_adaptor(pipe, adaptor):
+        raise RuntimeError
+    assert same(state(pipe), before)
+
+
+def test_disabled_is_the_original_and_enabled_the_adaptor_bit_for_bit(pipe: Any, adaptor: Path) -> None:
+    before = state(pipe)
+    handle = load_fair_adaptor(pipe, adaptor)
+    loaded = state(pipe)
+    for _ in range(3):
+        handle.disable()
+        assert same(state(pipe), before)
+        handle.enable()
+        assert same(state(pipe), loaded)
+
+
+def test_loading_twice_is_not_twice_the_effect(pipe: Any, adaptor: Path) -> None:
+    load_fair_adaptor(pipe, adaptor)
+    once = state(pipe)
+    load_fair_adaptor(pipe, adaptor)
+    assert same(state(pipe), once)
+
+
+def test_the_weight_scales_the_change(pipe: Any, adaptor: Path) -> None:
+    before = state(pipe)
+    handle = load_fair_adaptor(pipe, adaptor, weight=0)
+    assert same(state(pipe), before)
+    handle.set_weight(1)
+    whole = state(pipe)
+    handle.set_weight(0.5)
+    half = state(pipe)
+    for key in before:
+        assert torch.allclose(half[key] - before[key], 0.5 * (whole[key] - before[key]), atol=1e-6)
+
+
+def test_the_weight_of_a_disabled_adaptor_is_kept_for_later(pipe: Any, adaptor: Path) -> None:
+    handle = load_fair_adaptor(pipe, adaptor)
+    handle.set_weight(0.5)
+    half = state(pipe)
+    handle.disable()
+    handle.set_weight(0.5)
+    assert not same(state(pipe), half)
+    handle.enable()
+    assert same(state(pipe), half) and handle.weight == 0.5
+
+
+def test_several_adaptors_add_up_in_any_order_and_leave_in_any_order(pipe: Any, adaptor: Path, other: Path) -> None:
+    before = state(pipe)
+    one, two = load_fair_adaptor(pipe, adaptor, weight=0.7), load_fair_adaptor(pipe, other, weight=0.4)
+    both = state(pipe)
+    one.unload()
+    only_two = state(pipe)
+    two.unload()
+    assert same(state(pipe), before)
+    two, one = load_fair_adaptor(pipe, other, weight=0.4), load_fair_adaptor(pipe, adaptor, weight=0.7)
+    assert same(state(pipe), both)
+    one.unload()
+    assert same(state(pipe), only_two)
+
+
+@pytest.mark.parametrize("parts", [("text_encoder",), ("unet",)])
+def test_an_adaptor_of_one_part_leaves_the_other_alone(pipe: Any, tmp_path: Path, parts: tuple[str, ...]) -> None:
+    before = state(pipe)
+    load_fair_adaptor(pipe, write_tiny_adaptor(tmp_path / "part", pipe, parts=parts))
+    changed = {key.split(".")[0] for key, value in state(pipe).items() if not torch.equal(value, before[key])}
+    assert changed == set(parts)
+
+
+def test_casting_after_loading_then_unloading_is_casting_alone(pipe: Any, adaptor: Path) -> None:
+    handle = load_fair_adaptor(pipe, adaptor)
+    pipe.to(dtype=torch.bfloat16)
+    handle.unload()
+    expected = tiny_pipeline()
+    expected.to(dtype=torch.bfloat16)
+    assert same(state(pipe), state(expected))
+
+
+def test_loading_into_a_cast_pipeline_keeps_its_dtype(pipe: Any, adaptor: Path) -> None:
+    pipe.to(dtype=torch.bfloat16)
+    before = state(pipe)
+    handle = load_fair_adaptor(pipe, adaptor)
+    assert {tensor.dtype for tensor in state(pipe).values() if tensor.is_floating_point()} == {torch.bfloat16}
+    assert not same(state(pipe), before)
+    handle.unload()
+    assert same(state(pipe), before)
+
+
+@pytest.mark.parametrize("kind", [StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline])
+def test_pipelines_that_share_the_modules_share_the_adaptor(pipe: Any, adaptor: Path, kind: type) -> None:
+    before = state(pipe)
+    sibling = kind(**pipe.components, requires_safety_checker=False)
+    handle = load_fair_adaptor(sibling, adaptor)
+    assert not same(state(pipe), before)
+    load_fair_adaptor(pipe, adaptor)
+    handle.unload()
+    assert same(state(pipe), before)
+
+
+def test_the_hooks_of_model_offloading_are_no_obstacle(pipe: Any, adaptor: Path) -> None:
+    """enable_model_cpu_offload itself needs an accelerator; its hooks are accelerate's, here on the CPU."""
+    from accelerate import cpu_offload_with_hook
+
+    with load_fair_adaptor(pipe, adaptor):
+        expected = image(pipe)
+    before = state(pipe)
+    for model in (pipe.text_encoder, pipe.unet, pipe.vae):
+        cpu_offload_with_hook(model, torch.device("cpu"))
+    handle = load_fair_adaptor(pipe, adaptor)
+    assert torch.equal(image(pipe), expected)
+    handle.unload()
+    assert same(state(pipe), before)
+
+
+def test_fused_it_stays_and_says_so(pipe: Any, adaptor: Path) -> None:
+    handle = load_fair_adaptor(pipe, adaptor)
+    loaded = state(pipe)
+    handle.fuse()
+    handle.unload()
+    assert same(state(pipe), loaded)
+    with pytest.raises(FairAdaptorError, match="fused"):
+        handle.disable()
+
+
+def rewrite(folder: Path, tensors: State) -> None:
+    """Write other tensors, with a record that fits them, as another tool might."""
+    import hashlib
+
+    save_file(tensors, folder / WEIGHTS_FILE)
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    data = (folder / WEIGHTS_FILE).read_bytes()
+    config["files"][WEIGHTS_FILE] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+
+
+def truncate(folder: Path) -> None:
+    data = (folder / WEIGHTS_FILE).read_bytes()
+    (folder / WEIGHTS_FILE).write_bytes(data[:-100])
+
+
+def change_a_byte(folder: Path) -> None:
+    data = bytearray((folder / WEIGHTS_FILE).read_bytes())
+    data[-1] ^= 1
+    (folder / WEIGHTS_FILE).write_bytes(data)
+
+
+def pickled(folder: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, folder / WEIGHTS_FILE)
+
+
+def only_a_pickle(folder: Path) -> None:
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        (folder / name).unlink()
+    torch.save({"a": torch.zeros(1)}, folder / "text_encoder_lora_EMA.pth")
+
+
+def rename_keys(folder: Path) -> None:
+    rewrite(folder, {"module." + key: value for key, value in load_file(folder / WEIGHTS_FILE).items()})
+
+
+def drop_a_key(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS_FILE)
+    tensors.pop(sorted(tensors)[0])
+    rewrite(folder, tensors)
+
+
+def add_a_key(folder: Path) -> None:
+    rewrite(folder, {**load_file(folder / WEIGHTS_FILE), "unet.extra.weight": torch.zeros(2)})
+
+
+def not_finite(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS_FILE)
+    tensors[sorted(tensors)[-1]][0, 0] = float("nan")
+    rewrite(folder, tensors)
+
+
+def empty(folder: Path) -> None:
+    rewrite(folder, {})
+
+
+def no_json(folder: Path) -> None:
+    (folder / CONFIG_FILE).write_text("{")
+
+
+def later_schema(folder: Path) -> None:
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps({**config, "schema_version": 2}))
+
+
+def no_fields(folder: Path) -> None:
+    (folder / CONFIG_FILE).write_text(json.dumps({"schema_version": 1, "files": []}))
+
+
+DAMAGES = [
+    (truncate, "truncated"),
+    (change_a_byte, "sha256"),
+    (pickled, "pickle"),
+    (only_a_pickle, "pickles"),
+    (rename_keys, "not ours"),
+    (drop_a_key, "missing partners"),
+    (add_a_key, "unet.extra.weight"),
+    (not_finite, "not finite"),
+    (empty, "no tensors"),
+    (no_json, "JSON"),
+    (later_schema, "schema version 2"),
+    (no_fields, "base_model"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES, ids=[damage.__name__ for damage, _ in DAMAGES])
+def test_a_damaged_adaptor_is_refused_and_nothing_changes(pipe: Any, adaptor: Path, damage: Any, message: str) -> None:
+    before = state(pipe)
+    damage(adaptor)
+    with pytest.raises(InvalidAdaptorError, match=message):
+        load_fair_adaptor(pipe, adaptor)
+    assert same(state(pipe), before)
+
+
+def test_another_base_is_refused_and_nothing_changes(pipe: Any, adaptor: Path) -> None:
+    wider = tiny_pipeline(width=64)
+    before = state(wider)
+    with pytest.raises(WrongBaseError, match="made for tiny"):
+        load_fair_adaptor(wider, adaptor)
+    assert same(state(wider), before)
+
+
+def test_a_module_that_the_base_lacks_is_named(pipe: Any, adaptor: Path) -> None:
+    tensors = load_file(adaptor / WEIGHTS_FILE)
+    rewrite(adaptor, {key.replace("layers.0", "layers.9"): value for key, value in tensors.items()})
+    with pytest.raises(WrongBaseError, match=r"layers\.9"):
+        load_fair_adaptor(pipe, adaptor)
+
+
+def test_something_that_is_no_pipeline_is_refused(adaptor: Path) -> None:
+    with pytest.raises(WrongBaseError, match="text_encoder"):
+        load_fair_adaptor(object(), adaptor)
+
+
+def test_an_unknown_name_gets_a_suggestion(pipe: Any) -> None:
+    with pytest.raises(UnknownAdaptorError, match="Did you mean 'sandbox-gender'"):
+        load_fair_adaptor(pipe, "sandbox-gendr")
+
+
+def test_a_recipe_without_weights_says_so(pipe: Any) -> None:
+    with pytest.raises(NotPublishedError, match="not published"):
+        load_fair_adaptor(pipe, "gender-race")
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/where/at/all", "nobody/nothing"])
+def test_what_is_not_there_is_said_not_to_be(pipe: Any, name: str) -> None:
+    with pytest.raises(UnknownAdaptorError, match=name.lstrip(".")):
+        load_fair_adaptor(pipe, name, local_files_only=True)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), "much", True])
+def test_a_weight_that_is_no_number_is_refused(pipe: Any, adaptor: Path, weight: Any) -> None:
+    before = state(pipe)
+    with pytest.raises(FairAdaptorError, match="weight"):
+        load_fair_adaptor(pipe, adaptor, weight=weight)
+    assert same(state(pipe), before)
+
+
+def test_without_a_name_an_unknown_base_is_an_error(pipe: Any) -> None:
+    with pytest.raises(UnknownAdaptorError, match="Name one"):
+        load_fair_adaptor(pipe)
+
+
+def test_a_folder_in_the_hubs_cache_is_found_offline(pipe: Any, adaptor: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "cache" / "models--owner--fair"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("0" * 40)
+    (repo / "snapshots").mkdir()
+    adaptor.rename(repo / "snapshots" / ("0" * 40))
+    handle = load_fair_adaptor(pipe, "owner/fair", cache_dir=tmp_path / "cache", local_files_only=True)
+    assert handle.info["name"] == "tiny-1"

@@ -1,0 +1,79 @@
+"""Tiny models of the real classes, and adaptors for them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from fair_adaptors.training import lora
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from fair_adaptors.formats import write_adaptor
+
+
+def tiny_pipeline(*, width: int = 32, seed: int = 0) -> StableDiffusionPipeline:
+    """A Stable Diffusion pipeline with random weights: images 16×16, latents 8×8."""
+    torch.manual_seed(seed)
+    letters = [chr(code) for code in range(97, 123)]
+    symbols = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={s: i for i, s in enumerate(symbols)}, merges=[], model_max_length=16)
+    end = tokenizer.eos_token_id
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=16,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        cross_attention_dim=width,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+    autoencoder = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        sample_size=16,
+    )
+    scheduler = DPMSolverMultistepScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+    )
+    pipe = StableDiffusionPipeline(
+        autoencoder, text_encoder.eval(), tokenizer, unet.eval(), scheduler, None, None, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def write_tiny_adaptor(
+    folder: Path, pipe: Any, *, rank: int = 2, seed: int = 1, parts: tuple[str, ...] = ("text_encoder", "unet")
+) -> Path:
+    """Write an adaptor with random weights for a pipeline, which is left as it was."""
+    torch.manual_seed(seed)
+    for parameter in lora.attach(pipe, parts, rank=rank):
+        torch.nn.init.normal_(parameter, std=0.2)
+    tensors = lora.extract(pipe, parts)
+    lora.detach(pipe, parts)
+    return write_adaptor(
+        folder,
+        tensors,
+        name=f"tiny-{seed}",
+        pipe=pipe,
+        base_model="tiny",
+        attributes={"gender": {"classes": ["female", "male"], "target": [0.5, 0.5]}},
+        rank=rank,
+        training={},
+    )
