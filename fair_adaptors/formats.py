@@ -47,7 +47,7 @@ class AdaptorFiles:
 
 
 def module_name(part: str, name: str) -> str:
-    """Return a module's name in the file's spelling: a text encoder's carries ``text_model.`` on every transformers."""
+    """Return a module's name in the file's spelling: a text encoder's always carries ``text_model.``."""
     return (
         f"text_encoder.text_model.{name.removeprefix('text_model.')}" if part == "text_encoder" else f"{part}.{name}"
     )

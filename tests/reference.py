@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 def whole_graph_latents(
     pipe: Any, prompt: str, noise: Tensor, *, num_steps: int, guidance_scale: float, factors: Tensor
 ) -> Tensor:
-    """Sample with gradient; the U-Net's input is detached, each step's noise gradient multiplied by ``factors`` [T]."""
+    """Sample with gradient; the U-Net's input is detached, each noise's gradient multiplied by ``factors`` [T]."""
     scheduler = copy.deepcopy(pipe.scheduler)
     scheduler.set_timesteps(num_steps)
     embeds = encode_prompt(pipe, prompt, guidance_scale=guidance_scale)

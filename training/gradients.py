@@ -1,8 +1,8 @@
 """Per-step adjusted gradients: the gradient of adjusted direct finetuning in memory that does not grow with the steps.
 
 The exact gradient of the sampler is ∂z₀/∂θ = Σᵢ −Aᵢ·Bᵢ·∂ε⁽ⁱ⁾/∂θ. The method sets Bᵢ := I, that is, the U-Net's input
-is cut from the graph, and Aᵢ := 1 (Shen et al. 2024, §4.2). With the input cut, z₀ is an affine function of the predicted
-noises, so after a run without gradient each step's part is one U-Net call and one backward, in any order or batching.
+is cut from the graph, and Aᵢ := 1 (Shen et al. 2024, §4.2). With the input cut, z₀ is an affine function of the
+predicted noises, so after a run without gradient each step's part is one U-Net call and one backward, in any order or batching.
 """
 
 import copy

@@ -1,0 +1,76 @@
+"""Train the sandbox's adaptors with several seeds and measure them: bias and occupation, before and after.
+
+Train with ``--seeds 0 1 2``; everything is measured with the evaluation classifier. Test prompts take no part in training
+or in choosing anything.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks._report import report
+from fair_adaptors import load_fair_adaptor
+from fair_adaptors.evaluation.metrics import bias, count_classes
+from fair_adaptors.sandbox.classifiers import CLASSES
+from fair_adaptors.sandbox.demo import measure
+from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
+
+
+def figures(pipe: Any, split: str, attributes: list[str], images: int) -> dict[str, float]:
+    """Return mean bias of each attribute and the share of occupations right, on one split."""
+    classes, right = measure(pipe, split, images_per_prompt=images, seed=12_345)  # type: ignore[arg-type]
+    values = {name: float(bias(count_classes(classes[name], CLASSES[name])).mean()) for name in attributes}
+    return {**values, "occupation": float(right.mean())}
+
+
+def main() -> None:
+    """Print one row per recipe, seed and split."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", default=["sandbox-gender", "sandbox-gender-tone"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--splits", nargs="+", default=["train", "test"])
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument(
+        "--adaptors", type=Path, help="use the adaptors in this folder, RECIPE-SEED, if they are there"
+    )
+    parser.add_argument("--name", default="sandbox_bias", help="name of the JSON file")
+    arguments = parser.parse_args()
+    pipe = load_sandbox_pipeline()
+    before = {split: figures(pipe, split, ["gender", "tone"], arguments.images) for split in arguments.splits}
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for recipe in arguments.recipes:
+            for seed in arguments.seeds:
+                folder = (arguments.adaptors or Path(temporary)) / f"{recipe}-{seed}"
+                minutes = train(recipe, seed, folder)
+                with load_fair_adaptor(pipe, folder) as handle:
+                    for split in arguments.splits:
+                        after = figures(pipe, split, list(handle.info["attributes"]), arguments.images)
+                        row: dict[str, Any] = {"recipe": recipe, "seed": seed, "prompts": split}
+                        for name in ("gender", "tone", "occupation"):
+                            row[name] = f"{before[split][name]:.2f} → {after[name]:.2f}" if name in after else "–"
+                        rows.append({**row, "minutes": minutes})
+    report("sandbox_bias" if arguments.name is None else arguments.name, rows, before=before, images=arguments.images)
+
+
+def train(recipe: str, seed: int, folder: Path) -> float:
+    """Train unless it was done; return the minutes that the training took."""
+    from fair_adaptors.training.recipes import get_recipe
+    from fair_adaptors.training.run import train as run
+
+    from fair_adaptors.formats import CONFIG_FILE, read_config
+
+    started = time.perf_counter()
+    if not (folder / CONFIG_FILE).exists():
+        run(get_recipe(recipe, {"seed": str(seed), "sample_every": "0"}), folder)
+        print(f"{time.perf_counter() - started:.0f} s with the measuring")
+    return read_config(folder)["training"]["seconds"] / 60
+
+
+if __name__ == "__main__":
+    main()

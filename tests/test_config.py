@@ -1,0 +1,52 @@
+import dataclasses
+
+import pytest
+from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.recipes import RECIPES, get_recipe
+
+from fair_adaptors.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_a_valid_row_under_its_own_name(name: str) -> None:
+    assert get_recipe(name).name == name
+
+
+def test_settings_are_read_from_text_in_their_own_type() -> None:
+    config = get_recipe("sandbox-gender", {"rank": "4", "learning_rate": "1e-4", "parts": "text_encoder,unet"})
+    assert (config.rank, config.learning_rate, config.parts) == (4, 1e-4, ("text_encoder", "unet"))
+    assert dataclasses.replace(config, rank=8).iterations == get_recipe("sandbox-gender").iterations
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learningrate": "1"}, "Did you mean 'learning_rate'"),
+        ({"rank": "many"}, "a whole number"),
+        ({"rank": "0"}, "at least 1"),
+        ({"gradient_steps": "99"}, "more than num_steps"),
+        ({"step_weights": "best"}, "one of uniform, published, exact"),
+        ({"parts": "vae"}, "choose from text_encoder and unet"),
+        ({"learning_rate": "nan"}, "positive"),
+        ({"threshold": "2"}, "threshold"),
+    ],
+)
+def test_a_wrong_setting_is_named(values: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        get_recipe("sandbox-gender", values)
+
+
+def test_an_unknown_recipe_gets_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'sandbox-gender'"):
+        get_recipe("sandbox-gendre")
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        get_recipe("sandbox-gender").rank = 3  # type: ignore[misc]
+
+
+def test_the_defaults_are_the_papers() -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    assert (defaults["rank"], defaults["learning_rate"], defaults["threshold"]) == (50, 5e-5, 0.8)
+    assert defaults["step_weights"] == "uniform"
