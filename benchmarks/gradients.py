@@ -1,6 +1,6 @@
 """Memory and time of the gradient pass: per step, against the published form (one graph, with checkpointing).
 
-Every case runs in a process of its own. Memory is the peak above what the process held before the pass (Linux only).
+Every case runs in a process of its own. Memory is the peak above what the process held before the pass (Linux).
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """Train the sandbox's adaptors with several seeds and measure them: bias and occupation, before and after.
 
-Train with ``--seeds 0 1 2``; everything is measured with the evaluation classifier. Test prompts take no part in training
-or in choosing anything.
+Everything is measured with the evaluation classifier. Test prompts take no part in training or in choosing anything.
 """
 
 import argparse

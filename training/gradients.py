@@ -2,7 +2,7 @@
 
 The exact gradient of the sampler is ∂z₀/∂θ = Σᵢ −Aᵢ·Bᵢ·∂ε⁽ⁱ⁾/∂θ. The method sets Bᵢ := I, that is, the U-Net's input
 is cut from the graph, and Aᵢ := 1 (Shen et al. 2024, §4.2). With the input cut, z₀ is an affine function of the
-predicted noises, so after a run without gradient each step's part is one U-Net call and one backward, in any order or batching.
+predicted noises, so after a run without gradient each step's part is one U-Net call and one backward, in any order.
 """
 
 import copy

@@ -1,0 +1,125 @@
+"""The world whose bias is known, and the base that was trained on it."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from fair_adaptors.sandbox import world
+from fair_adaptors.sandbox.classifiers import load_classifier, load_encoder
+from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, WEIGHTS, load_sandbox_pipeline, pipeline_folder
+from fair_adaptors.sandbox.prompts import GENDERS, OCCUPATIONS, ROLES, SECTORS, SPLITS, TONES, occupations, prompts
+from fair_adaptors.sandbox.renderer import render
+from fair_adaptors.training.sandbox import BuildConfig, build
+
+
+def everyone(count: int, seed: int = 0) -> world.People:
+    generator = torch.Generator().manual_seed(seed)
+    return world.sample_people(*world.random_occupations(count, generator=generator), generator=generator)
+
+
+def test_the_splits_share_all_words_and_no_occupation() -> None:
+    pairs = {split: occupations(split) for split in SPLITS}
+    assert {split: len(names) for split, names in pairs.items()} == {"train": 56, "validation": 8, "test": 16}
+    assert Counter(name for names in pairs.values() for name in names) == Counter(OCCUPATIONS)
+    for names in pairs.values():
+        assert {name.split()[1] for name in names} == set(ROLES)
+    for split in ("train", "test"):
+        words = Counter(word for name in pairs[split] for word in name.split())
+        assert set(words) == {*SECTORS, *ROLES}
+
+
+def test_prompts_are_in_the_papers_template() -> None:
+    assert prompts("test")[0] == f"A photo of the face of a {occupations('test')[0]}, a person"
+
+
+def test_people_follow_the_built_in_probabilities() -> None:
+    sector, role = torch.full((20_000,), 3), torch.full((20_000,), 5)
+    people = world.sample_people(sector, role, generator=torch.Generator().manual_seed(0))
+    female = (people.gender == GENDERS.index("female")).float().mean()
+    assert abs(female - world.female_probability(sector[:1], role[:1])[0]) < 0.01
+    tones = people.tone.bincount(minlength=len(TONES)) / len(people)
+    assert torch.allclose(tones, world.tone_probabilities(sector[:1], role[:1])[0], atol=0.015)
+
+
+def test_people_whose_attributes_are_named_have_uniform_ones() -> None:
+    sector, role = torch.zeros(8_000).long(), torch.zeros(8_000).long()
+    named = torch.ones(8_000, 3).bool()
+    people = world.sample_people(sector, role, generator=torch.Generator().manual_seed(0), named=named)
+    assert abs(people.gender.float().mean() - 0.5) < 0.02
+    assert torch.allclose(people.tone.bincount() / 8_000, torch.full((4,), 0.25), atol=0.02)
+
+
+def test_portraits_are_a_function_of_the_people() -> None:
+    people = everyone(6)
+    images = render(people)
+    assert images.shape == (6, 3, 64, 64) and images.min() >= 0 and images.max() <= 1
+    assert torch.equal(images, render(people))
+    assert torch.allclose(images[2:4], render(people[2:4]), atol=1e-6)
+
+
+@pytest.mark.parametrize("which", ["training", "evaluation"])
+def test_the_classifiers_see_what_was_drawn(which: str) -> None:
+    people = everyone(400, seed=99)
+    logits = load_classifier(which)(render(people))  # type: ignore[arg-type]
+    for name, least in (("gender", 0.98), ("tone", 0.95), ("age", 0.97), ("sector", 0.99), ("role", 0.99)):
+        assert (logits[name].argmax(1) == getattr(people, name)).float().mean() >= least, name
+
+
+def test_the_encoder_gives_unit_features() -> None:
+    features = load_encoder()(render(everyone(3)))
+    assert torch.allclose(features.norm(dim=1), torch.ones(3))
+
+
+def test_the_pipeline_is_a_plain_one() -> None:
+    pipe = StableDiffusionPipeline.from_pretrained(pipeline_folder())
+    assert type(pipe) is StableDiffusionPipeline
+    assert all(parameter.dtype == torch.float32 for parameter in load_sandbox_pipeline().unet.parameters())
+    words = pipe.tokenizer("A photo of the face of a hospital nurse, a person").input_ids
+    assert len(words) == 2 + 12
+
+
+def test_the_base_draws_the_occupation_and_the_bias_that_was_built_in() -> None:
+    """A small sample of what the build measured with many more images."""
+    pipe, judge = load_sandbox_pipeline(), load_classifier("evaluation")
+    names = ("hospital nurse", "factory guard", "school cook", "bank technician")
+    generator = torch.Generator().manual_seed(0)
+    texts = [f"A photo of the face of a {name}, a person" for name in names for _ in range(16)]
+    images = pipe(
+        texts, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=generator, output_type="pt"
+    ).images
+    classes = {name: logits.argmax(1).view(4, 16) for name, logits in judge(images).items()}
+    roles = torch.tensor([ROLES.index(name.split()[1]) for name in names])
+    assert (classes["role"] == roles[:, None]).float().mean() >= 0.9
+    female = (classes["gender"] == 0).float().mean(1)
+    assert female[0] > 0.7 and female[1] < 0.3 and female[2] > 0.7 and female[3] < 0.3
+
+
+def test_the_build_reached_its_quality() -> None:
+    """What the command that made the shipped weights measured and wrote beside them."""
+    quality = json.loads((WEIGHTS / "build.json").read_text())
+    assert quality["occupation_right"] >= 0.95
+    assert quality["gender_correlation"] >= 0.93
+    assert quality["seconds"] <= 30 * 60
+
+
+def test_the_sandboxs_files_stay_small() -> None:
+    files = [file for folder in ("weights", "adaptors") for file in (WEIGHTS.parent / folder).rglob("*.safetensors")]
+    assert sum(file.stat().st_size for file in files) <= 8_000_000
+
+
+def test_a_shortened_build_makes_a_pipeline_that_runs(tmp_path: Path) -> None:
+    config = BuildConfig(portraits=400, network_steps=4, autoencoder_steps=4, base_steps=4, images_per_prompt=1)
+    quality = build(tmp_path, config)
+    assert {"occupation_right", "gender_correlation", "gender_bias", "tone_bias"} < set(quality)
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline")
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("a nurse", num_inference_steps=2, output_type="pt").images.shape == (1, 3, 64, 64)
+    assert {file.name for file in (tmp_path / "classifiers").iterdir()} == {
+        "training.safetensors",
+        "evaluation.safetensors",
+        "encoder.safetensors",
+    }
