@@ -18,7 +18,7 @@ PROMPT = "A photo of the face of a hospital nurse, a person"
 
 
 def measure(form: str, num_steps: int, gradient_steps: int, images: int, repeats: int) -> dict[str, float]:
-    """Run training iterations' work on the sampler (pass without gradient, loss at z₀ apart, gradient) and measure it."""
+    """Measure what training iterations do on the sampler: the pass without gradient, then the gradient."""
     import torch
     from fair_adaptors.training import lora
     from fair_adaptors.training.gradients import accumulate_gradients, affine_coefficients, step_weights

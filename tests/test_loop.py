@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import tiny_pipeline
-from torch import Tensor
-
-from fair_adaptors.errors import UnsupportedSchedulerError
 from fair_adaptors.training import lora
 from fair_adaptors.training.config import Attribute, TrainConfig
 from fair_adaptors.training.gradients import step_weights
 from fair_adaptors.training.loop import StepResult, batch_bias, fit, image_seeds, train_step
 from fair_adaptors.training.recipes import Setting
+from torch import Tensor
+
+from fair_adaptors.errors import UnsupportedSchedulerError
+from tests.tiny import tiny_pipeline
 
 CONFIG = TrainConfig(
     name="tiny",

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from fair_adaptors.training.sandbox import BuildConfig, build
 
 from fair_adaptors.sandbox import world
 from fair_adaptors.sandbox.classifiers import load_classifier, load_encoder
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, WEIGHTS, load_sandbox_pipeline, pipeline_folder
 from fair_adaptors.sandbox.prompts import GENDERS, OCCUPATIONS, ROLES, SECTORS, SPLITS, TONES, occupations, prompts
 from fair_adaptors.sandbox.renderer import render
-from fair_adaptors.training.sandbox import BuildConfig, build
 
 
 def everyone(count: int, seed: int = 0) -> world.People:

@@ -116,15 +116,15 @@ def card(config: dict[str, Any], results: dict[str, Any]) -> str:
         "",
         "## How it was made",
         "",
-        f"`fair-adaptors train {training['name']}`: LoRA of rank {config['rank']} on {', '.join(config['trained_parts'])};"
-        f" {training['iterations']} steps of {training['prompts_per_step']} prompts with"
-        f" {training['images_per_prompt']} images each, {training['seconds'] / 60:.0f} minutes on a CPU. Training prompts"
+        f"`fair-adaptors train {training['name']}`: LoRA of rank {config['rank']} on"
+        f" {', '.join(config['trained_parts'])}; {training['iterations']} steps of {training['prompts_per_step']} prompts with"
+        f" {training['images_per_prompt']} images each, {training['seconds'] / 60:.0f} minutes on a CPU. Training"
         " and test prompts are different pairs of the same words.",
         "",
         "## Limits",
         "",
-        "The sandbox is a small drawn world with two gender presentations and four skin tones, because its truth must be"
-        " countable; people are not so. The adaptor works with the sandbox's base only, and says nothing about"
+        "The sandbox is a small drawn world with two gender presentations and four skin tones, because its truth must"
+        " be countable; people are not so. The adaptor works with the sandbox's base only, and says nothing about"
         " photographs of people.",
         "",
         "## Use",
