@@ -14,16 +14,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks._report import report
 from fair_adaptors import load_fair_adaptor
-from fair_adaptors.evaluation.metrics import bias, count_classes
-from fair_adaptors.sandbox.classifiers import CLASSES
+from fair_adaptors.evaluation.metrics import estimate_bias
 from fair_adaptors.sandbox.demo import measure
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 
 
 def figures(pipe: Any, split: str, attributes: list[str], images: int) -> dict[str, float]:
     """Return mean bias of each attribute and the share of occupations right, on one split."""
-    classes, right = measure(pipe, split, images_per_prompt=images, seed=12_345)  # type: ignore[arg-type]
-    values = {name: float(bias(count_classes(classes[name], CLASSES[name])).mean()) for name in attributes}
+    probabilities, right = measure(pipe, split, images_per_prompt=images, seed=12_345)  # type: ignore[arg-type]
+    values = {name: estimate_bias(probabilities[name]).value for name in attributes}
     return {**values, "occupation": float(right.mean())}
 
 

@@ -72,12 +72,13 @@ def demo(
             seed=seed,
             on_images=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    table = Table("on 16 held-out occupations", "before", "after", "95 % interval", "noise floor")
+    table = Table("on held-out occupations", "before", "after", "95 % interval", "noise floor")
     for name, comparison in result.comparisons.items():
         before, after = comparison.before, comparison.after
         interval = f"{after.low:.2f}–{after.high:.2f}"
         table.add_row(f"{name} bias", f"{before.value:.2f}", f"{after.value:.2f}", interval, f"{after.floor:.2f}")
-    table.add_row("occupation right", *(f"{share:.0%}" for share in result.occupation), "", "")
+    was, now = result.occupation
+    table.add_row("occupation right", f"{was.value:.0%}", f"{now.value:.0%}", f"{now.low:.0%}–{now.high:.0%}", "")
     console.print(table)
     console.print(f"{result.seconds:.0f} s. Look at:")
     for path in result.files:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fair_adaptors.evaluation.grid import before_after_grid
-from fair_adaptors.evaluation.metrics import estimate_bias
-from fair_adaptors.evaluation.run import Comparison, as_json, classify, generate
+from fair_adaptors.evaluation.run import as_json, classify, compare, generate
 from fair_adaptors.formats import CARD_FILE, RESULTS_FILE, read_config
 from fair_adaptors.load import load_fair_adaptor
-from fair_adaptors.sandbox.classifiers import CLASSES, load_classifier
+from fair_adaptors.sandbox.classifiers import load_classifier
 from fair_adaptors.sandbox.demo import occupation_right
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import TEMPLATE, Split, occupations
@@ -55,9 +54,7 @@ def measure_adaptor(folder: Path, *, images_per_prompt: int = 64) -> dict[str, A
             )
             found.append(classify(images[-1], judge))
             right.append(float(occupation_right(found[-1], occupations(split)).mean()))
-        comparisons = {
-            name: Comparison(*(estimate_bias(classes[name], CLASSES[name]) for classes in found)) for name in names
-        }
+        comparisons = compare(*found, names)
         results["splits"][split] = {
             "prompts": len(occupations(split)),
             "bias": as_json(comparisons),
@@ -117,9 +114,9 @@ def card(config: dict[str, Any], results: dict[str, Any]) -> str:
         "## How it was made",
         "",
         f"`fair-adaptors train {training['name']}`: LoRA of rank {config['rank']} on"
-        f" {', '.join(config['trained_parts'])}; {training['iterations']} steps of {training['prompts_per_step']} prompts with"
-        f" {training['images_per_prompt']} images each, {training['seconds'] / 60:.0f} minutes on a CPU. Training"
-        " and test prompts are different pairs of the same words.",
+        f" {', '.join(config['trained_parts'])}; {training['iterations']} steps of {training['prompts_per_step']}"
+        f" prompts with {training['images_per_prompt']} images each, {training['seconds'] / 60:.0f} minutes on a CPU."
+        " Training and test prompts are different pairs of the same words.",
         "",
         "## Limits",
         "",

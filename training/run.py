@@ -104,10 +104,9 @@ def _measure(setting: Setting, config: TrainConfig, count: int) -> dict[tuple[st
     spread = [setting.prompts[i] for i in np.linspace(0, len(setting.prompts) - 1, few).round().astype(int)]
     result = {}
     for split, prompts in (("training", spread), ("validation", setting.validation_prompts)):
-        classes = classify(_generate(setting, config, prompts, count), setting.judge)
+        probabilities = classify(_generate(setting, config, prompts, count), setting.judge)
         for attribute in config.attributes:
-            estimate = estimate_bias(classes[attribute.name], len(attribute.classes))
-            result[split, attribute.name] = estimate
+            result[split, attribute.name] = estimate_bias(probabilities[attribute.name])
     return result
 
 

@@ -69,7 +69,7 @@ def bias(frequencies: ArrayLike) -> NDArray[np.float64]:
     if num_classes < 2:
         raise ValueError("bias compares classes: at least two are needed")
     shares = shares / shares.sum(-1, keepdims=True)
-    # In ascending order the k-th share stands k times on the positive side of a difference, K - 1 - k times on the other.
+    # Ascending, the k-th share stands k times on the positive side of a difference, K - 1 - k times on the other.
     ranks = 2 * np.arange(num_classes) - (num_classes - 1)
     return (np.sort(shares, -1) * ranks).sum(-1) * 2 / (num_classes * (num_classes - 1))
 
@@ -104,9 +104,9 @@ def bias_interval(
     images, *at the same n*: it has to be read against the noise floor, which it contains when the model is fair.
 
     Drawing images again within a prompt pushes |freq(i) − freq(j)| up, the more the nearer it is to 0, and counts the
-    images' noise twice, as the prompts' values already hold it. So here prompts are drawn with their images, which does
-    neither; the deviations from drawing images again, centred, are added with weight 1/√P. That makes the variance
-    right where prompts do not differ and leaves an interval over the images alone where there is but one prompt.
+    images' noise twice, as the prompts' values already hold it. So here prompts are drawn with their images, which
+    does neither; the deviations from drawing images again, centred, are added with weight 1/√P. That makes the
+    variance right where prompts do not differ and leaves an interval over the images alone where there is but one prompt.
 
     Args:
         classes: class indices [P, n].
@@ -161,7 +161,7 @@ def estimate_rate(hits: ArrayLike) -> RateEstimate:
     count = outcomes.size / max(1.0, between / independent if independent else 1.0)
     centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
     half = _Z * math.sqrt(share * (1 - share) / count + (_Z / (2 * count)) ** 2) / (1 + _Z**2 / count)
-    return RateEstimate(share, max(0.0, centre - half), min(1.0, centre + half))
+    return RateEstimate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 def _log_choose(n: int, k: int) -> float:

@@ -55,13 +55,13 @@ def generate(
 
 
 def classify(images: "Tensor", classifier: "Callable[[Tensor], Mapping[str, Tensor]]") -> "dict[str, np.ndarray]":
-    """Return the most probable class of each attribute for images [P, n, 3, H, W], [P, n] each."""
+    """Return the probabilities of each attribute's classes for images [P, n, 3, H, W], [P, n, K] each."""
     import torch
 
     with torch.no_grad():
         logits = [classifier(batch) for batch in images.flatten(0, 1).split(256)]
     return {
-        name: torch.cat([chunk[name].argmax(1) for chunk in logits]).view(images.shape[:2]).numpy()
+        name: torch.cat([chunk[name].softmax(1) for chunk in logits]).view(*images.shape[:2], -1).numpy()
         for name in logits[0]
     }
 
@@ -75,13 +75,10 @@ class Comparison:
 
 
 def compare(
-    before: "Mapping[str, np.ndarray]", after: "Mapping[str, np.ndarray]", attributes: Mapping[str, int]
+    before: "Mapping[str, np.ndarray]", after: "Mapping[str, np.ndarray]", attributes: Sequence[str]
 ) -> dict[str, Comparison]:
-    """Estimate the bias of each attribute (name → number of classes) before and after, from classes [P, n]."""
-    return {
-        name: Comparison(estimate_bias(before[name], classes), estimate_bias(after[name], classes))
-        for name, classes in attributes.items()
-    }
+    """Estimate the bias of each attribute before and after, from class probabilities [P, n, K]."""
+    return {name: Comparison(estimate_bias(before[name]), estimate_bias(after[name])) for name in attributes}
 
 
 def as_json(comparisons: Mapping[str, Comparison]) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..evaluation.grid import before_after_grid
-from ..evaluation.metrics import bias, count_classes
+from ..evaluation.metrics import RateEstimate, bias, estimate_rate, frequencies
 from ..evaluation.report import write_report
 from ..evaluation.run import Comparison, as_json, classify, compare, generate
 from ..load import load_fair_adaptor
@@ -33,7 +33,7 @@ class Demo:
     """
 
     comparisons: dict[str, Comparison]
-    occupation: tuple[float, float]
+    occupation: tuple[RateEstimate, RateEstimate]
     seconds: float
     files: tuple[Path, ...]
 
@@ -80,11 +80,11 @@ def run_demo(
     before = run()
     handle.enable()
     after = run()
-    classes_before, classes_after = classify(before, judge), classify(after, judge)
-    fair = {name: CLASSES[name] for name in handle.info["attributes"] if name in ATTRIBUTES}
-    comparisons = compare(classes_before, classes_after, fair)
-    right = [occupation_right(classes, names) for classes in (classes_before, classes_after)]
-    kept = (float(right[0].mean()), float(right[1].mean()))
+    found = classify(before, judge), classify(after, judge)
+    fair = [name for name in handle.info["attributes"] if name in ATTRIBUTES]
+    comparisons = compare(*found, fair)
+    right = [occupation_right(probabilities, names) for probabilities in found]
+    kept = (estimate_rate(right[0]), estimate_rate(right[1]))
 
     out.mkdir(parents=True, exist_ok=True)
     grid = before_after_grid(
@@ -92,14 +92,14 @@ def run_demo(
     )
     files = tuple(out / name for name in ("grid.png", "report.html", "results.json"))
     grid.save(files[0])
-    header, rows = _rows(names, classes_before, classes_after, fair, right)
+    header, rows = _rows(names, found, fair, right)
     versions = ", ".join(f"{name} {version}" for name, version in handle.info["versions"].items())
     write_report(
         files[1],
         title=f"{handle.info['name']}: before and after",
         comparisons=comparisons,
-        upper_bounds={name: 2 / classes for name, classes in fair.items()},
-        kept=("Occupation right", *kept),
+        upper_bounds={name: 2 / CLASSES[name] for name in fair},
+        kept=("Occupation right", kept[0].value, kept[1].value),
         header=header,
         rows=rows,
         grid=grid,
@@ -120,20 +120,21 @@ def run_demo(
         "seed": seed,
         "prompts": [TEMPLATE.format(name) for name in names],
         "bias": as_json(comparisons),
-        "occupation_right": {"before": kept[0], "after": kept[1]},
+        "occupation_right": {"before": asdict(kept[0]), "after": asdict(kept[1])},
     }
     files[2].write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return Demo(comparisons, kept, time.perf_counter() - started, files)
 
 
-def occupation_right(classes: dict[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+def occupation_right(probabilities: dict[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
     """Tell for which images [P, n] both sector and role are those of the prompt's occupation."""
     sector, role = np.array([(SECTORS.index(s), ROLES.index(r)) for s, r in (name.split() for name in names)]).T
-    return (classes["sector"] == sector[:, None]) & (classes["role"] == role[:, None])
+    drawn = {name: probabilities[name].argmax(-1) for name in ("sector", "role")}
+    return (drawn["sector"] == sector[:, None]) & (drawn["role"] == role[:, None])
 
 
 def measure(pipe: Any, split: Split, *, images_per_prompt: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the evaluation classifier's classes [P, n] of each attribute on a split, and ``occupation_right``."""
+    """Return the evaluation classifier's probabilities [P, n, K] on a split, and ``occupation_right`` [P, n]."""
     names = occupations(split)
     images = generate(
         pipe,
@@ -143,29 +144,24 @@ def measure(pipe: Any, split: Split, *, images_per_prompt: int, seed: int) -> tu
         num_steps=STEPS,
         guidance_scale=GUIDANCE,
     )
-    classes = classify(images, load_classifier("evaluation"))
-    return classes, occupation_right(classes, names)
+    probabilities = classify(images, load_classifier("evaluation"))
+    return probabilities, occupation_right(probabilities, names)
 
 
 def _rows(
-    names: Sequence[str],
-    before: dict[str, np.ndarray],
-    after: dict[str, np.ndarray],
-    fair: dict[str, int],
-    right: list[np.ndarray],
+    names: Sequence[str], found: Sequence[dict[str, np.ndarray]], fair: Sequence[str], right: Sequence[np.ndarray]
 ) -> tuple[list[str], list[list[str]]]:
     """Make the table of prompts: per attribute the bias, or the first of two classes' share; and occupation kept."""
-    header = ["occupation"]
-    columns = []
-    for attribute, classes in fair.items():
-        for when, found in (("before", before), ("after", after)):
-            counts = count_classes(found[attribute], classes)
-            if classes == 2:
+    header, columns = ["occupation"], []
+    for attribute in fair:
+        for when, probabilities in zip(("before", "after"), found, strict=True):
+            shares = frequencies(probabilities[attribute].argmax(-1), CLASSES[attribute])
+            if CLASSES[attribute] == 2:
                 header.append(f"{ATTRIBUTES[attribute][0]} {when}")
-                columns.append([f"{share:.0%}" for share in counts[:, 0] / counts.sum(1)])
+                columns.append([f"{share:.0%}" for share in shares[:, 0]])
             else:
                 header.append(f"{attribute} bias {when}")
-                columns.append([f"{value:.2f}" for value in bias(counts)])
+                columns.append([f"{value:.2f}" for value in bias(shares)])
     for when, kept in zip(("before", "after"), right, strict=True):
         header.append(f"right {when}")
         columns.append([f"{share:.0%}" for share in kept.mean(1)])
