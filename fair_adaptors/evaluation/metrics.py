@@ -106,7 +106,7 @@ def bias_interval(
     Drawing images again within a prompt pushes |freq(i) − freq(j)| up, the more the nearer it is to 0, and counts the
     images' noise twice, as the prompts' values already hold it. So here prompts are drawn with their images, which
     does neither; the deviations from drawing images again, centred, are added with weight 1/√P. That makes the
-    variance right where prompts do not differ and leaves an interval over the images alone where there is but one prompt.
+    variance right where prompts do not differ, and leaves an interval over the images alone for a single prompt.
 
     Args:
         classes: class indices [P, n].
