@@ -18,6 +18,8 @@ from .weights import resolve
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    Target = nn.Linear | nn.Conv2d
+
 
 def load_fair_adaptor(
     pipe: Any,
@@ -76,7 +78,7 @@ class _Layer:
     changes: "dict[str, tuple[float, Tensor, Tensor]]" = field(default_factory=dict)
 
 
-_CHANGED: "weakref.WeakKeyDictionary[nn.Module, _Layer]" = weakref.WeakKeyDictionary()
+_CHANGED: "weakref.WeakKeyDictionary[Target, _Layer]" = weakref.WeakKeyDictionary()
 """What every changed module was: one truth for all pipelines that share it."""
 
 
@@ -87,12 +89,12 @@ class FairAdaptor:
         self,
         info: dict[str, Any],
         identity: str,
-        layers: "list[tuple[nn.Module, Tensor, Tensor]]",
+        layers: "list[tuple[Target, Tensor, Tensor]]",
         weight: float,
     ):
         self.info = info
         self._identity = identity
-        self._layers: list[tuple[nn.Module, Tensor, Tensor]] | None = layers
+        self._layers: list[tuple[Target, Tensor, Tensor]] | None = layers
         self._weight = weight
         self._enabled = True
         self._apply(weight)
@@ -151,7 +153,7 @@ class FairAdaptor:
         state = "unloaded" if self._layers is None else "enabled" if self._enabled else "disabled"
         return f"FairAdaptor({self.info['name']!r}, weight={self._weight:g}, {state})"
 
-    def _open(self) -> "list[tuple[nn.Module, Tensor, Tensor]]":
+    def _open(self) -> "list[tuple[Target, Tensor, Tensor]]":
         if self._layers is None:
             raise FairAdaptorError(f"the adaptor {self.info['name']!r} is unloaded or fused; load it again")
         return self._layers
@@ -177,7 +179,7 @@ class FairAdaptor:
                 _CHANGED.pop(module, None)
 
 
-def _merged(module: "nn.Module", record: _Layer) -> "Tensor":
+def _merged(module: "Target", record: _Layer) -> "Tensor":
     """Return W₀ + Σ w·BA, summed in float32, on the module's device in its dtype; W₀ itself if nothing is added."""
     device, dtype = module.weight.device, module.weight.dtype
     if not record.changes:
@@ -190,9 +192,7 @@ def _merged(module: "nn.Module", record: _Layer) -> "Tensor":
     return total.to(dtype)
 
 
-def _match(
-    pipe: Any, tensors: "dict[str, Tensor]", config: dict[str, Any]
-) -> "list[tuple[nn.Module, Tensor, Tensor]]":
+def _match(pipe: Any, tensors: "dict[str, Tensor]", config: dict[str, Any]) -> "list[tuple[Target, Tensor, Tensor]]":
     """Pair each module with its two factors.
 
     Raises:
@@ -200,7 +200,7 @@ def _match(
     """
     from torch import nn
 
-    modules: dict[str, nn.Module] = {}
+    modules: dict[str, Target] = {}
     for part in PARTS:
         for name, module in getattr(pipe, part).named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and ".lora_" not in name:

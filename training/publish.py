@@ -54,7 +54,7 @@ def measure_adaptor(folder: Path, *, images_per_prompt: int = 64) -> dict[str, A
             )
             found.append(classify(images[-1], judge))
             right.append(float(occupation_right(found[-1], occupations(split)).mean()))
-        comparisons = compare(*found, names)
+        comparisons = compare(found[0], found[1], names)
         results["splits"][split] = {
             "prompts": len(occupations(split)),
             "bias": as_json(comparisons),

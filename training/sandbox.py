@@ -8,7 +8,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def train_network(
     nuisances = torch.stack([getattr(portraits.people, name) for name in world.NUISANCES], 1)
     for index in _minimise(network.parameters(), steps, len(nuisances), 64, 3e-3, generator, advance):
         logits = network(_soften(portraits.images(index), generator))
-        loss = sum(F.cross_entropy(logits[name], truth[name][index]) for name in truth)
+        loss = torch.stack([F.cross_entropy(logits[name], truth[name][index]) for name in truth]).sum()
         if "nuisances" in logits:
             loss = loss + 4 * F.mse_loss(logits["nuisances"], nuisances[index])
         loss.backward()
@@ -201,10 +201,16 @@ def train_base(
 
 
 def _minimise(
-    parameters: object, steps: int, count: int, batch: int, rate: float, generator: torch.Generator, advance: Callable
+    parameters: Iterable[nn.Parameter],
+    steps: int,
+    count: int,
+    batch: int,
+    rate: float,
+    generator: torch.Generator,
+    advance: Callable,
 ) -> Iterator[Tensor]:
     """Yield batches of indices; after the caller's backward, take an AdamW step (warm-up, cosine, clipping at 1)."""
-    parameters = list(parameters)  # type: ignore[call-overload]
+    parameters = list(parameters)
     optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(1, step / steps)))
