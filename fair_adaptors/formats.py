@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import InvalidAdaptorError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 CONFIG_FILE = "fair_adaptor.json"
@@ -24,19 +25,8 @@ CARD_FILE = "README.md"
 SCHEMA_VERSION = 1
 PARTS = ("text_encoder", "unet")
 
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "name": str,
-    "base_model": str,
-    "base_signature": dict,
-    "attributes": dict,
-    "trained_parts": list,
-    "rank": int,
-    "default_weight": (int, float),
-    "training": dict,
-    "versions": dict,
-    "files": dict,
-}
-
+_ENDS = (".lora_A.weight", ".lora_B.weight")
+_MOST_CONFIG_BYTES = 4_000_000  # some thousand times what we write
 
 @dataclass(frozen=True)
 class AdaptorFiles:
@@ -46,11 +36,21 @@ class AdaptorFiles:
     tensors: "dict[str, Tensor]"
 
 
-def module_name(part: str, name: str) -> str:
-    """Return a module's name in the file's spelling: a text encoder's always carries ``text_model.``."""
-    return (
-        f"text_encoder.text_model.{name.removeprefix('text_model.')}" if part == "text_encoder" else f"{part}.{name}"
-    )
+def linear_modules(pipe: Any, part: str) -> "dict[str, nn.Linear | nn.Conv2d]":
+    """Return the linear and convolution modules of a part of a pipeline under their names in the file.
+
+    The names do not depend on the transformers version (a text encoder's always carry ``text_model.``), on
+    ``torch.compile`` or on a peft adapter: of a module with one, it is the base layer.
+    """
+    from torch import nn
+
+    prefix = "text_encoder.text_model." if part == "text_encoder" else f"{part}."
+    found = {}
+    for name, module in getattr(pipe, part).named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and ".lora_" not in name:
+            plain = name.replace("_orig_mod.", "").removeprefix("text_model.").replace(".base_layer", "")
+            found[prefix + plain] = module
+    return found
 
 
 def shape_signature(pipe: Any) -> dict[str, str]:
@@ -58,16 +58,10 @@ def shape_signature(pipe: Any) -> dict[str, str]:
 
     It tells architectures apart, and does not change with dtype, device or an installed transformers version.
     """
-    from torch import nn
-
     signature = {}
     for part in PARTS:
-        rows = [
-            f"{module_name(part, name).replace('.base_layer', '')}:{tuple(module.weight.shape)}"
-            for name, module in getattr(pipe, part).named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d) and ".lora_" not in name
-        ]
-        signature[part] = hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:32]
+        rows = sorted(f"{name}:{tuple(module.weight.shape)}" for name, module in linear_modules(pipe, part).items())
+        signature[part] = hashlib.sha256("\n".join(rows).encode()).hexdigest()[:32]
     return signature
 
 
@@ -98,6 +92,7 @@ def write_adaptor(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
         weights = Path(temporary) / WEIGHTS_FILE
         save_file({key: tensor.contiguous() for key, tensor in sorted(tensors.items())}, weights, {"format": "pt"})
+        data = weights.read_bytes()
         config = {
             "schema_version": SCHEMA_VERSION,
             "name": name,
@@ -109,7 +104,7 @@ def write_adaptor(
             "default_weight": default_weight,
             "training": training,
             "versions": _versions(),
-            "files": {WEIGHTS_FILE: {"sha256": _sha256(weights.read_bytes()), "bytes": weights.stat().st_size}},
+            "files": {WEIGHTS_FILE: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}},
         }
         written = Path(temporary) / CONFIG_FILE
         written.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -125,31 +120,83 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         InvalidAdaptorError: absent, no JSON, another schema version, or a field missing or of the wrong type.
     """
     path = Path(folder) / CONFIG_FILE
+    if not path.is_file():
+        raise InvalidAdaptorError(f"{folder} is no adaptor folder: it has no {CONFIG_FILE}{_pickles(path.parent)}")
     try:
+        if path.stat().st_size > _MOST_CONFIG_BYTES:
+            raise ValueError(f"it has more than {_MOST_CONFIG_BYTES} bytes")
         config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidAdaptorError(
-            f"{folder} is no adaptor folder: it has no {CONFIG_FILE}{_pickles(path.parent)}"
-        ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidAdaptorError(f"{path} cannot be read as JSON: {error}") from error
+        raise InvalidAdaptorError(f"{path} cannot be read as JSON: {error}. Download or copy it again") from error
     if not isinstance(config, dict):
         raise InvalidAdaptorError(f"{path} holds a {type(config).__name__}, not an object")
     version = config.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION or isinstance(version, bool):
         raise InvalidAdaptorError(
             f"{path} has schema version {version!r}; this fair-adaptors reads {SCHEMA_VERSION}. Update the package, or"
             " write the adaptor again with the version you have"
         )
-    wrong = [field for field, kind in _FIELDS.items() if not isinstance(config.get(field), kind)]
-    if not wrong and not all(isinstance(part, str) and part in PARTS for part in config["trained_parts"]):
-        wrong = ["trained_parts"]
-    entry = config["files"].get(WEIGHTS_FILE) if isinstance(config.get("files"), dict) else None
-    if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
-        wrong = [*wrong, f"files[{WEIGHTS_FILE!r}].sha256"]
+    wrong = [field for field, holds in _FIELDS.items() if not holds(config.get(field))]
     if wrong:
-        raise InvalidAdaptorError(f"{path}: missing or of the wrong type: {', '.join(wrong)}")
+        raise InvalidAdaptorError(f"{path}: missing, or not what it should be: {', '.join(wrong)}")
     return config
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= 500
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6  # nor NaN
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _are_attributes(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(row, dict)
+        and isinstance(row.get("classes"), list)
+        and isinstance(row.get("target"), list)
+        and len(row["classes"]) == len(row["target"]) > 1
+        and all(map(_is_text, row["classes"]))
+        and all(_is_number(share) and share >= 0 for share in row["target"])
+        for row in value.values()
+    )
+
+
+def _are_parts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(part, str) and part in PARTS for part in value)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
+def _are_files(value: Any) -> bool:
+    """Only the one file that is read: another would be a part of the adaptor that we would leave out, or a trap."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == {WEIGHTS_FILE}
+        and isinstance(value[WEIGHTS_FILE], dict)
+        and isinstance(value[WEIGHTS_FILE].get("sha256"), str)
+        and _is_count(value[WEIGHTS_FILE].get("bytes"))
+    )
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "name": _is_text,
+    "base_model": _is_text,
+    "base_signature": _are_texts,
+    "attributes": _are_attributes,
+    "trained_parts": _are_parts,
+    "rank": _is_count,
+    "default_weight": _is_number,
+    "training": lambda value: isinstance(value, dict),
+    "versions": _are_texts,
+    "files": _are_files,
+}
 
 
 def read_adaptor(folder: str | Path) -> AdaptorFiles:
@@ -157,69 +204,78 @@ def read_adaptor(folder: str | Path) -> AdaptorFiles:
 
     Raises:
         InvalidAdaptorError: a file is absent, truncated, a pickle, changed since it was written, or its keys are not
-            pairs of ``lora_A`` and ``lora_B`` of matching rank with finite values.
+            pairs of ``lora_A`` and ``lora_B`` of the recorded parts and rank with finite values.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     config = read_config(folder)
     path = Path(folder) / WEIGHTS_FILE
-    try:
-        data = path.read_bytes()
-    except OSError:
-        raise InvalidAdaptorError(f"{folder} has no readable {WEIGHTS_FILE}{_pickles(path.parent)}") from None
-    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-        raise InvalidAdaptorError(f"{path} is a pickle (torch.save), which can run code: only safetensors is read")
-    recorded = config["files"][WEIGHTS_FILE]
-    expected_bytes = recorded.get("bytes")
-    if isinstance(expected_bytes, int) and len(data) < expected_bytes:
-        raise InvalidAdaptorError(
-            f"{path} is truncated: {len(data)} of {expected_bytes} bytes. Download or copy it again"
-        )
-    if _sha256(data) != recorded["sha256"]:
-        raise InvalidAdaptorError(
-            f"{path} is not the file that {CONFIG_FILE} describes: its sha256 differs. Download or copy it again"
-        )
+    data = _read_recorded(path, config["files"][WEIGHTS_FILE])
     try:
         tensors = load(data)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:
         raise InvalidAdaptorError(f"{path} is no safetensors file: {error}") from error
-    _check_pairs(tensors, path)
+    _check_pairs(tensors, config, path)
     return AdaptorFiles(config, tensors)
 
 
-def _check_pairs(tensors: "dict[str, Tensor]", path: Path) -> None:
+def _read_recorded(path: Path, recorded: dict[str, Any]) -> bytes:
+    """Read a file that has to have the recorded size and sha256; of a longer one, not more than its first bytes."""
+    if not path.is_file():
+        raise InvalidAdaptorError(f"{path.parent} has no {path.name}{_pickles(path.parent)}. Download it again")
+    try:
+        with path.open("rb") as file:
+            data = file.read(recorded["bytes"] + 1)
+    except OSError as error:
+        raise InvalidAdaptorError(f"{path} cannot be read: {error}") from error
+    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        raise InvalidAdaptorError(f"{path} is a pickle (torch.save), which can run code: only safetensors is read")
+    if len(data) < recorded["bytes"]:
+        raise InvalidAdaptorError(
+            f"{path} is truncated: {len(data)} of {recorded['bytes']} bytes. Download or copy it again"
+        )
+    if hashlib.sha256(data).hexdigest() != recorded["sha256"]:
+        raise InvalidAdaptorError(
+            f"{path} is not the file that {CONFIG_FILE} describes: its sha256 differs. Download or copy it again"
+        )
+    return data
+
+
+def _check_pairs(tensors: "dict[str, Tensor]", config: dict[str, Any], path: Path) -> None:
+    import torch
+
     if not tensors:
         raise InvalidAdaptorError(f"{path} holds no tensors")
-    ends = (".lora_A.weight", ".lora_B.weight")
-    foreign = [key for key in tensors if not key.endswith(ends) or not key.startswith(tuple(p + "." for p in PARTS))]
-    stems = {key.removesuffix(ends[0]).removesuffix(ends[1]) for key in tensors}
-    lonely = [stem + end for stem in sorted(stems) for end in ends if stem + end not in tensors]
-    if foreign or (lonely and not foreign):
+    prefixes = tuple(part + "." for part in config["trained_parts"])
+    foreign = [key for key in tensors if not (key.startswith(prefixes) and key.endswith(_ENDS))]
+    stems = {key.removesuffix(_ENDS[0]).removesuffix(_ENDS[1]) for key in tensors.keys() - set(foreign)}
+    lonely = [stem + end for stem in sorted(stems) for end in _ENDS if stem + end not in tensors]
+    absent = [prefix + "*" for prefix in prefixes if not any(key.startswith(prefix) for key in tensors)]
+    if foreign or lonely or absent:
         raise InvalidAdaptorError(
-            f"{path}: keys that are not ours: {_some(foreign)}; missing partners: {_some(lonely)}. Expected pairs"
-            " '<part>.<module>.lora_A.weight' and '….lora_B.weight'"
+            f"{path}: unexpected keys: {_some(foreign)}; missing keys: {_some(lonely + absent)}. Expected pairs"
+            f" '<part>.<module>{_ENDS[0]}' and '…{_ENDS[1]}' of {' and '.join(config['trained_parts'])}"
         )
-    for stem in stems:
-        down, up = tensors[stem + ends[0]], tensors[stem + ends[1]]
-        if down.ndim != up.ndim or down.ndim not in (2, 4) or down.shape[0] != up.shape[1]:
-            raise InvalidAdaptorError(f"{path}: {stem}: shapes {list(down.shape)} and {list(up.shape)} are no pair")
+    for stem in sorted(stems):
+        down, up = (tensors[stem + end] for end in _ENDS)
+        if not {down.dtype, up.dtype} <= {torch.float32, torch.bfloat16, torch.float16}:
+            raise InvalidAdaptorError(f"{path}: {stem}: {down.dtype} and {up.dtype} are no floating dtypes of weights")
+        shapes = f"shapes {list(down.shape)} and {list(up.shape)}"
+        if down.ndim != up.ndim or down.ndim not in (2, 4) or not down.shape[0] == up.shape[1] == config["rank"]:
+            raise InvalidAdaptorError(f"{path}: {stem}: {shapes} are no pair of rank {config['rank']}")
         if not (down.isfinite().all() and up.isfinite().all()):
             raise InvalidAdaptorError(f"{path}: {stem} holds values that are not finite")
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(sorted(names)[:3]) or "none"
+    shown = ", ".join(f"{name[:100]!r}" for name in sorted(names)[:3]) or "none"
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def _pickles(folder: Path) -> str:
     names = sorted(p.name for p in folder.glob("*") if p.suffix in (".pth", ".pt", ".bin", ".ckpt", ".pkl"))
     return f" (it has {_some(names)}: pickles can run code, and are never loaded)" if names else ""
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _versions() -> dict[str, str]:

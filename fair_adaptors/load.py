@@ -8,17 +8,19 @@ import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .errors import FairAdaptorError, WrongBaseError
-from .formats import PARTS, module_name, read_adaptor, shape_signature
+from .formats import PARTS, WEIGHTS_FILE, linear_modules, read_adaptor, shape_signature
 from .registry import default_for
 from .weights import resolve
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     Target = nn.Linear | nn.Conv2d
+    Pairs = list[tuple[Target, Tensor, Tensor]]
 
 
 def load_fair_adaptor(
@@ -39,7 +41,7 @@ def load_fair_adaptor(
         name: a name of the registry (``fair-adaptors list``), a folder or a Hub repository; None for the registry's
             default for the pipeline's base.
         weight: strength; 0 is the original model, 1 the adaptor as trained, None its own default. Several adaptors add
-            up. Loading one again only sets its weight.
+            up. Loading one again only sets its weight and switches it on.
         revision, cache_dir, local_files_only, token: for the Hub, as in ``from_pretrained``.
 
     Returns:
@@ -50,12 +52,10 @@ def load_fair_adaptor(
         NotPublishedError: only a recipe is known.
         InvalidAdaptorError: the files are damaged or not ours.
         WrongBaseError: the adaptor was made for another base.
+        FairAdaptorError: the weights are quantised or not in memory, or the adaptor is already fused into them.
     """
-    missing = [part for part in PARTS if getattr(pipe, part, None) is None]
-    if missing:
-        raise WrongBaseError(
-            f"{type(pipe).__name__} has no {' and no '.join(missing)}; a Stable Diffusion pipeline has"
-        )
+    if missing := [part for part in PARTS if getattr(pipe, part, None) is None]:
+        raise WrongBaseError(f"{type(pipe).__name__} has no {' or '.join(missing)}; a Stable Diffusion pipeline has")
     folder = resolve(
         name if name is not None else default_for(pipe).name,
         revision=revision,
@@ -64,40 +64,52 @@ def load_fair_adaptor(
         token=token,
     )
     files = read_adaptor(folder)
-    layers = _match(pipe, files.tensors, files.config)
     strength = _checked(files.config["default_weight"] if weight is None else weight)
-    identity = files.config["files"]["pytorch_lora_weights.safetensors"]["sha256"]
-    return FairAdaptor(files.config, identity, layers, strength)
+    layers = _match(pipe, files.tensors, files.config)
+    identity = files.config["files"][WEIGHTS_FILE]["sha256"]
+    if any(identity in _CHANGED[module].fused for module, _, _ in layers if module in _CHANGED):
+        raise FairAdaptorError(
+            f"the adaptor {files.config['name']!r} is fused into this pipeline; load the base afresh to change it"
+        )
+    key = identity, *(id(module) for module, _, _ in layers)
+    handle = _HANDLES.get(key)
+    if handle is None or not handle.loaded:
+        handle = _HANDLES[key] = FairAdaptor(files.config, identity, layers, strength)
+    else:
+        handle._weight = handle._apply(strength)
+        handle._state = "enabled"
+    return handle
 
 
 @dataclass
 class _Layer:
-    """One module's original weight, and the low-rank changes that are in force, by adaptor."""
+    """One module's original weight, the low-rank changes in force by adaptor, and the adaptors that are permanent."""
 
     original: "Tensor"
     changes: "dict[str, tuple[float, Tensor, Tensor]]" = field(default_factory=dict)
+    fused: frozenset[str] = frozenset()
 
 
 _CHANGED: "weakref.WeakKeyDictionary[Target, _Layer]" = weakref.WeakKeyDictionary()
 """What every changed module was: one truth for all pipelines that share it."""
 
+_HANDLES: "weakref.WeakValueDictionary[tuple[str | int, ...], FairAdaptor]" = weakref.WeakValueDictionary()
+"""By adaptor and modules' ids, so that an adaptor that is loaded again has one handle; a handle keeps them alive."""
+
 
 class FairAdaptor:
-    """Handle of a loaded adaptor. As a context manager it unloads at the end of the block."""
+    """Handle of a loaded adaptor. As a context manager it unloads at the end of the block, unless fused in it.
 
-    def __init__(
-        self,
-        info: dict[str, Any],
-        identity: str,
-        layers: "list[tuple[Target, Tensor, Tensor]]",
-        weight: float,
-    ):
+    Attributes:
+        info: the adaptor's ``fair_adaptor.json``.
+    """
+
+    def __init__(self, info: dict[str, Any], identity: str, layers: "Pairs", weight: float):
         self.info = info
         self._identity = identity
-        self._layers: list[tuple[Target, Tensor, Tensor]] | None = layers
-        self._weight = weight
-        self._enabled = True
-        self._apply(weight)
+        self._layers = layers
+        self._state: Literal["enabled", "disabled", "unloaded", "fused"] = "enabled"
+        self._weight = self._apply(weight)
 
     @property
     def weight(self) -> float:
@@ -105,41 +117,61 @@ class FairAdaptor:
         return self._weight
 
     @property
+    def loaded(self) -> bool:
+        """Whether the adaptor can still be changed: neither unloaded nor fused."""
+        return self._state in ("enabled", "disabled")
+
+    @property
     def enabled(self) -> bool:
-        """Whether the adaptor is in force."""
-        return self._enabled and self._layers is not None
+        """Whether the adaptor is in force and can be taken out."""
+        return self._state == "enabled"
 
     def set_weight(self, weight: float) -> None:
         """Set the strength. While disabled it is only noted."""
         weight = _checked(weight)
-        if self._enabled:
-            self._apply(weight)
-        self._weight = weight
+        self._check_loaded()
+        self._weight = self._apply(weight) if self.enabled else weight
 
     def disable(self) -> None:
         """Take the adaptor out of force: the weights are the original ones, bit for bit, if no other is loaded."""
-        self._apply(None)
-        self._enabled = False
+        self._check_loaded()
+        self._apply(0.0)
+        self._state = "disabled"
 
     def enable(self) -> None:
         """Put the adaptor into force again."""
+        self._check_loaded()
         self._apply(self._weight)
-        self._enabled = True
+        self._state = "enabled"
 
     def unload(self) -> None:
-        """Take the adaptor out for good. Unloading twice is no error."""
-        if self._layers is not None:
-            self._apply(None)
-            self._layers = None
+        """Take the adaptor out for good. Unloading twice is no error, unloading what is fused is."""
+        if self._state != "unloaded":
+            self._check_loaded()
+            self._apply(0.0)
+            self._close("unloaded")
 
     def fuse(self) -> None:
-        """Make the model as it now is the new original, with every adaptor in it, and free the memory of the old one.
+        """Make this adaptor a permanent part of the weights. Other adaptors stay as they are and can be taken out.
 
-        No handle on these modules can undo anything after that.
+        It cannot be undone: the original weights are given up, and their memory too if no other adaptor is loaded.
         """
-        for module, _, _ in self._open():
-            _CHANGED.pop(module, None)
-        self._layers = None
+        self._check_loaded()
+        if not self.enabled:
+            raise FairAdaptorError(f"the adaptor {self.info['name']!r} is disabled; enable it before fusing it")
+        fused = []
+        for module, _, _ in self._layers:
+            record = _CHANGED.get(module)
+            if record is None:  # its weight is 0: there is nothing to make permanent
+                continue
+            others = {name: change for name, change in record.changes.items() if name != self._identity}
+            mine = {name: change for name, change in record.changes.items() if name == self._identity}
+            # Not rounded to the module's dtype while others are on top, so that the sum stays what it is.
+            original = _total(_Layer(record.original, mine), "cpu") if others else record.original.new_empty(0)
+            fused.append((module, _Layer(original, others, record.fused | mine.keys())))
+        for module, new in fused:
+            _CHANGED[module] = new
+        self._close("fused")
 
     def __enter__(self) -> Self:
         return self
@@ -147,64 +179,75 @@ class FairAdaptor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.unload()
+        if self.loaded:
+            self.unload()
 
     def __repr__(self) -> str:
-        state = "unloaded" if self._layers is None else "enabled" if self._enabled else "disabled"
-        return f"FairAdaptor({self.info['name']!r}, weight={self._weight:g}, {state})"
+        return f"FairAdaptor({self.info['name']!r}, weight={self._weight:g}, {self._state})"
 
-    def _open(self) -> "list[tuple[Target, Tensor, Tensor]]":
-        if self._layers is None:
-            raise FairAdaptorError(f"the adaptor {self.info['name']!r} is unloaded or fused; load it again")
-        return self._layers
+    def _check_loaded(self) -> None:
+        if not self.loaded:
+            remedy = "load the base afresh to undo it" if self._state == "fused" else "load it again"
+            raise FairAdaptorError(f"the adaptor {self.info['name']!r} is {self._state}; {remedy}")
 
-    def _apply(self, weight: float | None) -> None:
-        """Set this adaptor's share in every layer; None takes it out. Nothing is written before all of it is made."""
-        layers = self._open()
+    def _close(self, state: Literal["unloaded", "fused"]) -> None:
+        self._state = state
+        self._layers = []
+
+    def _apply(self, weight: float) -> float:
+        """Set this adaptor's share in every layer and return it; on any error every weight is what it was."""
+        problems = [problem for module, _, _ in self._layers if (problem := _obstacle(module))]
+        if problems:
+            raise FairAdaptorError(f"{self.info['name']!r} cannot be changed: the model {problems[0]}")
+        written: list[tuple[Target, Tensor]] = []
         records = []
-        for module, down, up in layers:
-            known = _CHANGED.get(module)
-            record = (
-                _Layer(known.original, dict(known.changes)) if known else _Layer(module.weight.detach().cpu().clone())
-            )
-            record.changes.pop(self._identity, None)
-            if weight:
-                record.changes[self._identity] = (weight, down, up)
-            records.append((module, record, _merged(module, record)))
-        for module, record, merged in records:
-            module.weight.data.copy_(merged)
-            if record.changes:
+        try:
+            for module, down, up in self._layers:
+                record = _with_change(module, self._identity, (weight, down, up) if weight else None)
+                new = _total(record, module.weight.device).to(module.weight.dtype)
+                written.append((module, module.weight.detach().clone()))
+                module.weight.data.copy_(new)
+                records.append((module, record))
+        except BaseException:
+            for module, before in written:
+                module.weight.data.copy_(before)
+            raise
+        for module, record in records:
+            if record.changes or record.fused:
                 _CHANGED[module] = record
             else:
                 _CHANGED.pop(module, None)
+        return weight
 
 
-def _merged(module: "Target", record: _Layer) -> "Tensor":
-    """Return W₀ + Σ w·BA, summed in float32, on the module's device in its dtype; W₀ itself if nothing is added."""
-    device, dtype = module.weight.device, module.weight.dtype
-    if not record.changes:
-        return record.original.to(device, dtype)
-    total = record.original.to(device).float()
+def _with_change(module: "Target", identity: str, change: "tuple[float, Tensor, Tensor] | None") -> _Layer:
+    """Return the module's record with one adaptor's change set, or taken out if None."""
+    known = _CHANGED.get(module)
+    changes = dict(known.changes) if known else {}
+    changes.pop(identity, None)
+    # What is permanent and has nothing on top keeps no copy: the weight itself is the original.
+    original = known.original if known and known.changes else module.weight.detach().to("cpu", copy=True)
+    return _Layer(original, changes | ({identity: change} if change else {}), known.fused if known else frozenset())
+
+
+def _total(record: _Layer, device: "torch.device | str") -> "Tensor":
+    """Return W₀ + Σ w·BA, summed in float32; W₀ itself, in its own dtype, if nothing is added."""
+    total = record.original.to(device)
     for identity in sorted(record.changes):  # the order of loading must not change a bit
         weight, down, up = record.changes[identity]
         delta = up.to(device).float().flatten(1) @ down.to(device).float().flatten(1)
-        total = total + weight * delta.view_as(total)
-    return total.to(dtype)
+        total = total.float() + weight * delta.view_as(total)
+    return total
 
 
-def _match(pipe: Any, tensors: "dict[str, Tensor]", config: dict[str, Any]) -> "list[tuple[Target, Tensor, Tensor]]":
+def _match(pipe: Any, tensors: "dict[str, Tensor]", config: dict[str, Any]) -> "Pairs":
     """Pair each module with its two factors.
 
     Raises:
-        WrongBaseError: a module is missing, of another shape, or cannot be changed in place.
+        WrongBaseError: a module is missing or of another shape.
+        FairAdaptorError: a module cannot be changed in place.
     """
-    from torch import nn
-
-    modules: dict[str, Target] = {}
-    for part in PARTS:
-        for name, module in getattr(pipe, part).named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d) and ".lora_" not in name:
-                modules[module_name(part, name).replace(".base_layer", "")] = module
+    modules = {name: module for part in PARTS for name, module in linear_modules(pipe, part).items()}
     layers, problems = [], []
     for key in sorted(key for key in tensors if key.endswith(".lora_A.weight")):
         stem = key.removesuffix(".lora_A.weight")
@@ -213,13 +256,13 @@ def _match(pipe: Any, tensors: "dict[str, Tensor]", config: dict[str, Any]) -> "
         if target is None:
             problems.append(f"no module {stem}")
             continue
-        weight = target.weight
-        if (up.shape[0], down.shape[1]) != tuple(weight.shape[:2]) or down.ndim != weight.ndim:
-            problems.append(f"{stem} is {list(weight.shape)}, the adaptor's {[up.shape[0], down.shape[1]]}")
-        elif weight.ndim == 4 and (weight.shape[2:] != down.shape[2:] or up.shape[2:] != (1, 1)):
+        if obstacle := _obstacle(target):
+            raise FairAdaptorError(f"{config['name']!r} cannot be loaded: {stem} {obstacle}. Nothing was changed")
+        shape = tuple(target.weight.shape)
+        if (up.shape[0], down.shape[1]) != shape[:2] or down.ndim != len(shape):
+            problems.append(f"{stem} is {list(shape)}, the adaptor's {[up.shape[0], down.shape[1]]}")
+        elif len(shape) == 4 and (shape[2:] != down.shape[2:] or up.shape[2:] != (1, 1)):
             problems.append(f"{stem} is a convolution of another kernel")
-        elif weight.is_meta or not weight.is_floating_point():
-            problems.append(f"{stem} is {'not in memory' if weight.is_meta else f'quantised ({weight.dtype})'}")
         else:
             layers.append((target, down, up))
     signature = shape_signature(pipe)
@@ -232,6 +275,21 @@ def _match(pipe: Any, tensors: "dict[str, Tensor]", config: dict[str, Any]) -> "
             f" another model: {details or 'the shapes of its ' + ' and '.join(parts) + ' differ'}. Nothing was changed"
         )
     return layers
+
+
+def _obstacle(module: "Target") -> str | None:
+    """Say why a module's weight cannot be changed in place; None if it can."""
+    import torch
+
+    weight = module.weight
+    if weight.is_meta:
+        return (
+            "is not in memory, as enable_sequential_cpu_offload leaves it. Use enable_model_cpu_offload, or first turn"
+            " it off with pipe.remove_all_hooks()"
+        )
+    if type(weight) is not torch.nn.Parameter or weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"is quantised or sharded ({type(weight).__name__}, {weight.dtype}). Load the base in a floating dtype"
+    return None
 
 
 def _checked(weight: float) -> float:

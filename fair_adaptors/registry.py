@@ -98,13 +98,17 @@ def default_for(pipe: Any) -> AdaptorInfo:
     Raises:
         UnknownAdaptorError: no adaptor is known for this base.
     """
-    from .formats import read_config, shape_signature
+    from .formats import CONFIG_FILE, read_config, shape_signature
 
     signature = shape_signature(pipe)
     origin = str(pipe.config.get("_name_or_path") or "")
     for info in ADAPTORS:
-        if info.base_model == origin or (info.folder and read_config(info.folder)["base_signature"] == signature):
+        if info.base_model == origin:
             return info
+        # A checkout in which the sandbox is being built has no embedded adaptors yet.
+        if info.folder and (info.folder / CONFIG_FILE).is_file():
+            if read_config(info.folder)["base_signature"] == signature:
+                return info
     raise UnknownAdaptorError(
         f"no adaptor is known for this base ({origin or type(pipe).__name__}). Name one: load_fair_adaptor(pipe,"
         " 'folder or Hub id'); `fair-adaptors list` shows the known ones"

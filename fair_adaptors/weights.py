@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from .errors import NotPublishedError, UnknownAdaptorError
+from .errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
 from .formats import CONFIG_FILE, WEIGHTS_FILE
-from .registry import AdaptorInfo, find
+from .registry import AdaptorInfo, find, list_adaptors
 
 
 def resolve(
@@ -18,18 +18,24 @@ def resolve(
     """Return the local folder of an adaptor, downloaded if need be. Its files are checked by ``read_adaptor``.
 
     Args:
-        name: an existing folder, a name of the registry, or a Hub repository ``owner/name``.
+        name: an existing folder, a name of the registry, or a Hub repository ``owner/name``. A folder goes first,
+            but one without ``fair_adaptor.json`` does not hide an adaptor of the same name.
         revision: branch, tag or commit on the Hub.
         cache_dir, local_files_only, token: as for ``huggingface_hub.snapshot_download``.
 
     Raises:
         UnknownAdaptorError: nothing goes by that name, or the Hub cannot be asked.
         NotPublishedError: known, but only as a recipe.
+        InvalidAdaptorError: the Hub repository is none of ours.
     """
-    folder = Path(name)
-    if folder.is_dir():
+    if not str(name).strip():
+        raise UnknownAdaptorError("the name is empty; give a name of `fair-adaptors list`, a folder or a Hub id")
+    folder, text = Path(name).expanduser(), str(name)
+    known = isinstance(name, str) and any(name == info.name for info in list_adaptors())
+    if folder.is_dir() and not (known and not (folder / CONFIG_FILE).is_file()):
         return folder
-    text = str(name)
+    if folder.is_file():
+        raise UnknownAdaptorError(f"{text!r} is a file; give the folder that has it and its {CONFIG_FILE}")
     if isinstance(name, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
         raise UnknownAdaptorError(f"there is no folder {text!r}")
     if "/" not in text:
@@ -58,8 +64,9 @@ def _download(
     token: str | bool | None,
 ) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
+    at = f" at revision {revision!r}" if revision else ""
     try:
         folder = snapshot_download(
             repo_id,
@@ -69,10 +76,23 @@ def _download(
             token=token,
             allow_patterns=[WEIGHTS_FILE, CONFIG_FILE],
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        at = f" at revision {revision!r}" if revision else ""
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except (HFValidationError, OSError) as error:  # all that the Hub's client raises for HTTP and its cache is OSError
         raise UnknownAdaptorError(
-            f"{repo_id!r}{at} is neither a folder here nor a Hub repository that can be read: {reason}"
+            f"{repo_id!r}{at} is neither a folder here nor a Hub repository that can be read: {_reason(error)}"
         ) from error
+    if not (Path(folder) / CONFIG_FILE).is_file():
+        raise InvalidAdaptorError(
+            f"the Hub repository {repo_id!r}{at} has no {CONFIG_FILE}, so it is no adaptor of this package (or only a"
+            " part of it is in the cache). Try pipe.load_lora_weights"
+        )
     return Path(folder)
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    if isinstance(error, LocalEntryNotFoundError):
+        return "it is not in the cache, and the Hub was not asked or did not answer"
+    if isinstance(error, RepositoryNotFoundError):
+        return "there is none of that name, or it is private (see token)"
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,6 +1,8 @@
 """One line loads, anything wrong is refused before the pipeline is touched, and unloading is exact."""
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from fair_adaptors import (
     NotPublishedError,
     UnknownAdaptorError,
     WrongBaseError,
+    load,
     load_fair_adaptor,
 )
 from fair_adaptors.errors import FairAdaptorError
@@ -192,10 +195,153 @@ def test_fused_it_stays_and_says_so(pipe: Any, adaptor: Path) -> None:
     handle = load_fair_adaptor(pipe, adaptor)
     loaded = state(pipe)
     handle.fuse()
-    handle.unload()
-    assert same(state(pipe), loaded)
+    for change in (handle.unload, handle.disable, handle.enable, handle.fuse, lambda: handle.set_weight(0.5)):
+        with pytest.raises(FairAdaptorError, match="fused"):
+            change()
     with pytest.raises(FairAdaptorError, match="fused"):
-        handle.disable()
+        load_fair_adaptor(pipe, adaptor)
+    assert same(state(pipe), loaded)
+
+
+def test_fused_in_a_block_it_outlives_the_block(pipe: Any, adaptor: Path) -> None:
+    with load_fair_adaptor(pipe, adaptor) as handle:
+        loaded = state(pipe)
+        handle.fuse()
+    assert same(state(pipe), loaded)
+
+
+def test_fusing_one_adaptor_leaves_the_other_undoable(pipe: Any, adaptor: Path, other: Path) -> None:
+    one = load_fair_adaptor(pipe, adaptor)
+    only_one = state(pipe)
+    two = load_fair_adaptor(pipe, other)
+    both = state(pipe)
+    one.fuse()
+    two.set_weight(1)
+    for key, value in state(pipe).items():
+        assert torch.allclose(value, both[key], atol=1e-6)
+    two.unload()
+    assert same(state(pipe), only_one)
+    two = load_fair_adaptor(pipe, other)
+    two.unload()
+    assert same(state(pipe), only_one)
+
+
+def test_a_disabled_adaptor_cannot_be_fused(pipe: Any, adaptor: Path) -> None:
+    handle = load_fair_adaptor(pipe, adaptor)
+    handle.disable()
+    with pytest.raises(FairAdaptorError, match="enable it"):
+        handle.fuse()
+
+
+def test_an_adaptor_loaded_again_has_one_handle(pipe: Any, adaptor: Path) -> None:
+    handle = load_fair_adaptor(pipe, adaptor)
+    handle.disable()
+    assert load_fair_adaptor(pipe, adaptor, weight=0.5) is handle
+    assert handle.enabled and handle.weight == 0.5
+
+
+def test_an_adaptor_whose_handle_was_dropped_can_be_taken_out_by_loading_it_again(pipe: Any, adaptor: Path) -> None:
+    before = state(pipe)
+    load_fair_adaptor(pipe, adaptor)
+    load_fair_adaptor(pipe, adaptor).unload()
+    assert same(state(pipe), before)
+
+
+def test_unloaded_it_can_be_loaded_again(pipe: Any, adaptor: Path) -> None:
+    handle = load_fair_adaptor(pipe, adaptor)
+    loaded = state(pipe)
+    handle.unload()
+    with pytest.raises(FairAdaptorError, match="unloaded; load it again"):
+        handle.enable()
+    again = load_fair_adaptor(pipe, adaptor)
+    assert again.enabled and same(state(pipe), loaded)
+
+
+@pytest.mark.parametrize("nth", [1, 9])
+def test_an_error_midway_leaves_every_bit(
+    pipe: Any, adaptor: Path, other: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    load_fair_adaptor(pipe, other)
+    before = state(pipe)
+    calls = iter(range(1, 1000))
+    total = load._total
+
+    def run_out_of_memory(*arguments: Any) -> Tensor:
+        if next(calls) == nth:
+            raise MemoryError
+        return total(*arguments)
+
+    monkeypatch.setattr(load, "_total", run_out_of_memory)
+    with pytest.raises(MemoryError):
+        load_fair_adaptor(pipe, adaptor)
+    assert same(state(pipe), before)
+    monkeypatch.undo()
+    load_fair_adaptor(pipe, adaptor).unload()
+    assert same(state(pipe), before)
+
+
+def test_a_compiled_model_takes_an_adaptor(pipe: Any, adaptor: Path) -> None:
+    """Wrapping renames the modules; nothing is compiled before the first call."""
+    load_fair_adaptor(pipe, adaptor)
+    expected = state(pipe)
+    other = tiny_pipeline()
+    unet, other.unet = other.unet, torch.compile(other.unet, backend="eager")
+    load_fair_adaptor(other, adaptor)
+    assert all(torch.equal(value, expected["unet." + key]) for key, value in unet.state_dict().items())
+
+
+def test_beside_a_lora_of_diffusers_the_base_layer_is_changed(pipe: Any, adaptor: Path, other: Path) -> None:
+    with load_fair_adaptor(pipe, adaptor), load_fair_adaptor(pipe, other):
+        expected = image(pipe)
+    pipe.load_lora_weights(other, weight_name=WEIGHTS_FILE)
+    only_other = image(pipe)
+    with load_fair_adaptor(pipe, adaptor):
+        assert torch.allclose(image(pipe), expected, atol=1e-4)
+    assert torch.equal(image(pipe), only_other)
+
+
+def test_a_lora_of_diffusers_can_come_and_go_while_loaded(pipe: Any, adaptor: Path, other: Path) -> None:
+    before = state(pipe)
+    handle = load_fair_adaptor(pipe, adaptor)
+    pipe.load_lora_weights(other, weight_name=WEIGHTS_FILE)
+    pipe.unload_lora_weights()
+    handle.unload()
+    assert same(state(pipe), before)
+
+
+def test_modules_out_of_memory_are_refused(pipe: Any, adaptor: Path) -> None:
+    from accelerate import cpu_offload
+    from accelerate.hooks import remove_hook_from_submodules
+
+    cpu_offload(pipe.unet, torch.device("cpu"))
+    with pytest.raises(FairAdaptorError, match="sequential_cpu_offload"):
+        load_fair_adaptor(pipe, adaptor)
+    remove_hook_from_submodules(pipe.unet)
+    handle = load_fair_adaptor(pipe, adaptor)
+    cpu_offload(pipe.unet, torch.device("cpu"))
+    with pytest.raises(FairAdaptorError, match="sequential_cpu_offload"):
+        handle.unload()
+    assert handle.enabled
+
+
+def test_quantised_modules_are_refused(pipe: Any, adaptor: Path) -> None:
+    before = state(pipe)
+    layer = next(m for m in pipe.unet.modules() if type(m).__name__ == "Attention").to_q
+    layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(FairAdaptorError, match="quantised"):
+        load_fair_adaptor(pipe, adaptor)
+    assert {k for k, v in state(pipe).items() if not torch.equal(v, before[k])} <= {
+        k for k in before if k.endswith("to_q.weight")
+    }
+
+
+def test_a_pipeline_with_an_adaptor_is_freed(adaptor: Path) -> None:
+    pipe = tiny_pipeline()
+    gone = weakref.ref(pipe.unet)
+    load_fair_adaptor(pipe, adaptor)
+    del pipe
+    gc.collect()
+    assert gone() is None
 
 
 def rewrite(folder: Path, tensors: State) -> None:
@@ -272,8 +418,8 @@ DAMAGES = [
     (change_a_byte, "sha256"),
     (pickled, "pickle"),
     (only_a_pickle, "pickles"),
-    (rename_keys, "not ours"),
-    (drop_a_key, "missing partners"),
+    (rename_keys, "unexpected keys: 'module.text_encoder"),
+    (drop_a_key, "missing keys: 'text_encoder"),
     (add_a_key, "unet.extra.weight"),
     (not_finite, "not finite"),
     (empty, "no tensors"),
