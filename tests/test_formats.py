@@ -1,0 +1,222 @@
+"""An adaptor folder holds what was written into it, and a stranger's folder is believed in nothing."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fair_adaptors.errors import InvalidAdaptorError
+from fair_adaptors.formats import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    linear_modules,
+    read_adaptor,
+    read_config,
+    shape_signature,
+    write_adaptor,
+)
+from tests.tiny import tiny_pipeline, write_tiny_adaptor
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return tiny_pipeline()
+
+
+@pytest.fixture
+def adaptor(tmp_path: Path, pipe: Any) -> Path:
+    return write_tiny_adaptor(tmp_path / "adaptor", pipe)
+
+
+def set_config(folder: Path, **fields: Any) -> None:
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps({**config, **fields}))
+
+
+def set_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
+    save_file(tensors, folder / WEIGHTS_FILE)
+    data = (folder / WEIGHTS_FILE).read_bytes()
+    set_config(folder, files={WEIGHTS_FILE: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}})
+
+
+def write(folder: Path, pipe: Any, tensors: dict[str, Tensor]) -> Path:
+    target = {"gender": {"classes": ["female", "male"], "target": [0.5, 0.5]}}
+    return write_adaptor(
+        folder, tensors, name="x", pipe=pipe, base_model="tiny", attributes=target, rank=2, training={"seed": 3}
+    )
+
+
+def test_what_is_written_is_read(tmp_path: Path, pipe: Any) -> None:
+    stem = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {f"{stem}.lora_A.weight": torch.randn(2, 64), f"{stem}.lora_B.weight": torch.randn(64, 2)}
+    files = read_adaptor(write(tmp_path, pipe, tensors))
+    assert files.tensors.keys() == tensors.keys()
+    assert all(torch.equal(files.tensors[key], tensors[key]) for key in tensors)
+    assert (files.config["name"], files.config["rank"], files.config["training"]) == ("x", 2, {"seed": 3})
+    assert files.config["trained_parts"] == ["unet"]
+
+
+def test_nothing_but_the_two_files_is_left(adaptor: Path) -> None:
+    assert sorted(path.name for path in adaptor.iterdir()) == sorted([CONFIG_FILE, WEIGHTS_FILE])
+
+
+def test_a_write_that_fails_leaves_the_old_adaptor(adaptor: Path, pipe: Any) -> None:
+    before = {path.name: path.read_bytes() for path in adaptor.iterdir()}
+    with pytest.raises(TypeError):
+        write_adaptor(
+            adaptor,
+            {"unet.x.lora_A.weight": torch.zeros(2, 2)},
+            name="x",
+            pipe=pipe,
+            base_model="tiny",
+            attributes={},
+            rank=2,
+            training={"not JSON": object()},
+        )
+    assert {path.name: path.read_bytes() for path in adaptor.iterdir()} == before
+
+
+def test_the_file_carries_no_metadata_that_older_libraries_stumble_over(adaptor: Path) -> None:
+    with safe_open(adaptor / WEIGHTS_FILE, "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_text_encoder_keys_carry_the_prefix_that_every_transformers_version_reads(adaptor: Path) -> None:
+    keys = [key for key in load_file(adaptor / WEIGHTS_FILE) if key.startswith("text_encoder.")]
+    assert keys and all(key.startswith("text_encoder.text_model.encoder.") for key in keys)
+
+
+def test_the_signature_tells_architectures_apart_and_not_their_weights_or_dtypes(pipe: Any) -> None:
+    other = tiny_pipeline(seed=5)
+    other.to(dtype=torch.bfloat16)
+    assert shape_signature(other) == shape_signature(pipe)
+    wider = shape_signature(tiny_pipeline(width=64))
+    assert all(wider[part] != signature for part, signature in shape_signature(pipe).items())
+
+
+def test_the_signature_is_the_same_with_a_lora_attached(adaptor: Path) -> None:
+    pipe = tiny_pipeline()
+    before, names = shape_signature(pipe), list(linear_modules(pipe, "unet"))
+    pipe.load_lora_weights(adaptor, weight_name=WEIGHTS_FILE)
+    assert shape_signature(pipe) == before and list(linear_modules(pipe, "unet")) == names
+
+
+HOSTILE = [
+    ("name", ""),
+    ("name", "\x1b[2J"),
+    ("name", 3),
+    ("base_signature", ["unet"]),
+    ("base_signature", {"unet": 3}),
+    ("attributes", {"gender": 3}),
+    ("attributes", {"gender": {"classes": ["female"], "target": [0.5, 0.5]}}),
+    ("attributes", {"gender": {"classes": ["female", "male"], "target": [0.5, float("nan")]}}),
+    ("trained_parts", []),
+    ("trained_parts", ["vae"]),
+    ("trained_parts", [["unet"]]),
+    ("rank", True),
+    ("rank", 0),
+    ("default_weight", float("nan")),
+    ("default_weight", 10**400),
+    ("training", None),
+    ("versions", {"torch": {}}),
+    ("files", {}),
+    ("files", {WEIGHTS_FILE: {"sha256": "0", "bytes": -1}}),
+    ("files", {WEIGHTS_FILE: {"sha256": None, "bytes": 1}}),
+    ("files", {"../../etc/passwd": {"sha256": "0", "bytes": 1}}),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), HOSTILE)
+def test_a_field_that_is_not_what_it_should_be_is_named(adaptor: Path, field: str, value: Any) -> None:
+    set_config(adaptor, **{field: value})
+    with pytest.raises(InvalidAdaptorError, match=f"not what it should be: {field}$"):
+        read_config(adaptor)
+
+
+def test_every_wrong_field_is_named_at_once(adaptor: Path) -> None:
+    set_config(adaptor, name=None, rank=None)
+    with pytest.raises(InvalidAdaptorError, match="name, rank"):
+        read_config(adaptor)
+
+
+def test_a_further_file_in_the_table_is_refused(adaptor: Path) -> None:
+    table = json.loads((adaptor / CONFIG_FILE).read_text())["files"]
+    set_config(adaptor, files={**table, "../outside.safetensors": {"sha256": "0", "bytes": 1}})
+    with pytest.raises(InvalidAdaptorError, match="files"):
+        read_adaptor(adaptor)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"schema_version": true}', "\x00", " " * 4_000_001])
+def test_a_record_that_is_no_record_is_refused(adaptor: Path, text: str) -> None:
+    (adaptor / CONFIG_FILE).write_text(text)
+    with pytest.raises(InvalidAdaptorError, match=CONFIG_FILE):
+        read_config(adaptor)
+
+
+def test_a_folder_or_a_pipe_in_a_files_place_is_refused(adaptor: Path) -> None:
+    (adaptor / WEIGHTS_FILE).unlink()
+    os.mkfifo(adaptor / WEIGHTS_FILE)
+    with pytest.raises(InvalidAdaptorError, match=f"has no {WEIGHTS_FILE}"):
+        read_adaptor(adaptor)
+    (adaptor / CONFIG_FILE).unlink()
+    (adaptor / CONFIG_FILE).mkdir()
+    with pytest.raises(InvalidAdaptorError, match="no adaptor folder"):
+        read_config(adaptor)
+
+
+def test_a_file_that_is_longer_than_recorded_is_refused(adaptor: Path) -> None:
+    with (adaptor / WEIGHTS_FILE).open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(InvalidAdaptorError, match="sha256"):
+        read_adaptor(adaptor)
+
+
+def test_unexpected_and_missing_keys_are_reported_together(adaptor: Path) -> None:
+    tensors = load_file(adaptor / WEIGHTS_FILE)
+    lost = sorted(tensors)[0]
+    tensors["unet.extra.alpha"] = tensors.pop(lost)
+    set_tensors(adaptor, tensors)
+    with pytest.raises(InvalidAdaptorError, match=f"unexpected keys: 'unet.extra.alpha'; missing keys: '{lost}'"):
+        read_adaptor(adaptor)
+
+
+def test_tensors_of_a_part_that_the_record_does_not_name_are_refused(adaptor: Path) -> None:
+    set_config(adaptor, trained_parts=["text_encoder"])
+    with pytest.raises(InvalidAdaptorError, match=r"unexpected keys: 'unet\."):
+        read_adaptor(adaptor)
+
+
+def test_a_recorded_part_without_tensors_is_refused(adaptor: Path) -> None:
+    tensors = load_file(adaptor / WEIGHTS_FILE)
+    set_tensors(adaptor, {key: value for key, value in tensors.items() if key.startswith("unet.")})
+    with pytest.raises(InvalidAdaptorError, match=r"missing keys: 'text_encoder\.\*'"):
+        read_adaptor(adaptor)
+
+
+def test_another_rank_than_recorded_is_refused(adaptor: Path) -> None:
+    set_config(adaptor, rank=3)
+    with pytest.raises(InvalidAdaptorError, match="no pair of rank 3"):
+        read_adaptor(adaptor)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.float64])
+def test_a_dtype_that_no_adaptor_has_is_refused(adaptor: Path, dtype: torch.dtype) -> None:
+    tensors = load_file(adaptor / WEIGHTS_FILE)
+    set_tensors(adaptor, {key: value.to(dtype) for key, value in tensors.items()})
+    with pytest.raises(InvalidAdaptorError, match="dtype"):
+        read_adaptor(adaptor)
+
+
+def test_a_header_that_lies_about_its_length_is_refused(adaptor: Path) -> None:
+    data = (2**63).to_bytes(8, "little") + b"{}"
+    (adaptor / WEIGHTS_FILE).write_bytes(data)
+    set_config(adaptor, files={WEIGHTS_FILE: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}})
+    with pytest.raises(InvalidAdaptorError, match="no safetensors"):
+        read_adaptor(adaptor)

@@ -1,0 +1,79 @@
+"""The table of adaptors: what is in it can be found, what is not is said not to be."""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fair_adaptors import registry
+from fair_adaptors.errors import UnknownAdaptorError
+from fair_adaptors.registry import STABLE_DIFFUSION_1_5, AdaptorInfo, default_for, find, list_adaptors
+from tests.tiny import tiny_pipeline, write_tiny_adaptor
+
+EMBEDDED = [info.name for info in list_adaptors() if info.folder]
+
+
+def test_every_name_is_there_once_and_found() -> None:
+    names = [info.name for info in list_adaptors()]
+    assert len(set(names)) == len(names)
+    assert all(find(info.name) is info for info in list_adaptors())
+
+
+def test_embedded_adaptors_come_first() -> None:
+    assert EMBEDDED == ["sandbox-gender", "sandbox-gender-tone"]
+    assert [info.name for info in list_adaptors()][: len(EMBEDDED)] == EMBEDDED
+
+
+def test_what_is_published_has_a_repository_and_a_commit_and_what_is_not_has_none() -> None:
+    for info in list_adaptors():
+        assert (info.status == "published") == (info.repo_id is not None) == (info.revision is not None)
+
+
+def test_a_row_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        list_adaptors()[0].name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("gender_race", "gender-race"), ("sandbox-gendr", "sandbox-gender"), ("race-", "race")]
+)
+def test_a_near_miss_gets_the_nearest_name(typed: str, meant: str) -> None:
+    with pytest.raises(UnknownAdaptorError, match=f"Did you mean '{meant}'"):
+        find(typed)
+
+
+def test_a_far_miss_gets_the_list_and_no_guess() -> None:
+    with pytest.raises(UnknownAdaptorError, match="Known: sandbox-gender") as caught:
+        find("zzzzzz")
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_the_default_is_known_by_the_name_of_the_base() -> None:
+    pipe = tiny_pipeline()
+    pipe.register_to_config(_name_or_path=STABLE_DIFFUSION_1_5)
+    assert default_for(pipe).base_model == STABLE_DIFFUSION_1_5
+
+
+def test_the_default_is_known_by_the_shapes_of_an_embedded_adaptors_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe: Any = tiny_pipeline()
+    write_tiny_adaptor(tmp_path / "mine", pipe)
+    monkeypatch.setattr(registry, "EMBEDDED", tmp_path)
+    monkeypatch.setattr(registry, "ADAPTORS", (AdaptorInfo("mine", "", (), "tiny", "embedded"),))
+    assert default_for(pipe).name == "mine"
+    with pytest.raises(UnknownAdaptorError, match="Name one"):
+        default_for(tiny_pipeline(width=64))
+    shutil.rmtree(tmp_path / "mine")
+    with pytest.raises(UnknownAdaptorError, match="Name one"):
+        default_for(pipe)
+
+
+def test_the_table_is_read_without_torch() -> None:
+    code = "import sys, fair_adaptors; fair_adaptors.list_adaptors(); print('torch' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
