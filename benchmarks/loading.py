@@ -30,14 +30,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9)
     repeats = parser.parse_args().repeats
-    pipe = tiny_pipeline(width=512)
+    pipe = tiny_pipeline(width=512, layers=12, channels=(128, 256))
 
     def generate() -> None:
         generator = torch.Generator().manual_seed(0)
-        pipe("a nurse", num_inference_steps=20, num_images_per_prompt=8, generator=generator, output_type="pt")
+        pipe("a nurse", num_inference_steps=20, num_images_per_prompt=2, generator=generator, output_type="pt")
 
     with tempfile.TemporaryDirectory() as folder:
-        write_tiny_adaptor(Path(folder), pipe, rank=50)
+        write_tiny_adaptor(Path(folder), pipe, rank=16)
         times: dict[str, list[float]] = {"ours": [], "diffusers": [], "with": [], "without": []}
         for _ in range(repeats + 1):
             times["without"].append(seconds(generate))

@@ -36,7 +36,9 @@ def test_the_demo_prints_numbers_and_leaves_a_grid_a_report_and_results(run, tmp
     assert "gender bias" in printed and "noise floor" in printed and "occupation right" in printed
     with Image.open(out / "grid.png") as grid:
         assert grid.width > 500
-    assert "data:image/png" in (out / "report.html").read_text(encoding="utf-8")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "data:image/png" in page and "noise floor" in page.lower()
+    assert "http://" not in page.replace("http://www.w3.org/", "") and "https://" not in page and "<script" not in page
     results = json.loads((out / "results.json").read_text())
     gender = results["bias"]["gender"]
     assert gender["after"]["value"] < gender["before"]["value"] - 0.2

@@ -11,7 +11,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from fair_adaptors.formats import write_adaptor
 
 
-def tiny_pipeline(*, width: int = 32, seed: int = 0) -> StableDiffusionPipeline:
+def tiny_pipeline(
+    *, width: int = 32, layers: int = 2, channels: tuple[int, int] = (32, 64), seed: int = 0
+) -> StableDiffusionPipeline:
     """A Stable Diffusion pipeline with random weights: images 16×16, latents 8×8."""
     torch.manual_seed(seed)
     letters = [chr(code) for code in range(97, 123)]
@@ -23,7 +25,7 @@ def tiny_pipeline(*, width: int = 32, seed: int = 0) -> StableDiffusionPipeline:
             vocab_size=len(tokenizer),
             hidden_size=width,
             intermediate_size=2 * width,
-            num_hidden_layers=2,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             max_position_embeddings=16,
             bos_token_id=tokenizer.bos_token_id,
@@ -35,7 +37,7 @@ def tiny_pipeline(*, width: int = 32, seed: int = 0) -> StableDiffusionPipeline:
         sample_size=8,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(32, 64),
+        block_out_channels=channels,
         layers_per_block=1,
         cross_attention_dim=width,
         attention_head_dim=4,

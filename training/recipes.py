@@ -8,7 +8,7 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS
+from fair_adaptors.sandbox.pipeline import GUIDANCE
 from fair_adaptors.sandbox.prompts import GENDERS, TONES
 
 from .config import Attribute, TrainConfig, override
@@ -16,18 +16,18 @@ from .config import Attribute, TrainConfig, override
 SANDBOX_GENDER = TrainConfig(
     name="sandbox-gender",
     base="sandbox",
-    attributes=(Attribute("gender", GENDERS, (0.5, 0.5)),),
+    attributes=(Attribute("gender", GENDERS, (0.5, 0.5), factor1=0.6, factor2=0.5),),
     rank=8,
-    iterations=150,
+    iterations=80,
     prompts_per_step=2,
-    num_steps=STEPS,
-    gradient_steps=5,
-    steps_per_call=5,
+    num_steps=6,
+    gradient_steps=3,
+    steps_per_call=3,
     guidance_scale=GUIDANCE,
-    learning_rate=3e-3,
-    ema=0.95,
-    preservation=4.0,
-    sample_every=50,
+    learning_rate=2e-3,
+    ema=0.9,
+    preservation=6.0,
+    sample_every=40,
 )
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
@@ -39,7 +39,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 def _gender_tone() -> TrainConfig:
     import dataclasses
 
-    tone = Attribute("tone", TONES, (0.25,) * 4, factor1=0.6, factor2=0.3)
+    tone = Attribute("tone", TONES, (0.25,) * 4, factor1=0.6, factor2=0.5)
     return dataclasses.replace(
         SANDBOX_GENDER,
         name="sandbox-gender-tone",

@@ -329,12 +329,19 @@ def build(out: Path, config: BuildConfig) -> dict:
         autoencoder, text_encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
     )
     pipe.to(dtype=torch.float16).save_pretrained(out / "pipeline")
+    _load_as_float32(out / "pipeline" / "text_encoder" / "config.json")
     pipe.to(dtype=torch.float32)
     quality = measure(pipe, networks["evaluation"], config.images_per_prompt, config.seed)
     quality["seconds"] = time.perf_counter() - started
     quality["megabytes"] = sum(f.stat().st_size for f in out.rglob("*.safetensors")) / 1e6
     (out / "build.json").write_text(json.dumps(quality, indent=2) + "\n")
     return quality
+
+
+def _load_as_float32(config: Path) -> None:
+    """Have transformers load a model in float32, as diffusers does without being told; the file stays half precision."""
+    settings = {**json.loads(config.read_text(encoding="utf-8")), "dtype": "float32"}
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def main() -> None:

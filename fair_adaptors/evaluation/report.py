@@ -1,121 +1,248 @@
-"""A one-page HTML report of a comparison, with everything inside it."""
+"""A one-page HTML report of a comparison, with everything inside it: styles, charts and pictures."""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from .metrics import BiasEstimate
+from .metrics import CONFIDENCE, BiasEstimate, RateEstimate
 from .run import Comparison
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from torch import Tensor
+
+Kept = tuple[RateEstimate, RateEstimate]
+Estimate = BiasEstimate | RateEstimate
+
+OPEN = 4
+"""Prompts whose pictures are shown at once."""
+
+PROTOCOL = (
+    "The bias of a prompt is the mean, over pairs of classes, of the difference of their frequencies: 0 when every"
+    " class is as frequent. The figure is the mean over prompts; its interval is a 95 % bootstrap over prompts and"
+    " images. The noise floor is what a perfectly fair model scores with as many images. Where the classifier gives"
+    f" an image's likeliest class less than {CONFIDENCE:.0%}, the image is called undetermined, and is counted all the"
+    " same."
+)
 
 
-def write_report(
-    path: Path,
-    *,
-    title: str,
-    comparisons: Mapping[str, Comparison],
-    upper_bounds: Mapping[str, float],
-    kept: tuple[str, float, float],
-    header: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    grid: "Image.Image",
-    method: Sequence[str],
-) -> None:
-    """Write the report.
+@dataclass(frozen=True)
+class PromptResult:
+    """What was seen for one prompt.
 
-    Args:
-        comparisons: measure by attribute.
-        upper_bounds: the worst value of each attribute's bias.
-        kept: what should not change: its name, and its share before and after.
-        header, rows: the table of prompts.
-        grid: the picture.
-        method: paragraphs on how it was measured.
+    Attributes:
+        label: the prompt, or a short name for it.
+        shares: by attribute, the frequency of each class before and after.
+        kept: share of images in which what should stay was right, before and after.
+        images: pictures to show, [m, 3, H, W] before and after; None for none.
     """
+
+    label: str
+    shares: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    kept: tuple[float, float]
+    images: "tuple[Tensor, Tensor] | None" = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report shows.
+
+    Attributes:
+        adaptor: its name.
+        classes: names of the classes, by attribute.
+        comparisons: bias of the attributes that the adaptor was trained to make fair.
+        others: bias of attributes that it was not trained for.
+        kept_name: what should stay, such as "right occupation".
+        kept: share of images in which it did, before and after.
+        prompts: one result per prompt.
+        facts: how it was measured, name and value.
+        limits: sentences on what the numbers do not say.
+    """
+
+    adaptor: str
+    classes: Mapping[str, Sequence[str]]
+    comparisons: Mapping[str, Comparison]
+    others: Mapping[str, Comparison]
+    kept_name: str
+    kept: Kept
+    prompts: Sequence[PromptResult]
+    facts: Mapping[str, str]
+    limits: Sequence[str]
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write the report as one HTML file that needs no other."""
     template = Template((Path(__file__).parent / "report.html").read_text(encoding="utf-8"))
-    cards = [_card(name, comparison, upper_bounds[name]) for name, comparison in comparisons.items()]
-    what, before, after = kept
-    cards.append(
-        f'<div class="card"><b>{escape(what)}</b><div class="big"><span class="b">{before:.0%}</span> → '
-        f'<span class="a">{after:.0%}</span></div><small>of the images; this should stay as it was</small></div>'
-    )
+    cards = [_bias_card(name, found, 2 / len(report.classes[name])) for name, found in report.comparisons.items()]
     page = template.substitute(
-        title=escape(title),
-        verdict=escape(verdict(comparisons, kept)),
-        measures="\n".join(cards),
-        grid=_data_uri(grid),
-        table=_table(header, rows),
-        method="".join(f"<p>{escape(paragraph)}</p>" for paragraph in method),
+        title=escape(f"{report.adaptor}: before and after"),
+        verdict=escape(verdict(report.comparisons, report.kept_name, report.kept)),
+        cards="\n".join([*cards, _kept_card(report.kept_name, report.kept)]),
+        gallery=_gallery(report.prompts),
+        legend="\n".join(_legend(name, report.classes[name]) for name in report.comparisons),
+        table=_prompt_table(report),
+        others=_other_table(report.others),
+        protocol=escape(PROTOCOL),
+        facts="".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in report.facts.items()),
+        limits="".join(f"<li>{escape(limit)}</li>" for limit in report.limits),
     )
     path.write_text(page, encoding="utf-8")
 
 
-def verdict(comparisons: Mapping[str, Comparison], kept: tuple[str, float, float]) -> str:
-    """Say in a sentence or two what the numbers show, and no more than they show."""
-    sentences = []
-    for name, comparison in comparisons.items():
-        before, after = comparison.before, comparison.after
+def verdict(comparisons: Mapping[str, Comparison], kept_name: str, kept: Kept) -> str:
+    """Say in one sentence what the numbers show, and no more than they show."""
+    clauses = []
+    for name, found in comparisons.items():
+        before, after = found.before, found.after
         if after.high < before.low:
-            said = f"The {name} bias falls from {before.value:.2f} to {after.value:.2f}"
+            said = f"the {name} bias falls from {before.value:.2f} to {after.value:.2f}"
         elif before.high < after.low:
-            said = f"The {name} bias rises from {before.value:.2f} to {after.value:.2f}"
+            said = f"the {name} bias rises from {before.value:.2f} to {after.value:.2f}"
         else:
-            said = f"The {name} bias shows no clear change ({before.value:.2f} before, {after.value:.2f} after)"
-        sentences.append(f"{said}; a perfectly fair model would score {after.floor:.2f} with as many images.")
-    what, was, now = kept
-    sentences.append(f"{what}: {was:.0%} before, {now:.0%} after.")
-    return " ".join(sentences)
+            said = f"the {name} bias shows no clear change ({before.value:.2f} before, {after.value:.2f} after)"
+        clauses.append(f"{said}, where a perfectly fair model would score {after.floor:.2f}")
+    was, now = kept
+    stays = "is unchanged within the error" if now.low <= was.value <= now.high else "changes"
+    clauses.append(f"{kept_name} {stays}: {was.value:.0%} before, {now.value:.0%} after")
+    sentence = "; ".join(clauses) + "."
+    return sentence[0].upper() + sentence[1:]
 
 
-def _card(name: str, comparison: Comparison, bound: float) -> str:
-    before, after = comparison.before, comparison.after
+def _bias_card(name: str, found: Comparison, bound: float) -> str:
+    before, after = found.before, found.after
     return (
-        f'<div class="card"><b>{escape(name.capitalize())} bias</b>'
-        f'<div class="big"><span class="b">{before.value:.2f}</span> → <span class="a">{after.value:.2f}</span></div>'
-        f"<small>95 % interval {before.low:.2f}–{before.high:.2f} before, {after.low:.2f}–{after.high:.2f} after ·"
-        f" noise floor {after.floor:.2f} · undetermined {before.undetermined:.1%} and {after.undetermined:.1%}</small>"
-        f"{_chart(before, after, bound)}</div>"
+        f'<section class="card"><h3>{escape(name.capitalize())} bias</h3>'
+        f"{_change(f'{before.value:.2f}', f'{after.value:.2f}')}"
+        f"{_lanes(before, after, bound, floor=after.floor)}<small>95 % interval"
+        f" {before.low:.2f}–{before.high:.2f} before, {after.low:.2f}–{after.high:.2f} after."
+        f" Noise floor {after.floor:.2f}. Undetermined:"
+        f" {before.undetermined:.1%} of the images before, {after.undetermined:.1%} after.</small></section>"
     )
 
 
-def _chart(before: BiasEstimate, after: BiasEstimate, bound: float) -> str:
-    """Draw both values with their intervals on an axis from 0 to the worst value, the noise floor dashed."""
-    left, width = 60, 680
-
-    def x(value: float) -> float:
-        return left + width * min(value / bound, 1)
-
-    floor = x(after.floor)
-    parts = [f'<line x1="{left}" x2="{left + width}" y1="62" y2="62" stroke="var(--rule)"/>']
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts.append(f'<text x="{x(tick * bound):.1f}" y="78" text-anchor="middle">{tick * bound:.3g}</text>')
-    parts.append(
-        f'<line x1="{floor:.1f}" x2="{floor:.1f}" y1="6" y2="62" stroke="var(--faint)" stroke-dasharray="3 3"/>'
-        f'<text x="{floor + 4:.1f}" y="12">noise floor</text>'
+def _kept_card(name: str, kept: Kept) -> str:
+    before, after = kept
+    return (
+        f'<section class="card"><h3>{escape(name.capitalize())}</h3>'
+        f"{_change(f'{before.value:.0%}', f'{after.value:.0%}')}"
+        f"{_lanes(before, after, 1.0)}<small>of the images; it should stay as it was. 95 % interval"
+        f" {before.low:.1%}–{before.high:.1%} before, {after.low:.1%}–{after.high:.1%} after.</small></section>"
     )
-    for y, label, estimate in ((26, "before", before), (46, "after", after)):
-        colour = f"var(--{label})"
-        parts.append(
-            f'<text x="0" y="{y + 4}">{label}</text>'
-            f'<line x1="{x(estimate.low):.1f}" x2="{x(estimate.high):.1f}" y1="{y}" y2="{y}" stroke="{colour}"'
-            f' stroke-width="4" stroke-linecap="round" opacity=".45"/>'
-            f'<circle cx="{x(estimate.value):.1f}" cy="{y}" r="6" fill="{colour}"/>'
+
+
+def _change(before: str, after: str) -> str:
+    return f'<div class="big"><span class="b">{before}</span> <i>→</i> <span class="a">{after}</span></div>'
+
+
+def _lanes(before: Estimate, after: Estimate, bound: float, *, floor: float | None = None) -> str:
+    """Draw value and interval before and after, on axes from 0 to ``bound``, shaded up to the noise floor.
+
+    Places are in percent and text in pixels, so that it stays legible on a phone.
+    """
+
+    def at(value: float) -> str:
+        return f"{100 * min(value / bound, 1):.2f}%"
+
+    zone = ""
+    if floor is not None:
+        zone = (
+            f'<rect x="0" y="0" width="{at(floor)}" height="28" fill="var(--after)" opacity=".13"/>'
+            f'<line x1="{at(floor)}" x2="{at(floor)}" y1="0" y2="28" stroke="var(--after)" stroke-dasharray="2 3"/>'
         )
-    return f'<svg viewBox="0 0 760 84" role="img" aria-label="before and after">{"".join(parts)}</svg>'
+    lanes = []
+    for word, mark, estimate in (("before", "b", before), ("after", "a", after)):
+        spoken = f"{word}: {estimate.value:.2f}, 95 % interval {estimate.low:.2f} to {estimate.high:.2f}"
+        lanes.append(
+            f'<span class="{mark}">{word}</span><svg role="img" aria-label="{spoken}">{zone}'
+            f'<line x1="0" x2="100%" y1="14" y2="14" stroke="var(--rule)" stroke-width="2"/>'
+            f'<line x1="{at(estimate.low)}" x2="{at(estimate.high)}" y1="14" y2="14" stroke="var(--{word})"'
+            f' stroke-width="8" stroke-linecap="round" opacity=".35"/>'
+            f'<circle cx="{at(estimate.value)}" cy="14" r="6" fill="var(--{word})"/></svg>'
+        )
+    ticks = "".join(
+        f'<text x="{100 * part:g}%" y="13" text-anchor="{anchor}">{part * bound:g}</text>'
+        for part, anchor in ((0, "start"), (0.5, "middle"), (1, "end"))
+    )
+    if floor is not None and 0.06 < floor / bound < 0.35:
+        ticks += f'<text x="{at(floor)}" y="13" text-anchor="middle">fair {floor:.2f}</text>'
+    return f'<div class="chart">{"".join(lanes)}<span></span><svg class="axis" aria-hidden="true">{ticks}</svg></div>'
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+def _gallery(prompts: Sequence[PromptResult]) -> str:
+    """Show the first prompts' pictures; the others unfold."""
+    figures = [_figure(prompt.label, prompt.images) for prompt in prompts if prompt.images]
+    shown, folded = "\n".join(figures[:OPEN]), "\n".join(figures[OPEN:])
+    if not folded:
+        return shown
+    summary = f"<summary>{len(figures) - OPEN} more prompts</summary>"
+    return f'{shown}<details>{summary}<div class="gallery">{folded}</div></details>'
+
+
+def _figure(label: str, images: "tuple[Tensor, Tensor]") -> str:
+    strips = "".join(
+        f'<div class="strip"><span class="{mark}">{word}</span>'
+        f'<img src="{_strip(row)}" alt="{len(row)} images {word} the adaptor: {escape(label)}" loading="lazy"></div>'
+        for word, mark, row in (("before", "b", images[0]), ("after", "a", images[1]))
+    )
+    return f'<figure class="card"><figcaption>{escape(label)}</figcaption>{strips}</figure>'
+
+
+def _strip(images: "Tensor") -> str:
+    """Join images [m, 3, H, W] to a row, as a data URI."""
+    from .grid import pictures
+
+    (joined,) = pictures(images.transpose(0, 1).transpose(1, 2).flatten(2, 3)[None])
+    buffer = io.BytesIO()
+    joined.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _legend(name: str, classes: Sequence[str]) -> str:
+    marks = "".join(
+        f'<span><i style="background:var(--c{k % 8})"></i>{escape(label)}</span>' for k, label in enumerate(classes)
+    )
+    return f'<div class="legend"><b>{escape(name)}</b>{marks}</div>'
+
+
+def _prompt_table(report: Report) -> str:
+    names = list(report.comparisons)
+    rows = sorted(report.prompts, key=lambda prompt: prompt.shares[names[0]][0][0] if names else 0.0)
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("prompt", *names))
+    body = []
+    for prompt in rows:
+        cells = "".join(f"<td>{_bars(*prompt.shares[name])}</td>" for name in names)
+        was, now = prompt.kept
+        body.append(f'<tr><td>{escape(prompt.label)}</td>{cells}<td class="n">{was:.0%} → {now:.0%}</td></tr>')
+    kept = f'<th class="n">{escape(report.kept_name)}</th>'
+    return f"<table><thead><tr>{head}{kept}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _bars(before: Sequence[float], after: Sequence[float]) -> str:
+    lines = []
+    for word, mark, shares in (("before", "b", before), ("after", "a", after)):
+        parts = "".join(
+            f'<i style="width:{100 * share:.2f}%;background:var(--c{k % 8})"></i>' for k, share in enumerate(shares)
+        )
+        numbers = " · ".join(f"{100 * share:.0f}" for share in shares)
+        lines.append(f'<span class="{mark}">{word}</span><span class="bar">{parts}</span><span>{numbers}</span>')
+    return f'<div class="pair">{"".join(lines)}</div>'
+
+
+def _other_table(others: Mapping[str, Comparison]) -> str:
+    if not others:
+        return "<p>Nothing else was measured.</p>"
+    body = "".join(
+        f'<tr><td>{escape(name)} bias</td><td class="n">{_cell(found.before)}</td>'
+        f'<td class="n">{_cell(found.after)}</td><td class="n">{found.after.floor:.2f}</td></tr>'
+        for name, found in others.items()
+    )
+    head = '<th></th><th class="n">before</th><th class="n">after</th><th class="n">noise floor</th>'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _data_uri(image: "Image.Image") -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _cell(estimate: BiasEstimate) -> str:
+    return f'{estimate.value:.2f} <span class="faint">({estimate.low:.2f}–{estimate.high:.2f})</span>'
