@@ -45,6 +45,7 @@ def _gender_tone() -> TrainConfig:
         name="sandbox-gender-tone",
         attributes=(*SANDBOX_GENDER.attributes, tone),
         images_per_prompt=32,
+        iterations=65,
     )
 
 

@@ -339,7 +339,7 @@ def build(out: Path, config: BuildConfig) -> dict:
 
 
 def _load_as_float32(config: Path) -> None:
-    """Have transformers load a model in float32, as diffusers does without being told; the file stays half precision."""
+    """Have transformers load a model in float32, as diffusers does untold; the file stays in half precision."""
     settings = {**json.loads(config.read_text(encoding="utf-8")), "dtype": "float32"}
     config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
