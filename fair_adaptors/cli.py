@@ -51,7 +51,7 @@ def _options(
 def demo(
     adaptor: Annotated[str, typer.Option(help="A sandbox adaptor: name, folder or Hub id.")] = "sandbox-gender",
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path("fair-adaptors-demo"),
-    images: Annotated[int, typer.Option("-n", "--images", min=1, help="Images per prompt.")] = 32,
+    images: Annotated[int, typer.Option("-n", "--images", min=1, help="Images per prompt.")] = 20,
     seed: Seed = 0,
 ) -> None:
     """Show a biased model before and after its fair adaptor: numbers, a picture grid and a report. Under a minute."""

@@ -111,7 +111,7 @@ def run_demo(
     out: Path,
     *,
     adaptor: str = "sandbox-gender",
-    images_per_prompt: int = 32,
+    images_per_prompt: int = 20,
     seed: int = 0,
     on_images: Callable[[int, int], None] = lambda done, total: None,
 ) -> Demo:
