@@ -28,6 +28,7 @@ PARTS = ("text_encoder", "unet")
 _ENDS = (".lora_A.weight", ".lora_B.weight")
 _MOST_CONFIG_BYTES = 4_000_000  # some thousand times what we write
 
+
 @dataclass(frozen=True)
 class AdaptorFiles:
     """An adaptor read from disk and checked against its own record: the configuration and the tensors by key."""

@@ -1,6 +1,7 @@
-"""The published form of the gradient: the sampler as one graph, with checkpointing. For tests and benchmarks."""
+"""The published form of the gradient: the sampler as one graph. For tests and benchmarks."""
 
 import copy
+from functools import partial
 from typing import Any
 
 from fair_adaptors.training.losses import scale_gradient
@@ -10,7 +11,14 @@ from torch.utils.checkpoint import checkpoint
 
 
 def whole_graph_latents(
-    pipe: Any, prompt: str, noise: Tensor, *, num_steps: int, guidance_scale: float, factors: Tensor
+    pipe: Any,
+    prompt: str,
+    noise: Tensor,
+    *,
+    num_steps: int,
+    guidance_scale: float,
+    factors: Tensor,
+    checkpointing: bool = True,
 ) -> Tensor:
     """Sample with gradient; the U-Net's input is detached, each noise's gradient multiplied by ``factors`` [T]."""
     scheduler = copy.deepcopy(pipe.scheduler)
@@ -23,7 +31,8 @@ def whole_graph_latents(
         def predict(scaled: Tensor, embeds: Tensor, timestep: Tensor = timestep) -> Tensor:
             return predict_noise(pipe, scaled, timestep, embeds, guidance_scale=guidance_scale)
 
-        predicted = scale_gradient(checkpoint(predict, scaled, embeds, use_reentrant=False), factor)
+        noise_of = partial(checkpoint, predict, use_reentrant=False) if checkpointing else predict
+        predicted = scale_gradient(noise_of(scaled, embeds), factor)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
     return latents
 
@@ -37,9 +46,16 @@ def whole_graph_gradients(
     num_steps: int,
     guidance_scale: float,
     factors: Tensor,
+    checkpointing: bool = True,
 ) -> None:
     """Add the gradient of ⟨latent_gradient, z₀⟩ to ``.grad``, in the published form."""
     latents = whole_graph_latents(
-        pipe, prompt, noise, num_steps=num_steps, guidance_scale=guidance_scale, factors=factors
+        pipe,
+        prompt,
+        noise,
+        num_steps=num_steps,
+        guidance_scale=guidance_scale,
+        factors=factors,
+        checkpointing=checkpointing,
     )
     latents.backward(latent_gradient)

@@ -74,14 +74,15 @@ def test_per_step_gradients_are_those_of_the_whole_graph(
     assert (ours - reference).norm() <= 1e-5 * reference.norm()
 
 
+@pytest.mark.parametrize("images_per_call", [1, 3, 4, 99])
 @pytest.mark.parametrize("part", ["text_encoder", "unet"])
-def test_several_steps_in_one_call_give_the_same_gradient(part: str) -> None:
+def test_how_images_and_steps_share_calls_changes_nothing(part: str, images_per_call: int) -> None:
     pipe, parameters = with_adaptor(DPM, part)
     noise = initial_noise(pipe, [0, 1])
     v, weights = torch.randn_like(noise), step_weights(DPM, 5)
     per_step(pipe, noise, v, 7.5, weights)
     one_by_one = gradients(parameters)
-    per_step(pipe, noise, v, 7.5, weights, steps_per_call=3)
+    per_step(pipe, noise, v, 7.5, weights, images_per_call=images_per_call)
     assert (gradients(parameters) - one_by_one).norm() <= 1e-5 * one_by_one.norm()
 
 

@@ -118,3 +118,15 @@ def test_seeds_differ_between_iterations_and_prompts() -> None:
     lists = [image_seeds(0, iteration, prompt, 4) for iteration in range(5) for prompt in range(3)]
     assert len({seed for seeds in lists for seed in seeds}) == 60
     assert image_seeds(0, 1, 2, 4) == image_seeds(0, 1, 2, 8)[:4]
+
+
+def test_the_first_iterations_can_do_without_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def step(place: Setting, config: TrainConfig, *arguments: Any, **settings: Any) -> StepResult:
+        seen.append(config.guidance_scale)
+        return train_step(place, config, *arguments, **settings)
+
+    monkeypatch.setattr("fair_adaptors.training.loop.train_step", step)
+    fit(setting(), dataclasses.replace(CONFIG, unguided=2))
+    assert seen == [1.0, 1.0, 2.0]

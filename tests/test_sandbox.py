@@ -1,5 +1,6 @@
 """The world whose bias is known, and the base that was trained on it."""
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -7,10 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from fair_adaptors.training.loop import fit
+from fair_adaptors.training.recipes import get_recipe, load_setting
 from fair_adaptors.training.sandbox import BuildConfig, build
 
+from fair_adaptors.evaluation.metrics import estimate_bias
+from fair_adaptors.evaluation.run import classify, generate
 from fair_adaptors.sandbox import world
 from fair_adaptors.sandbox.classifiers import load_classifier, load_encoder
+from fair_adaptors.sandbox.demo import occupation_right
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, WEIGHTS, load_sandbox_pipeline, pipeline_folder
 from fair_adaptors.sandbox.prompts import GENDERS, OCCUPATIONS, ROLES, SECTORS, SPLITS, TONES, occupations, prompts
 from fair_adaptors.sandbox.renderer import render
@@ -74,6 +80,20 @@ def test_the_encoder_gives_unit_features() -> None:
     assert torch.allclose(features.norm(dim=1), torch.ones(3))
 
 
+def test_the_encoder_notices_another_occupation_and_hardly_another_gender() -> None:
+    people, encoder = everyone(60), load_encoder()
+    features = encoder(render(people))
+
+    def distance(**changed: torch.Tensor) -> float:
+        other = encoder(render(dataclasses.replace(people, **changed)))
+        return 1 - (features * other).sum(1).mean().item()
+
+    occupation = distance(role=(people.role + 1) % len(ROLES))
+    assert occupation > 0.2
+    assert distance(gender=1 - people.gender) < 0.25 * occupation
+    assert distance(tone=(people.tone + 1) % len(TONES)) < 0.25 * occupation
+
+
 def test_the_pipeline_is_a_plain_one() -> None:
     pipe = StableDiffusionPipeline.from_pretrained(pipeline_folder())
     assert type(pipe) is StableDiffusionPipeline
@@ -123,3 +143,34 @@ def test_a_shortened_build_makes_a_pipeline_that_runs(tmp_path: Path) -> None:
         "evaluation.safetensors",
         "encoder.safetensors",
     }
+
+
+def test_a_short_training_lowers_the_bias_of_its_prompts() -> None:
+    """The recipe on four of its prompts, quickly; judged by the other classifier."""
+    recipe = dataclasses.replace(
+        get_recipe("sandbox-gender"),
+        iterations=40,
+        unguided=40,
+        prompts_per_step=1,
+        images_per_prompt=16,
+        images_per_call=48,
+        learning_rate=1e-2,
+        ema=0.8,
+        sample_every=40,
+    )
+    setting = load_setting(recipe)
+    setting = dataclasses.replace(setting, prompts=setting.prompts[::16])
+    found = []
+
+    def look(iteration: int) -> None:
+        images = generate(
+            setting.pipe, setting.prompts, images_per_prompt=24, seed=1, num_steps=STEPS, guidance_scale=GUIDANCE
+        )
+        seen = classify(images, setting.judge)
+        right = occupation_right(seen, [occupations("train")[i] for i in range(0, 56, 16)])
+        found.append((estimate_bias(seen["gender"]).value, float(right.mean())))
+
+    fit(setting, recipe, on_sample=look)
+    (before, before_right), (after, after_right) = found
+    assert before >= 0.75 and before - after >= 0.3, found
+    assert after_right >= before_right - 0.1, found

@@ -34,9 +34,11 @@ class TrainConfig:
         images_per_prompt: N, images of one prompt.
         num_steps: T, sampling steps.
         gradient_steps: K, how many of the T steps, chosen at random, take part in the gradient; 0 for all.
-        steps_per_call: how many of them share one U-Net call.
+        images_per_call: rows of one U-Net call of the gradient pass, see ``gradients``; 0 for a step at a time.
         step_weights: ``uniform`` (A := 1), ``published`` or ``exact``, see ``gradients``.
         guidance_scale: classifier-free guidance.
+        unguided: iterations at the start that do without guidance: half the cost, and gentler where guidance drives a
+            bias to its extreme.
         learning_rate: AdamW's, after ``warmup`` steps; falls to zero by a half cosine.
         max_grad_norm: the gradient is clipped to this norm.
         ema: decay of the average of the weights that is kept in the end.
@@ -57,9 +59,10 @@ class TrainConfig:
     images_per_prompt: int = 24
     num_steps: int = 20
     gradient_steps: int = 0
-    steps_per_call: int = 1
+    images_per_call: int = 0
     step_weights: Literal["uniform", "published", "exact"] = "uniform"
     guidance_scale: float = 7.5
+    unguided: int = 0
     learning_rate: float = 5e-5
     warmup: int = 5
     max_grad_norm: float = 1.0
@@ -72,7 +75,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         least = {"rank": 1, "iterations": 1, "prompts_per_step": 1, "images_per_prompt": 2, "num_steps": 1}
-        least |= {"gradient_steps": 0, "steps_per_call": 1, "num_draws": 1, "warmup": 0, "sample_every": 0, "seed": 0}
+        least |= {
+            "gradient_steps": 0,
+            "images_per_call": 0,
+            "num_draws": 1,
+            "warmup": 0,
+            "unguided": 0,
+            "sample_every": 0,
+            "seed": 0,
+        }
         for field, bound in least.items():
             if getattr(self, field) < bound:
                 raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least {bound}")

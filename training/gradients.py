@@ -113,7 +113,7 @@ def accumulate_gradients(
     guidance_scale: float,
     weights: Tensor,
     steps: Sequence[int] | Tensor | None = None,
-    steps_per_call: int = 1,
+    images_per_call: int | None = None,
 ) -> None:
     """Add the adjusted gradient of a loss to ``.grad`` of all trainable parameters of text encoder and U-Net.
 
@@ -124,7 +124,8 @@ def accumulate_gradients(
         latent_gradient: v = ∂L/∂z₀ [N, C, h, w].
         weights: from ``step_weights``, [T].
         steps: indices of the steps to use, None for all; their weights are multiplied by T/len(steps).
-        steps_per_call: how many steps share one call of the U-Net.
+        images_per_call: rows of one call of the U-Net. Fewer than N split a step and need less memory; more let steps
+            share a call, which is faster for small models. None takes N, a step at a time.
     """
     total = len(trajectory.timesteps)
     chosen = torch.arange(total) if steps is None else torch.as_tensor(steps)
@@ -132,12 +133,13 @@ def accumulate_gradients(
     with torch.enable_grad():
         embeds = encode_prompt(pipe, prompt, guidance_scale=guidance_scale)
         leaf = embeds.detach().requires_grad_(embeds.requires_grad)
-        for group in chosen.split(steps_per_call):
-            inputs = trajectory.scaled_inputs[group].flatten(0, 1)
-            timesteps = trajectory.timesteps[group].repeat_interleave(len(latent_gradient))
+        images = len(latent_gradient)
+        pairs = torch.cartesian_prod(chosen, torch.arange(images))
+        for step, image in (call.unbind(1) for call in pairs.split(images_per_call or images)):
+            inputs, timesteps = trajectory.scaled_inputs[step, image], trajectory.timesteps[step]
             noise = predict_noise(pipe, inputs, timesteps, leaf, guidance_scale=guidance_scale)
-            factors = (scale * weights[group]).to(noise)[:, None, None, None, None]
-            noise.backward((factors * latent_gradient.to(noise.dtype)).flatten(0, 1))
+            factors = (scale * weights[step]).to(noise)[:, None, None, None]
+            noise.backward(factors * latent_gradient[image].to(noise.dtype))
         if embeds.requires_grad:
             assert leaf.grad is not None
             embeds.backward(leaf.grad)

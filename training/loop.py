@@ -1,5 +1,6 @@
 """The training loop: ``train_step`` makes the gradient of one prompt, ``train`` loops and leaves an adaptor folder."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def train_step(
         guidance_scale=guidance,
         weights=weights,
         steps=steps,
-        steps_per_call=config.steps_per_call,
+        images_per_call=config.images_per_call or None,
     )
     return StepResult(alignment.item(), preservation.item(), {name: batch_bias(p) for name, p in probs.items()})
 
@@ -139,11 +140,12 @@ def fit(
                 with average.applied():
                     on_sample(iteration)
             results = []
+            now = dataclasses.replace(config, guidance_scale=1.0) if iteration < config.unguided else config
             for number in range(config.prompts_per_step):
                 queue = queue or torch.randperm(len(setting.prompts), generator=generator).tolist()
                 seeds = image_seeds(config.seed, iteration, number, config.images_per_prompt)
                 prompt = setting.prompts[queue.pop()]
-                results.append(train_step(setting, config, prompt, seeds, weights=weights, generator=generator))
+                results.append(train_step(setting, now, prompt, seeds, weights=weights, generator=generator))
             for parameter in parameters:
                 if parameter.grad is not None:
                     parameter.grad /= config.prompts_per_step

@@ -16,17 +16,19 @@ from .config import Attribute, TrainConfig, override
 SANDBOX_GENDER = TrainConfig(
     name="sandbox-gender",
     base="sandbox",
-    attributes=(Attribute("gender", GENDERS, (0.5, 0.5), factor1=0.6, factor2=0.5),),
+    attributes=(Attribute("gender", GENDERS, (0.5, 0.5), factor1=0.8, factor2=0.8),),
     rank=8,
-    iterations=80,
+    iterations=160,
     prompts_per_step=2,
     num_steps=6,
     gradient_steps=3,
-    steps_per_call=3,
+    images_per_call=72,
     guidance_scale=GUIDANCE,
-    learning_rate=2e-3,
-    ema=0.9,
-    preservation=6.0,
+    unguided=100,
+    learning_rate=6e-3,
+    ema=0.95,
+    threshold=0.6,
+    preservation=40.0,
     sample_every=40,
 )
 
@@ -39,13 +41,15 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 def _gender_tone() -> TrainConfig:
     import dataclasses
 
-    tone = Attribute("tone", TONES, (0.25,) * 4, factor1=0.6, factor2=0.5)
+    tone = Attribute("tone", TONES, (0.25,) * 4, factor1=0.8, factor2=0.8)
     return dataclasses.replace(
         SANDBOX_GENDER,
         name="sandbox-gender-tone",
         attributes=(*SANDBOX_GENDER.attributes, tone),
         images_per_prompt=32,
-        iterations=65,
+        iterations=130,
+        unguided=80,
+        images_per_call=96,
     )
 
 

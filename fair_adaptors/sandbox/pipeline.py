@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 WEIGHTS = Path(__file__).parent / "weights"
-GUIDANCE = 2.0
+GUIDANCE = 2.5
 STEPS = 10
 
 
