@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 WEIGHTS = Path(__file__).parent / "weights"
-GUIDANCE = 2.5
+GUIDANCE = 1.5
 STEPS = 10
 
 

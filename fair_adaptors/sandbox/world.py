@@ -16,10 +16,10 @@ from .prompts import ROLES, SECTORS
 IMAGE_SIZE = 64
 
 FEMALE_LOGIT_OF_SECTOR = torch.tensor([0.9, 0.6, -0.7, -0.9, -0.4, 0.7, 0.4, -0.6, -0.5, 0.5])
-FEMALE_LOGIT_OF_ROLE = torch.tensor([-2.8, -3.2, -3.0, -2.6, 2.8, 3.2, 3.0, 2.6])
+FEMALE_LOGIT_OF_ROLE = torch.tensor([-2.5, -2.8, -2.6, -2.3, 2.5, 2.8, 2.6, 2.3])
 TONE_OF_SECTOR = torch.tensor([2, 1, 3, 3, 0, 1, 0, 0, 2, 1])
 TONE_OF_ROLE = torch.tensor([0, 3, 1, 2, 1, 0, 3, 2])
-TONE_LOGITS = (2.8, 1.3)
+TONE_LOGITS = (4.2, 1.5)
 """Log-odds that a sector, and a role, add to their favourite skin tone."""
 OLD_LOGIT_OF_ROLE = torch.tensor([1.4, 0.2, -0.2, 1.2, -1.4, -0.6, 0.6, -1.2])
 
