@@ -1,13 +1,11 @@
 """The published form of the gradient: the sampler as one graph. For tests and benchmarks."""
 
 import copy
-from functools import partial
 from typing import Any
 
 from fair_adaptors.training.losses import scale_gradient
 from fair_adaptors.training.sampling import encode_prompt, predict_noise
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 
 def whole_graph_latents(
@@ -20,19 +18,21 @@ def whole_graph_latents(
     factors: Tensor,
     checkpointing: bool = True,
 ) -> Tensor:
-    """Sample with gradient; the U-Net's input is detached, each noise's gradient multiplied by ``factors`` [T]."""
+    """Sample with gradient; the U-Net's input is detached, each noise's gradient multiplied by ``factors`` [T].
+
+    Checkpointing is diffusers' own, of each block of the U-Net, as in the published code; it needs training mode.
+    """
+    if checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
+        pipe.unet.train()
     scheduler = copy.deepcopy(pipe.scheduler)
     scheduler.set_timesteps(num_steps)
     embeds = encode_prompt(pipe, prompt, guidance_scale=guidance_scale)
     latents = noise * scheduler.init_noise_sigma
     for timestep, factor in zip(scheduler.timesteps, factors.tolist(), strict=True):
         scaled = scheduler.scale_model_input(latents.detach(), timestep)
-
-        def predict(scaled: Tensor, embeds: Tensor, timestep: Tensor = timestep) -> Tensor:
-            return predict_noise(pipe, scaled, timestep, embeds, guidance_scale=guidance_scale)
-
-        noise_of = partial(checkpoint, predict, use_reentrant=False) if checkpointing else predict
-        predicted = scale_gradient(noise_of(scaled, embeds), factor)
+        predicted = predict_noise(pipe, scaled, timestep, embeds, guidance_scale=guidance_scale)
+        predicted = scale_gradient(predicted, factor)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
     return latents
 
