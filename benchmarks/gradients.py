@@ -1,4 +1,4 @@
-"""Memory and time of the gradient pass: per step, against one graph and the published one, whose U-Net is checkpointed.
+"""Memory and time of the gradient pass: per step, against one graph and the published form with its checkpoints.
 
 Every case runs in a process of its own. Memory is the peak above what the process held before the pass (Linux).
 """
