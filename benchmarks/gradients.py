@@ -30,7 +30,7 @@ def measure(form: str, num_steps: int, gradient_steps: int, images: int, repeats
 
     torch.manual_seed(0)
     pipe = load_sandbox_pipeline()
-    parameters = lora.attach(pipe, ["text_encoder"], rank=8)
+    parameters = list(lora.attach(pipe, ["text_encoder"], rank=8).values())
     noise = initial_noise(pipe, range(images))
     v = torch.randn_like(noise)
     weights = step_weights(pipe.scheduler, num_steps)

@@ -96,7 +96,7 @@ def train(recipe: str, seed: int, folder: Path) -> float:
 
     started = time.perf_counter()
     if not (folder / CONFIG_FILE).exists():
-        run(get_recipe(recipe, {"seed": str(seed), "sample_every": "0"}), folder)
+        run(get_recipe(recipe, {"seed": seed, "sample_every": 0, "save_every": 0, "trackers": ""}), folder)
         print(f"{time.perf_counter() - started:.0f} s with the measuring")
     return read_config(folder)["training"]["seconds"] / 60
 

@@ -7,11 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fair_adaptors.errors import CheckpointError as CheckpointError
     from fair_adaptors.errors import ConfigError as ConfigError
     from fair_adaptors.errors import FairAdaptorError as FairAdaptorError
     from fair_adaptors.errors import InvalidAdaptorError as InvalidAdaptorError
     from fair_adaptors.errors import MissingExtraError as MissingExtraError
     from fair_adaptors.errors import NotPublishedError as NotPublishedError
+    from fair_adaptors.errors import TrainingError as TrainingError
     from fair_adaptors.errors import UnknownAdaptorError as UnknownAdaptorError
     from fair_adaptors.errors import UnsupportedSchedulerError as UnsupportedSchedulerError
     from fair_adaptors.errors import WrongBaseError as WrongBaseError
@@ -33,8 +35,10 @@ _HOME_OF = {
     "WrongBaseError": "errors",
     "InvalidAdaptorError": "errors",
     "UnsupportedSchedulerError": "errors",
+    "CheckpointError": "errors",
     "ConfigError": "errors",
     "MissingExtraError": "errors",
+    "TrainingError": "errors",
 }
 
 __all__ = ["__version__", *_HOME_OF]  # noqa: F822 (ruff does not follow __getattr__)

@@ -72,17 +72,27 @@ def demo(
             seed=seed,
             on_images=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    table = Table("on held-out occupations", "before", "after", "95 % interval", "noise floor")
+    table = Table("held-out", "before", "after (95 % interval)", "noise floor", "undetermined")
     for name, comparison in result.comparisons.items():
         before, after = comparison.before, comparison.after
-        interval = f"{after.low:.2f}–{after.high:.2f}"
-        table.add_row(f"{name} bias", f"{before.value:.2f}", f"{after.value:.2f}", interval, f"{after.floor:.2f}")
+        table.add_row(
+            f"{name} bias",
+            f"{before.value:.2f} ({before.low:.2f}–{before.high:.2f})",
+            f"{after.value:.2f} ({after.low:.2f}–{after.high:.2f})",
+            f"{after.floor:.2f}",
+            f"{before.undetermined:.0%} → {after.undetermined:.0%}",
+        )
     was, now = result.occupation
-    table.add_row("occupation right", f"{was.value:.0%}", f"{now.value:.0%}", f"{now.low:.0%}–{now.high:.0%}", "")
+    after_said = f"{now.value:.0%} ({now.low:.0%}–{now.high:.0%})"
+    table.add_row("occupation right", f"{was.value:.0%} ({was.low:.0%}–{was.high:.0%})", after_said, "", "")
     console.print(table)
-    console.print(f"{result.seconds:.0f} s. Look at:")
-    for path in result.files:
-        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    lines = [
+        f"{images} images per prompt, seed {seed}, the same noise before and after; a perfectly fair model scores the"
+        " noise floor. More images (-n) make the figures surer.",
+        f"{result.seconds:.0f} s. Look at:",
+        *(f"  {path}" for path in result.files),
+    ]
+    console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command("list")
@@ -112,7 +122,7 @@ def info(name: Annotated[str, typer.Argument(help="Name of a known adaptor, or a
     console = Console()
     if not Path(name).is_dir():
         known = find(name)
-        console.print(f"[b]{known.name}[/b] ({known.status}): {known.summary}\nbase: {known.base_model}")
+        console.print(f"{known.name} ({known.status}): {known.summary}\nbase: {known.base_model}", markup=False)
         if known.folder is None and known.repo_id is None:
             console.print("Not published: nobody has put its weights on the Hub.")
             return
@@ -123,10 +133,11 @@ def info(name: Annotated[str, typer.Argument(help="Name of a known adaptor, or a
         for attribute, row in config["attributes"].items()
     )
     console.print(
-        f"target: {shares}\nparts: {', '.join(config['trained_parts'])}, rank {config['rank']}\nfolder: {folder}"
+        f"target: {shares}\nparts: {', '.join(config['trained_parts'])}, rank {config['rank']}\nfolder: {folder}",
+        markup=False,
     )
     if (folder / CARD_FILE).is_file():
-        text = (folder / CARD_FILE).read_text(encoding="utf-8")
+        text = (folder / CARD_FILE).read_text(encoding="utf-8", errors="replace")
         console.print(Markdown(text.split("---\n", 2)[-1]))
 
 
@@ -138,7 +149,7 @@ def generate(
     images: Annotated[int, typer.Option("-n", "--images", min=1, help="How many images.")] = 8,
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("grid.png"),
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, help="Classifier-free guidance.")] = None,
     weight: Annotated[float | None, typer.Option(help="Strength of the adaptor.")] = None,
 ) -> None:
@@ -149,11 +160,16 @@ def generate(
     from .load import load_fair_adaptor
     from .sandbox.pipeline import GUIDANCE, STEPS
 
+    if guidance is not None and not guidance < 1000:
+        raise ConfigError(f"--guidance is {guidance}; it must be a number below 1000, usually 1 to 10")
+    if weight is not None and adaptor is None:
+        raise ConfigError("--weight is the strength of an adaptor: name one with --adaptor")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(f"--out {out} is no picture file; name it something.png")
     pipe = _load_base(base)
     if adaptor is not None:
         load_fair_adaptor(pipe, adaptor, weight=weight)
+    strength = "" if weight is None else f" × {weight:g}"
     drawn = generate_images(
         pipe,
         [prompt],
@@ -165,33 +181,94 @@ def generate(
     )[0]
     out.parent.mkdir(parents=True, exist_ok=True)
     tile = 128 if base == "sandbox" else 256
-    plain_grid(drawn, title=f"{prompt} · {adaptor or 'no adaptor'} · seed {seed}", tile=tile).save(out)
-    print(f"{images} images in {out}")
+    plain_grid(drawn, title=f"{adaptor or 'no adaptor'}{strength} · seed {seed} · {prompt}", tile=tile).save(out)
+    print(f"{images} image{'s' if images > 1 else ''} in {out}")
 
 
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as sandbox-gender.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the adaptor; runs/RECIPE by default.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32, help="Seed of everything random.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE; may be given again.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings; --set goes before it.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="NAME=SHARE,SHARE: an attribute to make fair; may be given again.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its settings.")] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="With --resume: this checkpoint instead of the latest.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Give up an earlier run's checkpoints.")] = False,
+    num_processes: Annotated[int | None, typer.Option(help="Start this many processes on this machine.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print settings, plan and what is missing.")] = False,
 ) -> None:
     """Train an adaptor: progress, sample grids, numbers before and after, and the adaptor's folder."""
+    import os
+
     try:
         _quiet()
+        from fair_adaptors.training.config import override, parse_target, read_config_file
+        from fair_adaptors.training.launch import launch
         from fair_adaptors.training.recipes import get_recipe
+        from fair_adaptors.training.run import read_run
         from fair_adaptors.training.run import train as run_training
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[train]'") from error
 
-    values = {} if seed is None else {"seed": str(seed)}
+    values = read_config_file(config) if config else {}
+    targets = [parse_target(text) for text in target or []]
     for setting in settings or []:
         key, equals, value = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting}: write it as KEY=VALUE, such as --set iterations=50")
         values[key] = value
-    config = get_recipe(recipe, values)
-    run_training(config, out or Path("runs") / recipe)
+    if seed is not None:
+        values["seed"] = str(seed)
+    folder = out or Path("runs") / recipe
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    resume = resume or checkpoint is not None or (restarted and any((folder / "checkpoints").glob("step_*")))
+    plain = get_recipe(recipe, values, targets)
+    wanted = override(read_run(folder), values) if resume else plain
+    if dry_run:
+        _print_plan(wanted, num_processes or 1)
+    elif num_processes is not None and "WORLD_SIZE" not in os.environ:
+        launch(_without_option(sys.argv[2:], "--num-processes"), num_processes)
+    else:
+        from_where = str(checkpoint) if checkpoint else "latest" if resume else None
+        run_training(wanted, folder, resume=from_where, overwrite=overwrite)
+
+
+def _without_option(arguments: list[str], name: str) -> list[str]:
+    """Leave out an option and its value, in either way of writing it."""
+    kept: list[str] = []
+    for argument in arguments:
+        if kept and kept[-1] == name:
+            kept.pop()
+        elif not argument.startswith(name + "="):
+            kept.append(argument)
+    return kept
+
+
+def _print_plan(config: Any, num_processes: int) -> None:
+    from rich.console import Console
+
+    from fair_adaptors.training.config import as_yaml
+    from fair_adaptors.training.plan import make_plan
+    from fair_adaptors.training.setting import load_setting
+
+    plan = make_plan(config, load_setting(config), num_processes)
+    plain, trained = plan.unet_rows
+    lines = [
+        as_yaml(config),
+        f"# {plan.iterations:,} iterations of {plan.images} images on {num_processes} process(es):",
+        f"# {plan.images * plan.iterations:,} images; per iteration {plain:,.0f} rows through the U-Net without"
+        f" gradient and {trained:,.0f} with",
+        "# memory of a process, estimated:",
+        *(f"#   {megabytes:>10,.1f} MB  {what}" for what, megabytes in plan.megabytes.items()),
+        f"# missing: {'; '.join(plan.missing) or 'nothing'}",
+    ]
+    Console().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
 
 
 def _load_base(base: str) -> Any:

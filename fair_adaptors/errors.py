@@ -31,3 +31,11 @@ class ConfigError(FairAdaptorError, ValueError):
 
 class MissingExtraError(FairAdaptorError, ImportError):
     """A package that belongs to an optional extra is not installed."""
+
+
+class TrainingError(FairAdaptorError, RuntimeError):
+    """A training run cannot go on."""
+
+
+class CheckpointError(FairAdaptorError, ValueError):
+    """A checkpoint is absent, damaged, or of another run."""

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
+TOKENS_FILE = "fair_tokens.safetensors"
 CONFIG_FILE = "fair_adaptor.json"
 RESULTS_FILE = "results.json"
 CARD_FILE = "README.md"
 SCHEMA_VERSION = 1
 PARTS = ("text_encoder", "unet")
+"""Parts of a pipeline that a LoRA can be on. ``trained_parts`` of an adaptor may also hold ``tokens``."""
 
 _ENDS = (".lora_A.weight", ".lora_B.weight")
 _MOST_CONFIG_BYTES = 4_000_000  # some thousand times what we write
@@ -31,10 +33,22 @@ _MOST_CONFIG_BYTES = 4_000_000  # some thousand times what we write
 
 @dataclass(frozen=True)
 class AdaptorFiles:
-    """An adaptor read from disk and checked against its own record: the configuration and the tensors by key."""
+    """An adaptor read from disk and checked against its own record.
+
+    Attributes:
+        config: ``fair_adaptor.json``.
+        tensors: of the LoRAs, by key.
+        tokens: soft tokens [n, width], by text encoder.
+    """
 
     config: dict[str, Any]
     tensors: "dict[str, Tensor]"
+    tokens: "dict[str, Tensor]"
+
+    @property
+    def identity(self) -> str:
+        """What tells this adaptor from others: the sha256 of its files."""
+        return "+".join(record["sha256"] for _, record in sorted(self.config["files"].items()))
 
 
 def linear_modules(pipe: Any, part: str) -> "dict[str, nn.Linear | nn.Conv2d]":
@@ -76,41 +90,52 @@ def write_adaptor(
     attributes: dict[str, dict[str, list]],
     rank: int,
     training: dict[str, Any],
+    tokens: "dict[str, Tensor] | None" = None,
     default_weight: float = 1.0,
 ) -> Path:
     """Write an adaptor folder. Each file is complete or absent: it is written aside, then moved into place.
 
     Args:
-        tensors: by key, as above.
+        tensors: of the LoRAs, by key, as above; may be empty if there are tokens.
+        tokens: soft tokens [n, width], by text encoder.
         attributes: of each attribute its ``classes`` and ``target`` shares.
         pipe: the base, for its shape signature.
         training: how it was trained, JSON-serialisable.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    files = {WEIGHTS_FILE: tensors, TOKENS_FILE: tokens or {}}
+    parts = [part for part in PARTS if any(key.startswith(part + ".") for key in tensors)]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
-        weights = Path(temporary) / WEIGHTS_FILE
-        save_file({key: tensor.contiguous() for key, tensor in sorted(tensors.items())}, weights, {"format": "pt"})
-        data = weights.read_bytes()
+        aside = Path(temporary)
+        records = {}
+        for file, content in files.items():
+            if content:
+                ordered = {key: tensor.contiguous() for key, tensor in sorted(content.items())}
+                data = save(ordered, {"format": "pt"})
+                (aside / file).write_bytes(data)
+                records[file] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         config = {
             "schema_version": SCHEMA_VERSION,
             "name": name,
             "base_model": base_model,
             "base_signature": shape_signature(pipe),
             "attributes": attributes,
-            "trained_parts": [part for part in PARTS if any(key.startswith(part + ".") for key in tensors)],
+            "trained_parts": [*parts, *(["tokens"] if tokens else [])],
             "rank": rank,
             "default_weight": default_weight,
             "training": training,
-            "versions": _versions(),
-            "files": {WEIGHTS_FILE: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}},
+            "versions": library_versions(),
+            "files": records,
         }
-        written = Path(temporary) / CONFIG_FILE
-        written.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(weights, folder / WEIGHTS_FILE)
-        os.replace(written, folder / CONFIG_FILE)
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (aside / CONFIG_FILE).write_text(text, encoding="utf-8")
+        for file in (*records, CONFIG_FILE):
+            os.replace(aside / file, folder / file)
+    for file in files.keys() - records.keys():  # of an adaptor of other parts that was here before
+        (folder / file).unlink(missing_ok=True)
     return folder
 
 
@@ -138,12 +163,15 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             " write the adaptor again with the version you have"
         )
     wrong = [field for field, holds in _FIELDS.items() if not holds(config.get(field))]
+    if not wrong and _files_of(config["trained_parts"]) != config["files"].keys():
+        wrong = ["files"]
     if wrong:
         raise InvalidAdaptorError(f"{path}: missing, or not what it should be: {', '.join(wrong)}")
     return config
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
+    """Tell whether a value is a name or a line of text that can be shown as it is."""
     return isinstance(value, str) and value.isprintable() and 0 < len(value) <= 500
 
 
@@ -156,39 +184,48 @@ def _is_count(value: Any) -> bool:
 
 
 def _are_attributes(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(row, dict)
-        and isinstance(row.get("classes"), list)
-        and isinstance(row.get("target"), list)
-        and len(row["classes"]) == len(row["target"]) > 1
-        and all(map(_is_text, row["classes"]))
-        and all(_is_number(share) and share >= 0 for share in row["target"])
-        for row in value.values()
+    return (
+        isinstance(value, dict)
+        and all(
+            isinstance(row, dict)
+            and isinstance(row.get("classes"), list)
+            and isinstance(row.get("target"), list)
+            and len(row["classes"]) == len(row["target"]) > 1
+            and all(map(is_text, row["classes"]))
+            and all(_is_number(share) and share >= 0 for share in row["target"])
+            for row in value.values()
+        )
+        and all(map(is_text, value))
     )
 
 
 def _are_parts(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(part, str) and part in PARTS for part in value)
+    return isinstance(value, list) and bool(value) and all(part in (*PARTS, "tokens") for part in value)
+
+
+def _files_of(parts: list[str]) -> set[str]:
+    """Return the weight files that an adaptor of these parts has."""
+    return {TOKENS_FILE if part == "tokens" else WEIGHTS_FILE for part in parts}
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_text, value.values()))
+    return isinstance(value, dict) and all(map(is_text, value.values()))
 
 
 def _are_files(value: Any) -> bool:
-    """Only the one file that is read: another would be a part of the adaptor that we would leave out, or a trap."""
-    return (
-        isinstance(value, dict)
-        and value.keys() == {WEIGHTS_FILE}
-        and isinstance(value[WEIGHTS_FILE], dict)
-        and isinstance(value[WEIGHTS_FILE].get("sha256"), str)
-        and _is_count(value[WEIGHTS_FILE].get("bytes"))
+    """Only files that are read: another would be a part of the adaptor that we would leave out, or a trap."""
+    return isinstance(value, dict) and all(
+        file in (WEIGHTS_FILE, TOKENS_FILE)
+        and isinstance(record, dict)
+        and isinstance(record.get("sha256"), str)
+        and _is_count(record.get("bytes"))
+        for file, record in value.items()
     )
 
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
-    "name": _is_text,
-    "base_model": _is_text,
+    "name": is_text,
+    "base_model": is_text,
     "base_signature": _are_texts,
     "attributes": _are_attributes,
     "trained_parts": _are_parts,
@@ -207,18 +244,25 @@ def read_adaptor(folder: str | Path) -> AdaptorFiles:
         InvalidAdaptorError: a file is absent, truncated, a pickle, changed since it was written, or its keys are not
             pairs of ``lora_A`` and ``lora_B`` of the recorded parts and rank with finite values.
     """
+    config = read_config(folder)
+    found = {file: _load_recorded(Path(folder) / file, record) for file, record in config["files"].items()}
+    tensors, tokens = found.get(WEIGHTS_FILE, {}), found.get(TOKENS_FILE, {})
+    if WEIGHTS_FILE in found:
+        _check_pairs(tensors, config, Path(folder) / WEIGHTS_FILE)
+    if TOKENS_FILE in found:
+        _check_tokens(tokens, Path(folder) / TOKENS_FILE)
+    return AdaptorFiles(config, tensors, tokens)
+
+
+def _load_recorded(path: Path, recorded: dict[str, Any]) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    config = read_config(folder)
-    path = Path(folder) / WEIGHTS_FILE
-    data = _read_recorded(path, config["files"][WEIGHTS_FILE])
+    data = _read_recorded(path, recorded)
     try:
-        tensors = load(data)
+        return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise InvalidAdaptorError(f"{path} is no safetensors file: {error}") from error
-    _check_pairs(tensors, config, path)
-    return AdaptorFiles(config, tensors)
 
 
 def _read_recorded(path: Path, recorded: dict[str, Any]) -> bytes:
@@ -227,14 +271,16 @@ def _read_recorded(path: Path, recorded: dict[str, Any]) -> bytes:
         raise InvalidAdaptorError(f"{path.parent} has no {path.name}{_pickles(path.parent)}. Download it again")
     try:
         with path.open("rb") as file:
-            data = file.read(recorded["bytes"] + 1)
+            size, start = os.fstat(file.fileno()).st_size, file.read(2)
+            # Only a file of the recorded size is read: neither number alone says how much memory it may take.
+            data = start + file.read(size) if size == recorded["bytes"] else b""
     except OSError as error:
         raise InvalidAdaptorError(f"{path} cannot be read: {error}") from error
-    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+    if start in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
         raise InvalidAdaptorError(f"{path} is a pickle (torch.save), which can run code: only safetensors is read")
-    if len(data) < recorded["bytes"]:
+    if size < recorded["bytes"]:
         raise InvalidAdaptorError(
-            f"{path} is truncated: {len(data)} of {recorded['bytes']} bytes. Download or copy it again"
+            f"{path} is truncated: {size} of {recorded['bytes']} bytes. Download or copy it again"
         )
     if hashlib.sha256(data).hexdigest() != recorded["sha256"]:
         raise InvalidAdaptorError(
@@ -248,7 +294,7 @@ def _check_pairs(tensors: "dict[str, Tensor]", config: dict[str, Any], path: Pat
 
     if not tensors:
         raise InvalidAdaptorError(f"{path} holds no tensors")
-    prefixes = tuple(part + "." for part in config["trained_parts"])
+    prefixes = tuple(part + "." for part in config["trained_parts"] if part in PARTS)
     foreign = [key for key in tensors if not (key.startswith(prefixes) and key.endswith(_ENDS))]
     stems = {key.removesuffix(_ENDS[0]).removesuffix(_ENDS[1]) for key in tensors.keys() - set(foreign)}
     lonely = [stem + end for stem in sorted(stems) for end in _ENDS if stem + end not in tensors]
@@ -269,6 +315,18 @@ def _check_pairs(tensors: "dict[str, Tensor]", config: dict[str, Any], path: Pat
             raise InvalidAdaptorError(f"{path}: {stem} holds values that are not finite")
 
 
+def _check_tokens(tokens: "dict[str, Tensor]", path: Path) -> None:
+    import torch
+
+    if tokens.keys() != {"text_encoder"}:
+        raise InvalidAdaptorError(f"{path}: expected the key 'text_encoder', found {_some(list(tokens))}")
+    for key, rows in tokens.items():
+        if rows.dtype not in (torch.float32, torch.bfloat16, torch.float16) or rows.ndim != 2 or not rows.numel():
+            raise InvalidAdaptorError(f"{path}: {key}: {rows.dtype} {list(rows.shape)} are no tokens [n, width]")
+        if not rows.isfinite().all():
+            raise InvalidAdaptorError(f"{path}: {key} holds values that are not finite")
+
+
 def _some(names: list[str]) -> str:
     shown = ", ".join(f"{name[:100]!r}" for name in sorted(names)[:3]) or "none"
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
@@ -279,7 +337,8 @@ def _pickles(folder: Path) -> str:
     return f" (it has {_some(names)}: pickles can run code, and are never loaded)" if names else ""
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Return the versions of this package and of the libraries that weights depend on."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("fair-adaptors", "torch", "diffusers", "transformers", "peft")}

@@ -4,15 +4,19 @@ An adaptor is added to the weights themselves, W = W₀ + Σᵢ wᵢ·BᵢAᵢ, 
 costs without, any sampler or pipeline that shares the modules sees the same model, and unloading is exact.
 """
 
+import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
 from .errors import FairAdaptorError, WrongBaseError
-from .formats import PARTS, WEIGHTS_FILE, linear_modules, read_adaptor, shape_signature
+from .formats import PARTS, AdaptorFiles, linear_modules, read_adaptor, shape_signature
 from .registry import default_for
+from .tokens import set_prefix
 from .weights import resolve
 
 if TYPE_CHECKING:
@@ -41,7 +45,9 @@ def load_fair_adaptor(
         name: a name of the registry (``fair-adaptors list``), a folder or a Hub repository; None for the registry's
             default for the pipeline's base.
         weight: strength; 0 is the original model, 1 the adaptor as trained, None its own default. Several adaptors add
-            up. Loading one again only sets its weight and switches it on.
+            up. Loading one again only sets its weight and switches it on. Soft tokens belong to this pipeline alone;
+            LoRAs to all pipelines that share the modules. A copy made while it is on (``deepcopy``,
+            ``save_pretrained``) has it in its weights for good: unload first.
         revision, cache_dir, local_files_only, token: for the Hub, as in ``from_pretrained``.
 
     Returns:
@@ -65,16 +71,22 @@ def load_fair_adaptor(
     )
     files = read_adaptor(folder)
     strength = _checked(files.config["default_weight"] if weight is None else weight)
-    layers = _match(pipe, files.tensors, files.config)
-    identity = files.config["files"][WEIGHTS_FILE]["sha256"]
+    layers = _match(pipe, files)
+    with _LOCK:
+        return _put_in(pipe, files, layers, strength)
+
+
+def _put_in(pipe: Any, files: AdaptorFiles, layers: "Pairs", strength: float) -> "FairAdaptor":
+    identity = files.identity
     if any(identity in _CHANGED[module].fused for module, _, _ in layers if module in _CHANGED):
         raise FairAdaptorError(
             f"the adaptor {files.config['name']!r} is fused into this pipeline; load the base afresh to change it"
         )
-    key = identity, *(id(module) for module, _, _ in layers)
+    tokens = files.tokens.get("text_encoder")
+    key = identity, tuple(id(module) for module, _, _ in layers), id(pipe) if files.tokens else None
     handle = _HANDLES.get(key)
     if handle is None or not handle.loaded:
-        handle = _HANDLES[key] = FairAdaptor(files.config, identity, layers, strength)
+        handle = _HANDLES[key] = FairAdaptor(files.config, identity, layers, strength, pipe, tokens)
     else:
         handle._weight = handle._apply(strength)
         handle._state = "enabled"
@@ -93,8 +105,25 @@ class _Layer:
 _CHANGED: "weakref.WeakKeyDictionary[Target, _Layer]" = weakref.WeakKeyDictionary()
 """What every changed module was: one truth for all pipelines that share it."""
 
-_HANDLES: "weakref.WeakValueDictionary[tuple[str | int, ...], FairAdaptor]" = weakref.WeakValueDictionary()
+_HANDLES: "weakref.WeakValueDictionary[tuple[str, tuple[int, ...], int | None], FairAdaptor]"
+_HANDLES = weakref.WeakValueDictionary()
 """By adaptor and modules' ids, so that an adaptor that is loaded again has one handle; a handle keeps them alive."""
+
+_LOCK = threading.RLock()
+"""Held by whoever changes weights: two threads may load into pipelines that share modules."""
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _exclusive(method: Callable[_P, _T]) -> Callable[_P, _T]:
+    @wraps(method)
+    def locked(*arguments: _P.args, **named: _P.kwargs) -> _T:
+        with _LOCK:
+            return method(*arguments, **named)
+
+    return locked
 
 
 class FairAdaptor:
@@ -104,8 +133,18 @@ class FairAdaptor:
         info: the adaptor's ``fair_adaptor.json``.
     """
 
-    def __init__(self, info: dict[str, Any], identity: str, layers: "Pairs", weight: float):
+    def __init__(
+        self,
+        info: dict[str, Any],
+        identity: str,
+        layers: "Pairs",
+        weight: float,
+        pipe: Any = None,
+        tokens: "Tensor | None" = None,
+    ):
         self.info = info
+        self._pipe = weakref.ref(pipe) if tokens is not None else None
+        self._tokens = tokens
         self._identity = identity
         self._layers = layers
         self._state: Literal["enabled", "disabled", "unloaded", "fused"] = "enabled"
@@ -126,24 +165,28 @@ class FairAdaptor:
         """Whether the adaptor is in force and can be taken out."""
         return self._state == "enabled"
 
+    @_exclusive
     def set_weight(self, weight: float) -> None:
         """Set the strength. While disabled it is only noted."""
         weight = _checked(weight)
         self._check_loaded()
         self._weight = self._apply(weight) if self.enabled else weight
 
+    @_exclusive
     def disable(self) -> None:
         """Take the adaptor out of force: the weights are the original ones, bit for bit, if no other is loaded."""
         self._check_loaded()
         self._apply(0.0)
         self._state = "disabled"
 
+    @_exclusive
     def enable(self) -> None:
         """Put the adaptor into force again."""
         self._check_loaded()
         self._apply(self._weight)
         self._state = "enabled"
 
+    @_exclusive
     def unload(self) -> None:
         """Take the adaptor out for good. Unloading twice is no error, unloading what is fused is."""
         if self._state != "unloaded":
@@ -151,6 +194,7 @@ class FairAdaptor:
             self._apply(0.0)
             self._close("unloaded")
 
+    @_exclusive
     def fuse(self) -> None:
         """Make this adaptor a permanent part of the weights. Other adaptors stay as they are and can be taken out.
 
@@ -159,6 +203,8 @@ class FairAdaptor:
         self._check_loaded()
         if not self.enabled:
             raise FairAdaptorError(f"the adaptor {self.info['name']!r} is disabled; enable it before fusing it")
+        if self._tokens is not None:
+            raise FairAdaptorError(f"the adaptor {self.info['name']!r} has soft tokens, which are no part of a weight")
         fused = []
         for module, _, _ in self._layers:
             record = _CHANGED.get(module)
@@ -196,7 +242,9 @@ class FairAdaptor:
 
     def _apply(self, weight: float) -> float:
         """Set this adaptor's share in every layer and return it; on any error every weight is what it was."""
-        problems = [problem for module, _, _ in self._layers if (problem := _obstacle(module))]
+        problems = [
+            problem for module, _, _ in self._layers if (problem := _obstacle(module) or _foreign_change(module))
+        ]
         if problems:
             raise FairAdaptorError(f"{self.info['name']!r} cannot be changed: the model {problems[0]}")
         written: list[tuple[Target, Tensor]] = []
@@ -205,6 +253,10 @@ class FairAdaptor:
             for module, down, up in self._layers:
                 record = _with_change(module, self._identity, (weight, down, up) if weight else None)
                 new = _total(record, module.weight.device).to(module.weight.dtype)
+                if not new.isfinite().all():
+                    raise FairAdaptorError(
+                        f"with {self.info['name']!r} a weight would not be finite: lower its weight"
+                    )
                 written.append((module, module.weight.detach().clone()))
                 module.weight.data.copy_(new)
                 records.append((module, record))
@@ -217,6 +269,8 @@ class FairAdaptor:
                 _CHANGED[module] = record
             else:
                 _CHANGED.pop(module, None)
+        if self._tokens is not None and self._pipe is not None and (pipe := self._pipe()) is not None:
+            set_prefix(pipe, self._identity, (weight, self._tokens) if weight else None)
         return weight
 
 
@@ -240,13 +294,14 @@ def _total(record: _Layer, device: "torch.device | str") -> "Tensor":
     return total
 
 
-def _match(pipe: Any, tensors: "dict[str, Tensor]", config: dict[str, Any]) -> "Pairs":
-    """Pair each module with its two factors.
+def _match(pipe: Any, files: AdaptorFiles) -> "Pairs":
+    """Pair each module with its two factors; soft tokens are checked to fit.
 
     Raises:
         WrongBaseError: a module is missing or of another shape.
         FairAdaptorError: a module cannot be changed in place.
     """
+    tensors, config = files.tensors, files.config
     modules = {name: module for part in PARTS for name, module in linear_modules(pipe, part).items()}
     layers, problems = [], []
     for key in sorted(key for key in tensors if key.endswith(".lora_A.weight")):
@@ -265,9 +320,15 @@ def _match(pipe: Any, tensors: "dict[str, Tensor]", config: dict[str, Any]) -> "
             problems.append(f"{stem} is a convolution of another kernel")
         else:
             layers.append((target, down, up))
+    for part, rows in files.tokens.items():
+        room = getattr(pipe, part).config.max_position_embeddings - 2
+        width = getattr(pipe, part).config.hidden_size
+        if rows.shape[1] != width or len(rows) > room:
+            problems.append(f"{part} takes up to {room} tokens of {width}, the adaptor has {list(rows.shape)}")
     signature = shape_signature(pipe)
-    parts = [part for part in config["trained_parts"] if config["base_signature"].get(part) != signature[part]]
-    if problems or parts or not layers:
+    trained = {"text_encoder" if part == "tokens" else part for part in config["trained_parts"]}
+    parts = [part for part in sorted(trained) if config["base_signature"].get(part) != signature[part]]
+    if problems or parts:
         details = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         origin = pipe.config.get("_name_or_path") or type(pipe).__name__
         raise WrongBaseError(
@@ -290,6 +351,22 @@ def _obstacle(module: "Target") -> str | None:
     if type(weight) is not torch.nn.Parameter or weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"is quantised or sharded ({type(weight).__name__}, {weight.dtype}). Load the base in a floating dtype"
     return None
+
+
+def _foreign_change(module: "Target") -> str | None:
+    """Say that something else has changed a weight since an adaptor was put in; rounding to another dtype is not.
+
+    Else it would be lost when the adaptor is taken out, and what put it there might later take it out once more.
+    """
+    known = _CHANGED.get(module)
+    if known is None or not known.changes:
+        return None
+    weight = module.weight.detach()
+    expected = _total(known, weight.device).to(weight.dtype)
+    difference = (weight.float() - expected.float()).abs()
+    if bool((difference <= 0.008 * expected.float().abs() + 1e-6).all()):
+        return None
+    return "was changed by something else (another fused LoRA?) while the adaptor is in it. Undo that first"
 
 
 def _checked(weight: float) -> float:

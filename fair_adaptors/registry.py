@@ -21,7 +21,7 @@ class AdaptorInfo:
         summary: what it does, one sentence.
         attributes: what it makes fair.
         base_model: the base it was made for.
-        status: ``embedded`` in this package, ``published`` on the Hub, or so far only a ``recipe`` to train it.
+        status: ``embedded`` in this package, ``published`` on the Hub, or ``planned``: nobody has yet.
         trained_parts: parts of the pipeline it changes.
         repo_id, revision: where it is published, and the commit.
     """
@@ -30,7 +30,7 @@ class AdaptorInfo:
     summary: str
     attributes: tuple[str, ...]
     base_model: str
-    status: Literal["embedded", "published", "recipe"] = "recipe"
+    status: Literal["embedded", "published", "planned"] = "planned"
     trained_parts: tuple[str, ...] = ("text_encoder",)
     repo_id: str | None = None
     revision: str | None = None

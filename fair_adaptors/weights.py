@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
-from .formats import CONFIG_FILE, WEIGHTS_FILE
+from .formats import CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE
 from .registry import AdaptorInfo, find, list_adaptors
 
 
@@ -25,12 +25,17 @@ def resolve(
 
     Raises:
         UnknownAdaptorError: nothing goes by that name, or the Hub cannot be asked.
-        NotPublishedError: known, but only as a recipe.
+        NotPublishedError: known, but not published.
         InvalidAdaptorError: the Hub repository is none of ours.
     """
     if not str(name).strip():
         raise UnknownAdaptorError("the name is empty; give a name of `fair-adaptors list`, a folder or a Hub id")
-    folder, text = Path(name).expanduser(), str(name)
+    text = str(name)
+    try:
+        folder = Path(name).expanduser()
+        folder.is_dir()
+    except (OSError, RuntimeError) as error:  # too long a name; a user that is not known
+        raise UnknownAdaptorError(f"{text[:100]!r} is no folder and no name: {error}") from error
     known = isinstance(name, str) and any(name == info.name for info in list_adaptors())
     if folder.is_dir() and not (known and not (folder / CONFIG_FILE).is_file()):
         return folder
@@ -74,7 +79,7 @@ def _download(
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             token=token,
-            allow_patterns=[WEIGHTS_FILE, CONFIG_FILE],
+            allow_patterns=[WEIGHTS_FILE, TOKENS_FILE, CONFIG_FILE],
         )
     except (HFValidationError, OSError) as error:  # all that the Hub's client raises for HTTP and its cache is OSError
         raise UnknownAdaptorError(

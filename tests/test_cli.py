@@ -65,7 +65,7 @@ def test_generate_draws_a_grid_and_the_adaptor_changes_it(run, tmp_path: Path) -
 def test_list_names_every_adaptor_and_its_status(run) -> None:
     status, printed, _ = run("list")
     assert status == 0
-    for word in ("sandbox-gender", "sandbox-gender-tone", "gender-race-age", "embedded", "recipe"):
+    for word in ("sandbox-gender", "sandbox-gender-tone", "gender-race-age", "embedded", "planned"):
         assert word in printed
 
 
@@ -75,7 +75,7 @@ def test_info_shows_the_card_of_a_shipped_adaptor(run) -> None:
     assert "female 50%" in printed and "noise floor" in printed and "Limits" in printed
 
 
-def test_info_of_a_recipe_says_that_nothing_is_published(run) -> None:
+def test_info_of_a_planned_one_says_that_nothing_is_published(run) -> None:
     status, printed, _ = run("info", "gender-race")
     assert status == 0 and "Not published" in printed
 
@@ -97,6 +97,19 @@ def test_the_version_is_printed(run) -> None:
         (["train", "sandbox-gendr"], "Did you mean 'sandbox-gender'"),
         (["train", "sandbox-gender", "--set", "rnk=3"], "Did you mean 'rank'"),
         (["train", "sandbox-gender", "--set", "rank"], "KEY=VALUE"),
+        (["train", "sandbox-gender", "--set", "preservation=nan"], "finite"),
+        (["train", "sandbox-gender", "--set", "name="], "line of text"),
+        (["train", "sandbox-gender", "--set", "parts=unet,unet"], "twice"),
+        (["train", "sandbox-gender", "--set", "prompt_sets=trian:1"], "Did you mean 'train'"),
+        (["train", "sandbox-gender", "--target", "gendr=0.5,0.5"], "Did you mean 'gender'"),
+        (["train", "sandbox-gender", "--target", "gender=0.5,0.4"], "sum to 1"),
+        (["train", "sandbox-gender", "--target", "gender=1"], "2 classes"),
+        (["train", "sandbox-gender", "--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["train", "sandbox-gender", "--resume", "--out", "nowhere"], "no run to resume"),
+        (["train", "sandbox-gender", "--num-processes", "0"], "at least 1"),
+        (["generate", "a nurse", "--weight", "1"], "name one with --adaptor"),
+        (["generate", "a nurse", "--guidance", "inf"], "--guidance"),
+        (["generate", "a nurse", "--adaptor", "~nobody_at_all/x"], "no folder"),
     ],
 )
 def test_wrong_input_is_one_line_that_helps(run, arguments: list[str], message: str) -> None:
@@ -121,3 +134,39 @@ def test_train_leaves_an_adaptor_with_pictures_of_the_way(run, tmp_path: Path) -
     }
     assert (tmp_path / "a" / "fair_adaptor.json").exists()
     assert run("info", str(tmp_path / "a"))[0] == 0
+
+
+def test_a_dry_run_prints_settings_that_can_be_read_back_and_the_plan(run, tmp_path: Path) -> None:
+    status, printed, _ = run(
+        "train", "sandbox-gender", "--dry-run", "--target", "age=0.75,0.25", "--set", "optimizer=adamw8bit"
+    )
+    assert status == 0 and "# --target age=0.75,0.25" in printed
+    assert "160 iterations of 48 images" in printed and "U-Net" in printed and "MB" in printed
+    assert "missing: bitsandbytes" in printed
+    (tmp_path / "settings.yaml").write_text(printed)
+    again = run("train", "sandbox-gender", "--dry-run", "--config", str(tmp_path / "settings.yaml"))[1]
+    assert again.replace("gender=0.5,0.5", "age=0.75,0.25") == printed
+
+
+def test_settings_of_a_file_come_before_those_of_the_command_line(run, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(
+        "iterations: 7\nrank: 3\nprompt_sets: {train: 2, bare: 1}\nparts: [unet]\n"
+    )
+    options = ["--config", str(tmp_path / "settings.yaml"), "--set", "rank=5"]
+    status, printed, _ = run("train", "sandbox-gender", "--dry-run", *options)
+    assert status == 0 and "iterations: 7\n" in printed and "rank: 5\n" in printed and "bare: 1.0" in printed
+    (tmp_path / "settings.yaml").write_text("iteration: 7")
+    status, _, error = run("train", "sandbox-gender", "--dry-run", *options)
+    assert status == 1 and "Did you mean 'iterations'" in error
+
+
+def test_what_an_adaptor_folder_says_is_shown_as_it_is(run, tmp_path: Path) -> None:
+    import shutil
+
+    from fair_adaptors.registry import EMBEDDED
+
+    folder = tmp_path / "a[red]b"
+    shutil.copytree(EMBEDDED / "sandbox-gender", folder)
+    (folder / "README.md").write_bytes(b"---\n---\n\xff\xfe not UTF-8")
+    status, printed, _ = run("info", str(folder))
+    assert status == 0 and "a[red]b" in printed and "not UTF-8" in printed

@@ -129,6 +129,8 @@ HOSTILE = [
     ("files", {}),
     ("files", {WEIGHTS_FILE: {"sha256": "0", "bytes": -1}}),
     ("files", {WEIGHTS_FILE: {"sha256": None, "bytes": 1}}),
+    ("attributes", {"\x1b[2J": {"classes": ["a", "b"], "target": [0.5, 0.5]}}),
+    ("files", {}),
     ("files", {"../../etc/passwd": {"sha256": "0", "bytes": 1}}),
 ]
 
@@ -219,4 +221,11 @@ def test_a_header_that_lies_about_its_length_is_refused(adaptor: Path) -> None:
     (adaptor / WEIGHTS_FILE).write_bytes(data)
     set_config(adaptor, files={WEIGHTS_FILE: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}})
     with pytest.raises(InvalidAdaptorError, match="no safetensors"):
+        read_adaptor(adaptor)
+
+
+@pytest.mark.parametrize("size", [10**30, 2**62, 2**45])
+def test_a_recorded_size_takes_no_memory(adaptor: Path, size: int) -> None:
+    set_config(adaptor, files={WEIGHTS_FILE: {"sha256": "0" * 64, "bytes": size}})
+    with pytest.raises(InvalidAdaptorError, match="truncated"):
         read_adaptor(adaptor)

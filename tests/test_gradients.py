@@ -34,7 +34,7 @@ def with_adaptor(scheduler: Any, part: str) -> tuple[Any, list[torch.nn.Paramete
     """A tiny pipeline whose LoRA is not at its start, where half of its gradient would be zero."""
     pipe = tiny_pipeline()
     pipe.scheduler = scheduler
-    parameters = lora.attach(pipe, [part], rank=2)
+    parameters = list(lora.attach(pipe, [part], rank=2).values())
     for parameter in parameters:
         torch.nn.init.normal_(parameter, std=0.1)
     return pipe, parameters

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fair_adaptors"
 HEAVY = ("torch", "diffusers", "transformers", "peft")
-IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL"}
+IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL", "PyYAML": "yaml"}
 
 Import = tuple[str, int, bool]  # absolute module name, line, inside a function?
 
@@ -92,8 +92,8 @@ def test_every_third_party_import_is_a_declared_requirement() -> None:
     undeclared = []
     for path in [*inference_files(), *sorted((ROOT / "training").glob("*.py"))]:
         package = package_of(path) if path.is_relative_to(PACKAGE) else "fair_adaptors.training"
-        extra = {"fair_adaptors.training": "train", "fair_adaptors.evaluation": "eval"}.get(package)
-        allowed = own | declared["base"] | (declared[extra] if extra else set())
+        extras = {"fair_adaptors.training": ("train", "8bit"), "fair_adaptors.evaluation": ("eval",)}.get(package, ())
+        allowed = own.union(declared["base"], *(declared[extra] for extra in extras))
         for module, line, _ in imports_of(path, package):
             if module.split(".")[0] not in allowed:
                 undeclared.append(f"{path.relative_to(ROOT)}:{line} {module}")

@@ -495,3 +495,49 @@ def test_a_folder_in_the_hubs_cache_is_found_offline(pipe: Any, adaptor: Path, t
     adaptor.rename(repo / "snapshots" / ("0" * 40))
     handle = load_fair_adaptor(pipe, "owner/fair", cache_dir=tmp_path / "cache", local_files_only=True)
     assert handle.info["name"] == "tiny-1"
+
+
+def test_two_threads_that_load_and_unload_leave_the_base_as_it_was(pipe: Any, adaptor: Path, other: Path) -> None:
+    from threading import Barrier, Thread
+
+    before = state(pipe)
+    for _ in range(4):
+        together = Barrier(2)
+        handles: list[Any] = []
+
+        def work(folder: Path, together: Barrier = together, handles: list[Any] = handles) -> None:
+            together.wait()
+            handles.append(load_fair_adaptor(pipe, folder))
+
+        threads = [Thread(target=work, args=(folder,)) for folder in (adaptor, other)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for handle in handles:
+            handle.unload()
+        assert len(handles) == 2 and same(state(pipe), before)
+
+
+def test_what_something_else_changed_since_is_not_overwritten(pipe: Any, adaptor: Path, other: Path) -> None:
+    """diffusers' fuse_lora changes the same weights: taken out in another order, the base would be lost."""
+    before = state(pipe)
+    handle = load_fair_adaptor(pipe, adaptor)
+    pipe.load_lora_weights(other, weight_name=WEIGHTS_FILE)
+    pipe.fuse_lora()
+    with pytest.raises(FairAdaptorError, match="changed by something else"):
+        handle.unload()
+    pipe.unfuse_lora()
+    pipe.unload_lora_weights()
+    handle.unload()
+    after = state(pipe)
+    assert all(torch.allclose(after[key], before[key], atol=1e-6) for key in before)  # diffusers' own drift
+
+
+def test_an_adaptor_whose_product_is_not_finite_is_refused_and_nothing_changes(pipe: Any, adaptor: Path) -> None:
+    before = state(pipe)
+    tensors = {key: torch.full_like(value, 1e30) for key, value in load_file(adaptor / WEIGHTS_FILE).items()}
+    rewrite(adaptor, tensors)
+    with pytest.raises(FairAdaptorError, match="not be finite"):
+        load_fair_adaptor(pipe, adaptor)
+    assert same(state(pipe), before)

@@ -1,18 +1,30 @@
 """The loop on tiny real models: it learns, it is repeatable, it leaves the base alone."""
 
 import dataclasses
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from fair_adaptors.training import lora
+from fair_adaptors.training.batches import Batch
 from fair_adaptors.training.config import Attribute, TrainConfig
-from fair_adaptors.training.gradients import step_weights
-from fair_adaptors.training.loop import StepResult, batch_bias, fit, image_seeds, train_step
-from fair_adaptors.training.recipes import Setting
+from fair_adaptors.training.loop import (
+    LOSS_SCALE,
+    StepResult,
+    TrainingState,
+    attached,
+    batch_bias,
+    fit,
+    learning_rate,
+    train_step,
+)
+from fair_adaptors.training.originals import Originals
+from fair_adaptors.training.setting import Setting
 from torch import Tensor
 
-from fair_adaptors.errors import UnsupportedSchedulerError
+from fair_adaptors.errors import ConfigError, MissingExtraError, TrainingError, UnsupportedSchedulerError
 from tests.tiny import tiny_pipeline
 
 CONFIG = TrainConfig(
@@ -37,34 +49,52 @@ def brightness(images: Tensor) -> dict[str, Tensor]:
 def setting() -> Setting:
     prompts = ("a nurse", "a guard")
     encoder = {"flat": lambda images: torch.nn.functional.normalize(images.flatten(1), dim=1)}
-    return Setting(tiny_pipeline(), prompts, prompts, brightness, brightness, encoder)
+    return Setting(tiny_pipeline(), {"train": prompts}, prompts, brightness, brightness, encoder)
+
+
+def trained(place: Setting, config: TrainConfig = CONFIG, **settings: Any) -> dict[str, Tensor]:
+    """Train and return the averaged values."""
+    with attached(place, config) as state:
+        fit(place, config, state, **settings)
+        return {name: mean.clone() for name, mean in zip(state.parameters, state.average.means, strict=True)}
+
+
+def loras(place: Setting) -> list[str]:
+    return [name for name, _ in place.pipe.text_encoder.named_modules() if "lora" in name]
+
+
+def batch(**changes: Any) -> Batch:
+    return dataclasses.replace(Batch("a nurse", tuple(range(8)), 3, 2.0, 0), **changes)
 
 
 def test_training_is_repeatable_and_leaves_the_base_as_it_was() -> None:
     place = setting()
     before = {key: value.clone() for key, value in place.pipe.text_encoder.state_dict().items()}
-    one = fit(place, CONFIG)
+    one = trained(place)
     after = place.pipe.text_encoder.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
-    two = fit(place, CONFIG)
+    two = trained(place)
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     assert any(tensor.abs().max() > 0 for key, tensor in one.items() if "lora_B" in key)
 
 
 def test_another_seed_is_another_adaptor() -> None:
     place = setting()
-    one, two = fit(place, CONFIG), fit(place, dataclasses.replace(CONFIG, seed=1))
+    one, two = trained(place), trained(place, dataclasses.replace(CONFIG, seed=1))
     assert any(not torch.equal(one[key], two[key]) for key in one)
 
 
-def test_every_iteration_and_every_picture_is_announced() -> None:
+def test_every_iteration_is_announced_and_can_be_the_last() -> None:
     steps: list[tuple[int, StepResult]] = []
-    pictures: list[int] = []
-    config = dataclasses.replace(CONFIG, sample_every=2, prompts_per_step=2)
-    fit(setting(), config, on_step=lambda i, r: steps.append((i, r)), on_sample=pictures.append)
-    assert [iteration for iteration, _ in steps] == [0, 1, 2]
-    assert all(0 <= result.bias["bright"] <= 1 and result.loss > 0 for _, result in steps)
-    assert pictures == [0, 2, 3]
+
+    def look(state: TrainingState, result: StepResult) -> bool:
+        steps.append((state.iteration, result))
+        return state.iteration == 2
+
+    trained(setting(), dataclasses.replace(CONFIG, prompts_per_step=2), on_step=look)
+    assert [iteration for iteration, _ in steps] == [1, 2]
+    assert all(0 <= result.bias["bright"] <= 1 and result.loss > 0 and result.applied for _, result in steps)
+    assert all(result.images == result.took_part == 16 for _, result in steps)
 
 
 def test_a_solver_that_adds_noise_is_refused_before_anything_is_attached() -> None:
@@ -73,38 +103,35 @@ def test_a_solver_that_adds_noise_is_refused_before_anything_is_attached() -> No
     place = setting()
     place.pipe.scheduler = DDPMScheduler()
     with pytest.raises(UnsupportedSchedulerError):
-        fit(place, CONFIG)
-    assert not [name for name, _ in place.pipe.text_encoder.named_modules() if "lora" in name]
+        trained(place)
+    assert not loras(place)
 
 
 def test_an_error_on_the_way_takes_the_adaptor_out() -> None:
     place = setting()
 
-    def stop(iteration: int, result: Any) -> None:
+    def stop(state: TrainingState, result: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(place, CONFIG, on_step=stop)
-    assert not [name for name, _ in place.pipe.text_encoder.named_modules() if "lora" in name]
+        trained(place, on_step=stop)
+    assert not loras(place)
 
 
 def test_one_step_against_the_gradient_lowers_the_loss() -> None:
     place = setting()
     config = dataclasses.replace(CONFIG, preservation=0.0, parts=("unet",), step_weights="exact")
-    torch.manual_seed(0)
-    parameters = lora.attach(place.pipe, config.parts, rank=2)
-    weights = step_weights(place.pipe.scheduler, config.num_steps, config.step_weights)
     losses = []
-    for _ in range(4):
-        generator = torch.Generator().manual_seed(0)
-        result = train_step(place, config, "a nurse", list(range(8)), weights=weights, generator=generator)
-        losses.append(result.loss)
-        norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
-        with torch.no_grad():
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter -= 0.05 * parameter.grad / norm
-                    parameter.grad = None
+    with attached(place, config) as state:
+        for _ in range(4):
+            result = train_step(place, config, batch())
+            losses.append(result.loss)
+            norm = torch.stack([p.grad.norm() for p in state.parameters.values() if p.grad is not None]).norm()
+            with torch.no_grad():
+                for parameter in state.parameters.values():
+                    if parameter.grad is not None:
+                        parameter -= 0.05 * parameter.grad / norm
+                        parameter.grad = None
     assert losses[-1] < losses[0]
 
 
@@ -114,19 +141,199 @@ def test_bias_of_a_batch_is_zero_when_even_and_largest_when_one_sided() -> None:
     assert batch_bias(torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(4, 1)) == pytest.approx(0.5)
 
 
-def test_seeds_differ_between_iterations_and_prompts() -> None:
-    lists = [image_seeds(0, iteration, prompt, 4) for iteration in range(5) for prompt in range(3)]
-    assert len({seed for seeds in lists for seed in seeds}) == 60
-    assert image_seeds(0, 1, 2, 4) == image_seeds(0, 1, 2, 8)[:4]
+def gradient(place: Setting, config: TrainConfig, one: Batch | None = None) -> Tensor:
+    """The gradient of one batch, with second factors that are not zero."""
+    with attached(place, config) as state:
+        for parameter in state.parameters.values():
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+        train_step(place, config, one or batch(), tokens=state.tokens)
+        return torch.cat([p.grad.flatten() for p in state.parameters.values() if p.grad is not None])
 
 
-def test_the_first_iterations_can_do_without_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+@pytest.mark.parametrize("parts", [("text_encoder",), ("unet",), ("text_encoder", "unet"), ("tokens",)])
+def test_every_part_can_be_trained(parts: tuple[str, ...]) -> None:
+    config = dataclasses.replace(CONFIG, parts=parts, num_tokens=2)
+    place = setting()
+    with attached(place, config) as state:
+        before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
+        assert {name.partition(".")[0] for name in before} == set(parts)
+        fit(place, config, state)
+        for part in parts:
+            moved = [n for n, p in state.parameters.items() if n.startswith(part) and not torch.equal(p, before[n])]
+            assert moved, part
 
-    def step(place: Setting, config: TrainConfig, *arguments: Any, **settings: Any) -> StepResult:
-        seen.append(config.guidance_scale)
-        return train_step(place, config, *arguments, **settings)
 
-    monkeypatch.setattr("fair_adaptors.training.loop.train_step", step)
-    fit(setting(), dataclasses.replace(CONFIG, unguided=2))
-    assert seen == [1.0, 1.0, 2.0]
+def test_decoding_in_chunks_changes_nothing() -> None:
+    place = setting()
+    whole = gradient(place, CONFIG)
+    assert torch.allclose(
+        whole, gradient(place, dataclasses.replace(CONFIG, images_per_decode=3)), rtol=1e-4, atol=1e-7
+    )
+    assert whole.abs().max() > 1e-4
+
+
+def test_activation_checkpointing_changes_nothing() -> None:
+    place = setting()
+    config = dataclasses.replace(CONFIG, parts=("unet",))
+    plain = gradient(place, config)
+    place.pipe.unet.enable_gradient_checkpointing()
+    assert torch.equal(plain, gradient(place, config))
+
+
+def test_dropout_acts_in_the_gradient_only_and_is_repeatable() -> None:
+    place, config = setting(), dataclasses.replace(CONFIG, dropout=0.5)
+    one, two, none = gradient(place, config), gradient(place, config), gradient(place, CONFIG)
+    assert torch.equal(one, two) and not torch.equal(one, none)
+    with attached(place, config):
+        dropped = train_step(place, config, batch()).loss
+    with attached(place, CONFIG):
+        assert dropped == train_step(place, CONFIG, batch()).loss
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_base_in_half_precision_has_nearly_the_same_gradient(dtype: str) -> None:
+    place = setting()
+    exact = gradient(place, CONFIG)
+    place.pipe.to(dtype=getattr(torch, dtype))
+    config = dataclasses.replace(CONFIG, dtype=dtype)
+    rough = gradient(place, config) / LOSS_SCALE.get(dtype, 1.0)
+    assert rough.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(exact, rough, dim=0) > 0.98
+
+
+def test_all_calls_of_a_solver_with_more_calls_than_steps_are_chosen_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import PNDMScheduler
+
+    place = setting()
+    place.pipe.scheduler = PNDMScheduler(skip_prk_steps=True)
+    seen: set[int] = set()
+
+    def note(*arguments: Any, steps: Tensor, **settings: Any) -> None:
+        seen.update(steps.tolist())
+
+    monkeypatch.setattr("fair_adaptors.training.loop.accumulate_gradients", note)
+    config = dataclasses.replace(CONFIG, gradient_steps=1)
+    with attached(place, config):
+        for draws in range(40):
+            train_step(place, config, batch(draws=draws))
+    assert seen == {0, 1, 2, 3}
+
+
+def test_an_alpha_is_folded_into_the_file() -> None:
+    place = setting()
+    config = dataclasses.replace(CONFIG, alpha=4)
+    with attached(place, config) as state:
+        fit(place, config, state)
+        tensors = lora.extract(place.pipe, config.parts)
+        key = next(name for name in state.parameters if name.endswith("lora_B.fair.weight"))
+        name = "text_encoder.text_model." + key.removeprefix("text_encoder.").removeprefix("text_model.")
+        assert torch.equal(tensors[name.replace(".fair.", ".")], 2 * state.parameters[key])
+
+
+def test_layers_that_are_not_there_are_named_and_nothing_is_left() -> None:
+    place = setting()
+    with (
+        pytest.raises(ConfigError, match="nonsense"),
+        attached(place, dataclasses.replace(CONFIG, target_modules=("nonsense",))),
+    ):
+        pass
+    assert not loras(place)
+
+
+def test_a_model_with_a_lora_of_its_own_is_refused() -> None:
+    place = setting()
+    lora.attach(place.pipe, ["text_encoder"], rank=2)
+    with pytest.raises(ConfigError, match="LoRA already"), attached(place, CONFIG):
+        pass
+    assert loras(place)
+
+
+def test_without_bitsandbytes_the_optimiser_says_so() -> None:
+    with pytest.raises(MissingExtraError, match="bitsandbytes"):
+        trained(setting(), dataclasses.replace(CONFIG, optimizer="adamw8bit"))
+
+
+def test_no_face_in_any_image_is_an_empty_step() -> None:
+    place = dataclasses.replace(setting(), has_face=lambda images: torch.zeros(len(images), dtype=torch.bool))
+    with attached(place, CONFIG) as state:
+        before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
+        results: list[StepResult] = []
+        fit(place, CONFIG, state, on_step=lambda state, result: results.append(result))
+        assert state.empty == 3 and not state.skipped and not any(result.applied for result in results)
+        assert all(torch.equal(parameter, before[name]) for name, parameter in state.parameters.items())
+
+
+def test_images_without_a_face_get_no_target() -> None:
+    place = setting()
+    one = dataclasses.replace(place, has_face=lambda images: torch.arange(len(images)) < 5)
+    with attached(place, CONFIG) as state:
+        result = train_step(one, dataclasses.replace(CONFIG, preservation=0.0), batch(), tokens=state.tokens)
+    assert (result.images, result.took_part) == (8, 5)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted_and_ends_the_run_in_the_end() -> None:
+    place = setting()
+    bad = {"nan": lambda images: torch.nn.functional.normalize(images.flatten(1), dim=1) * math.nan}
+    place = dataclasses.replace(place, encoders=bad)
+    config = dataclasses.replace(CONFIG, max_skipped=1)
+    with attached(place, config) as state:
+        before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
+        results: list[StepResult] = []
+        with pytest.raises(TrainingError, match="not finite in 2 iterations"):
+            fit(place, config, state, on_step=lambda state, result: results.append(result))
+        assert [result.finite for result in results] == [False]
+        assert state.skipped == 2
+        assert all(torch.equal(parameter, before[name]) for name, parameter in state.parameters.items())
+
+
+def test_images_that_are_not_finite_take_no_part_in_the_targets() -> None:
+    place = setting()
+
+    def broken(images: Tensor) -> dict[str, Tensor]:
+        logits = brightness(images)["bright"].clone()
+        logits[0] = math.nan
+        return {"bright": logits}
+
+    with attached(place, CONFIG):
+        result = train_step(dataclasses.replace(place, classifier=broken), CONFIG, batch())
+    assert result.took_part == 7
+
+
+def test_originals_of_a_pool_come_from_disk_and_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, config = setting(), dataclasses.replace(CONFIG, originals_pool=1, iterations=6)
+    without = trained(place, config)
+    kept = Originals(tmp_path)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(without.values(), trained(place, config, originals=kept).values(), strict=True)
+    )
+    assert len(list(tmp_path.iterdir())) == 2  # one batch of each prompt
+    calls = []
+    monkeypatch.setattr("fair_adaptors.training.originals.sample", lambda *a, **k: calls.append(a))
+    again = trained(place, config, originals=kept)
+    assert not calls and all(torch.equal(without[name], again[name]) for name in without)
+
+
+def test_a_damaged_file_of_originals_is_made_again(tmp_path: Path) -> None:
+    place, config = setting(), dataclasses.replace(CONFIG, originals_pool=1)
+    without = trained(place, config, originals=Originals(tmp_path))
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    again = trained(place, config, originals=Originals(tmp_path))
+    assert all(torch.equal(without[name], again[name]) for name in without)
+
+
+def test_learning_rates_warm_up_and_fall() -> None:
+    for schedule, middle, end in (("constant", 1.0, 1.0), ("linear", 0.5, 0.01), ("cosine", 0.5, 0.0)):
+        config = dataclasses.replace(CONFIG, iterations=100, warmup=10, schedule=schedule, learning_rate=1.0)
+        rates = [learning_rate(i, config) for i in range(100)]
+        assert rates[0] == pytest.approx(0.1, rel=0.02) and rates[50] == pytest.approx(middle, abs=0.01)
+        assert rates[99] == pytest.approx(end, abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's own
+def test_the_unet_can_be_compiled() -> None:
+    place = setting()
+    plain = gradient(place, CONFIG)
+    place.pipe.unet.compile(backend="eager")
+    assert torch.allclose(plain, gradient(place, CONFIG), rtol=1e-4, atol=1e-7)

@@ -30,7 +30,7 @@ def test_a_new_adaptor_changes_nothing_and_detaching_leaves_the_base() -> None:
 def test_only_the_adaptor_is_trained_and_in_float32() -> None:
     pipe = tiny_pipeline()
     pipe.to(dtype=torch.bfloat16)
-    parameters = lora.attach(pipe, PARTS, rank=2)
+    parameters = list(lora.attach(pipe, PARTS, rank=2).values())
     assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in parameters)
     trained = [p for model in (pipe.text_encoder, pipe.unet, pipe.vae) for p in model.parameters() if p.requires_grad]
     assert len(trained) == len(parameters)
@@ -50,7 +50,7 @@ def test_the_published_layers_are_trained() -> None:
 
 def test_an_extracted_adaptor_loads_to_the_same_images(tmp_path: Path) -> None:
     pipe = tiny_pipeline()
-    for parameter in lora.attach(pipe, PARTS, rank=2):
+    for parameter in lora.attach(pipe, PARTS, rank=2).values():
         torch.nn.init.normal_(parameter, std=0.2)
     trained = picture(pipe)
     tensors = lora.extract(pipe, PARTS)
@@ -63,7 +63,7 @@ def test_an_extracted_adaptor_loads_to_the_same_images(tmp_path: Path) -> None:
 def test_switched_off_it_is_the_original_model_even_after_an_error() -> None:
     pipe = tiny_pipeline()
     original = picture(pipe)
-    for parameter in lora.attach(pipe, PARTS, rank=2):
+    for parameter in lora.attach(pipe, PARTS, rank=2).values():
         torch.nn.init.normal_(parameter, std=0.2)
     trained = picture(pipe)
     with pytest.raises(RuntimeError), lora.switched_off(pipe):

@@ -6,7 +6,7 @@ import pytest
 
 from fair_adaptors import registry
 from fair_adaptors.errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
-from fair_adaptors.formats import CONFIG_FILE, WEIGHTS_FILE
+from fair_adaptors.formats import CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE
 from fair_adaptors.registry import AdaptorInfo
 from fair_adaptors.weights import resolve
 
@@ -105,7 +105,7 @@ def test_only_our_two_files_are_asked_for(elsewhere: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     resolve("owner/fair", revision="v2", token="t")
-    assert asked["allow_patterns"] == [WEIGHTS_FILE, CONFIG_FILE]
+    assert asked["allow_patterns"] == [WEIGHTS_FILE, TOKENS_FILE, CONFIG_FILE]
     assert (asked["repo_id"], asked["revision"], asked["token"]) == ("owner/fair", "v2", "t")
 
 

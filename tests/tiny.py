@@ -65,7 +65,7 @@ def write_tiny_adaptor(
 ) -> Path:
     """Write an adaptor with random weights for a pipeline, which is left as it was."""
     torch.manual_seed(seed)
-    for parameter in lora.attach(pipe, parts, rank=rank):
+    for parameter in lora.attach(pipe, parts, rank=rank).values():
         torch.nn.init.normal_(parameter, std=0.2)
     tensors = lora.extract(pipe, parts)
     lora.detach(pipe, parts)

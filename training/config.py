@@ -2,10 +2,21 @@
 
 import dataclasses
 import difflib
+import hashlib
+import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.formats import is_text
+
+PARTS = ("text_encoder", "unet", "tokens")
+"""What can be trained: LoRAs on the text encoder and the U-Net, and soft tokens before the prompt."""
+
+Share = tuple[str, float]
 
 
 @dataclass(frozen=True)
@@ -27,25 +38,50 @@ class TrainConfig:
         name: name of the adaptor.
         base: base model: ``sandbox``, a pipeline folder or a Hub id.
         attributes: what to make fair, jointly.
-        parts: parts that get a LoRA, of ``text_encoder`` and ``unet``.
-        rank: rank of the LoRA; its alpha is the same.
+        parts: what is trained, of ``PARTS``.
+        rank: rank of the LoRAs.
+        alpha: scale of the LoRAs is alpha / rank; 0 means alpha = rank.
+        dropout: of the LoRAs' inputs, in the gradient pass only; with it the number of processes changes the result.
+        target_modules: names of the linear layers that get a LoRA; none for those of the paper.
+        num_tokens: how many soft tokens.
+        prompt_sets: names of prompt sets of the base, or text files with a prompt per line, with their shares.
         iterations: optimiser steps.
         prompts_per_step: prompts whose gradients make one optimiser step.
-        images_per_prompt: N, images of one prompt.
+        images_per_prompt: N, images of one prompt; split over the processes.
         num_steps: T, sampling steps.
+        max_steps: if more than ``num_steps``, T is drawn anew for each prompt from ``num_steps`` to this.
         gradient_steps: K, how many of the T steps, chosen at random, take part in the gradient; 0 for all.
         images_per_call: rows of one U-Net call of the gradient pass, see ``gradients``; 0 for a step at a time.
+        images_per_decode: images that are decoded and classified at once with gradient; 0 for all.
         step_weights: ``uniform`` (A := 1), ``published`` or ``exact``, see ``gradients``.
         guidance_scale: classifier-free guidance.
         unguided: iterations at the start that do without guidance: half the cost, and gentler where guidance drives a
             bias to its extreme.
-        learning_rate: AdamW's, after ``warmup`` steps; falls to zero by a half cosine.
-        max_grad_norm: the gradient is clipped to this norm.
-        ema: decay of the average of the weights that is kept in the end.
+        originals_pool: if more than 0, each prompt has this many sets of noises, which come again in turn; the
+            original model's images of them are kept on disk in the run's folder.
+        optimizer: ``adamw``, or ``adamw8bit`` of bitsandbytes.
+        learning_rate: AdamW's, reached after ``warmup`` steps.
+        schedule: what it does then: ``constant``, or falls to zero by a half ``cosine`` or ``linear``ly.
+        weight_decay: AdamW's.
+        max_grad_norm: the gradient is clipped to this norm; ``inf`` for not.
+        ema: decay of the average of the weights, warmed up; the average is what is kept in the end.
+        dtype: of the base. The adaptor, its gradients and the losses are float32 whatever it is.
+        tf32: lets GPUs multiply float32 matrices in TF32.
+        activation_checkpointing: recompute the U-Net's blocks in the backward pass: less memory, more time.
+        compile: compile the U-Net with torch.compile; the first call takes minutes.
         threshold: least confidence C of a target.
         num_draws: draws for targets without closed form.
         preservation: weight of the preservation loss, λ₁.
+        max_skipped: the run stops when more iterations than this in a row had a gradient that was not finite.
         sample_every: iterations between pictures of the progress; 0 for none.
+        save_every: iterations between checkpoints; 0 for none but when the run is stopped.
+        checkpoints_total_limit: how many checkpoints are kept, beside the best; 0 for all.
+        validate_every: iterations between measurements on the validation prompts; 0 for none.
+        validation_images: images per validation prompt.
+        stop_below: the run ends when on the validation prompts the upper end of the averaged weights' bias interval
+            is below this, for every attribute; 0 for never.
+        keep: which weights become the adaptor: the ``last``, or those of the ``best`` validation.
+        trackers: of ``tensorboard`` and ``wandb``.
         seed: seed of everything.
     """
 
@@ -54,82 +90,230 @@ class TrainConfig:
     attributes: tuple[Attribute, ...]
     parts: tuple[str, ...] = ("text_encoder",)
     rank: int = 50
+    alpha: int = 0
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    num_tokens: int = 5
+    prompt_sets: tuple[Share, ...] = (("train", 1.0),)
     iterations: int = 10_000
     prompts_per_step: int = 1
     images_per_prompt: int = 24
     num_steps: int = 20
+    max_steps: int = 0
     gradient_steps: int = 0
     images_per_call: int = 0
+    images_per_decode: int = 0
     step_weights: Literal["uniform", "published", "exact"] = "uniform"
     guidance_scale: float = 7.5
     unguided: int = 0
+    originals_pool: int = 0
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     learning_rate: float = 5e-5
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
     warmup: int = 5
+    weight_decay: float = 1e-2
     max_grad_norm: float = 1.0
     ema: float = 0.996
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    tf32: bool = False
+    activation_checkpointing: bool = False
+    compile: bool = False
     threshold: float = 0.8
     num_draws: int = 100
     preservation: float = 8.0
+    max_skipped: int = 10
     sample_every: int = 0
+    save_every: int = 0
+    checkpoints_total_limit: int = 3
+    validate_every: int = 0
+    validation_images: int = 32
+    stop_below: float = 0.0
+    keep: Literal["last", "best"] = "last"
+    trackers: tuple[str, ...] = ("tensorboard",)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"rank": 1, "iterations": 1, "prompts_per_step": 1, "images_per_prompt": 2, "num_steps": 1}
-        least |= {
-            "gradient_steps": 0,
-            "images_per_call": 0,
-            "num_draws": 1,
-            "warmup": 0,
-            "unguided": 0,
-            "sample_every": 0,
-            "seed": 0,
-        }
-        for field, bound in least.items():
-            if getattr(self, field) < bound:
+        numbers = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self) if f.type is float]
+        if wrong := [name for name, x in numbers if not math.isfinite(x) and (name, x) != ("max_grad_norm", math.inf)]:
+            raise ConfigError(f"{wrong[0]} must be a finite number")
+        for field, bound in _LEAST.items():
+            if not getattr(self, field) >= bound:
                 raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least {bound}")
         if self.gradient_steps > self.num_steps:
             raise ConfigError(f"gradient_steps ({self.gradient_steps}) is more than num_steps ({self.num_steps})")
-        if not 0 <= self.threshold <= 1 or not 0 <= self.ema < 1:
-            raise ConfigError("threshold must lie in [0, 1] and ema in [0, 1)")
-        if not self.learning_rate > 0 or not self.max_grad_norm > 0 or self.preservation < 0:
-            raise ConfigError("learning_rate and max_grad_norm must be positive, preservation not negative")
-        if not self.parts or set(self.parts) - {"text_encoder", "unet"}:
-            raise ConfigError(f"parts is {self.parts}; choose from text_encoder and unet")
-        if self.step_weights not in ("uniform", "published", "exact"):
-            raise ConfigError(f"step_weights is {self.step_weights!r}; choose uniform, published or exact")
+        if not is_text(self.name):
+            raise ConfigError(f"name is {self.name!r}; it must be a line of text")
+        if self.seed > 2**32:
+            raise ConfigError(f"seed is {self.seed}; it must be at most {2**32}")
+        if len(set(self.parts)) < len(self.parts):
+            raise ConfigError(f"parts names a part twice: {', '.join(self.parts)}")
+        if not 0 <= self.threshold <= 1 or not 0 <= self.ema < 1 or not 0 <= self.dropout < 1:
+            raise ConfigError("threshold must lie in [0, 1], ema and dropout in [0, 1)")
+        for positive in ("learning_rate", "max_grad_norm"):
+            if not getattr(self, positive) > 0:
+                raise ConfigError(f"{positive} must be positive")
+        if not self.attributes:
+            raise ConfigError("no attribute is to be made fair; give at least one target")
+        if len({attribute.name for attribute in self.attributes}) < len(self.attributes):
+            raise ConfigError("an attribute is given twice")
+        if not self.parts or set(self.parts) - set(PARTS):
+            raise ConfigError(f"parts is {self.parts}; choose from {', '.join(PARTS)}")
+        if unknown := set(self.trackers) - {"tensorboard", "wandb"}:
+            raise ConfigError(f"trackers has {', '.join(sorted(unknown))}; choose from tensorboard and wandb")
+        if not self.prompt_sets or not all(0 < share < math.inf for _, share in self.prompt_sets):
+            raise ConfigError("prompt_sets needs at least one set, with shares above 0, such as train:1")
+        if not self.validate_every and (self.stop_below or self.keep == "best"):
+            raise ConfigError("stop_below and keep=best need validate_every: nothing would be measured")
+        for setting in dataclasses.fields(self):
+            if get_origin(setting.type) is Literal and getattr(self, setting.name) not in get_args(setting.type):
+                raise ConfigError(f"{setting.name} is {getattr(self, setting.name)!r}; choose {_words(setting.type)}")
+
+    @property
+    def digest(self) -> str:
+        """Hash of all settings that a resumed run must share with the run it goes on with."""
+        settings = {key: value for key, value in dataclasses.asdict(self).items() if key not in MAY_DIFFER}
+        if self.schedule == "constant":  # then a run can be made longer
+            del settings["iterations"]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def override(config: TrainConfig, values: dict[str, str]) -> TrainConfig:
-    """Return a configuration with fields replaced by values typed as text, such as ``{"rank": "4"}``.
+MAY_DIFFER = (
+    "sample_every", "save_every", "checkpoints_total_limit", "validate_every", "validation_images", "stop_below",
+    "keep", "trackers", "max_skipped",
+)  # fmt: skip
+"""Settings that do not change how the weights move."""
+
+_LEAST: dict[str, float] = {
+    "rank": 1, "alpha": 0, "num_tokens": 1, "iterations": 1, "prompts_per_step": 1, "images_per_prompt": 2,
+    "num_steps": 1, "max_steps": 0, "gradient_steps": 0, "images_per_call": 0, "images_per_decode": 0,
+    "guidance_scale": 0, "unguided": 0, "originals_pool": 0, "warmup": 0, "weight_decay": 0, "num_draws": 1,
+    "preservation": 0, "max_skipped": 0, "sample_every": 0, "save_every": 0, "checkpoints_total_limit": 0,
+    "validate_every": 0, "validation_images": 1, "stop_below": 0, "seed": 0,
+}  # fmt: skip
+
+
+def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """Return a configuration with fields replaced by values as text, or as a YAML file has them.
 
     Raises:
         ConfigError: no such field (with a suggestion), or a value that does not fit it.
     """
     fields = {field.name: field.type for field in dataclasses.fields(config) if field.name != "attributes"}
     changes = {}
-    for name, text in values.items():
+    for name, value in values.items():
         if name not in fields:
-            close = difflib.get_close_matches(name, fields, 1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"there is no setting {name!r}.{hint} Settings: {', '.join(fields)}.")
+            raise ConfigError(
+                f"there is no setting {name!r}.{did_you_mean(str(name), fields)} Settings: {', '.join(fields)}."
+            )
         try:
-            changes[name] = _parse(fields[name], text)
-        except ValueError as error:
-            raise ConfigError(f"{name}: {text!r} is not {_words(fields[name])}") from error
+            changes[name] = _parse(fields[name], _as_text(value))
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(f"{name}: {value!r} is not {_words(fields[name])}") from error
     return dataclasses.replace(config, **changes)
 
 
+def from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """Return the configuration that ``dataclasses.asdict`` made ``values`` of, also after a way through JSON.
+
+    Raises:
+        ConfigError: of another version of this package.
+    """
+    try:
+        attributes = tuple(Attribute(**{k: _tuple(v) for k, v in row.items()}) for row in values["attributes"])
+        return TrainConfig(**{**{k: _tuple(v) for k, v in values.items()}, "attributes": attributes})
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"the settings are not those of this version of fair-adaptors: {error}") from error
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, list | tuple) else value
+
+
+def parse_target(text: str) -> tuple[str, tuple[float, ...]]:
+    """Read ``gender=0.5,0.5``.
+
+    Raises:
+        ConfigError: not of that form, or no distribution.
+    """
+    name, _, shares = text.partition("=")
+    try:
+        target = tuple(float(share) for share in shares.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--target {text}: write it as NAME=SHARE,SHARE such as gender=0.5,0.5") from error
+    if not name or not all(share >= 0 for share in target) or not math.isclose(sum(target), 1, abs_tol=1e-6):
+        raise ConfigError(f"--target {text}: the shares must not be negative, and sum to 1")
+    return name.strip(), target
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings.
+
+    Raises:
+        ConfigError: absent, no YAML, or no mapping.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"--config {path} holds no settings; write lines such as iterations: 500")
+    return values
+
+
+def as_yaml(config: TrainConfig) -> str:
+    """Write the settings as a file for ``read_config_file``, the targets as comments."""
+    import yaml
+
+    values = {
+        key: value for key, value in dataclasses.asdict(config).items() if key not in ("attributes", "name", "base")
+    }
+    values["prompt_sets"] = dict(config.prompt_sets)
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    targets = [f"# --target {a.name}={','.join(f'{share:g}' for share in a.target)}\n" for a in config.attributes]
+    return f"# {config.name} on {config.base}\n{''.join(targets)}{yaml.safe_dump(plain, sort_keys=False)}".rstrip()
+
+
+def did_you_mean(name: str, known: Any) -> str:
+    """Return a hint at the closest known name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{key}:{share}" for key, share in value.items())
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value)
+
+
 def _parse(kind: Any, text: str) -> Any:
+    if kind is bool:
+        return {"true": True, "yes": True, "on": True, "1": True}.get(text.lower()) or _false(text)
     if kind in (int, float):
         return kind(text)
     if get_origin(kind) is tuple:
-        return tuple(part.strip() for part in text.split(","))
+        parts = tuple(part.strip() for part in text.split(",") if part.strip())
+        return tuple(map(_share, parts)) if get_args(kind)[0] == Share else parts
     if get_origin(kind) is Literal and text not in get_args(kind):
         raise ValueError(text)
     return text
 
 
+def _false(text: str) -> bool:
+    if text.lower() not in ("false", "no", "off", "0"):
+        raise ValueError(text)
+    return False
+
+
+def _share(text: str) -> Share:
+    name, colon, share = text.rpartition(":")
+    return (name, float(share)) if colon else (text, 1.0)
+
+
 def _words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
-    return {int: "a whole number", float: "a number"}.get(kind, str(kind))
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a list such as a,b")

@@ -85,15 +85,15 @@ def published_factors(scheduler: Any, num_steps: int) -> Tensor:
 def step_weights(scheduler: Any, num_steps: int, kind: StepWeights = "uniform") -> Tensor:
     """Return wᵢ [T] such that the gradient is Σᵢ wᵢ·vᵀ·∂ε⁽ⁱ⁾/∂θ with v = ∂L/∂z₀.
 
-    ``uniform`` is the paper's A := 1, so that wᵢ = −1 exactly. ``published`` are the effective coefficients of the
-    published code, gᵢ·cᵢ. ``exact`` is cᵢ alone (only B := I).
+    ``uniform`` is the paper's A := 1, so that wᵢ = −1 exactly (0 for a call that z₀ does not depend on).
+    ``published`` are the effective coefficients of the published code, gᵢ·cᵢ. ``exact`` is cᵢ alone (only B := I).
 
     Raises:
         UnsupportedSchedulerError: as ``affine_coefficients``.
     """
     coefficients = affine_coefficients(scheduler, num_steps)
     if kind == "uniform":
-        return -torch.ones_like(coefficients)
+        return torch.where(coefficients == 0, 0.0, -torch.ones_like(coefficients))
     if kind == "published":
         return coefficients * published_factors(scheduler, num_steps)
     return coefficients
@@ -114,8 +114,9 @@ def accumulate_gradients(
     weights: Tensor,
     steps: Sequence[int] | Tensor | None = None,
     images_per_call: int | None = None,
+    tokens: Tensor | None = None,
 ) -> None:
-    """Add the adjusted gradient of a loss to ``.grad`` of all trainable parameters of text encoder and U-Net.
+    """Add the adjusted gradient of a loss to ``.grad`` of all trainable parameters of text encoder, U-Net and tokens.
 
     The text encoder runs once: each step's gradient is collected at its output and taken through it at the end.
 
@@ -126,20 +127,23 @@ def accumulate_gradients(
         steps: indices of the steps to use, None for all; their weights are multiplied by T/len(steps).
         images_per_call: rows of one call of the U-Net. Fewer than N split a step and need less memory; more let steps
             share a call, which is faster for small models. None takes N, a step at a time.
+        tokens: soft tokens before the prompt, as for ``encode_prompt``.
     """
     total = len(trajectory.timesteps)
     chosen = torch.arange(total) if steps is None else torch.as_tensor(steps)
     scale = total / len(chosen)
     with torch.enable_grad():
-        embeds = encode_prompt(pipe, prompt, guidance_scale=guidance_scale)
-        leaf = embeds.detach().requires_grad_(embeds.requires_grad)
+        embeds = encode_prompt(pipe, prompt, guidance_scale=guidance_scale, tokens=tokens)
+        leaf = (
+            embeds.detach().float().requires_grad_(embeds.requires_grad)
+        )  # sums over steps lose bits in half precision
         images = len(latent_gradient)
         pairs = torch.cartesian_prod(chosen, torch.arange(images))
         for step, image in (call.unbind(1) for call in pairs.split(images_per_call or images)):
             inputs, timesteps = trajectory.scaled_inputs[step, image], trajectory.timesteps[step]
-            noise = predict_noise(pipe, inputs, timesteps, leaf, guidance_scale=guidance_scale)
+            noise = predict_noise(pipe, inputs, timesteps, leaf.to(embeds.dtype), guidance_scale=guidance_scale)
             factors = (scale * weights[step]).to(noise)[:, None, None, None]
-            noise.backward(factors * latent_gradient[image].to(noise.dtype))
+            noise.backward(factors * latent_gradient[image].to(noise))
         if embeds.requires_grad:
             assert leaf.grad is not None
-            embeds.backward(leaf.grad)
+            embeds.backward(leaf.grad.to(embeds.dtype))

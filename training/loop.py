@@ -1,29 +1,59 @@
-"""The training loop: ``train_step`` makes the gradient of one prompt, ``train`` loops and leaves an adaptor folder."""
+"""The training loop: ``train_step`` makes the gradient of one prompt, ``fit`` loops.
 
-import dataclasses
+Everything random is a function of the seed and the iteration (see ``batches``), and the loop knows of other processes
+only through ``World``: a resumed run, or one on other machines, is the same run.
+"""
+
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fair_adaptors.errors import MissingExtraError, TrainingError
+
 from . import lora
+from .batches import Batch, batch_at
 from .config import TrainConfig
+from .distributed import World
 from .gradients import accumulate_gradients, choose_steps, step_weights
 from .losses import PreservationScale, alignment_loss, must_change, preservation_loss, preservation_weights
-from .recipes import Setting
+from .originals import Originals
 from .sampling import decode, encode_prompt, initial_noise, sample
-from .targets import assign_targets
+from .setting import Setting
+from .targets import Targets, assign_targets
+
+LOSS_SCALE = {"float16": 2.0**12}
+"""What a loss is multiplied by on its way through a base whose gradients would vanish in its dtype."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one prompt's images showed: mean losses, and the bias of each attribute (paper §6)."""
+    """What the images of an iteration showed.
+
+    Attributes:
+        alignment, preservation: mean losses.
+        bias: of each attribute, the mean over prompts (paper §6), among the images that took part.
+        images: how many were made.
+        took_part: how many had a face and finite probabilities.
+        applied: whether the weights moved; not if no image took part or the gradient was not finite.
+        finite: whether the gradient was finite.
+        gradient_norm: before clipping.
+        learning_rate: of the step.
+    """
 
     alignment: float
     preservation: float
     bias: dict[str, float]
+    images: int
+    took_part: int
+    applied: bool = False
+    finite: bool = True
+    gradient_norm: float = math.nan
+    learning_rate: float = math.nan
 
     @property
     def loss(self) -> float:
@@ -31,69 +61,161 @@ class StepResult:
         return self.alignment + self.preservation
 
 
+@dataclass
+class TrainingState:
+    """All that a run is: with the configuration, enough to go on from here (see ``checkpoint``)."""
+
+    parameters: dict[str, nn.Parameter]
+    average: lora.ExponentialAverage
+    optimizer: torch.optim.Optimizer
+    iteration: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    empty: int = 0
+    best: float = math.inf
+    history: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> Tensor | None:
+        """The soft tokens [n, D], if they are trained."""
+        return self.parameters.get(lora.TOKENS)
+
+
 def train_step(
     setting: Setting,
     config: TrainConfig,
-    prompt: str,
-    seeds: list[int],
+    batch: Batch,
     *,
-    weights: Tensor,
-    generator: torch.Generator,
+    tokens: Tensor | None = None,
+    originals: Originals | None = None,
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> StepResult:
-    """Add the gradient of the loss on N images of one prompt to ``.grad`` of the adaptor's parameters.
+    """Add to ``.grad`` this process's part of the gradient of the loss on the N images of one prompt.
 
-    Samples without gradient, takes the loss and its gradient at the final latents, then walks the steps.
+    Samples without gradient, takes the loss and its gradient at the final latents, then walks the steps. The losses of
+    the result are this process's part too; the rest is the same in every process.
 
     Args:
-        seeds: one seed per image.
-        weights: of each step, from ``step_weights``.
-        generator: source of the targets' draws and of the choice of steps.
+        tokens: soft tokens, if they are trained.
+        originals: where the original model's images are kept, if they are.
     """
-    pipe, guidance = setting.pipe, config.guidance_scale
-    noise = initial_noise(pipe, seeds)
+    pipe, count = setting.pipe, len(batch.seeds)
+    mine = world.share(count)
+    noise = initial_noise(pipe, batch.seeds[mine])
+    kept = (originals or Originals()).latents(pipe, batch, batch.seeds[mine], noise)
     with torch.no_grad():
-        with lora.switched_off(pipe):
-            embeds = encode_prompt(pipe, prompt, guidance_scale=guidance)
-            run = sample(pipe, embeds, noise, num_steps=config.num_steps, guidance_scale=guidance)
-            originals = decode(pipe, run.latents)
-        original_classes = {name: logits.argmax(1) for name, logits in setting.classifier(originals).items()}
-        embeds = encode_prompt(pipe, prompt, guidance_scale=guidance)
-    run = sample(pipe, embeds, noise, num_steps=config.num_steps, guidance_scale=guidance)
+        embeds = encode_prompt(pipe, batch.prompt, guidance_scale=batch.guidance_scale, tokens=tokens)
+    run = sample(pipe, embeds, noise, num_steps=batch.num_steps, guidance_scale=batch.guidance_scale)
 
-    latents = run.latents.detach().requires_grad_(True)
-    images = decode(pipe, latents)
-    every = setting.classifier(images)
-    logits = {attribute.name: every[attribute.name] for attribute in config.attributes}
-    probs = {name: values.detach().softmax(1) for name, values in logits.items()}
-    targets = assign_targets(
-        probs,
+    chunks = torch.arange(len(noise)).split(config.images_per_decode or len(noise))
+    whole = len(chunks) == 1  # then the graph is kept, otherwise each chunk is decoded again with gradient
+    portraits = [_decode(setting, run.latents[chunk], gradient=whole) for chunk in chunks]
+    seen = _see(setting, config, portraits, world=world, count=count)
+    targets = _targets(config, seen, batch.draws)
+    took_part = int(seen.takes_part.sum())
+    if not took_part:
+        return StepResult(0.0, 0.0, {a.name: math.nan for a in config.attributes}, count, 0)
+
+    gradients: list[Tensor] = []
+    losses = torch.zeros(2, device=noise.device)
+    for number, chunk in enumerate(chunks):
+        portrait = portraits[number] if whole else _decode(setting, run.latents[chunk], gradient=True)
+        local = {name: target.select(chunk + mine.start) for name, target in targets.items()}
+        found = _losses(setting, config, portrait, kept[chunk], local) / count
+        losses += found.detach()
+        gradients += torch.autograd.grad(found.sum(), portrait.latents)
+    latent_gradient = torch.cat(gradients).float()
+
+    steps = None
+    if config.gradient_steps:  # of the scheduler's calls, which may be more than T
+        generator = torch.Generator().manual_seed(batch.draws + 1)
+        steps = choose_steps(len(run.timesteps), config.gradient_steps, generator=generator)
+    with lora.dropout_on(pipe, batch.draws):
+        accumulate_gradients(
+            pipe,
+            run,
+            latent_gradient * LOSS_SCALE.get(config.dtype, 1.0),
+            batch.prompt,
+            guidance_scale=batch.guidance_scale,
+            weights=step_weights(pipe.scheduler, batch.num_steps, config.step_weights),
+            steps=steps,
+            images_per_call=config.images_per_call or None,
+            tokens=tokens,
+        )
+    bias = {name: batch_bias(probs[seen.takes_part]) for name, probs in seen.probs.items()}
+    return StepResult(losses[0].item(), losses[1].item(), bias, count, took_part)
+
+
+@dataclass(frozen=True)
+class _Portraits:
+    """Some images of this process: their latents, pixels in float32, and the classifier's logits."""
+
+    latents: Tensor
+    images: Tensor
+    logits: Mapping[str, Tensor]
+
+
+def _decode(setting: Setting, latents: Tensor, *, gradient: bool) -> _Portraits:
+    with torch.set_grad_enabled(gradient):
+        leaf = latents.detach().requires_grad_(gradient)
+        images = decode(setting.pipe, leaf).float()
+        return _Portraits(leaf, images, setting.classifier(images))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the classifier says of all images of a prompt [N, K], and which take part [N]: with a face, and finite."""
+
+    probs: dict[str, Tensor]
+    takes_part: Tensor
+
+
+@torch.no_grad()
+def _see(setting: Setting, config: TrainConfig, portraits: list[_Portraits], *, world: World, count: int) -> _Seen:
+    rows = []
+    for portrait in portraits:
+        faces = setting.has_face(portrait.images) if setting.has_face else torch.ones(len(portrait.images))
+        probs = [portrait.logits[attribute.name].float().softmax(1) for attribute in config.attributes]
+        rows.append(torch.cat([*probs, faces.to(portrait.images)[:, None]], 1))
+    every = world.gather(torch.cat(rows), count)
+    sizes = [len(attribute.classes) for attribute in config.attributes]
+    *parts, faces = every.split([*sizes, 1], 1)
+    probs_by_name = {attribute.name: part for attribute, part in zip(config.attributes, parts, strict=True)}
+    return _Seen(probs_by_name, (faces[:, 0] > 0) & every.isfinite().all(1))
+
+
+def _targets(config: TrainConfig, seen: _Seen, draws: int) -> dict[str, Targets]:
+    """Assign targets among the images that take part; the others get none. The same in every process."""
+    index = seen.takes_part.nonzero()[:, 0]
+    if not len(index):
+        return {}
+    found = assign_targets(
+        {name: probs[index] for name, probs in seen.probs.items()},
         {attribute.name: attribute.target for attribute in config.attributes},
         threshold=config.threshold,
         num_draws=config.num_draws,
-        generator=generator,
+        generator=torch.Generator().manual_seed(draws),
     )
-    changing = must_change(targets, original_classes)
+    return {name: target.spread(index, len(seen.takes_part)) for name, target in found.items()}
+
+
+def _losses(
+    setting: Setting,
+    config: TrainConfig,
+    portraits: _Portraits,
+    original_latents: Tensor,
+    targets: Mapping[str, Targets],
+) -> Tensor:
+    """Return the sums over images of alignment and preservation loss, [2]."""
+    originals = _decode(setting, original_latents, gradient=False)
+    classes = {name: originals.logits[name].argmax(1) for name in targets}
     scales = {a.name: PreservationScale(a.factor1, a.factor2) for a in config.attributes}
-    image_weights, face_scale = preservation_weights(changing, scales, weight=config.preservation)
-    alignment = alignment_loss(logits, targets).mean()
+    weights, face_scale = preservation_weights(must_change(targets, classes), scales, weight=config.preservation)
+    alignment = alignment_loss({name: portraits.logits[name] for name in targets}, targets)
     preservation = preservation_loss(
-        images, originals, setting.encoders, weights=image_weights, face_scale=face_scale
-    ).mean()
-    (latent_gradient,) = torch.autograd.grad(alignment + preservation, latents)
-    steps = (
-        choose_steps(config.num_steps, config.gradient_steps, generator=generator) if config.gradient_steps else None
+        portraits.images, originals.images, setting.encoders, weights=weights, face_scale=face_scale
     )
-    accumulate_gradients(
-        pipe,
-        run,
-        latent_gradient,
-        prompt,
-        guidance_scale=guidance,
-        weights=weights,
-        steps=steps,
-        images_per_call=config.images_per_call or None,
-    )
-    return StepResult(alignment.item(), preservation.item(), {name: batch_bias(p) for name, p in probs.items()})
+    return torch.stack([alignment.sum(), preservation.sum()])
 
 
 def batch_bias(probs: Tensor) -> float:
@@ -103,77 +225,118 @@ def batch_bias(probs: Tensor) -> float:
     return (frequencies[:, None] - frequencies).abs().sum().item() / (classes * (classes - 1))
 
 
-def image_seeds(seed: int, iteration: int, prompt: int, count: int) -> list[int]:
-    """Return the seeds of the images of one prompt of one iteration: the same in every process."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + iteration) * 1_009 + prompt)
-    return torch.randint(2**62, (count,), generator=generator).tolist()
+@contextmanager
+def attached(setting: Setting, config: TrainConfig) -> Iterator[TrainingState]:
+    """Attach what is trained to ``setting.pipe`` and yield the state before the first iteration; take it out again.
+
+    Raises:
+        UnsupportedSchedulerError: the pipeline's scheduler is not affine in the model's output.
+        MissingExtraError: the optimiser's package is not installed.
+    """
+    for num_steps in range(config.num_steps, max(config.num_steps, config.max_steps) + 1):
+        step_weights(setting.pipe.scheduler, num_steps, config.step_weights)
+    torch.manual_seed(config.seed)
+    parameters = lora.attach(
+        setting.pipe,
+        config.parts,
+        rank=config.rank,
+        alpha=config.alpha,
+        dropout=config.dropout,
+        target_modules=config.target_modules,
+        num_tokens=config.num_tokens,
+    )
+    try:
+        values = list(parameters.values())
+        yield TrainingState(parameters, lora.ExponentialAverage(values, config.ema), _optimizer(values, config))
+    finally:
+        lora.detach(setting.pipe, config.parts)
 
 
 def fit(
     setting: Setting,
     config: TrainConfig,
+    state: TrainingState,
     *,
-    on_step: Callable[[int, StepResult], None] = lambda iteration, result: None,
-    on_sample: Callable[[int], None] = lambda iteration: None,
-) -> dict[str, Tensor]:
-    """Train an adaptor on ``setting.pipe``, take it out again, and return its averaged tensors.
-
-    Args:
-        on_step: called after each iteration with the mean over its prompts.
-        on_sample: called before the first and after every ``sample_every`` iterations, with the average in place.
+    world: World = World(),  # noqa: B008 (frozen)
+    originals: Originals | None = None,
+    on_step: Callable[[TrainingState, StepResult], bool | None] = lambda state, result: None,
+) -> None:
+    """Train until ``config.iterations``, or until ``on_step`` returns True. It is called after every iteration.
 
     Raises:
-        UnsupportedSchedulerError: the pipeline's scheduler is not affine in the model's output.
-        FloatingPointError: the gradient is not finite.
+        TrainingError: the gradient was not finite in more than ``max_skipped`` iterations in a row.
     """
-    weights = step_weights(setting.pipe.scheduler, config.num_steps, config.step_weights)
-    torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
-    parameters = lora.attach(setting.pipe, config.parts, rank=config.rank)
-    average = lora.ExponentialAverage(parameters, config.ema)
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
-    queue: list[int] = []
-    try:
-        for iteration in range(config.iterations):
-            if config.sample_every and iteration % config.sample_every == 0:
-                with average.applied():
-                    on_sample(iteration)
-            results = []
-            now = dataclasses.replace(config, guidance_scale=1.0) if iteration < config.unguided else config
-            for number in range(config.prompts_per_step):
-                queue = queue or torch.randperm(len(setting.prompts), generator=generator).tolist()
-                seeds = image_seeds(config.seed, iteration, number, config.images_per_prompt)
-                prompt = setting.prompts[queue.pop()]
-                results.append(train_step(setting, now, prompt, seeds, weights=weights, generator=generator))
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad /= config.prompts_per_step
-            norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            if not torch.isfinite(norm):
-                raise FloatingPointError(f"the gradient of iteration {iteration} is not finite; lower learning_rate")
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            average.update()
-            on_step(iteration, _mean(results))
-        with average.applied():
-            if config.sample_every:
-                on_sample(config.iterations)
-            return lora.extract(setting.pipe, config.parts)
-    finally:
-        lora.detach(setting.pipe, config.parts)
+    while state.iteration < config.iterations:
+        batches = [
+            batch_at(config, setting.prompts, state.iteration, number) for number in range(config.prompts_per_step)
+        ]
+        results = [
+            train_step(setting, config, batch, tokens=state.tokens, originals=originals, world=world)
+            for batch in batches
+        ]
+        result = apply_gradients(state, config, results, world)
+        state.iteration += 1
+        if state.skipped_in_a_row > config.max_skipped:
+            raise TrainingError(
+                f"the gradient was not finite in {state.skipped_in_a_row} iterations in a row, up to"
+                f" {state.iteration}: lower learning_rate, or use another dtype than {config.dtype}"
+            )
+        if on_step(state, result):
+            return
 
 
-def _rate(step: int, config: TrainConfig) -> float:
-    warm = min(1.0, (step + 1) / max(1, config.warmup))
-    return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.iterations)))
-
-
-def _mean(results: list[StepResult]) -> StepResult:
-    count = len(results)
+def apply_gradients(state: TrainingState, config: TrainConfig, results: list[StepResult], world: World) -> StepResult:
+    """Sum the processes' gradients, and only then decide whether they are finite: so all processes decide alike."""
+    parameters = list(state.parameters.values())
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    losses = parameters[0].new_tensor([sum(r.alignment for r in results), sum(r.preservation for r in results)])
+    total = world.sum(torch.cat([losses, *(gradient.flatten() for gradient in gradients)]))
+    finite = bool(total.isfinite().all())
+    took_part = sum(result.took_part for result in results)
+    total = total / len(results)
+    parts = (total[2:] / LOSS_SCALE.get(config.dtype, 1.0)).split([p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+    norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+    rate = learning_rate(state.iteration, config)
+    if finite and took_part:
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.optimizer.step()
+        state.average.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.skipped += not finite
+    state.skipped_in_a_row = 0 if finite else state.skipped_in_a_row + 1
+    state.empty += finite and not took_part
+    full = [result for result in results if result.took_part]
+    bias = {name: sum(r.bias[name] for r in full) / len(full) if full else math.nan for name in results[0].bias}
     return StepResult(
-        sum(result.alignment for result in results) / count,
-        sum(result.preservation for result in results) / count,
-        {name: sum(result.bias[name] for result in results) / count for name in results[0].bias},
+        total[0].item(),
+        total[1].item(),
+        bias,
+        sum(result.images for result in results),
+        took_part,
+        finite and took_part > 0,
+        finite,
+        norm.item(),
+        rate,
     )
+
+
+def learning_rate(iteration: int, config: TrainConfig) -> float:
+    """Return the learning rate of an iteration: warm-up times the schedule."""
+    warm = min(1.0, (iteration + 1) / max(1, config.warmup))
+    done = min(1.0, iteration / config.iterations)
+    falls = {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}
+    return config.learning_rate * warm * falls[config.schedule]
+
+
+def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **settings)
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise MissingExtraError("optimizer adamw8bit needs bitsandbytes: pip install bitsandbytes") from error
+    return bitsandbytes.optim.AdamW8bit(parameters, **settings)

@@ -1,7 +1,8 @@
-"""Low-rank adaptors on the text encoder and the U-Net: attach, switch off, average, take out again."""
+"""What is trained, LoRAs on text encoder and U-Net and soft tokens: attach, switch off, average, take out again."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -9,7 +10,10 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from fair_adaptors.errors import ConfigError
+
 ADAPTOR = "fair"
+TOKENS = "tokens.text_encoder"
 TARGET_MODULES = {
     "text_encoder": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
     "unet": ["to_q", "to_k", "to_v", "to_out.0"],
@@ -17,44 +21,109 @@ TARGET_MODULES = {
 """The linear layers that the published adaptors train (paper §4)."""
 
 
-def attach(pipe: StableDiffusionPipeline, parts: Sequence[str], *, rank: int) -> list[nn.Parameter]:
-    """Freeze the pipeline, add float32 LoRA layers (alpha = rank) to the named parts, and return their parameters.
+def attach(
+    pipe: StableDiffusionPipeline,
+    parts: Sequence[str],
+    *,
+    rank: int = 1,
+    alpha: int = 0,
+    dropout: float = 0.0,
+    target_modules: Sequence[str] = (),
+    num_tokens: int = 5,
+) -> dict[str, nn.Parameter]:
+    """Freeze the pipeline, add what is trained in float32, and return the parameters by name.
 
-    The initial values come from torch's global generator; the second factor is zero, so that nothing changes yet.
+    A LoRA changes nothing at first: its second factor is zero. Soft tokens, ``tokens.text_encoder`` [n, D], are
+    embeddings of random words (paper §4); they are in no module, see ``fair_adaptors.tokens``. Random values come from
+    torch's global generator.
+
+    Args:
+        parts: of ``text_encoder``, ``unet`` and ``tokens``.
+        alpha: the change is alpha/rank · BA; 0 means alpha = rank.
+        dropout: of the LoRA's input, in training mode, see ``dropout_on``.
+        target_modules: names of linear layers; none for ``TARGET_MODULES``.
+
+    Raises:
+        ConfigError: a part has no layer of these names, or there is a LoRA on it already.
     """
+    for part in (part for part in TARGET_MODULES if part in parts):
+        if _layers(getattr(pipe, part)):
+            raise ConfigError(f"the {part} has a LoRA already; unload or fuse it before training another")
     for component in (pipe.text_encoder, pipe.unet, pipe.vae):
         component.requires_grad_(False)
-    parameters = []
-    for part in parts:
+    parameters = {}
+    for part in (part for part in TARGET_MODULES if part in parts):
         model = getattr(pipe, part)
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGET_MODULES[part])
-        inject_adapter_in_model(config, model, ADAPTOR)
+        names = list(target_modules or TARGET_MODULES[part])
+        config = LoraConfig(r=rank, lora_alpha=alpha or rank, lora_dropout=dropout, target_modules=names)
+        try:
+            inject_adapter_in_model(config, model, ADAPTOR)
+        except ValueError as error:
+            detach(pipe, parts)
+            raise ConfigError(f"the {part} has no layers named {', '.join(names)}") from error
+        model.eval()  # new dropout layers come in training mode
         for name, parameter in model.named_parameters():
             if ".lora_" in name:
                 parameter.data = parameter.data.float()
-                parameters.append(parameter.requires_grad_(True))
+                parameters[f"{part}.{name}"] = parameter.requires_grad_(True)
+    if "tokens" in parts:
+        vocabulary = pipe.text_encoder.get_input_embeddings().weight
+        rows = vocabulary[torch.randint(len(vocabulary), (num_tokens,)).to(vocabulary.device)]
+        parameters[TOKENS] = nn.Parameter(rows.detach().float().clone())
     return parameters
 
 
 def extract(pipe: StableDiffusionPipeline, parts: Sequence[str]) -> dict[str, Tensor]:
-    """Return the adaptor's tensors under the names of the file format (``fair_adaptors.formats``), on the CPU."""
+    """Return the LoRAs' tensors under the names of the file format (``fair_adaptors.formats``), on the CPU.
+
+    The file has alpha = rank: another alpha is folded into the second factor.
+    """
     tensors = {}
-    for part in parts:
+    for part in (part for part in TARGET_MODULES if part in parts):
+        model = getattr(pipe, part)
+        scale = {name: layer.scaling[ADAPTOR] for name, layer in _layers(model)}
         prefix = "text_encoder.text_model." if part == "text_encoder" else "unet."
-        for name, tensor in get_peft_model_state_dict(getattr(pipe, part), adapter_name=ADAPTOR).items():
-            tensors[prefix + name.removeprefix("text_model.")] = tensor.detach().float().cpu().contiguous()
+        for name, tensor in get_peft_model_state_dict(model, adapter_name=ADAPTOR).items():
+            module, second, _ = name.partition(".lora_B")
+            value = tensor.detach().float().cpu() * (scale[module] if second else 1.0)
+            tensors[prefix + name.removeprefix("text_model.")] = value.contiguous()
     return tensors
 
 
 def detach(pipe: StableDiffusionPipeline, parts: Sequence[str]) -> None:
     """Take the LoRA layers out again; the base's weights were never touched."""
-    for part in parts:
+    for part in (part for part in TARGET_MODULES if part in parts):
         model = getattr(pipe, part)
         for name, layer in _layers(model):
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer.get_base_layer())
         if hasattr(model, "peft_config"):
             del model.peft_config
+
+
+@contextmanager
+def dropout_on(pipe: StableDiffusionPipeline, seed: int) -> Iterator[None]:
+    """Let the LoRAs' dropout act inside the block, with masks from ``seed``; global generators are restored."""
+    drops = [
+        drop
+        for part in TARGET_MODULES
+        for _, layer in _layers(getattr(pipe, part))
+        for drop in layer.lora_dropout.values()
+        if isinstance(drop, nn.Dropout)
+    ]
+    if not drops:
+        yield
+        return
+    devices = [pipe.unet.device] if pipe.unet.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        for drop in drops:
+            drop.train()
+        try:
+            yield
+        finally:
+            for drop in drops:
+                drop.eval()
 
 
 @contextmanager
@@ -70,7 +139,7 @@ def switched_off(pipe: StableDiffusionPipeline) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def _layers(model: nn.Module) -> list[tuple[str, BaseTunerLayer]]:
+def _layers(model: nn.Module) -> list[tuple[str, Any]]:
     return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)]
 
 

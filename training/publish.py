@@ -16,7 +16,7 @@ from fair_adaptors.load import load_fair_adaptor
 from fair_adaptors.sandbox.classifiers import load_classifier
 from fair_adaptors.sandbox.demo import occupation_right
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
-from fair_adaptors.sandbox.prompts import TEMPLATE, Split, occupations
+from fair_adaptors.sandbox.prompts import ATTRIBUTES, TEMPLATE, Split, occupations
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 SEED = 2_026
@@ -29,6 +29,7 @@ def measure_adaptor(folder: Path, *, images_per_prompt: int = 64) -> dict[str, A
     names = list(handle.info["attributes"])
     results: dict[str, Any] = {
         "classifier": "sandbox evaluation classifier",
+        "files": {file: record["sha256"] for file, record in handle.info["files"].items()},
         "images_per_prompt": images_per_prompt,
         "seed": SEED,
         "num_steps": STEPS,
@@ -62,10 +63,25 @@ def measure_adaptor(folder: Path, *, images_per_prompt: int = 64) -> dict[str, A
         }
         if split == "test":
             (folder / "images").mkdir(exist_ok=True)
-            grid = before_after_grid(images[0][:4, :8], images[1][:4, :8], occupations(split)[:4], title=folder.name)
+            shown = occupations(split)[:4]
+            grid = before_after_grid(
+                images[0][:4, :8],
+                images[1][:4, :8],
+                shown,
+                title=f"{folder.name}: before and after",
+                subtitle=f"Held-out occupations. Shares are of {images_per_prompt} images; each column has one noise.",
+                notes=[_notes(found, names[0], p) for p in range(len(shown))],
+            )
             grid.save(folder / "images" / "before_after.png", optimize=True)
     (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
+
+
+def _notes(found: list[dict[str, Any]], attribute: str, prompt: int) -> tuple[str, str]:
+    """Say beside the rows of the picture how often the first class was seen."""
+    before, after = (float((seen[attribute][prompt].argmax(-1) == 0).mean()) for seen in found)
+    name = ATTRIBUTES[attribute][0]
+    return f"{before:.0%} {name}", f"{after:.0%} {name}"
 
 
 def card(config: dict[str, Any], results: dict[str, Any]) -> str:
@@ -92,7 +108,7 @@ def card(config: dict[str, Any], results: dict[str, Any]) -> str:
         "",
         "## Numbers",
         "",
-        "| prompts | measure | before | after | 95 % interval | noise floor |",
+        "| prompts | measure | before (95 % interval) | after (95 % interval) | noise floor | undetermined |",
         "|---|---|---|---|---|---|",
     ]
     for split, row in results["splits"].items():
@@ -100,8 +116,8 @@ def card(config: dict[str, Any], results: dict[str, Any]) -> str:
         for name, both in row["bias"].items():
             before, after = both["before"], both["after"]
             lines.append(
-                f"| {label} | {name} bias | {before['value']:.2f} | {after['value']:.2f} |"
-                f" {after['low']:.2f}–{after['high']:.2f} | {after['floor']:.2f} |"
+                f"| {label} | {name} bias | {_interval(before)} | {_interval(after)} | {after['floor']:.2f} |"
+                f" {before['undetermined']:.1%} → {after['undetermined']:.1%} |"
             )
         kept = row["occupation_right"]
         lines.append(f"| {label} | occupation right | {kept['before']:.1%} | {kept['after']:.1%} | | |")
@@ -135,6 +151,10 @@ def card(config: dict[str, Any], results: dict[str, Any]) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _interval(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.2f} ({estimate['low']:.2f}–{estimate['high']:.2f})"
 
 
 def main() -> None:

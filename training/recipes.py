@@ -1,110 +1,80 @@
 """Recipes: a row for each adaptor that holds only what differs from the defaults of ``TrainConfig``."""
 
-import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-from diffusers import StableDiffusionPipeline
-from torch import Tensor
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.sandbox.pipeline import GUIDANCE
-from fair_adaptors.sandbox.prompts import GENDERS, TONES
 
-from .config import Attribute, TrainConfig, override
+from .config import Attribute, TrainConfig, did_you_mean, override
+from .setting import known_attributes
 
-SANDBOX_GENDER = TrainConfig(
-    name="sandbox-gender",
-    base="sandbox",
-    attributes=(Attribute("gender", GENDERS, (0.5, 0.5), factor1=0.8, factor2=0.8),),
-    rank=8,
-    iterations=160,
-    prompts_per_step=2,
-    num_steps=6,
-    gradient_steps=3,
-    images_per_call=72,
-    guidance_scale=GUIDANCE,
-    unguided=100,
-    learning_rate=6e-3,
-    ema=0.95,
-    threshold=0.6,
-    preservation=40.0,
-    sample_every=40,
-)
+
+def _sandbox(name: str, attributes: Sequence[str], **settings: Any) -> TrainConfig:
+    known = known_attributes("sandbox")
+    common: dict[str, Any] = {
+        "rank": 8,
+        "iterations": 160,
+        "prompts_per_step": 2,
+        "num_steps": 6,
+        "gradient_steps": 3,
+        "images_per_call": 72,
+        "guidance_scale": GUIDANCE,
+        "unguided": 100,
+        "learning_rate": 6e-3,
+        "schedule": "cosine",
+        "ema": 0.95,
+        "threshold": 0.6,
+        "preservation": 40.0,
+        "sample_every": 40,
+        "save_every": 40,
+    }
+    return TrainConfig(name, "sandbox", tuple(known[attribute] for attribute in attributes), **(common | settings))
+
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    "sandbox-gender": lambda: SANDBOX_GENDER,
-    "sandbox-gender-tone": lambda: _gender_tone(),
-}
-
-
-def _gender_tone() -> TrainConfig:
-    import dataclasses
-
-    tone = Attribute("tone", TONES, (0.25,) * 4, factor1=0.8, factor2=0.8)
-    return dataclasses.replace(
-        SANDBOX_GENDER,
-        name="sandbox-gender-tone",
-        attributes=(*SANDBOX_GENDER.attributes, tone),
+    "sandbox-gender": lambda: _sandbox("sandbox-gender", ["gender"]),
+    "sandbox-gender-tone": lambda: _sandbox(
+        "sandbox-gender-tone",
+        ["gender", "tone"],
         images_per_prompt=32,
         iterations=130,
         unguided=80,
         images_per_call=96,
-    )
+    ),
+}
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a recipe trains on and against.
+def get_recipe(
+    name: str,
+    overrides: Mapping[str, Any] | None = None,
+    targets: Sequence[tuple[str, tuple[float, ...]]] = (),
+) -> TrainConfig:
+    """Return a recipe, with settings replaced.
 
-    Attributes:
-        pipe: the base.
-        prompts: training prompts, and prompts to validate on.
-        classifier: frozen; images [N, 3, H, W] in [0, 1] to logits [N, K] of each attribute.
-        judge: another classifier, for the numbers at the end.
-        encoders: frozen; images to unit features, for preservation.
-    """
-
-    pipe: StableDiffusionPipeline
-    prompts: tuple[str, ...]
-    validation_prompts: tuple[str, ...]
-    classifier: Callable[[Tensor], Mapping[str, Tensor]]
-    judge: Callable[[Tensor], Mapping[str, Tensor]]
-    encoders: Mapping[str, Callable[[Tensor], Tensor]]
-
-
-def get_recipe(name: str, overrides: dict[str, str] | None = None) -> TrainConfig:
-    """Return a recipe, with settings replaced by ``overrides``.
+    Args:
+        overrides: settings as text or from a YAML file; ``targets`` there is a mapping of shares by attribute.
+        targets: attributes to make fair, with their shares, instead of the recipe's.
 
     Raises:
-        ConfigError: no such recipe or setting, with a suggestion.
+        ConfigError: no such recipe, setting or attribute, with a suggestion.
     """
     if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"there is no recipe {name!r}.{hint} Recipes: {', '.join(RECIPES)}.")
-    return override(RECIPES[name](), overrides or {})
+        raise ConfigError(f"there is no recipe {name!r}.{did_you_mean(name, RECIPES)} Recipes: {', '.join(RECIPES)}.")
+    config = RECIPES[name]()
+    if targets:
+        known = known_attributes(config.base) | {attribute.name: attribute for attribute in config.attributes}
+        config = dataclasses.replace(config, attributes=tuple(_aimed(known, *target) for target in targets))
+    return override(config, overrides or {})
 
 
-def load_setting(config: TrainConfig) -> Setting:
-    """Load the models and prompts of a recipe.
-
-    Raises:
-        ConfigError: a base that no setting is known for.
-    """
-    if config.base != "sandbox":
+def _aimed(known: Mapping[str, Attribute], name: str, target: tuple[float, ...]) -> Attribute:
+    if name not in known:
         raise ConfigError(
-            f"no prompts and classifiers are known for base {config.base!r}; only 'sandbox' has them yet"
+            f"no classifier knows the attribute {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}"
         )
-    from fair_adaptors.sandbox.classifiers import load_classifier, load_encoder
-    from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
-    from fair_adaptors.sandbox.prompts import prompts
-
-    return Setting(
-        load_sandbox_pipeline(),
-        prompts("train"),
-        prompts("validation"),
-        load_classifier("training"),
-        load_classifier("evaluation"),
-        {"portraits": load_encoder()},
-    )
+    classes = known[name].classes
+    if len(target) != len(classes):
+        raise ConfigError(f"{name} has {len(classes)} classes ({', '.join(classes)}); {len(target)} shares were given")
+    return dataclasses.replace(known[name], target=target)

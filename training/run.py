@@ -1,119 +1,393 @@
-"""A training run as a user sees it: progress, pictures on the way, numbers before and after, an adaptor folder."""
+"""A training run as a user sees it: progress, checkpoints, validation, numbers before and after, an adaptor folder."""
 
 import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fair_adaptors.errors import CheckpointError, ConfigError
 from fair_adaptors.evaluation.grid import plain_grid
-from fair_adaptors.evaluation.metrics import BiasEstimate, estimate_bias
-from fair_adaptors.evaluation.run import classify, generate
-from fair_adaptors.formats import write_adaptor
+from fair_adaptors.evaluation.metrics import BiasEstimate
+from fair_adaptors.evaluation.run import image_seed
+from fair_adaptors.formats import library_versions, write_adaptor
 from fair_adaptors.load import load_fair_adaptor
 
-from .config import TrainConfig
-from .loop import StepResult, fit
-from .recipes import Setting, load_setting
+from . import checkpoint, lora
+from .config import TrainConfig, from_dict
+from .distributed import World, join_world, this_device
+from .loop import StepResult, TrainingState, attached, fit
+from .originals import Originals
+from .setting import Setting, load_setting
+from .trackers import Trackers
+from .validation import draw, measure
 
 SAMPLE_PROMPTS, SAMPLE_IMAGES = 4, 8
+RUN_FILE = "run.json"
+Numbers = dict[tuple[str, str], BiasEstimate]
 
 
-def train(config: TrainConfig, out: Path, *, images_per_prompt: int = 32, console: Console | None = None) -> Path:
-    """Train an adaptor and leave its folder, with pictures of the progress in ``samples/``.
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    resume: str | None = None,
+    overwrite: bool = False,
+    images_per_prompt: int = 32,
+    console: Console | None = None,
+) -> bool:
+    """Train an adaptor and leave its folder, with checkpoints, pictures of the way and trackers' logs in it.
+
+    Every process of a distributed run calls this. SIGTERM or SIGINT end it after the present iteration, with a
+    checkpoint.
 
     Args:
         out: the adaptor's folder; made if need be.
+        resume: ``latest``, or the path of a checkpoint of this run, to go on from.
+        overwrite: give up the checkpoints of an earlier run in ``out``.
         images_per_prompt: for the numbers before and after, on the validation prompts and as many training prompts.
+
+    Returns:
+        Whether the training was finished; not if it was told to stop.
+
+    Raises:
+        CheckpointError: nothing to resume from, or an earlier run is in the way.
     """
-    console = console or Console()
-    out.mkdir(parents=True, exist_ok=True)
-    setting = load_setting(config)
-    before = _measure(setting, config, images_per_prompt)
-    shown = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]:.2f}  bias {task.fields[bias]}"),
-        console=console,
-    )
-    recent: list[StepResult] = []
+    world = join_world()
+    if config.images_per_prompt < world.size:
+        raise ConfigError(f"{world.size} processes for {config.images_per_prompt} images of a prompt: use fewer")
+    run = _Run(config, out, world, console or Console())
+    saved = _checkpoint_to_resume(config, run.checkpoints, resume, overwrite, world)
+    setting = load_setting(config, this_device())
     started = time.perf_counter()
-    with shown:
-        task = shown.add_task(config.name, total=config.iterations, loss=float("nan"), bias="–")
-
-        def on_step(iteration: int, result: StepResult) -> None:
-            recent.append(result)
-            del recent[:-10]
-            bias = {name: sum(r.bias[name] for r in recent) / len(recent) for name in result.bias}
-            loss = sum(r.loss for r in recent) / len(recent)
-            shown.update(
-                task, advance=1, loss=loss, bias=" ".join(f"{name} {value:.2f}" for name, value in bias.items())
+    before = _numbers(setting, config, images_per_prompt, world) if saved is None else None
+    with _stop_requests() as stop, attached(setting, config) as state:
+        if saved is not None:
+            checkpoint.restore(state, saved)
+            run.say(f"resumed from {saved.path}, iteration {state.iteration}")
+        else:
+            state.history["before"] = [[*key, dataclasses.asdict(value)] for key, value in (before or {}).items()]
+        run.begin(setting, state)
+        with run.progress:
+            fit(
+                setting,
+                config,
+                state,
+                world=world,
+                originals=Originals(out / "originals") if config.originals_pool else None,
+                on_step=lambda state, result: run.after(setting, state, result, stop),
             )
+        state.history["seconds"] = state.history.get("seconds", 0.0) + time.perf_counter() - started
+        if stop.is_set():
+            run.save(setting, state)
+            run.trackers.close()
+            return False
+        run.finish(setting, state, images_per_prompt)
+    return True
 
-        def on_sample(iteration: int) -> None:
-            folder = out / "samples"
-            folder.mkdir(exist_ok=True)
-            images = _generate(setting, config, setting.prompts[:SAMPLE_PROMPTS], SAMPLE_IMAGES)
-            title = f"{config.name}, iteration {iteration}"
-            plain_grid(images.flatten(0, 1), title=title, columns=SAMPLE_IMAGES, tile=96).save(
-                folder / f"iteration_{iteration:05d}.png"
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Within the block SIGTERM and SIGINT set an event; a second SIGINT interrupts at once."""
+    stop = threading.Event()
+
+    def request(number: int, frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield stop
+        return
+    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _checkpoint_to_resume(
+    config: TrainConfig, folder: Path, resume: str | None, overwrite: bool, world: World
+) -> checkpoint.Checkpoint | None:
+    """Read the checkpoint to go on from, if any, before anything is loaded."""
+    if resume == "latest":
+        return checkpoint.load_latest(folder, config)
+    if resume is not None:
+        return checkpoint.load(Path(resume), config)
+    if checkpoint.list_checkpoints(folder) and not overwrite:
+        raise CheckpointError(
+            f"{folder} has checkpoints of an earlier run. Add --resume to go on with it, --overwrite to give it up, or"
+            " name another --out"
+        )
+    world.wait()
+    if world.is_main:
+        shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+class _Run:
+    """What surrounds the loop: what is printed, tracked, measured and saved, and when."""
+
+    def __init__(self, config: TrainConfig, out: Path, world: World, console: Console):
+        self.config, self.out, self.world = config, out, world
+        self.console = console if world.is_main else Console(quiet=True)
+        self.checkpoints = out / "checkpoints"
+        self.recent: list[StepResult] = []
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("loss {task.fields[loss]:.2f}  bias {task.fields[bias]}"),
+            console=self.console,
+        )
+
+    def say(self, text: str) -> None:
+        """Print a line, in the main process."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def begin(self, setting: Setting, state: TrainingState) -> None:
+        """Write down what the run is, start the trackers, draw the first pictures."""
+        config = self.config
+        self.task: TaskID = self.progress.add_task(
+            config.name, total=config.iterations, completed=state.iteration, loss=float("nan"), bias="–"
+        )
+        tracked = config if self.world.is_main else dataclasses.replace(config, trackers=())
+        self.trackers = Trackers(tracked, self.out, warn=self.say)
+        if self.world.is_main:
+            self.out.mkdir(parents=True, exist_ok=True)
+            (self.out / RUN_FILE).write_text(json.dumps(self._record(), indent=2) + "\n", encoding="utf-8")
+            if config.sample_every and not state.iteration:
+                self._draw(setting, state)
+
+    def after(self, setting: Setting, state: TrainingState, result: StepResult, stop: threading.Event) -> bool:
+        """Do what is due after an iteration; tell whether the run ends here."""
+        config, done = self.config, state.iteration
+        self._show(state, result)
+        if config.sample_every and self.world.is_main and _due(done, config.sample_every, config.iterations):
+            self._draw(setting, state)
+        enough = False
+        if config.validate_every and _due(done, config.validate_every, config.iterations):
+            enough = self._validate(setting, state)
+        if self.world.any(stop.is_set(), this_device()):
+            stop.set()
+            return True
+        if config.save_every and done % config.save_every == 0:
+            self._save(state)
+        return enough
+
+    def _show(self, state: TrainingState, result: StepResult) -> None:
+        if result.applied:
+            self.recent = [*self.recent[-9:], result]
+        elif not result.finite:
+            self.say(f"iteration {state.iteration}: the gradient is not finite; skipped ({state.skipped} so far)")
+        else:
+            self.say(f"iteration {state.iteration}: no image took part; empty ({state.empty} so far)")
+        count = max(1, len(self.recent))
+        bias = {name: sum(r.bias[name] for r in self.recent) / count for name in result.bias}
+        loss = sum(r.loss for r in self.recent) / count
+        said = " ".join(f"{name} {value:.2f}" for name, value in bias.items())
+        self.progress.update(self.task, completed=state.iteration, loss=loss, bias=said)
+        values = {
+            "loss/alignment": result.alignment,
+            "loss/preservation": result.preservation,
+            "gradient_norm": result.gradient_norm,
+            "learning_rate": result.learning_rate,
+            "images/took_part": result.took_part / result.images,
+            "iterations/skipped": state.skipped,
+            "iterations/empty": state.empty,
+        }
+        self.trackers.log(values | {f"bias/{name}": value for name, value in result.bias.items()}, state.iteration)
+
+    def _draw(self, setting: Setting, state: TrainingState) -> None:
+        prompts = setting.prompts[self.config.prompt_sets[0][0]][:SAMPLE_PROMPTS]
+        seeds = {prompt: [image_seed(self.config.seed, prompt, i) for i in range(SAMPLE_IMAGES)] for prompt in prompts}
+        with state.average.applied():
+            images = [draw(setting, self.config, p, seeds[p], tokens=state.tokens) for p in prompts]
+        (self.out / "samples").mkdir(parents=True, exist_ok=True)
+        title = f"{self.config.name}, iteration {state.iteration}"
+        grid = plain_grid(torch.cat(images), title=title, columns=SAMPLE_IMAGES, tile=96)
+        grid.save(self.out / "samples" / f"iteration_{state.iteration:05d}.png")
+
+    def _validate(self, setting: Setting, state: TrainingState) -> bool:
+        """Measure raw and averaged weights, keep the best, and tell whether the bias is low enough to stop."""
+        config, prompts = self.config, setting.validation_prompts
+        found = {
+            "raw": measure(setting, config, prompts, config.validation_images, tokens=state.tokens, world=self.world)
+        }
+        with state.average.applied():
+            found["average"] = measure(
+                setting, config, prompts, config.validation_images, tokens=state.tokens, world=self.world
             )
+        values: dict[str, float] = {}
+        for kind, estimates in found.items():
+            for name, e in estimates.items():
+                values |= {f"validation/{name}/{kind}": e.value, f"validation/{name}/{kind}_high": e.high}
+                self.say(
+                    f"iteration {state.iteration}: validation {name} bias of the {kind} weights {e.value:.2f}"
+                    f" ({e.low:.2f}–{e.high:.2f}, floor {e.floor:.2f})"
+                )
+        self.trackers.log(values, state.iteration)
+        mean = sum(e.value for e in found["average"].values()) / len(found["average"])
+        if mean < state.best:
+            state.best = mean
+            self._save(state, checkpoint.BEST)
+        if config.stop_below and all(e.high < config.stop_below for e in found["average"].values()):
+            self.say(f"the upper end of every interval is below {config.stop_below:g}: enough")
+            return True
+        return False
 
-        tensors = fit(setting, config, on_step=on_step, on_sample=on_sample)
-    seconds = time.perf_counter() - started
-    settings = dataclasses.asdict(config)
-    del settings["attributes"]
-    write_adaptor(
-        out,
-        tensors,
-        name=config.name,
-        pipe=setting.pipe,
-        base_model=config.base,
-        attributes={a.name: {"classes": list(a.classes), "target": list(a.target)} for a in config.attributes},
-        rank=config.rank,
-        training={**settings, "seconds": round(seconds, 1)},
-    )
-    with load_fair_adaptor(setting.pipe, out):
-        after = _measure(setting, config, images_per_prompt)
-    console.print(_table(before, after))
-    console.print(f"{seconds / 60:.1f} minutes. The adaptor is in {out}: load_fair_adaptor(pipe, {str(out)!r})")
-    return out
+    def _save(self, state: TrainingState, name: str | None = None) -> Path | None:
+        """Save in the main process; a checkpoint that cannot be written is said, and the run goes on."""
+        if not self.world.is_main:
+            return None
+        try:
+            path = checkpoint.save(self.checkpoints, state, self.config, name=name)
+        except CheckpointError as error:
+            self.say(f"{error}. Training goes on")
+            return None
+        checkpoint.remove_old(self.checkpoints, self.config.checkpoints_total_limit)
+        return path
+
+    def save(self, setting: Setting, state: TrainingState) -> None:
+        """Save before the end of a run that was told to stop, and say how to go on.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        if self.world.is_main:
+            path = checkpoint.save(self.checkpoints, state, self.config)
+            checkpoint.remove_old(self.checkpoints, self.config.checkpoints_total_limit)
+            processes = f" --num-processes {self.world.size}" if self.world.size > 1 else ""
+            self.say(
+                f"stopped after iteration {state.iteration} of {self.config.iterations}; saved {path}. To go on:\n"
+                f"  fair-adaptors train {self.config.name} --out {self.out} --resume{processes}"
+            )
+        self.world.wait()
+
+    def finish(self, setting: Setting, state: TrainingState, images_per_prompt: int) -> None:
+        """Write the adaptor, measure it, and print the numbers before and after."""
+        config = self.config
+        if config.keep == "best" and (best := self.checkpoints / checkpoint.BEST).is_file():
+            history = state.history
+            checkpoint.restore(state, checkpoint.load(best, config))
+            state.history = history
+        else:
+            self._save(state)
+        with state.average.applied():
+            after = _numbers(setting, config, images_per_prompt, self.world, state)
+            tensors = lora.extract(setting.pipe, config.parts)
+            tokens = None if state.tokens is None else {"text_encoder": state.tokens.detach().cpu().clone()}
+        lora.detach(setting.pipe, config.parts)
+        if self.world.is_main:
+            self._write(setting, state, tensors, tokens)
+            load_fair_adaptor(setting.pipe, self.out).unload()  # what was written can be read
+            before = {(a, b): BiasEstimate(**e) for a, b, e in state.history.get("before", [])}
+            self.console.print(_table(before, after))
+            minutes = state.history["seconds"] / 60
+            self.say(
+                f"{minutes:.1f} minutes. The adaptor is in {self.out}: load_fair_adaptor(pipe, {str(self.out)!r})"
+            )
+        self.trackers.close()
+        self.world.wait()
+
+    def _write(self, setting: Setting, state: TrainingState, tensors: Any, tokens: Any) -> None:
+        config = self.config
+        settings = dataclasses.asdict(config)
+        del settings["attributes"]
+        write_adaptor(
+            self.out,
+            tensors,
+            tokens=tokens,
+            name=config.name,
+            pipe=setting.pipe,
+            base_model=config.base,
+            attributes={a.name: {"classes": list(a.classes), "target": list(a.target)} for a in config.attributes},
+            rank=config.rank,
+            training={
+                **settings,
+                "finished_iterations": state.iteration,
+                "skipped_iterations": state.skipped,
+                "processes": self.world.size,
+                "seconds": round(state.history["seconds"], 1),
+            },
+        )
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "config": dataclasses.asdict(self.config),
+            "command": sys.argv,
+            "processes": self.world.size,
+            "versions": {**library_versions(), "python": sys.version.split()[0]},
+            "git": _git_state(),
+        }
 
 
-def _generate(setting: Setting, config: TrainConfig, prompts: Sequence[str], count: int) -> Any:
-    return generate(
-        setting.pipe,
-        prompts,
-        images_per_prompt=count,
-        seed=config.seed,
-        num_steps=config.num_steps,
-        guidance_scale=config.guidance_scale,
-    )
+def read_run(out: Path) -> TrainConfig:
+    """Return the configuration of the run in a folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    try:
+        return from_dict(json.loads((out / RUN_FILE).read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"there is no run to resume in {out}: {RUN_FILE} is not there or cannot be read. Name its folder with"
+            " --out, or leave out --resume to start afresh"
+        ) from error
 
 
-def _measure(setting: Setting, config: TrainConfig, count: int) -> dict[tuple[str, str], BiasEstimate]:
-    """Estimate each attribute's bias on training and validation prompts, with the classifier that judges."""
-    few = len(setting.validation_prompts)
-    spread = [setting.prompts[i] for i in np.linspace(0, len(setting.prompts) - 1, few).round().astype(int)]
-    result = {}
+def _due(done: int, every: int, last: int) -> bool:
+    return done % every == 0 or done == last
+
+
+def _numbers(
+    setting: Setting, config: TrainConfig, count: int, world: World, state: TrainingState | None = None
+) -> Numbers:
+    """Measure the bias on training and validation prompts."""
+    training = setting.prompts[config.prompt_sets[0][0]]
+    few = min(len(setting.validation_prompts), len(training))
+    spread = [training[i] for i in np.linspace(0, len(training) - 1, few).round().astype(int)]
+    result: Numbers = {}
     for split, prompts in (("training", spread), ("validation", setting.validation_prompts)):
-        probabilities = classify(_generate(setting, config, prompts, count), setting.judge)
-        for attribute in config.attributes:
-            result[split, attribute.name] = estimate_bias(probabilities[attribute.name])
+        found = measure(setting, config, prompts, count, tokens=state.tokens if state else None, world=world)
+        result |= {(split, name): estimate for name, estimate in found.items()}
     return result
 
 
-def _table(before: dict[tuple[str, str], BiasEstimate], after: dict[tuple[str, str], BiasEstimate]) -> Table:
-    table = Table("prompts", "bias of", "before", "after", "95 % interval", "noise floor")
-    for (split, name), was in before.items():
-        now = after[split, name]
-        interval = f"{now.low:.2f}–{now.high:.2f}"
-        table.add_row(split, name, f"{was.value:.2f}", f"{now.value:.2f}", interval, f"{now.floor:.2f}")
+def _table(before: Numbers, after: Numbers) -> Table:
+    table = Table("prompts", "bias of", "before", "after (95 % interval)", "noise floor", "undetermined")
+    for (split, name), now in after.items():
+        was = before.get((split, name))
+        said = f"{was.value:.2f} ({was.low:.2f}–{was.high:.2f})" if was else "–"
+        unsure = f"{was.undetermined:.0%} → {now.undetermined:.0%}" if was else f"{now.undetermined:.0%}"
+        value = f"{now.value:.2f} ({now.low:.2f}–{now.high:.2f})"
+        table.add_row(split, name, said, value, f"{now.floor:.2f}", unsure)
     return table
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Return commit and cleanness of the working directory's repository; None outside of one."""
+    try:
+        commit, changes = (
+            subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "clean": not changes}

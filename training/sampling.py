@@ -6,11 +6,14 @@ latents that went into each call of the U-Net: all that the gradient needs (see 
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
+
+from fair_adaptors.tokens import inserted
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,20 @@ class Trajectory:
     latents: Tensor
 
 
-def encode_prompt(pipe: StableDiffusionPipeline, prompt: str, *, guidance_scale: float) -> Tensor:
-    """Encode a prompt as ``pipe`` does, padded to the model's length. Gradients reach the text encoder.
+def encode_prompt(
+    pipe: StableDiffusionPipeline, prompt: str, *, guidance_scale: float, tokens: Tensor | None = None
+) -> Tensor:
+    """Encode a prompt as ``pipe`` does, padded to the model's length. Gradients reach the text encoder and the tokens.
+
+    Args:
+        tokens: soft tokens [n, D] before the prompt; the unconditional branch does not get them.
 
     Returns:
         Embeddings [1, L, D], or [2, L, D] with guidance: unconditional first.
     """
-    texts = ["", prompt] if guidance_scale > 1 else [prompt]
-    rows = [_encode(pipe, text) for text in texts]
-    return torch.cat(rows)
+    with nullcontext() if tokens is None else inserted(pipe.text_encoder, tokens):
+        conditional = _encode(pipe, prompt)
+    return torch.cat([_encode(pipe, ""), conditional]) if guidance_scale > 1 else conditional
 
 
 def _encode(pipe: StableDiffusionPipeline, text: str) -> Tensor:

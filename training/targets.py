@@ -25,6 +25,17 @@ class Targets:
     confidence: Tensor
     keep: Tensor
 
+    def select(self, index: Tensor) -> "Targets":
+        """Return the targets of some of the images."""
+        index = index.to(self.labels.device)
+        return Targets(self.labels[index], self.confidence[index], self.keep[index])
+
+    def spread(self, index: Tensor, count: int) -> "Targets":
+        """Return targets of ``count`` images: these are those of ``index``, and the others are not kept."""
+        labels, confidence, keep = (part.new_zeros(count) for part in (self.labels, self.confidence, self.keep))
+        labels[index], confidence[index], keep[index] = self.labels, self.confidence, self.keep
+        return Targets(labels, confidence, keep)
+
 
 def assign_targets(
     probs: Mapping[str, Tensor],
@@ -99,8 +110,8 @@ def drawn_shares(
         cost = sum(distances[name][:, draws[name][s]] for name in probs)
         _, matched = linear_sum_assignment(np.sqrt(cost))
         for name in probs:
-            totals[name][images, draws[name][s][matched]] += 1 / num_draws
-    return {name: torch.as_tensor(total, device=probs[name].device) for name, total in totals.items()}
+            totals[name][images, draws[name][s][matched]] += 1
+    return {name: torch.as_tensor(total / num_draws, device=probs[name].device) for name, total in totals.items()}
 
 
 def _squared_distances(probs: Tensor) -> np.ndarray:

@@ -125,9 +125,9 @@ def run_demo(
         on_images: called with the images made and to make.
     """
     started = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
     pipe = load_sandbox_pipeline()
     handle = load_fair_adaptor(pipe, adaptor)
+    out.mkdir(parents=True, exist_ok=True)
     found = _find(pipe, handle, images_per_prompt=images_per_prompt, seed=seed, on_images=on_images)
     comparisons = compare(*found.seen, found.fair)
     others = compare(*found.seen, [name for name in ATTRIBUTES if name not in found.fair])

@@ -1,0 +1,101 @@
+"""Soft tokens: learned embeddings that stand before the words of a prompt, and never in the negative prompt."""
+
+import inspect
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@contextmanager
+def inserted(text_encoder: "nn.Module", tokens: "Tensor") -> Iterator[None]:
+    """Within the block, put ``tokens`` [n, D] right after the start token of whatever the text encoder reads.
+
+    The n last tokens but the very last one (an end token, or padding) make room. Differentiable in ``tokens``.
+    """
+    import torch
+
+    count = len(tokens)
+
+    def make_room(module: "nn.Module", arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
+        ids, *rest = arguments or [named.pop("input_ids")]
+        # Start tokens hold the places: their ids are below the end token's, by which some encoders find the end.
+        ids = torch.cat([ids[:, :1].expand(-1, 1 + count), ids[:, 1 : -1 - count], ids[:, -1:]], 1)
+        mask = named.get("attention_mask")
+        if mask is not None:
+            ones = torch.ones_like(mask[:, :1]).expand(-1, count)
+            named["attention_mask"] = torch.cat([mask[:, :1], ones, mask[:, 1 : -1 - count], mask[:, -1:]], 1)
+        return (ids, *rest), named
+
+    def put_in(module: Any, arguments: Any, embedded: Any) -> Any:
+        rows = tokens.to(embedded).expand(len(embedded), -1, -1)
+        return torch.cat([embedded[:, :1], rows, embedded[:, 1 + count :]], 1)
+
+    embeddings: Any = text_encoder.get_input_embeddings()  # type: ignore[operator]
+    hooks = [
+        text_encoder.register_forward_pre_hook(make_room, with_kwargs=True),
+        embeddings.register_forward_hook(put_in),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass
+class _Prompting:
+    """A pipeline class's ``encode_prompt``, and the soft tokens in force with their strengths."""
+
+    original: Any  # not bound: the table must not keep the pipeline alive
+    prefixes: "dict[str, tuple[float, Tensor]]" = field(default_factory=dict)
+
+
+_PROMPTING: "weakref.WeakKeyDictionary[Any, _Prompting]" = weakref.WeakKeyDictionary()
+
+
+def set_prefix(pipe: Any, identity: str, prefix: "tuple[float, Tensor] | None") -> None:
+    """Put soft tokens before every prompt of a pipeline with a strength, or take them out with None.
+
+    With strength w the prompt's embeddings are E₀ + w·(E − E₀), E with the tokens and E₀ without; several prefixes add
+    up. Without any, the pipeline's ``encode_prompt`` is its own again.
+    """
+    known = _PROMPTING.get(pipe)
+    if known is None:
+        if prefix is None:
+            return
+        known = _PROMPTING[pipe] = _Prompting(type(pipe).encode_prompt)
+        pipe.encode_prompt = _encode_with_prefixes(weakref.ref(pipe))
+    known.prefixes.pop(identity, None)
+    if prefix is not None:
+        known.prefixes[identity] = prefix
+    if not known.prefixes:
+        del pipe.encode_prompt
+        del _PROMPTING[pipe]
+
+
+def _encode_with_prefixes(reference: "weakref.ref[Any]") -> Any:
+    def encode_prompt(*arguments: Any, **named: Any) -> Any:
+        pipe = reference()
+        known = _PROMPTING[pipe]
+        given = inspect.signature(known.original).bind(pipe, *arguments, **named).arguments
+        if given.get("prompt_embeds") is None:
+            given["prompt_embeds"] = _blend(pipe, known, given)
+        return known.original(**given)
+
+    return encode_prompt
+
+
+def _blend(pipe: Any, known: _Prompting, given: dict[str, Any]) -> "Tensor":
+    alone = {**given, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    rest = 1.0 - sum(weight for weight, _ in known.prefixes.values())
+    parts = [rest * known.original(**alone)[0]] if rest else []
+    for identity in sorted(known.prefixes):  # the order of loading must not change a bit
+        weight, tokens = known.prefixes[identity]
+        with inserted(pipe.text_encoder, tokens):
+            parts.append(weight * known.original(**alone)[0])
+    return sum(parts[1:], parts[0])

@@ -1,0 +1,77 @@
+"""Trains on tiny models in child processes that are killed at random moments: ``killed.py FOLDER``."""
+
+import dataclasses
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from fair_adaptors.training import checkpoint
+from fair_adaptors.training.loop import attached, fit
+
+from fair_adaptors.errors import CheckpointError
+from tests.test_loop import CONFIG, setting
+
+LONG = dataclasses.replace(CONFIG, iterations=12, images_per_prompt=4)
+KILLS = 24
+
+
+def run(folder: Path) -> list[torch.Tensor]:
+    """Go on from the latest checkpoint, if there is one, saving after every iteration."""
+    with attached(PLACE, LONG) as state:
+        if checkpoint.list_checkpoints(folder):
+            checkpoint.restore(state, checkpoint.load_latest(folder, LONG))
+        fit(PLACE, LONG, state, on_step=lambda state, result: bool(not checkpoint.save(folder, state, LONG)))
+        return [*state.parameters.values(), *state.average.means]
+
+
+def save_again_and_again(folder: Path) -> None:
+    """Nothing but saving, so that many kills come in the middle of it."""
+    with attached(PLACE, LONG) as state:
+        checkpoint.restore(state, checkpoint.load_latest(folder, LONG))
+        while True:
+            checkpoint.save(folder, state, LONG)
+
+
+def killed_after(seconds: float, work: Callable[[], object]) -> None:
+    """Run ``work`` in a child and kill it."""
+    child = os.fork()
+    if not child:
+        work()
+        os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def main(folder: Path) -> None:
+    """Kill, and after each kill see that the latest checkpoint loads; in the end compare with a run left alone."""
+    chance = random.Random(0)
+    left_over = 0
+    for kill in range(KILLS):
+        if kill % 2 and checkpoint.list_checkpoints(folder):
+            killed_after(chance.uniform(0.1, 0.4), lambda: save_again_and_again(folder))
+        else:
+            killed_after(chance.uniform(0.05, 1.5), lambda: run(folder))
+        left_over += any(folder.glob(".*"))
+        try:
+            checkpoint.load_latest(folder, LONG)
+        except CheckpointError:
+            assert not checkpoint.list_checkpoints(folder)
+    print(f"{KILLS} kills, {left_over} of them while a file was being written")
+    alone = run(folder / "alone")
+    assert all(torch.equal(a, b) for a, b in zip(run(folder), alone, strict=True)), "another result"
+    print("the same in the end")
+
+
+PLACE = setting()
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))

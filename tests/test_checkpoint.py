@@ -1,0 +1,154 @@
+"""A checkpoint is complete or absent, and a run that goes on from one is the run that was not interrupted."""
+
+import dataclasses
+import errno
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fair_adaptors.training import checkpoint
+from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.loop import TrainingState, attached, fit
+
+from fair_adaptors.errors import CheckpointError
+from tests.test_loop import CONFIG, setting
+
+LONG = dataclasses.replace(CONFIG, iterations=20, dropout=0.1, gradient_steps=2, max_steps=4, images_per_prompt=4)
+
+
+PLACE = setting()
+
+
+def values(state: TrainingState) -> list[torch.Tensor]:
+    return [*(p.detach().clone() for p in state.parameters.values()), *(m.clone() for m in state.average.means)]
+
+
+def run(config: TrainConfig, folder: Path, *, until: int = 10**9, resume: bool = False) -> list[torch.Tensor]:
+    with attached(PLACE, config) as state:
+        if resume:
+            checkpoint.restore(state, checkpoint.load_latest(folder, config))
+        fit(PLACE, config, state, on_step=lambda state, result: state.iteration == until)
+        checkpoint.save(folder, state, config)
+        return values(state)
+
+
+@pytest.mark.parametrize("parts", [("text_encoder", "unet"), ("tokens",)])
+def test_twenty_steps_are_ten_and_ten_bit_for_bit(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    config = dataclasses.replace(LONG, parts=parts)
+    whole = run(config, tmp_path / "whole")
+    run(config, tmp_path / "halves", until=10)
+    halves = run(config, tmp_path / "halves", resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole, halves, strict=True))
+
+
+def save_some(folder: Path, count: int = 2) -> list[Path]:
+    paths = []
+    with attached(PLACE, CONFIG) as state:
+        for iteration in range(1, count + 1):
+            state.iteration = iteration
+            paths.append(checkpoint.save(folder, state, CONFIG))
+    return paths
+
+
+def test_old_ones_are_removed_but_not_the_best(tmp_path: Path) -> None:
+    save_some(tmp_path, 5)
+    (tmp_path / checkpoint.BEST).write_bytes(b"best")
+    checkpoint.remove_old(tmp_path, 2)
+    assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == [f"step_{i:08d}.safetensors" for i in (4, 5)]
+    assert (tmp_path / checkpoint.BEST).exists()
+    checkpoint.remove_old(tmp_path, 0)
+    assert len(checkpoint.list_checkpoints(tmp_path)) == 2
+
+
+def truncated(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, lambda data: b"", lambda data: b"PK\x03\x04" + data])
+def test_a_damaged_one_is_refused_with_the_names_of_good_ones_and_the_latest_good_one_is_used(
+    tmp_path: Path, damage: Any
+) -> None:
+    good, bad = save_some(tmp_path)
+    bad.write_bytes(damage(bad.read_bytes()))
+    with pytest.raises(CheckpointError, match=rf"damaged.*can be used: {good.name}"):
+        checkpoint.load(bad, CONFIG)
+    assert checkpoint.load_latest(tmp_path, CONFIG).path == good
+
+
+def test_a_missing_one_names_the_good_ones(tmp_path: Path) -> None:
+    good, other = save_some(tmp_path)
+    with pytest.raises(CheckpointError, match=f"no checkpoint .*: {good.name}, {other.name}"):
+        checkpoint.load(tmp_path / "step_00000009.safetensors", CONFIG)
+    with pytest.raises(CheckpointError, match="has none.*--resume"):
+        checkpoint.load_latest(tmp_path / "nowhere", CONFIG)
+
+
+def test_one_of_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
+    save_some(tmp_path)
+    with pytest.raises(CheckpointError, match=r"another run: learning_rate was 0\.01"):
+        checkpoint.load_latest(tmp_path, dataclasses.replace(CONFIG, learning_rate=0.5))
+    checkpoint.load_latest(tmp_path, dataclasses.replace(CONFIG, save_every=7))
+
+
+def test_a_run_with_a_constant_rate_can_be_made_longer(tmp_path: Path) -> None:
+    save_some(tmp_path)
+    checkpoint.load_latest(tmp_path, dataclasses.replace(CONFIG, iterations=99))
+    with pytest.raises(CheckpointError):
+        checkpoint.load_latest(tmp_path, dataclasses.replace(CONFIG, iterations=99, schedule="cosine"))
+
+
+def test_a_foreign_file_is_no_checkpoint(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / "step_00000001.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="no checkpoint of this version"):
+        checkpoint.load(path, CONFIG)
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_written(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: the write really fails midway."""
+    (good,) = save_some(tmp_path, 1)
+    before = good.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with attached(PLACE, CONFIG) as state:
+        state.iteration = 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+        try:
+            with pytest.raises(CheckpointError, match=f"could not be written: File too large.*{good.name}"):
+                checkpoint.save(tmp_path, state, CONFIG)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == [good.name] and good.read_bytes() == before
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    tmp_path.joinpath(".step_00000001.safetensors.123").write_bytes(b"half")
+    save_some(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.safetensors"]
+
+
+def test_the_file_is_synced_before_it_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("fsync"), fsync(handle))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("replace"), replace(a, b))[1])
+    save_some(tmp_path, 1)
+    assert order == ["fsync", "replace", "fsync"]
+
+
+def test_an_error_while_syncing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save_some(tmp_path, 1)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,88 @@
+"""Several real processes (gloo on the CPU, started by torchrun): their number does not change the result."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from fair_adaptors.training.distributed import World, join_world
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fair_adaptors.errors import ConfigError
+
+WORKER = Path(__file__).parent / "worker.py"
+
+
+def torchrun(mode: str, folder: Path, size: int, *, limit: float = 240) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, str(WORKER), mode, str(folder)], env=environment, capture_output=True, text=True, timeout=limit
+    )
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Tensor]]:
+    folder = tmp_path_factory.mktemp("worlds")
+    results = {}
+    for size in (1, 2, 3):
+        done = torchrun("same_result", folder / str(size), size)
+        assert done.returncode == 0, done.stderr[-3000:]
+        results[size] = load_file(folder / str(size) / "found.safetensors")
+    return results
+
+
+def error(one: dict[str, Tensor], other: dict[str, Tensor], prefix: str) -> float:
+    """Return the relative error of all tensors of a kind, as one vector."""
+    a, b = (torch.cat([t.flatten() for name, t in sorted(d.items()) if name.startswith(prefix)]) for d in (one, other))
+    return ((a - b).norm() / a.norm()).item()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_the_number_of_processes_does_not_change_the_result(found: dict[int, dict[str, Tensor]], size: int) -> None:
+    """Seven images, which neither two nor three processes divide."""
+    one, other = found[1], found[size]
+    assert one["took_part"] == other["took_part"] == 7 and torch.equal(one["validation"], other["validation"])
+    assert error(one, other, "gradient/") < 1e-5
+    assert error(one, other, "10/") < 1e-4
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_run_goes_on_with_another_number_of_processes(found: dict[int, dict[str, Tensor]], size: int) -> None:
+    assert error(found[1], found[size], "20/") < 1e-6
+
+
+def test_a_gradient_that_is_not_finite_in_one_process_is_skipped_by_all(tmp_path: Path) -> None:
+    done = torchrun("not_finite", tmp_path, 2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, other = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
+    assert one["finite"].tolist() == other["finite"].tolist() == [True, False, True]
+    assert torch.equal(one["values"], other["values"]) and one["values"].isfinite().all()
+
+
+def test_when_a_process_dies_the_others_stop_within_a_minute_and_say_why(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = torchrun("dies", tmp_path, 2, limit=120)
+    assert done.returncode != 0
+    assert "lost the others" in (tmp_path / "rank0.txt").read_text()
+    assert time.monotonic() - started < 60 + 45  # the start-up of torch and diffusers is not part of the minute
+
+
+def test_shares_are_contiguous_and_nearly_equal() -> None:
+    for count in range(1, 12):
+        for size in range(1, 5):
+            shares = [range(count)[World(rank, size).share(count)] for rank in range(size)]
+            assert [i for share in shares for i in share] == list(range(count))
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_the_launcher_that_silently_starts_one_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(ConfigError, match="Use torchrun"):
+        join_world()

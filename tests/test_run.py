@@ -1,0 +1,198 @@
+"""A training run as a user has it: signals, resuming, several processes, trackers, early stop, full disks."""
+
+import dataclasses
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fair_adaptors.training import checkpoint
+from fair_adaptors.training import run as run_module
+from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.distributed import World
+from fair_adaptors.training.run import read_run, train
+from fair_adaptors.training.setting import Setting
+from rich.console import Console
+
+from fair_adaptors.errors import CheckpointError, ConfigError
+from fair_adaptors.formats import CONFIG_FILE, read_config
+from fair_adaptors.load import load_fair_adaptor
+from tests.test_loop import CONFIG, setting
+
+QUICK = ["num_steps=2", "gradient_steps=1", "images_per_prompt=4", "prompts_per_step=1", "save_every=1", "trackers="]
+SET = [word for text in QUICK for word in ("--set", text)]
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fair_adaptors", "train", "sandbox-gender", *arguments]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if list((folder / "checkpoints").glob("step_*")):
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.1)
+    raise AssertionError("no checkpoint in two minutes")
+
+
+def test_killed_at_random_moments_it_always_goes_on(tmp_path: Path) -> None:
+    script = Path(__file__).parent / "killed.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "the same in the end" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(tmp_path: Path, number: int) -> None:
+    process = start("--out", str(tmp_path), *SET, "--set", "iterations=500")
+    wait_for_checkpoint(tmp_path, process)
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, printed
+    assert f"fair-adaptors train sandbox-gender --out {tmp_path} --resume" in printed
+    latest = checkpoint.list_checkpoints(tmp_path / "checkpoints")[-1]
+    assert latest.name in printed and not (tmp_path / CONFIG_FILE).exists()
+
+
+def test_a_process_that_is_killed_is_restarted_and_the_run_goes_on_to_its_end(tmp_path: Path) -> None:
+    """torchrun starts both again, and they go on from the latest checkpoint; SIGTERM reaches both."""
+    import psutil
+
+    process = start("--out", str(tmp_path), *SET, "--set", "iterations=500", "--num-processes", "2")
+    wait_for_checkpoint(tmp_path, process)
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "fair_adaptors" in p.cmdline()]
+    workers = [p for p in workers if "torch.distributed.run" not in p.cmdline()]
+    assert len(workers) == 2
+    before = checkpoint.list_checkpoints(tmp_path / "checkpoints")[-1].name
+    workers[1].kill()
+    for _ in range(1200):
+        if checkpoint.list_checkpoints(tmp_path / "checkpoints")[-1].name > before and not workers[0].is_running():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, printed[-4000:]
+    assert "resumed from" in printed and "--resume --num-processes 2" in printed
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Setting:
+    """Runs use the tiny models."""
+    place = setting()
+    monkeypatch.setattr(run_module, "load_setting", lambda config, device: place)
+    monkeypatch.setattr(run_module, "join_world", World)
+    monkeypatch.setattr(run_module, "this_device", lambda: "cpu")
+    return place
+
+
+def tiny_run(folder: Path, *, iterations: int = 3, **settings: Any) -> str:
+    options = {key: settings.pop(key) for key in ("resume", "overwrite") if key in settings}
+    config = dataclasses.replace(CONFIG, iterations=iterations, trackers=(), **settings)
+    console = Console(record=True, width=200, file=io.StringIO())
+    train(config, folder, images_per_prompt=4, console=console, **options)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("parts", [("text_encoder", "unet"), ("tokens",), ("tokens", "unet")])
+def test_what_was_trained_can_be_loaded(tmp_path: Path, tiny: Setting, parts: tuple[str, ...]) -> None:
+    printed = tiny_run(tmp_path, parts=parts, num_tokens=2)
+    assert "validation" in printed and "bright" in printed
+    config = read_config(tmp_path)
+    assert set(config["trained_parts"]) == set(parts) and config["training"]["finished_iterations"] == 3
+    with load_fair_adaptor(tiny.pipe, tmp_path):
+        pass
+
+
+def test_the_run_is_written_down(tmp_path: Path, tiny: Setting) -> None:
+    tiny_run(tmp_path, seed=5)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["config"]["seed"] == 5 and record["processes"] == 1
+    assert {"torch", "diffusers", "python"} <= set(record["versions"])
+    assert record["git"] is None or len(record["git"]["commit"]) == 40
+    assert isinstance(read_run(tmp_path), TrainConfig) and read_run(tmp_path).seed == 5
+
+
+def test_an_earlier_run_is_not_overwritten_unless_asked(tmp_path: Path, tiny: Setting) -> None:
+    tiny_run(tmp_path, save_every=1)
+    with pytest.raises(CheckpointError, match="--overwrite"):
+        tiny_run(tmp_path)
+    tiny_run(tmp_path, overwrite=True)
+
+
+def test_resuming_without_a_run_says_so(tmp_path: Path, tiny: Setting) -> None:
+    with pytest.raises(CheckpointError, match="no run to resume"):
+        read_run(tmp_path)
+    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
+        tiny_run(tmp_path, resume="latest")
+
+
+def test_validation_keeps_the_best_and_stops_when_it_is_enough(tmp_path: Path, tiny: Setting) -> None:
+    printed = tiny_run(
+        tmp_path, iterations=9, validate_every=2, validation_images=4, stop_below=2.0, keep="best", save_every=1
+    )
+    assert "raw weights" in printed and "average weights" in printed and "enough" in printed
+    assert (tmp_path / "checkpoints" / checkpoint.BEST).is_file()
+    assert read_config(tmp_path)["training"]["finished_iterations"] == 2
+
+
+def test_only_the_latest_checkpoints_are_kept(tmp_path: Path, tiny: Setting) -> None:
+    tiny_run(tmp_path, iterations=5, save_every=1, checkpoints_total_limit=2)
+    names = [path.name for path in checkpoint.list_checkpoints(tmp_path / "checkpoints")]
+    assert names == ["step_00000004.safetensors", "step_00000005.safetensors"]
+
+
+def test_a_tracker_that_fails_is_left_out_and_training_goes_on(
+    tmp_path: Path, tiny: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate.tracking import TensorBoardTracker
+
+    def broken(*arguments: Any, **settings: Any) -> None:
+        raise ConnectionError("no route to the tracker")
+
+    monkeypatch.setattr(TensorBoardTracker, "log", broken)
+    console = Console(record=True, width=200, file=io.StringIO())
+
+    assert train(dataclasses.replace(CONFIG, iterations=3), tmp_path / "run", images_per_prompt=4, console=console)
+    assert console.export_text().count("tensorboard failed and is left out: ConnectionError") == 1
+    assert (tmp_path / "run" / CONFIG_FILE).is_file()
+
+
+def test_a_full_disk_while_saving_is_said_and_training_goes_on(tmp_path: Path, tiny: Setting) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    tiny_run(tmp_path, iterations=1, save_every=1)
+    size = checkpoint.list_checkpoints(tmp_path / "checkpoints")[-1].stat().st_size
+    original = checkpoint.save
+
+    def limited(*arguments: Any, **settings: Any) -> Path:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
+        try:
+            return original(*arguments, **settings)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "save", limited)
+        printed = tiny_run(tmp_path, iterations=2, save_every=1, overwrite=True)
+    assert "could not be written: File too large" in printed and "Training goes on" in printed
+    assert read_config(tmp_path)["training"]["finished_iterations"] == 2
+
+
+def test_more_processes_than_images_are_refused(
+    tmp_path: Path, tiny: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "join_world", lambda: World(0, 9))
+    with pytest.raises(ConfigError, match="9 processes for 8 images"):
+        tiny_run(tmp_path)

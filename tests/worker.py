@@ -1,0 +1,96 @@
+"""One process of a distributed run on tiny models, started by torchrun: ``worker.py MODE FOLDER``."""
+
+import dataclasses
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from fair_adaptors.training import checkpoint
+from fair_adaptors.training.batches import batch_at
+from fair_adaptors.training.distributed import World, join_world
+from fair_adaptors.training.loop import attached, fit, train_step
+from fair_adaptors.training.setting import Setting
+from fair_adaptors.training.validation import measure
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fair_adaptors.errors import FairAdaptorError
+from tests.test_loop import CONFIG, setting
+
+LONG = dataclasses.replace(
+    CONFIG, parts=("text_encoder", "unet", "tokens"), images_per_prompt=7, iterations=20, max_steps=4, gradient_steps=2
+)
+
+
+def same_result(folder: Path, world: World) -> None:
+    """The gradient of one batch, 10 steps, and the rest of a run that one process began."""
+    place = setting()
+    found: dict[str, Tensor] = {}
+    with attached(place, LONG) as state:
+        for parameter in state.parameters.values():
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+        result = train_step(place, LONG, batch_at(LONG, place.prompts, 0, 0), tokens=state.tokens, world=world)
+        found["took_part"] = torch.tensor(result.took_part)
+        for name, parameter in state.parameters.items():
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            found[f"gradient/{name}"] = world.sum(gradient)
+        estimate = measure(place, LONG, place.validation_prompts, 5, tokens=state.tokens, world=world)
+        found["validation"] = torch.tensor(estimate["bright"].value)
+    for begin in (0, 10):
+        with attached(place, LONG) as state:
+            if begin:
+                checkpoint.restore(state, checkpoint.load_latest(folder.parent / "begun", LONG))
+            fit(place, LONG, state, world=world, on_step=lambda state, result, end=begin + 10: state.iteration == end)
+            if world.size == 1 and not begin:
+                checkpoint.save(folder.parent / "begun", state, LONG)
+            found |= {f"{begin + 10}/{name}": p.detach().clone() for name, p in state.parameters.items()}
+    if world.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in found.items()}, folder / "found.safetensors")
+
+
+def not_finite(folder: Path, world: World) -> None:
+    """The loss of one process's images is not finite in the second iteration: all skip it, and agree."""
+    place, calls = setting(), 0
+
+    def encoder(images: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        features = torch.nn.functional.normalize(images.flatten(1), dim=1)
+        return features * math.nan if world.rank == world.size - 1 and calls in (3, 4) else features
+
+    place = dataclasses.replace(place, encoders={"flat": encoder})
+    with attached(place, CONFIG) as state:
+        finite: list[bool] = []
+        fit(place, CONFIG, state, world=world, on_step=lambda state, result: finite.append(result.finite))
+        values = torch.cat([p.detach().flatten() for p in state.parameters.values()])
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"finite": torch.tensor(finite), "values": values}, folder / f"rank{world.rank}.safetensors")
+
+
+def dies(folder: Path, world: World) -> None:
+    """One process is killed in the third iteration; the others have to notice."""
+
+    def look(state: object, result: object) -> None:
+        if world.rank == 1 and state.iteration == 2:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    place: Setting = setting()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with attached(place, LONG) as state:
+            fit(place, LONG, state, world=world, on_step=look)
+    except FairAdaptorError as error:
+        (folder / f"rank{world.rank}.txt").write_text(str(error))
+        raise
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    mode, folder = sys.argv[1:]
+    {"same_result": same_result, "not_finite": not_finite, "dies": dies}[mode](Path(folder), join_world())
