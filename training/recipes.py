@@ -11,8 +11,14 @@ from .config import Attribute, TrainConfig, did_you_mean, override
 from .setting import known_attributes
 
 
-def _sandbox(name: str, attributes: Sequence[str], **settings: Any) -> TrainConfig:
+def _sandbox(
+    name: str, attributes: Sequence[str], shares: Mapping[str, tuple[float, ...]] | None = None, **settings: Any
+) -> TrainConfig:
     known = known_attributes("sandbox")
+    aimed = tuple(
+        dataclasses.replace(known[attribute], target=(shares or {}).get(attribute, known[attribute].target))
+        for attribute in attributes
+    )
     common: dict[str, Any] = {
         "rank": 8,
         "iterations": 160,
@@ -30,7 +36,7 @@ def _sandbox(name: str, attributes: Sequence[str], **settings: Any) -> TrainConf
         "sample_every": 40,
         "save_every": 40,
     }
-    return TrainConfig(name, "sandbox", tuple(known[attribute] for attribute in attributes), **(common | settings))
+    return TrainConfig(name, "sandbox", aimed, **(common | settings))
 
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
@@ -43,6 +49,14 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         unguided=80,
         images_per_call=96,
     ),
+    "sandbox-gender-unet": lambda: _sandbox("sandbox-gender-unet", ["gender"], parts=("unet",), learning_rate=3e-3),
+    "sandbox-gender-both": lambda: _sandbox(
+        "sandbox-gender-both", ["gender"], parts=("text_encoder", "unet"), learning_rate=3e-3
+    ),
+    "sandbox-gender-tokens": lambda: _sandbox(
+        "sandbox-gender-tokens", ["gender"], parts=("tokens",), learning_rate=3e-2
+    ),
+    "sandbox-age": lambda: _sandbox("sandbox-age", ["age"], shares={"age": (0.75, 0.25)}),
 }
 
 

@@ -323,6 +323,7 @@ class _Run:
                 "finished_iterations": state.iteration,
                 "skipped_iterations": state.skipped,
                 "processes": self.world.size,
+                "peak_megabytes": _peak_megabytes(),
                 "seconds": round(state.history["seconds"], 1),
             },
         )
@@ -379,6 +380,18 @@ def _table(before: Numbers, after: Numbers) -> Table:
         value = f"{now.value:.2f} ({now.low:.2f}–{now.high:.2f})"
         table.add_row(split, name, said, value, f"{now.floor:.2f}", unsure)
     return table
+
+
+def _peak_megabytes() -> int | None:
+    """Return the most memory that this process has had: of its GPU, else of the machine where that can be asked."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() // 1_000_000
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 1_000_000
 
 
 def _git_state() -> dict[str, Any] | None:

@@ -106,7 +106,8 @@ def verdict(comparisons: Mapping[str, Comparison], kept_name: str, kept: Kept) -
             said = f"the {name} bias shows no clear change ({before.value:.2f} before, {after.value:.2f} after)"
         clauses.append(f"{said}, where a perfectly fair model would score {after.floor:.2f}")
     was, now = kept
-    stays = "is unchanged within the error" if now.low <= was.value <= now.high else "changes"
+    moves = "falls" if now.value < was.value else "rises"
+    stays = "is unchanged within the error" if now.low <= was.value <= now.high else moves
     clauses.append(f"{kept_name} {stays}: {was.value:.0%} before, {now.value:.0%} after")
     sentence = "; ".join(clauses) + "."
     return sentence[0].upper() + sentence[1:]
@@ -185,7 +186,7 @@ def _gallery(prompts: Sequence[PromptResult]) -> str:
 def _figure(label: str, images: "tuple[Tensor, Tensor]") -> str:
     strips = "".join(
         f'<div class="strip"><span class="{mark}">{word}</span>'
-        f'<img src="{_strip(row)}" alt="{len(row)} images {word} the adaptor: {escape(label)}" loading="lazy"></div>'
+        f'<img src="{_strip(row)}" alt="{len(row)} images {word} the adaptor: {escape(label)}" loading="lazy" style="max-width:{7 * len(row)}rem"></div>'
         for word, mark, row in (("before", "b", images[0]), ("after", "a", images[1]))
     )
     return f'<figure class="card"><figcaption>{escape(label)}</figcaption>{strips}</figure>'
@@ -216,7 +217,9 @@ def _prompt_table(report: Report) -> str:
     for prompt in rows:
         cells = "".join(f"<td>{_bars(*prompt.shares[name])}</td>" for name in names)
         was, now = prompt.kept
-        body.append(f'<tr><td>{escape(prompt.label)}</td>{cells}<td class="n">{was:.0%} → {now:.0%}</td></tr>')
+        body.append(
+            f"<tr><td>{escape(prompt.label)}</td>{cells}{_number(report.kept_name, f'{was:.0%} → {now:.0%}')}</tr>"
+        )
     kept = f'<th class="n">{escape(report.kept_name)}</th>'
     return f"<table><thead><tr>{head}{kept}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
@@ -236,12 +239,17 @@ def _other_table(others: Mapping[str, Comparison]) -> str:
     if not others:
         return "<p>Nothing else was measured.</p>"
     body = "".join(
-        f'<tr><td>{escape(name)} bias</td><td class="n">{_cell(found.before)}</td>'
-        f'<td class="n">{_cell(found.after)}</td><td class="n">{found.after.floor:.2f}</td></tr>'
+        f"<tr><td>{escape(name)} bias</td>{_number('before', _cell(found.before))}"
+        f"{_number('after', _cell(found.after))}{_number('noise floor', f'{found.after.floor:.2f}')}</tr>"
         for name, found in others.items()
     )
     head = '<th></th><th class="n">before</th><th class="n">after</th><th class="n">noise floor</th>'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _number(label: str, content: str) -> str:
+    """Return a cell that tells what it is where the table's head is not shown, on a phone."""
+    return f'<td class="n" data-label="{escape(label)}">{content}</td>'
 
 
 def _cell(estimate: BiasEstimate) -> str:
