@@ -60,12 +60,13 @@ def summary(rows: list[dict[str, Any]], bars: Bars) -> list[dict[str, Any]]:
             lines.append({**line, "seeds": spread, "bar": text, "held": held})
     for recipe in dict.fromkeys(row["recipe"] for row in rows):
         runs = [row for row in rows if row["recipe"] == recipe]
-        minutes, megabytes = (max(run[what] for run in runs) for what in ("minutes", "megabytes"))
+        minutes = max(run["minutes"] for run in runs)
         line = {"recipe": recipe, "prompts": "train", "before": "–", "seeds": "the most"}
         lines.append(
             {**line, "what": "minutes", "after": minutes, "bar": f"<= {MINUTES:g}", "held": minutes <= MINUTES}
         )
-        lines.append({**line, "what": "peak megabytes", "after": megabytes, "bar": "–", "held": "–"})
+        if known := [run["megabytes"] for run in runs if run["megabytes"]]:
+            lines.append({**line, "what": "peak megabytes", "after": max(known), "bar": "–", "held": "–"})
     return lines
 
 
@@ -100,7 +101,7 @@ def main(name: str = "sandbox_bias", bars: Bars = BARS, splits: tuple[str, ...] 
     report(arguments.name, summary(rows, bars), runs=rows, images=arguments.images, noise_floors=floors)
 
 
-def train(recipe: str, seed: int, folder: Path) -> dict[str, float]:
+def train(recipe: str, seed: int, folder: Path) -> dict[str, float | None]:
     """Train in a process of its own, unless it was done; return the minutes it took and the memory."""
     if not (folder / CONFIG_FILE).exists():
         settings = ["sample_every=0", "save_every=0", "trackers="]
@@ -108,7 +109,7 @@ def train(recipe: str, seed: int, folder: Path) -> dict[str, float]:
         command = [sys.executable, "-m", "fair_adaptors", "train", recipe, "--seed", str(seed), "--out", str(folder)]
         subprocess.run([*command, *options], check=True)
     training = read_config(folder)["training"]
-    return {"minutes": training["seconds"] / 60, "megabytes": training["peak_megabytes"]}
+    return {"minutes": training["seconds"] / 60, "megabytes": training.get("peak_megabytes")}
 
 
 if __name__ == "__main__":
