@@ -187,7 +187,8 @@ def _figure(label: str, images: "tuple[Tensor, Tensor]") -> str:
     width = f' style="max-width:{7 * len(images[0])}rem"'
     strips = "".join(
         f'<div class="strip"><span class="{mark}">{word}</span>'
-        f'<img src="{_strip(row)}" alt="{len(row)} images {word} the adaptor: {escape(label)}" loading="lazy"{width}></div>'
+        f'<img src="{_strip(row)}" alt="{len(row)} images {word} the adaptor: {escape(label)}"'
+        f' loading="lazy"{width}></div>'
         for word, mark, row in (("before", "b", images[0]), ("after", "a", images[1]))
     )
     return f'<figure class="card"><figcaption>{escape(label)}</figcaption>{strips}</figure>'

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# One machine with GPUs, through accelerate: ./accelerate.sh 4 RECIPE [options of fair-adaptors train]
+# On a CPU use torchrun.sh: `accelerate launch --cpu` starts one process whatever it is asked for.
+set -euo pipefail
+processes=$1
+shift
+exec accelerate launch --multi_gpu --num_processes "$processes" --module fair_adaptors train "$@"

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Several machines under SLURM: sbatch slurm.sh RECIPE --out /shared/runs/NAME
+# SLURM sends SIGTERM five minutes before the end (--signal) to every task; the processes save and end, and the job puts
+# itself back into the queue and goes on from the latest checkpoint.
+#SBATCH --job-name=fair-adaptors
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=4
+#SBATCH --time=08:00:00
+#SBATCH --requeue
+#SBATCH --signal=B:TERM@300
+set -euo pipefail
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+
+out=runs/${1:?a recipe}
+for ((i = 1; i < $#; i++)); do [ "${!i}" = --out ] && next=$((i + 1)) && out=${!next}; done
+resume=()
+compgen -G "$out/checkpoints/step_*" >/dev/null && resume=(--resume)
+
+# torchrun follows its SIGTERM with a kill after 30 seconds, so the processes are told from here instead.
+stop() {
+  touch "$out/.stopped"
+  srun --overlap --ntasks-per-node=1 pkill -TERM -f -- '-u -m fair_adaptors train' || true
+}
+trap stop TERM
+srun torchrun \
+  --nnodes "$SLURM_NNODES" --nproc-per-node 4 --max-restarts 3 \
+  --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:29500" \
+  -m fair_adaptors train "$@" "${resume[@]}" &
+wait $! || wait $!
+if [ -e "$out/.stopped" ]; then rm "$out/.stopped"; scontrol requeue "$SLURM_JOB_ID"; fi
