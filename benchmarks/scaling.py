@@ -1,0 +1,196 @@
+"""What an iteration of training costs by part, whether a linear model of it holds, and what that predicts for GPUs.
+
+Three things. The seconds (CPU time) of each part of an iteration on the sandbox, fitted on two image counts and tried
+on a third and on a whole iteration. The floating-point operations of models of the size of SD 1.5 and SDXL, counted on
+torch's meta device. From these, and from assumptions that stand in ``ASSUMED``, the images per second of 1 to 64 GPUs.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks._report import report
+
+ASSUMED = {
+    "teraflops": 300.0,  # sustained in bfloat16 by one GPU of the H100's class
+    "gigabytes_per_second": 20.0,  # between machines, of the all-reduce
+    "seconds_per_message": 30e-6,
+    "steps": 20,
+    "gradient_steps": 5,
+    "images": 64,
+}
+PARTS = ("original", "sample", "decode and loss", "gradient")
+
+
+def parts_of_an_iteration(images: int, repeats: int) -> dict[str, float]:
+    """Return the least CPU seconds of each part, and of the whole, with ``images`` images of one prompt."""
+    import torch
+    from fair_adaptors.training import loop
+    from fair_adaptors.training.batches import batch_at
+    from fair_adaptors.training.distributed import World
+    from fair_adaptors.training.originals import Originals
+    from fair_adaptors.training.recipes import get_recipe
+    from fair_adaptors.training.setting import load_setting
+
+    torch.set_num_threads(1)
+    config = get_recipe("sandbox-gender", {"unguided": 0, "images_per_prompt": images, "images_per_call": images})
+    setting = load_setting(config)
+    taken: dict[str, list[float]] = defaultdict(list)
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            started = time.process_time()
+            try:
+                return function(*arguments, **named)
+            finally:
+                taken[name].append(time.process_time() - started)
+
+        return call
+
+    plain = {name: getattr(loop, name) for name in ("sample", "accumulate_gradients")}
+    originals = Originals()
+    object.__setattr__(originals, "latents", timed("original", originals.latents))
+    for name, part in (("sample", "sample"), ("accumulate_gradients", "gradient")):
+        setattr(loop, name, timed(part, plain[name]))
+    with loop.attached(setting, config) as state:
+        for number in range(repeats + 1):
+            started = time.process_time()
+            batch = batch_at(config, setting.prompts, number, 0)
+            result = loop.train_step(setting, config, batch, originals=originals)
+            loop.apply_gradients(state, config, [result], World())
+            taken["whole"].append(time.process_time() - started)
+    for name, function in plain.items():
+        setattr(loop, name, function)
+    found = {name: min(values[1:]) for name, values in taken.items()}  # the first round warms up
+    rest = found["whole"] - sum(found[name] for name in ("original", "sample", "gradient"))
+    return {**found, "decode and loss": rest}
+
+
+def in_process(images: int, repeats: int) -> dict[str, float]:
+    """Measure in a fresh process."""
+    command = [sys.executable, __file__, "--case", str(images), "--repeats", str(repeats)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def predict(found: dict[int, dict[str, float]], few: int, many: int, at: int) -> dict[str, float]:
+    """Draw a line through two image counts for each part, and read it at a third."""
+    return {
+        part: found[few][part] + (found[many][part] - found[few][part]) * (at - few) / (many - few) for part in PARTS
+    }
+
+
+def operations(kind: str) -> dict[str, float]:
+    """Count the teraflops of one row through the U-Net and of decoding one image, forward, and the adaptor's bytes."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    side, width = (64, 768) if kind == "SD 1.5" else (128, 2048)
+    extra: dict[str, Any] = {}
+    with torch.device("meta"):
+        if kind == "SD 1.5":
+            unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        else:
+            unet = UNet2DConditionModel(
+                sample_size=128,
+                block_out_channels=(320, 640, 1280),
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                transformer_layers_per_block=[1, 2, 10],
+                attention_head_dim=[5, 10, 20],
+                cross_attention_dim=2048,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=256,
+                projection_class_embeddings_input_dim=2816,
+                use_linear_projection=True,
+            )
+            extra["added_cond_kwargs"] = {"text_embeds": torch.empty(1, 1280), "time_ids": torch.empty(1, 6)}
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+        )
+        latents = torch.empty(1, 4, side, side)
+        with FlopCounterMode(display=False) as of_unet:
+            unet(latents, torch.empty(1), torch.empty(1, 77, width), **extra)
+        with FlopCounterMode(display=False) as of_vae:
+            vae.decode(latents)
+    values = {"SD 1.5": 8_294_400, "SDXL": 8_294_400 + 32 * (4 * 2 * 50 * 1280 + 2 * 50 * (1280 + 5120))}[kind]
+    return {
+        "unet": of_unet.get_total_flops() / 1e12,
+        "decode": of_vae.get_total_flops() / 1e12,
+        "megabytes": values * 4 / 1e6,
+    }
+
+
+def iteration(kind: dict[str, float], gpus: int) -> dict[str, float]:
+    """Return the predicted seconds of an iteration on some GPUs, by computing and by communicating."""
+    images = -(-int(ASSUMED["images"]) // gpus)
+    forward = 2 * kind["unet"]  # a row with the prompt, one without
+    computed = images * (
+        2 * ASSUMED["steps"] * forward + 3 * ASSUMED["gradient_steps"] * forward + (1 + 1 + 2) * kind["decode"]
+    )
+    moved = 2 * (gpus - 1) / gpus * kind["megabytes"] / 1e3 / ASSUMED["gigabytes_per_second"]
+    messages = 2 * (gpus - 1) * ASSUMED["seconds_per_message"]
+    return {"compute": computed / ASSUMED["teraflops"], "communicate": moved + messages if gpus > 1 else 0.0}
+
+
+def main() -> None:
+    """Print the check of the model, then the predictions."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--case", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(parts_of_an_iteration(arguments.case, arguments.repeats)))
+        return
+    found = {images: in_process(images, arguments.repeats) for images in (8, 16, 24)}
+    predicted = predict(found, 8, 24, 16)
+    rows = [
+        {"what": part, "measured": found[16][part], "predicted": value, "ratio": value / found[16][part]}
+        for part, value in (*predicted.items(), ("whole", sum(predicted.values())))
+    ]
+    gpus = []
+    kinds = {kind: operations(kind) for kind in ("SD 1.5", "SDXL")}
+    for kind, counted in kinds.items():
+        for number in (1, 2, 4, 8, 16, 32, 64):
+            seconds = iteration(counted, number)
+            whole = sum(seconds.values())
+            share = seconds["communicate"] / whole
+            gpus.append({"model": kind, "gpus": number, "images/s": ASSUMED["images"] / whole, "communication": share})
+    report("scaling", rows, parts=found, operations=kinds, assumed=ASSUMED, predicted=gpus)
+    write_tables(rows, kinds, gpus)
+
+
+def write_tables(rows: list[dict[str, Any]], kinds: dict[str, dict[str, float]], gpus: list[dict[str, Any]]) -> None:
+    """Put what was found into ``docs/scaling.md``, between its marks."""
+    lines = ["| part, 16 images | predicted / measured |", "|---|---|"]
+    lines += [f"| {row['what']} | {row['ratio']:.2f} |" for row in rows]
+    lines += ["", "| | SD 1.5, 512² | SDXL, 1024² |", "|---|---|---|"]
+    for what, unit in (("unet", "teraflops of a row forward"), ("decode", "teraflops of decoding an image")):
+        lines.append(f"| {unit} | {kinds['SD 1.5'][what]:.2f} | {kinds['SDXL'][what]:.2f} |")
+    lines.append(f"| megabytes summed | {kinds['SD 1.5']['megabytes']:.0f} | {kinds['SDXL']['megabytes']:.0f} |")
+    said = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in ASSUMED.items())
+    lines += ["", f"Assumed: {said}.", ""]
+    lines += ["| GPUs | SD 1.5 images/s | communication | SDXL images/s | communication |", "|---|---|---|---|---|"]
+    for number in dict.fromkeys(row["gpus"] for row in gpus):
+        one, other = (row for row in gpus if row["gpus"] == number)
+        cells = " | ".join(f"{row['images/s']:.1f} | {row['communication']:.1%}" for row in (one, other))
+        lines.append(f"| {number} | {cells} |")
+    document = Path(__file__).parents[1] / "docs" / "scaling.md"
+    start, mark, rest = document.read_text(encoding="utf-8").partition("<!-- table -->\n")
+    end = rest[rest.index("<!-- end -->") :]
+    document.write_text(start + mark + "\n".join(lines) + "\n" + end, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
