@@ -17,8 +17,11 @@ def whole_graph_latents(
     guidance_scale: float,
     factors: Tensor,
     checkpointing: bool = True,
+    detached: bool = True,
 ) -> Tensor:
     """Sample with gradient; the U-Net's input is detached, each noise's gradient multiplied by ``factors`` [T].
+
+    Not ``detached``, with factors of one, it is full backpropagation through the sampler.
 
     Checkpointing is diffusers' own, of each block of the U-Net, as in the published code; it needs training mode.
     """
@@ -30,7 +33,7 @@ def whole_graph_latents(
     embeds = encode_prompt(pipe, prompt, guidance_scale=guidance_scale)
     latents = noise * scheduler.init_noise_sigma
     for timestep, factor in zip(scheduler.timesteps, factors.tolist(), strict=True):
-        scaled = scheduler.scale_model_input(latents.detach(), timestep)
+        scaled = scheduler.scale_model_input(latents.detach() if detached else latents, timestep)
         predicted = predict_noise(pipe, scaled, timestep, embeds, guidance_scale=guidance_scale)
         predicted = scale_gradient(predicted, factor)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
@@ -47,8 +50,9 @@ def whole_graph_gradients(
     guidance_scale: float,
     factors: Tensor,
     checkpointing: bool = True,
+    detached: bool = True,
 ) -> None:
-    """Add the gradient of ⟨latent_gradient, z₀⟩ to ``.grad``, in the published form."""
+    """Add the gradient of ⟨latent_gradient, z₀⟩ to ``.grad``, in the published form or by full backpropagation."""
     latents = whole_graph_latents(
         pipe,
         prompt,
@@ -57,5 +61,6 @@ def whole_graph_gradients(
         guidance_scale=guidance_scale,
         factors=factors,
         checkpointing=checkpointing,
+        detached=detached,
     )
     latents.backward(latent_gradient)

@@ -1,0 +1,102 @@
+"""Adjusted gradients against full backpropagation through the sampler, at several numbers of steps, for the same time.
+
+Trains the sandbox's gender recipe on every second of its prompts and reports, on the validation prompts and with the
+evaluation classifier, the bias that is left, the right occupations, and how many iterations there was time for.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks._report import report
+
+METHODS = ("uniform", "published", "full backpropagation")
+
+
+def train(method: str, num_steps: int, seed: int, seconds: float) -> dict[str, float]:
+    """Train for some seconds and measure."""
+    import torch
+    from fair_adaptors.training import loop
+    from fair_adaptors.training.recipes import get_recipe
+    from fair_adaptors.training.setting import load_setting
+    from fair_adaptors.training.validation import draw
+
+    from fair_adaptors.evaluation.metrics import estimate_bias
+    from fair_adaptors.evaluation.run import classify
+    from fair_adaptors.sandbox.demo import occupation_right
+    from fair_adaptors.sandbox.prompts import occupations
+
+    kind = "published" if method == "published" else "uniform"
+    changes = {"num_steps": num_steps, "gradient_steps": 0, "images_per_call": 0, "prompts_per_step": 1}
+    config = get_recipe("sandbox-gender", {**changes, "seed": seed, "step_weights": kind, "unguided": 0})
+    config = dataclasses.replace(config, iterations=10_000, schedule="constant", learning_rate=3e-3, ema=0.9)
+    setting = load_setting(config)
+    setting = dataclasses.replace(setting, prompts={"train": setting.prompts["train"][::2]})
+    original = loop.accumulate_gradients
+    if method == "full backpropagation":
+        loop.accumulate_gradients = _full_backpropagation  # type: ignore[assignment]
+    started = time.perf_counter()
+    try:
+        with loop.attached(setting, config) as state:
+            loop.fit(setting, config, state, on_step=lambda state, result: time.perf_counter() - started > seconds)
+            done, skipped = state.iteration, state.skipped
+            with state.average.applied():
+                prompts = setting.validation_prompts
+                images = torch.stack([draw(setting, config, p, [1000 * seed + i for i in range(32)]) for p in prompts])
+    finally:
+        loop.accumulate_gradients = original
+    seen = classify(images, setting.judge)
+    right = occupation_right(seen, occupations("validation")).mean()
+    value = estimate_bias(seen["gender"]).value
+    return {"bias": value, "occupation": float(right), "iterations": done, "skipped": skipped}
+
+
+def _full_backpropagation(
+    pipe: Any, trajectory: Any, latent_gradient: Any, prompt: str, *, guidance_scale: float, **settings: Any
+) -> None:
+    """Take the loss's gradient through the whole sampler, whose first input is where the trajectory began."""
+    import torch
+
+    from tests.reference import whole_graph_gradients
+
+    whole_graph_gradients(
+        pipe,
+        prompt,
+        trajectory.inputs[0] / pipe.scheduler.init_noise_sigma,
+        latent_gradient,
+        num_steps=len(trajectory.timesteps),
+        guidance_scale=guidance_scale,
+        factors=torch.ones(len(trajectory.timesteps)),
+        detached=False,
+    )
+
+
+def main() -> None:
+    """Print a row per method and number of steps: means over seeds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", nargs="+", type=int, default=[10, 20, 40])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seconds", type=float, default=300)
+    arguments = parser.parse_args()
+    rows, runs = [], []
+    for num_steps in arguments.steps:
+        for method in METHODS:
+            found = []
+            for seed in arguments.seeds:
+                found.append(train(method, num_steps, seed, arguments.seconds))
+                runs.append({"steps": num_steps, "method": method, "seed": seed, **found[-1]})
+                print(runs[-1], flush=True)
+            means = {name: statistics.fmean(run[name] for run in found) for name in found[0]}
+            spread = ", ".join(f"{run['bias']:.2f}" for run in found)
+            rows.append({"steps": num_steps, "method": method, **means, "bias of the seeds": spread})
+    report("backpropagation", rows, runs=runs, seconds=arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()
