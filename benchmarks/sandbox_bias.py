@@ -1,7 +1,7 @@
 """Train the sandbox's adaptors with several seeds and measure them: bias and occupation, before and after.
 
-Everything is measured with the evaluation classifier. Test prompts take no part in training; settings were chosen on the
-validation prompts (see CONTRIBUTING for how often the test prompts were measured).
+Everything is measured with the evaluation classifier. Test prompts take no part in training; settings were chosen on
+the validation prompts (see CONTRIBUTING for how often the test prompts were measured).
 """
 
 import argparse
