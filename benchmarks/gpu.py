@@ -1,0 +1,208 @@
+"""Seconds and peak memory of a training iteration on models of Stable Diffusion 1.5's size, with random weights.
+
+One prompt, N images of 512², T steps, guidance 7.5, a LoRA of rank 50 on the text encoder, an encoder of CLIP ViT-L's
+size for preservation. Ours with all steps, with a quarter of them, and with the originals kept; and the published form:
+a pass without gradient for the targets, then the sampler as one graph whose U-Net is checkpointed. One process, one
+run, a GPU; ``--tiny`` runs the same on small models anywhere, to see that it works.
+"""
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from fair_adaptors.training import loop
+from fair_adaptors.training.batches import batch_at
+from fair_adaptors.training.config import Attribute, TrainConfig
+from fair_adaptors.training.distributed import World
+from fair_adaptors.training.originals import Originals
+from fair_adaptors.training.setting import Setting
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+
+from benchmarks._report import report
+from tests.reference import whole_graph_gradients
+from tests.tiny import tiny_pipeline
+
+AIM = {"peak gigabytes, 5 of 20 steps": 16.0, "images/s with the subset over the published form": 3.0}
+
+
+def build_pipeline(dtype: torch.dtype, device: torch.device) -> StableDiffusionPipeline:
+    """Build a pipeline of SD 1.5's size; only the vocabulary is smaller, which costs nothing."""
+    small = tiny_pipeline()
+    tokenizer = type(small.tokenizer)(vocab=dict(small.tokenizer.get_vocab()), merges=[], model_max_length=77)
+    with device:
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=768,
+                intermediate_size=3072,
+                num_hidden_layers=12,
+                num_attention_heads=12,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.eos_token_id,
+            )
+        )
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            sample_size=512,
+        )
+    scheduler = DPMSolverMultistepScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+    )
+    pipe = StableDiffusionPipeline(
+        vae.eval(), text_encoder.eval(), tokenizer, unet.eval(), scheduler, None, None, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device, dtype)
+
+
+class Judge(nn.Module):
+    """A classifier of two classes, of a small network's cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 32, 7, stride=4), nn.SiLU(), nn.Conv2d(32, 64, 3, stride=2), nn.AdaptiveAvgPool2d(1)
+        )
+        self.head = nn.Linear(64, 2)
+
+    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Classify images [N, 3, H, W]."""
+        small = F.interpolate(images, 224, mode="bilinear", antialias=True)
+        return {"gender": 50 * self.head(self.layers(small).flatten(1))}
+
+
+class Encoder(nn.Module):
+    """Unit features of a CLIP vision tower with random weights."""
+
+    def __init__(self, config: CLIPVisionConfig, dtype: torch.dtype):
+        super().__init__()
+        self.size, self.tower = config.image_size, CLIPVisionModel(config).to(dtype)
+        self.tower.gradient_checkpointing = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode images [N, 3, H, W]."""
+        small = F.interpolate(images, self.size, mode="bilinear", antialias=True)
+        dtype = next(self.tower.parameters()).dtype
+        return F.normalize(self.tower(small.to(dtype)).pooler_output.float(), dim=1)
+
+
+def build_setting(tiny: bool, dtype: torch.dtype, device: torch.device) -> Setting:
+    """Build everything that an iteration needs."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    if not tiny:
+        sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    vision = CLIPVisionConfig(image_size=224, patch_size=14, **sizes)
+    with device:
+        judge, encoder = Judge().requires_grad_(False), Encoder(vision, dtype).requires_grad_(False)
+    pipe = tiny_pipeline().to(device, dtype) if tiny else build_pipeline(dtype, device)
+    prompts = ("a nurse", "a guard")
+    return Setting(pipe, {"train": prompts}, prompts, judge, judge, {"clip": encoder})
+
+
+def published_form(setting: Setting, config: TrainConfig) -> Callable[..., None]:
+    """Return what replaces our gradient: the whole graph over the steps; the pass without gradient stays."""
+
+    def gradient(pipe: Any, run: Any, latent_gradient: Tensor, prompt: str, **settings: Any) -> None:
+        whole_graph_gradients(
+            pipe,
+            prompt,
+            run.inputs[0],
+            latent_gradient.to(run.latents),
+            num_steps=config.num_steps,
+            guidance_scale=config.guidance_scale,
+            factors=torch.ones(len(run.timesteps)),
+        )
+
+    return gradient
+
+
+def measure(setting: Setting, config: TrainConfig, device: torch.device, repeats: int, *, published: bool) -> dict:
+    """Return the seconds of an iteration, the least of some, and the peak memory."""
+    plain = loop.accumulate_gradients
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder, loop.attached(setting, config) as state:
+        originals = Originals(Path(folder) if config.originals_pool else None)
+        loop.accumulate_gradients = published_form(setting, config) if published else plain  # type: ignore[assignment]
+        try:
+            for number in range(repeats + 1):
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                    torch.cuda.reset_peak_memory_stats()
+                started = time.perf_counter()
+                batch = batch_at(config, setting.prompts, 0 if config.originals_pool else number, 0)
+                result = loop.train_step(setting, config, batch, originals=originals)
+                loop.apply_gradients(state, config, [result], World())
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                seconds.append(time.perf_counter() - started)
+        finally:
+            loop.accumulate_gradients = plain
+            setting.pipe.unet.disable_gradient_checkpointing()
+            setting.pipe.unet.eval()
+    peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None
+    least = min(seconds[1:])
+    return {"seconds": least, "images/s": config.images_per_prompt / least, "peak gigabytes": peak}
+
+
+def main() -> None:
+    """Print a row per form."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--images-per-call", type=int, default=8)
+    parser.add_argument("--images-per-decode", type=int, default=4)
+    arguments = parser.parse_args()
+    if not arguments.tiny and not torch.cuda.is_available():
+        sys.exit("there is no GPU here; --tiny runs on a CPU")
+    device = torch.device("cpu" if arguments.tiny else "cuda")
+    dtype = torch.float32 if arguments.tiny else torch.bfloat16
+    setting = build_setting(arguments.tiny, dtype, device)
+    config = TrainConfig(
+        "gpu",
+        "random",
+        (Attribute("gender", ("female", "male"), (0.5, 0.5)),),
+        images_per_prompt=arguments.images,
+        num_steps=arguments.steps,
+        images_per_call=arguments.images_per_call,
+        images_per_decode=arguments.images_per_decode,
+        dtype="float32" if arguments.tiny else "bfloat16",
+    )
+    few = dataclasses.replace(config, gradient_steps=max(1, arguments.steps // 4))
+    forms = {
+        "all steps": (config, False),
+        "a quarter of the steps": (few, False),
+        "a quarter, originals kept": (dataclasses.replace(few, originals_pool=1), False),
+        "published form": (config, True),
+    }
+    rows = []
+    for name, (settings, published) in forms.items():
+        rows.append({"form": name, **measure(setting, settings, device, arguments.repeats, published=published)})
+        print(rows[-1], flush=True)
+    for row in rows:
+        row["speed / published"] = row["images/s"] / rows[-1]["images/s"]
+    kind = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    name = "gpu_tiny" if arguments.tiny else "gpu"
+    report(name, rows, device=kind, settings=vars(arguments), aims=AIM)
+
+
+if __name__ == "__main__":
+    main()
