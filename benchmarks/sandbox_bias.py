@@ -93,7 +93,7 @@ def main(name: str = "sandbox_bias", bars: Bars = BARS, splits: tuple[str, ...] 
                 folder = (arguments.adaptors or Path(temporary)) / f"{recipe}-{seed}"
                 training = train(recipe, seed, folder)
                 with load_fair_adaptor(pipe, folder):
-                    for split in arguments.splits:
+                    for split in (split for split in arguments.splits if (recipe, split) in bars):
                         after = figures(pipe, split, arguments.images)
                         row = {"recipe": recipe, "seed": seed, "prompts": split, **training}
                         rows.append({**row, "before": before[split], "after": after})

@@ -45,9 +45,10 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         "sandbox-gender-tone",
         ["gender", "tone"],
         images_per_prompt=32,
-        iterations=130,
-        unguided=80,
+        iterations=165,
+        unguided=105,
         images_per_call=96,
+        preservation=48.0,
     ),
     "sandbox-gender-unet": lambda: _sandbox("sandbox-gender-unet", ["gender"], parts=("unet",), learning_rate=3e-3),
     "sandbox-gender-both": lambda: _sandbox(
