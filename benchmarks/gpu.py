@@ -1,9 +1,9 @@
 """Seconds and peak memory of a training iteration on models of Stable Diffusion 1.5's size, with random weights.
 
-One prompt, N images of 512², T steps, guidance 7.5, a LoRA of rank 50 on the text encoder, preservation by an encoder
-of CLIP ViT-L's size. Ours with all steps, with a quarter of them, and with the originals kept; and the published form: a
-pass without gradient for the targets, then the sampler as one graph whose U-Net is checkpointed. One process, one run,
-a GPU; ``--tiny`` runs the same on small models anywhere, to see that it works.
+One prompt, N images of 512², T steps, guidance 7.5, a LoRA of rank 50 on the text encoder, preservation by an
+encoder of CLIP ViT-L's size. Ours with all steps, with a quarter of them, and with the originals kept; and the
+published form: a pass without gradient for the targets, then the sampler as one graph whose U-Net is checkpointed.
+One process, one run, a GPU; ``--tiny`` runs the same on small models anywhere, to see that it works.
 """
 
 import argparse
