@@ -211,7 +211,7 @@ def train(
         from fair_adaptors.training.config import override, parse_target, read_config_file
         from fair_adaptors.training.launch import launch
         from fair_adaptors.training.recipes import get_recipe
-        from fair_adaptors.training.run import read_run
+        from fair_adaptors.training.run import read_run, refuse_earlier_run, was_restarted
         from fair_adaptors.training.run import train as run_training
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[train]'") from error
@@ -226,17 +226,24 @@ def train(
     if seed is not None:
         values["seed"] = str(seed)
     folder = out or Path("runs") / recipe
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    resume = resume or checkpoint is not None or (restarted and any((folder / "checkpoints").glob("step_*")))
-    plain = get_recipe(recipe, values, targets)
-    wanted = override(read_run(folder), values) if resume else plain
+    restarted = was_restarted(folder)
+    if restarted:
+        checkpoint = None  # the latest one is further on
+    resume = resume or restarted or checkpoint is not None
+    wanted = get_recipe(recipe, values, targets)
+    if resume and targets and not restarted:
+        raise ConfigError("--target cannot change a run that is resumed")
+    if resume:
+        wanted = override(read_run(folder, recipe), values)
     if dry_run:
         _print_plan(wanted, num_processes or 1)
     elif num_processes is not None and "WORLD_SIZE" not in os.environ:
+        if not (resume or overwrite):
+            refuse_earlier_run(folder / "checkpoints")
         launch(_without_option(sys.argv[2:], "--num-processes"), num_processes)
     else:
         from_where = str(checkpoint) if checkpoint else "latest" if resume else None
-        run_training(wanted, folder, resume=from_where, overwrite=overwrite)
+        run_training(wanted, folder, recipe=recipe, resume=from_where, overwrite=overwrite)
 
 
 def _without_option(arguments: list[str], name: str) -> list[str]:

@@ -122,7 +122,10 @@ def test_the_run_is_written_down(tmp_path: Path, tiny: Setting) -> None:
     assert record["config"]["seed"] == 5 and record["processes"] == 1
     assert {"torch", "diffusers", "python"} <= set(record["versions"])
     assert record["git"] is None or len(record["git"]["commit"]) == 40
-    assert isinstance(read_run(tmp_path), TrainConfig) and read_run(tmp_path).seed == 5
+    found = read_run(tmp_path, "tiny")
+    assert isinstance(found, TrainConfig) and found.seed == 5
+    with pytest.raises(CheckpointError, match="of the recipe 'tiny'"):
+        read_run(tmp_path, "other")
 
 
 def test_an_earlier_run_is_not_overwritten_unless_asked(tmp_path: Path, tiny: Setting) -> None:
@@ -132,9 +135,27 @@ def test_an_earlier_run_is_not_overwritten_unless_asked(tmp_path: Path, tiny: Se
     tiny_run(tmp_path, overwrite=True)
 
 
+def test_an_earlier_run_is_no_restart_of_this_one(
+    tmp_path: Path, tiny: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    tiny_run(tmp_path, save_every=1)
+    assert not run_module.was_restarted(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert run_module.was_restarted(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
+    assert not run_module.was_restarted(tmp_path)
+
+
+def test_pictures_that_cannot_be_written_are_said_and_training_goes_on(tmp_path: Path, tiny: Setting) -> None:
+    (tmp_path / "samples").write_text("in the way")
+    assert "could not be written" in tiny_run(tmp_path, sample_every=1)
+    assert (tmp_path / CONFIG_FILE).is_file()
+
+
 def test_resuming_without_a_run_says_so(tmp_path: Path, tiny: Setting) -> None:
     with pytest.raises(CheckpointError, match="no run to resume"):
-        read_run(tmp_path)
+        read_run(tmp_path, "tiny")
     with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
         tiny_run(tmp_path, resume="latest")
 

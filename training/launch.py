@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 
 import psutil
@@ -11,6 +12,27 @@ import psutil
 from fair_adaptors.errors import ConfigError, TrainingError
 
 MAX_RESTARTS = 3
+
+
+def _wait(process: subprocess.Popen, stop: threading.Event) -> int:
+    """Wait for torchrun. Once told to stop, tell each of its processes so, those that it starts again too."""
+    told: set[int] = set()
+    while True:
+        try:
+            return process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            if stop.is_set():
+                _tell(process.pid, told)
+
+
+def _tell(torchrun: int, told: set[int]) -> None:
+    try:
+        for worker in psutil.Process(torchrun).children():
+            if worker.pid not in told:
+                told.add(worker.pid)
+                worker.terminate()
+    except psutil.NoSuchProcess:
+        pass
 
 
 def launch(arguments: Sequence[str], num_processes: int) -> None:
@@ -33,15 +55,14 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
     # A group of its own, or a terminal's Ctrl-C would reach torchrun too, which kills instead of waiting.
     process = subprocess.Popen(command, env=environment, start_new_session=True)
 
-    def forward(number: int, frame: object) -> None:
-        for worker in psutil.Process(process.pid).children():
-            worker.send_signal(number)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop = threading.Event()
+    before = {n: signal.signal(n, lambda number, frame: stop.set()) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        status = process.wait()
+        status = _wait(process, stop)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if status and stop.is_set():
+        raise TrainingError("stopped while the processes were starting, or without being able to save; see above")
     if status:
         raise TrainingError(f"the run failed on {num_processes} processes (exit status {status}); see above")

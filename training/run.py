@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -44,6 +46,7 @@ def train(
     config: TrainConfig,
     out: Path,
     *,
+    recipe: str | None = None,
     resume: str | None = None,
     overwrite: bool = False,
     images_per_prompt: int = 32,
@@ -56,6 +59,7 @@ def train(
 
     Args:
         out: the adaptor's folder; made if need be.
+        recipe: what the configuration was made from, for the command to go on; None for its name.
         resume: ``latest``, or the path of a checkpoint of this run, to go on from.
         overwrite: give up the checkpoints of an earlier run in ``out``.
         images_per_prompt: for the numbers before and after, on the validation prompts and as many training prompts.
@@ -69,7 +73,7 @@ def train(
     world = join_world()
     if config.images_per_prompt < world.size:
         raise ConfigError(f"{world.size} processes for {config.images_per_prompt} images of a prompt: use fewer")
-    run = _Run(config, out, world, console or Console())
+    run = _Run(config, out, recipe or config.name, world, console or Console())
     saved = _checkpoint_to_resume(config, run.checkpoints, resume, overwrite, world)
     setting = load_setting(config, this_device())
     started = time.perf_counter()
@@ -77,6 +81,10 @@ def train(
     with _stop_requests() as stop, attached(setting, config) as state:
         if saved is not None:
             checkpoint.restore(state, saved)
+            if world.sum(torch.tensor([float(state.iteration)], device=this_device())) != world.size * state.iteration:
+                raise CheckpointError(
+                    "the processes see different checkpoints: is the folder one that all of them share?"
+                )
             run.say(f"resumed from {saved.path}, iteration {state.iteration}")
         else:
             state.history["before"] = [[*key, dataclasses.asdict(value)] for key, value in (before or {}).items()]
@@ -128,22 +136,28 @@ def _checkpoint_to_resume(
         return checkpoint.load_latest(folder, config)
     if resume is not None:
         return checkpoint.load(Path(resume), config)
-    if checkpoint.list_checkpoints(folder) and not overwrite:
-        raise CheckpointError(
-            f"{folder} has checkpoints of an earlier run. Add --resume to go on with it, --overwrite to give it up, or"
-            " name another --out"
-        )
+    if not overwrite:
+        refuse_earlier_run(folder)
     world.wait()
     if world.is_main:
         shutil.rmtree(folder, ignore_errors=True)
     return None
 
 
+def refuse_earlier_run(folder: Path) -> None:
+    """Raise CheckpointError if there are checkpoints in a folder."""
+    if checkpoint.list_checkpoints(folder):
+        raise CheckpointError(
+            f"{folder} has checkpoints of an earlier run. Add --resume to go on with it, --overwrite to give it up, or"
+            " name another --out"
+        )
+
+
 class _Run:
     """What surrounds the loop: what is printed, tracked, measured and saved, and when."""
 
-    def __init__(self, config: TrainConfig, out: Path, world: World, console: Console):
-        self.config, self.out, self.world = config, out, world
+    def __init__(self, config: TrainConfig, out: Path, recipe: str, world: World, console: Console):
+        self.config, self.out, self.recipe, self.world = config, out, recipe, world
         self.console = console if world.is_main else Console(quiet=True)
         self.checkpoints = out / "checkpoints"
         self.recent: list[StepResult] = []
@@ -218,10 +232,13 @@ class _Run:
         seeds = {prompt: [image_seed(self.config.seed, prompt, i) for i in range(SAMPLE_IMAGES)] for prompt in prompts}
         with state.average.applied():
             images = [draw(setting, self.config, p, seeds[p], tokens=state.tokens) for p in prompts]
-        (self.out / "samples").mkdir(parents=True, exist_ok=True)
         title = f"{self.config.name}, iteration {state.iteration}"
         grid = plain_grid(torch.cat(images), title=title, columns=SAMPLE_IMAGES, tile=96)
-        grid.save(self.out / "samples" / f"iteration_{state.iteration:05d}.png")
+        try:
+            (self.out / "samples").mkdir(parents=True, exist_ok=True)
+            grid.save(self.out / "samples" / f"iteration_{state.iteration:05d}.png")
+        except OSError as error:
+            self.say(f"the pictures of iteration {state.iteration} could not be written: {error}. Training goes on")
 
     def _validate(self, setting: Setting, state: TrainingState) -> bool:
         """Measure raw and averaged weights, keep the best, and tell whether the bias is low enough to stop."""
@@ -273,9 +290,10 @@ class _Run:
             path = checkpoint.save(self.checkpoints, state, self.config)
             checkpoint.remove_old(self.checkpoints, self.config.checkpoints_total_limit)
             processes = f" --num-processes {self.world.size}" if self.world.size > 1 else ""
+            again = f"{shlex.quote(self.recipe)} --out {shlex.quote(str(self.out))} --resume{processes}"
             self.say(
                 f"stopped after iteration {state.iteration} of {self.config.iterations}; saved {path}. To go on:\n"
-                f"  fair-adaptors train {self.config.name} --out {self.out} --resume{processes}"
+                f"  fair-adaptors train {again}"
             )
         self.world.wait()
 
@@ -331,6 +349,8 @@ class _Run:
     def _record(self) -> dict[str, Any]:
         return {
             "config": dataclasses.asdict(self.config),
+            "recipe": self.recipe,
+            "launch": os.environ.get("TORCHELASTIC_RUN_ID"),
             "command": sys.argv,
             "processes": self.world.size,
             "versions": {**library_versions(), "python": sys.version.split()[0]},
@@ -338,19 +358,36 @@ class _Run:
         }
 
 
-def read_run(out: Path) -> TrainConfig:
+def read_run(out: Path, recipe: str) -> TrainConfig:
     """Return the configuration of the run in a folder.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or it is of another recipe.
     """
     try:
-        return from_dict(json.loads((out / RUN_FILE).read_text(encoding="utf-8"))["config"])
+        record = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
+        if record["recipe"] != recipe:
+            raise CheckpointError(f"the run in {out} is of the recipe {record['recipe']!r}, not {recipe!r}")
+        return from_dict(record["config"])
+    except CheckpointError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"there is no run to resume in {out}: {RUN_FILE} is not there or cannot be read. Name its folder with"
             " --out, or leave out --resume to start afresh"
         ) from error
+
+
+def was_restarted(out: Path) -> bool:
+    """Tell whether torchrun has started this process again, after the run in the folder had begun."""
+    launch = os.environ.get("TORCHELASTIC_RUN_ID")
+    if not launch or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return False
+    try:
+        record = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return record.get("launch") == launch and bool(checkpoint.list_checkpoints(out / "checkpoints"))
 
 
 def _due(done: int, every: int, last: int) -> bool:
