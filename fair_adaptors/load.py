@@ -320,6 +320,8 @@ def _match(pipe: Any, files: AdaptorFiles) -> "Pairs":
             problems.append(f"{stem} is a convolution of another kernel")
         else:
             layers.append((target, down, up))
+    if files.tokens and getattr(pipe, "text_encoder_2", None) is not None:
+        problems.append("it has two text encoders, the adaptor tokens for one")
     for part, rows in files.tokens.items():
         room = getattr(pipe, part).config.max_position_embeddings - 2
         width = getattr(pipe, part).config.hidden_size

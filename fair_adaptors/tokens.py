@@ -1,6 +1,7 @@
 """Soft tokens: learned embeddings that stand before the words of a prompt, and never in the negative prompt."""
 
 import inspect
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ def inserted(text_encoder: "nn.Module", tokens: "Tensor") -> Iterator[None]:
     """
     import torch
 
-    count = len(tokens)
+    count, owner = len(tokens), threading.get_ident()
 
     def make_room(module: "nn.Module", arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
+        if threading.get_ident() != owner:  # another thread's pipeline shares the encoder
+            return arguments, named
         ids, *rest = arguments or [named.pop("input_ids")]
         # Start tokens hold the places: their ids are below the end token's, by which some encoders find the end.
         ids = torch.cat([ids[:, :1].expand(-1, 1 + count), ids[:, 1 : -1 - count], ids[:, -1:]], 1)
@@ -32,6 +35,8 @@ def inserted(text_encoder: "nn.Module", tokens: "Tensor") -> Iterator[None]:
         return (ids, *rest), named
 
     def put_in(module: Any, arguments: Any, embedded: Any) -> Any:
+        if threading.get_ident() != owner:
+            return embedded
         rows = tokens.to(embedded).expand(len(embedded), -1, -1)
         return torch.cat([embedded[:, :1], rows, embedded[:, 1 + count :]], 1)
 
@@ -41,7 +46,8 @@ def inserted(text_encoder: "nn.Module", tokens: "Tensor") -> Iterator[None]:
         embeddings.register_forward_hook(put_in),
     ]
     try:
-        yield
+        with torch.compiler.set_stance("force_eager"):  # compiled code would not see the hooks
+            yield
     finally:
         for hook in hooks:
             hook.remove()
@@ -80,8 +86,10 @@ def set_prefix(pipe: Any, identity: str, prefix: "tuple[float, Tensor] | None") 
 
 def _encode_with_prefixes(reference: "weakref.ref[Any]") -> Any:
     def encode_prompt(*arguments: Any, **named: Any) -> Any:
-        pipe = reference()
-        known = _PROMPTING[pipe]
+        pipe: Any = reference()
+        known = _PROMPTING.get(pipe)
+        if known is None:  # a deep copy of a pipeline that has been freed or unloaded
+            return type(pipe).encode_prompt(pipe, *arguments, **named)
         given = inspect.signature(known.original).bind(pipe, *arguments, **named).arguments
         if given.get("prompt_embeds") is None:
             given["prompt_embeds"] = _blend(pipe, known, given)

@@ -152,3 +152,10 @@ def test_an_error_while_syncing_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(CheckpointError, match="No space left"):
         save_some(tmp_path, 1)
     assert not list(tmp_path.iterdir())
+
+
+def test_going_on_from_an_earlier_one_sets_the_later_ones_aside(tmp_path: Path) -> None:
+    save_some(tmp_path, 3)
+    checkpoint.set_aside_later(tmp_path, 1)
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step_00000001.safetensors"]
+    assert len(list(tmp_path.glob("abandoned_step_*"))) == 2

@@ -10,10 +10,12 @@ import torch
 from fair_adaptors.training import lora
 from fair_adaptors.training.batches import Batch
 from fair_adaptors.training.config import Attribute, TrainConfig
+from fair_adaptors.training.distributed import World
 from fair_adaptors.training.loop import (
     LOSS_SCALE,
     StepResult,
     TrainingState,
+    apply_gradients,
     attached,
     batch_bias,
     fit,
@@ -294,9 +296,10 @@ def test_images_that_are_not_finite_take_no_part_in_the_targets() -> None:
         logits[0] = math.nan
         return {"bright": logits}
 
-    with attached(place, CONFIG):
+    with attached(place, CONFIG) as state:
         result = train_step(dataclasses.replace(place, classifier=broken), CONFIG, batch())
-    assert result.took_part == 7
+        applied = apply_gradients(state, CONFIG, [result], World())
+    assert result.took_part == 7 and applied.finite and applied.applied
 
 
 def test_originals_of_a_pool_come_from_disk_and_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

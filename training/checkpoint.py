@@ -72,6 +72,13 @@ def save(folder: Path, state: TrainingState, config: TrainConfig, *, name: str |
     return path
 
 
+def set_aside_later(folder: Path, iteration: int) -> None:
+    """Rename checkpoints after an iteration: a run that goes on from there leaves them behind, not lost."""
+    for path in list_checkpoints(folder):
+        if int(path.stem.removeprefix("step_")) > iteration:
+            path.rename(path.with_name(f"abandoned_{path.name}"))
+
+
 def remove_old(folder: Path, limit: int) -> None:
     """Remove all but the ``limit`` latest checkpoints; 0 keeps all. The best one is not counted."""
     for path in list_checkpoints(folder)[: -limit or None] if limit else []:

@@ -31,7 +31,7 @@ def _tell(torchrun: int, told: set[int]) -> None:
             if worker.pid not in told:
                 told.add(worker.pid)
                 worker.terminate()
-    except psutil.NoSuchProcess:
+    except psutil.Error:  # it has just ended
         pass
 
 

@@ -123,7 +123,8 @@ def train_step(
         local = {name: target.select(chunk + mine.start) for name, target in targets.items()}
         found = _losses(setting, config, portrait, kept[chunk], local) / count
         losses += found.detach()
-        gradients += torch.autograd.grad(found.sum(), portrait.latents)
+        # Scaled before the autoencoder's backward pass, in which gradients of single pixels would vanish first.
+        gradients += torch.autograd.grad(found.sum() * LOSS_SCALE.get(config.dtype, 1.0), portrait.latents)
     latent_gradient = torch.cat(gradients).float()
 
     steps = None
@@ -134,7 +135,7 @@ def train_step(
         accumulate_gradients(
             pipe,
             run,
-            latent_gradient * LOSS_SCALE.get(config.dtype, 1.0),
+            latent_gradient,
             batch.prompt,
             guidance_scale=batch.guidance_scale,
             weights=step_weights(pipe.scheduler, batch.num_steps, config.step_weights),
@@ -279,7 +280,7 @@ def fit(
         if state.skipped_in_a_row > config.max_skipped:
             raise TrainingError(
                 f"the gradient was not finite in {state.skipped_in_a_row} iterations in a row, up to"
-                f" {state.iteration}: lower learning_rate, or use another dtype than {config.dtype}"
+                f" {state.iteration}: start anew with a lower learning_rate or another dtype than {config.dtype}"
             )
         if on_step(state, result):
             return

@@ -26,7 +26,7 @@ def alignment_loss(logits: Mapping[str, Tensor], targets: Mapping[str, Targets])
         targets: from ``assign_targets``.
     """
     losses = [
-        F.cross_entropy(logits[name], target.labels, reduction="none") * target.keep
+        torch.where(target.keep, F.cross_entropy(logits[name], target.labels, reduction="none"), 0.0)
         for name, target in targets.items()
     ]
     return torch.stack(losses).sum(0)

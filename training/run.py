@@ -76,7 +76,6 @@ def train(
     run = _Run(config, out, recipe or config.name, world, console or Console())
     saved = _checkpoint_to_resume(config, run.checkpoints, resume, overwrite, world)
     setting = load_setting(config, this_device())
-    started = time.perf_counter()
     before = _numbers(setting, config, images_per_prompt, world) if saved is None else None
     with _stop_requests() as stop, attached(setting, config) as state:
         if saved is not None:
@@ -85,6 +84,8 @@ def train(
                 raise CheckpointError(
                     "the processes see different checkpoints: is the folder one that all of them share?"
                 )
+            if world.is_main and resume != "latest":
+                checkpoint.set_aside_later(run.checkpoints, state.iteration)
             run.say(f"resumed from {saved.path}, iteration {state.iteration}")
         else:
             state.history["before"] = [[*key, dataclasses.asdict(value)] for key, value in (before or {}).items()]
@@ -98,7 +99,6 @@ def train(
                 originals=Originals(out / "originals") if config.originals_pool else None,
                 on_step=lambda state, result: run.after(setting, state, result, stop),
             )
-        state.history["seconds"] = state.history.get("seconds", 0.0) + time.perf_counter() - started
         if stop.is_set():
             run.save(setting, state)
             run.trackers.close()
@@ -141,12 +141,13 @@ def _checkpoint_to_resume(
     world.wait()
     if world.is_main:
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder.parent / "originals", ignore_errors=True)
     return None
 
 
 def refuse_earlier_run(folder: Path) -> None:
     """Raise CheckpointError if there are checkpoints in a folder."""
-    if checkpoint.list_checkpoints(folder):
+    if any(folder.glob("*.safetensors")):
         raise CheckpointError(
             f"{folder} has checkpoints of an earlier run. Add --resume to go on with it, --overwrite to give it up, or"
             " name another --out"
@@ -161,6 +162,7 @@ class _Run:
         self.console = console if world.is_main else Console(quiet=True)
         self.checkpoints = out / "checkpoints"
         self.recent: list[StepResult] = []
+        self.counted = time.perf_counter()
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -184,7 +186,9 @@ class _Run:
         self.trackers = Trackers(tracked, self.out, warn=self.say)
         if self.world.is_main:
             self.out.mkdir(parents=True, exist_ok=True)
-            (self.out / RUN_FILE).write_text(json.dumps(self._record(), indent=2) + "\n", encoding="utf-8")
+            aside = self.out / f".{RUN_FILE}"
+            aside.write_text(json.dumps(self._record(), indent=2) + "\n", encoding="utf-8")
+            os.replace(aside, self.out / RUN_FILE)
             if config.sample_every and not state.iteration:
                 self._draw(setting, state)
 
@@ -192,6 +196,8 @@ class _Run:
         """Do what is due after an iteration; tell whether the run ends here."""
         config, done = self.config, state.iteration
         self._show(state, result)
+        if config.save_every and done % config.save_every == 0:
+            self._save(state)
         if config.sample_every and self.world.is_main and _due(done, config.sample_every, config.iterations):
             self._draw(setting, state)
         enough = False
@@ -200,8 +206,6 @@ class _Run:
         if self.world.any(stop.is_set(), this_device()):
             stop.set()
             return True
-        if config.save_every and done % config.save_every == 0:
-            self._save(state)
         return enough
 
     def _show(self, state: TrainingState, result: StepResult) -> None:
@@ -270,6 +274,7 @@ class _Run:
 
     def _save(self, state: TrainingState, name: str | None = None) -> Path | None:
         """Save in the main process; a checkpoint that cannot be written is said, and the run goes on."""
+        self._count_time(state)
         if not self.world.is_main:
             return None
         try:
@@ -280,12 +285,18 @@ class _Run:
         checkpoint.remove_old(self.checkpoints, self.config.checkpoints_total_limit)
         return path
 
+    def _count_time(self, state: TrainingState) -> None:
+        now = time.perf_counter()
+        state.history["seconds"] = state.history.get("seconds", 0.0) + now - self.counted
+        self.counted = now
+
     def save(self, setting: Setting, state: TrainingState) -> None:
         """Save before the end of a run that was told to stop, and say how to go on.
 
         Raises:
             CheckpointError: it could not be written.
         """
+        self._count_time(state)
         if self.world.is_main:
             path = checkpoint.save(self.checkpoints, state, self.config)
             checkpoint.remove_old(self.checkpoints, self.config.checkpoints_total_limit)
@@ -300,12 +311,11 @@ class _Run:
     def finish(self, setting: Setting, state: TrainingState, images_per_prompt: int) -> None:
         """Write the adaptor, measure it, and print the numbers before and after."""
         config = self.config
+        self._save(state)
         if config.keep == "best" and (best := self.checkpoints / checkpoint.BEST).is_file():
             history = state.history
             checkpoint.restore(state, checkpoint.load(best, config))
             state.history = history
-        else:
-            self._save(state)
         with state.average.applied():
             after = _numbers(setting, config, images_per_prompt, self.world, state)
             tensors = lora.extract(setting.pipe, config.parts)

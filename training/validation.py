@@ -49,7 +49,7 @@ def draw(
         noise = initial_noise(pipe, seeds[start : start + BATCH])
         run = sample(pipe, embeds, noise, num_steps=config.num_steps, guidance_scale=guidance)
         images.append(decode(pipe, run.latents).float().clamp(0, 1))
-    return torch.cat(images) if images else torch.empty(0, 3, *_size(pipe))
+    return torch.cat(images) if images else torch.empty(0, 3, *_size(pipe), device=pipe.unet.device)
 
 
 def _size(pipe: object) -> tuple[int, int]:

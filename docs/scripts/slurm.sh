@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Several machines under SLURM: sbatch slurm.sh RECIPE --out /shared/runs/NAME
-# SLURM sends SIGTERM five minutes before the end (--signal) to every task; the processes save and end, and the job puts
+# SLURM sends SIGTERM five minutes before the end to this script, which tells the processes; they save, and the job puts
 # itself back into the queue and goes on from the latest checkpoint.
 #SBATCH --job-name=fair-adaptors
 #SBATCH --nodes=2

@@ -1,0 +1,142 @@
+"""Soft tokens stand before prompts and not before negative prompts, and leave without a trace."""
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fair_adaptors.training.sampling import encode_prompt
+
+from fair_adaptors.errors import FairAdaptorError, WrongBaseError
+from fair_adaptors.formats import write_adaptor
+from fair_adaptors.load import load_fair_adaptor
+from tests.tiny import tiny_pipeline
+
+PROMPTS = ["a nurse", "a guard on a very long night watch in the harbor"]  # the second one is cut at 16 tokens
+
+
+@pytest.fixture
+def pipe() -> Any:
+    return tiny_pipeline()
+
+
+def write(folder: Path, pipe: Any, *, count: int = 2, width: int = 32, seed: int = 0) -> Path:
+    tokens = {"text_encoder": torch.randn(count, width, generator=torch.Generator().manual_seed(seed))}
+    return write_adaptor(
+        folder,
+        {},
+        tokens=tokens,
+        name=f"tokens-{seed}",
+        pipe=pipe,
+        base_model="tiny",
+        attributes={"gender": {"classes": ["female", "male"], "target": [0.5, 0.5]}},
+        rank=1,
+        training={},
+    )
+
+
+def encoded(pipe: Any, prompt: Any, **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.no_grad():
+        return pipe.encode_prompt(prompt, "cpu", 1, True, **settings)
+
+
+@pytest.mark.parametrize("prompt", [*PROMPTS, PROMPTS])
+def test_the_prompt_has_them_and_the_negative_prompt_does_not(tmp_path: Path, pipe: Any, prompt: Any) -> None:
+    negative = "ugly" if isinstance(prompt, str) else ["ugly"] * len(prompt)
+    before = encoded(pipe, prompt, negative_prompt=negative)
+    with load_fair_adaptor(pipe, write(tmp_path, pipe)) as handle:
+        after = encoded(pipe, prompt, negative_prompt=negative)
+        assert torch.equal(after[1], before[1]) and not torch.allclose(after[0], before[0])
+        assert after[0].shape == before[0].shape
+        handle.set_weight(0.0)
+        assert torch.equal(encoded(pipe, prompt, negative_prompt=negative)[0], before[0])
+        handle.set_weight(0.5)
+        half = encoded(pipe, prompt, negative_prompt=negative)[0]
+        assert torch.allclose(half, (before[0] + after[0]) / 2, atol=1e-5)
+    assert torch.equal(encoded(pipe, prompt, negative_prompt=negative)[0], before[0])
+    assert "encode_prompt" not in vars(pipe)
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_training_and_generation_put_them_in_alike(tmp_path: Path, pipe: Any, prompt: str) -> None:
+    from safetensors.torch import load_file
+
+    folder = write(tmp_path, pipe)
+    tokens = load_file(folder / "fair_tokens.safetensors")["text_encoder"]
+    with torch.no_grad():
+        trained = encode_prompt(pipe, prompt, guidance_scale=2.0, tokens=tokens)
+    with load_fair_adaptor(pipe, folder):
+        positive, negative = encoded(pipe, prompt)
+    assert torch.equal(trained, torch.cat([negative, positive]))
+
+
+def test_several_add_up_in_any_order(tmp_path: Path, pipe: Any) -> None:
+    one, other = (write(tmp_path / str(seed), pipe, seed=seed) for seed in (1, 2))
+    plain = encoded(pipe, "a nurse")[0]
+    results = []
+    for order in ((one, other), (other, one)):
+        handles = [load_fair_adaptor(pipe, folder) for folder in order]
+        results.append(encoded(pipe, "a nurse")[0])
+        for handle in handles:
+            handle.unload()
+    assert torch.equal(*results) and not torch.allclose(results[0], plain)
+    assert torch.equal(encoded(pipe, "a nurse")[0], plain)
+
+
+def test_a_compiled_text_encoder_gets_them_too(tmp_path: Path, pipe: Any) -> None:
+    folder = write(tmp_path, pipe)
+    with load_fair_adaptor(pipe, folder):
+        expected = encoded(pipe, "a nurse")[0]
+    pipe.text_encoder.compile(backend="eager")
+    encoded(pipe, "a nurse")
+    with load_fair_adaptor(pipe, folder):
+        assert torch.allclose(encoded(pipe, "a nurse")[0], expected, atol=1e-5)
+
+
+def test_another_thread_that_shares_the_encoder_is_not_touched(tmp_path: Path, pipe: Any) -> None:
+    from threading import Thread
+
+    from fair_adaptors.tokens import inserted
+
+    ids = pipe.tokenizer("a nurse", padding="max_length", max_length=16, return_tensors="pt").input_ids
+    found: list[torch.Tensor] = []
+
+    def work() -> None:
+        with torch.no_grad():
+            found.append(pipe.text_encoder(ids)[0])
+
+    work()
+    with inserted(pipe.text_encoder, torch.randn(2, 32)):
+        thread = Thread(target=work)
+        thread.start()
+        thread.join()
+        work()
+    assert torch.equal(found[0], found[1]) and not torch.allclose(found[0], found[2])
+
+
+@pytest.mark.parametrize(("count", "width"), [(2, 16), (15, 32)])
+def test_tokens_that_do_not_fit_are_refused(tmp_path: Path, pipe: Any, count: int, width: int) -> None:
+    with pytest.raises(WrongBaseError, match="tokens of 32"):
+        load_fair_adaptor(pipe, write(tmp_path, pipe, count=count, width=width))
+    assert "encode_prompt" not in vars(pipe)
+
+
+def test_two_text_encoders_are_refused(tmp_path: Path, pipe: Any) -> None:
+    folder = write(tmp_path, pipe)
+    pipe.text_encoder_2 = pipe.text_encoder
+    with pytest.raises(WrongBaseError, match="two text encoders"):
+        load_fair_adaptor(pipe, folder)
+
+
+def test_tokens_cannot_be_fused_and_do_not_keep_the_pipeline(tmp_path: Path, pipe: Any) -> None:
+    handle = load_fair_adaptor(pipe, write(tmp_path, pipe))
+    with pytest.raises(FairAdaptorError, match="no part of a weight"):
+        handle.fuse()
+    other = tiny_pipeline()
+    load_fair_adaptor(other, tmp_path)
+    gone = weakref.ref(other)
+    del other
+    gc.collect()
+    assert gone() is None
