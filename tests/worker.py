@@ -14,6 +14,7 @@ from fair_adaptors.training import checkpoint
 from fair_adaptors.training.batches import batch_at
 from fair_adaptors.training.distributed import World, join_world
 from fair_adaptors.training.loop import attached, fit, train_step
+from fair_adaptors.training.run import stop_requests
 from fair_adaptors.training.setting import Setting
 from fair_adaptors.training.validation import measure
 from safetensors.torch import save_file
@@ -83,7 +84,8 @@ def dies(folder: Path, world: World) -> None:
     place: Setting = setting()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with attached(place, LONG) as state:
+        # As in a real run: torchrun tells the others to end, and must not cut them off before they have said why.
+        with stop_requests(), attached(place, LONG) as state:
             fit(place, LONG, state, world=world, on_step=look)
     except FairAdaptorError as error:
         (folder / f"rank{world.rank}.txt").write_text(str(error))

@@ -77,7 +77,7 @@ def train(
     saved = _checkpoint_to_resume(config, run.checkpoints, resume, overwrite, world)
     setting = load_setting(config, this_device())
     before = _numbers(setting, config, images_per_prompt, world) if saved is None else None
-    with _stop_requests() as stop, attached(setting, config) as state:
+    with stop_requests() as stop, attached(setting, config) as state:
         if saved is not None:
             checkpoint.restore(state, saved)
             if world.sum(torch.tensor([float(state.iteration)], device=this_device())) != world.size * state.iteration:
@@ -108,7 +108,7 @@ def train(
 
 
 @contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
+def stop_requests() -> Iterator[threading.Event]:
     """Within the block SIGTERM and SIGINT set an event; a second SIGINT interrupts at once."""
     stop = threading.Event()
 
