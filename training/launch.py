@@ -12,6 +12,9 @@ import psutil
 from fair_adaptors.errors import ConfigError, TrainingError
 
 MAX_RESTARTS = 3
+FRESH_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Have torchrun open a new store at each restart. By default it keeps one, where restarted gloo processes may read the
+addresses of the dead ones and wait for them for half an hour."""
 
 
 def _wait(process: subprocess.Popen, stop: threading.Event) -> int:
@@ -51,7 +54,7 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
     command += ["--max-restarts", str(MAX_RESTARTS), "-m", "fair_adaptors", "train", *arguments]
     threads = max(1, (os.cpu_count() or 1) // num_processes)
-    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+    environment = {"OMP_NUM_THREADS": str(threads), FRESH_STORE: "1"} | os.environ
     # A group of its own, or a terminal's Ctrl-C would reach torchrun too, which kills instead of waiting.
     process = subprocess.Popen(command, env=environment, start_new_session=True)
 

@@ -23,6 +23,8 @@ stop() {
   srun --overlap --ntasks-per-node=1 pkill -TERM -f -- '-u -m fair_adaptors train' || true
 }
 trap stop TERM
+# A restart opens a new store: in the one that torchrun keeps, gloo may find the addresses of dead processes and hang.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 srun torchrun \
   --nnodes "$SLURM_NNODES" --nproc-per-node 4 --max-restarts 3 \
   --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:29500" \
