@@ -27,7 +27,7 @@ def train(method: str, num_steps: int, seed: int, seconds: float) -> dict[str, f
     from fair_adaptors.training.setting import load_setting
     from fair_adaptors.training.validation import draw
 
-    from fair_adaptors.evaluation.metrics import estimate_bias
+    from fair_adaptors.evaluation.estimates import estimate_bias
     from fair_adaptors.evaluation.run import classify
     from fair_adaptors.sandbox.demo import occupation_right
     from fair_adaptors.sandbox.prompts import occupations

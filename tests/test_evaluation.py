@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from fair_adaptors.evaluation.estimates import BiasEstimate, Estimate
 from fair_adaptors.evaluation.grid import before_after_grid, plain_grid
-from fair_adaptors.evaluation.metrics import BiasEstimate, RateEstimate
 from fair_adaptors.evaluation.report import verdict
 from fair_adaptors.evaluation.run import Comparison, classify, compare, generate, image_seed
 from tests.tiny import tiny_pipeline
@@ -49,7 +49,7 @@ def test_a_comparison_estimates_before_and_after() -> None:
 
 
 def test_the_verdict_claims_only_what_the_intervals_show() -> None:
-    kept = (RateEstimate(0.98, 0.97, 0.99), RateEstimate(0.97, 0.96, 0.985))
+    kept = (Estimate(0.98, 0.97, 0.99), Estimate(0.97, 0.96, 0.985))
 
     def said(comparison: Comparison) -> str:
         return verdict({"gender": comparison}, "right occupation", kept)

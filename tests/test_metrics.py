@@ -1,4 +1,4 @@
-"""Facts about the bias figure, its noise floor and its interval."""
+"""Facts about the figures: bias, noise floors, distances from a target, agreement."""
 
 import itertools
 import math
@@ -8,12 +8,17 @@ import pytest
 
 from fair_adaptors.evaluation.metrics import (
     bias,
-    bias_interval,
-    estimate_bias,
-    estimate_rate,
+    cohens_kappa,
+    divergence,
+    divergence_floor,
     frequencies,
+    images_needed,
+    mean_floor,
     noise_floor,
-    undetermined_rate,
+    signed_root,
+    squared_bias,
+    total_variation,
+    total_variation_floor,
 )
 
 PAPER_FLOORS = {
@@ -66,58 +71,67 @@ def test_the_floor_of_a_few_images_by_hand() -> None:
         noise_floor(0, 2)
 
 
-@pytest.mark.parametrize(
-    ("num_prompts", "num_classes", "concentration"),
-    [(1, 2, 1e6), (16, 2, 1e6), (16, 2, 1.0), (16, 4, 1e6), (16, 4, 2.0), (50, 2, 0.3)],
-)
-def test_the_interval_covers_what_the_measurement_gives_on_average(
-    num_prompts: int, num_classes: int, concentration: float
-) -> None:
-    """Prompts whose true shares are Dirichlet: all fair (1e6), unequal, or almost all of one class."""
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.9, 0.1], [0.25] * 4, [0.7, 0.2, 0.1]])
+@pytest.mark.parametrize("num_images", [2, 8, 60])
+def test_the_squared_bias_has_the_expectation_of_the_truth(shares: list[float], num_images: int) -> None:
+    """Fair and biased samplers, few images and many: the mean over trials is the truth within its error."""
+    pairs = itertools.combinations(shares, 2)
+    truth = np.mean([(a - b) ** 2 for a, b in pairs])
+    found = squared_bias(np.random.default_rng(1).multinomial(num_images, shares, size=40_000))
+    assert abs(found.mean() - truth) < 4 * found.std() / 200
+
+
+def test_the_root_of_the_mean_squared_bias_is_near_the_truth_with_fifty_prompts() -> None:
     rng = np.random.default_rng(2)
-    num_images, trials = 32, 300
-
-    def measure(count: int) -> np.ndarray:
-        shares = rng.dirichlet(np.full(num_classes, concentration), size=count)
-        return (rng.random((count, num_images, 1)) > shares.cumsum(1)[:, None, :-1]).sum(-1)
-
-    expected = bias(frequencies(measure(20_000), num_classes)).mean()
-    covered = 0
-    for _ in range(trials):
-        low, high = bias_interval(measure(num_prompts), num_classes, generator=rng, num_resamples=400)
-        covered += low <= expected <= high
-    assert covered / trials >= 0.92
+    for share in (0.5, 0.6, 0.95):
+        counts = rng.binomial(60, share, size=(500, 50))
+        squared = squared_bias(np.stack([counts, 60 - counts], -1)).mean(1)
+        roots = np.array([signed_root(value) for value in squared])
+        assert abs(roots.mean() - abs(2 * share - 1)) < 0.01
+        raw = np.abs(2 * counts / 60 - 1).mean()
+        assert share != 0.5 or raw == pytest.approx(noise_floor(60, 2), rel=0.02)
 
 
-def test_the_interval_is_a_function_of_its_generator_and_holds_the_value() -> None:
-    classes = np.random.default_rng(3).integers(2, size=(16, 32))
-    first, second = (bias_interval(classes, 2, generator=np.random.default_rng(9)) for _ in range(2))
-    assert first == second
-    assert first[0] <= bias(frequencies(classes, 2)).mean() <= first[1]
-    assert bias_interval(np.zeros((4, 8), int), 2, generator=np.random.default_rng(0)) == (1.0, 1.0)
+def test_a_single_image_has_no_squared_bias() -> None:
+    assert np.isnan(squared_bias([1, 0])) and np.isnan(squared_bias([0, 0]))
+    assert signed_root(-0.04) == pytest.approx(-0.2)
 
 
-def test_an_estimate_says_everything() -> None:
-    probs = np.full((4, 10, 2), 0.5)
-    probs[..., 0], probs[..., 1] = 0.9, 0.1
-    probs[0, :4] = [0.3, 0.7]
-    estimate = estimate_bias(probs)
-    assert estimate.value == pytest.approx((0.2 + 3) / 4)
-    assert estimate.low <= estimate.value <= estimate.high
-    assert estimate.floor == noise_floor(10, 2)
-    assert (estimate.num_prompts, estimate.images_per_prompt) == (4, 10)
-    assert estimate.undetermined == undetermined_rate(probs) == pytest.approx(0.1)
+@pytest.mark.parametrize("target", [(0.5, 0.5), (0.75, 0.25), (0.25,) * 4, (1.0, 0.0), (0.6, 0.3, 0.1)])
+@pytest.mark.parametrize("num_images", [1, 7, 60, 160])
+def test_the_floors_of_a_target_are_what_draws_from_it_score(target: tuple[float, ...], num_images: int) -> None:
+    counts = np.random.default_rng(3).multinomial(num_images, target, size=60_000)
+    for measure, floor in ((total_variation, total_variation_floor), (divergence, divergence_floor)):
+        assert measure(counts, target).mean() == pytest.approx(floor(num_images, target), rel=0.02, abs=1e-12)
 
 
-def test_a_rate_keeps_its_doubt_where_every_image_is_right() -> None:
-    sure = estimate_rate(np.ones((8, 16), bool))
-    assert sure.value == sure.high == 1
-    assert 0.95 < sure.low < 1
+def test_distances_from_a_target() -> None:
+    assert total_variation([3, 1], [0.75, 0.25]) == divergence([3, 1], [0.75, 0.25]) == 0
+    assert total_variation([1, 1], [0.75, 0.25]) == pytest.approx(0.25)
+    assert total_variation([0, 9], [1, 0]) == 1 and divergence([0, 9], [1, 0]) == math.inf
+    assert divergence([0, 9], [0.5, 0.5]) == pytest.approx(math.log(2))
 
 
-def test_images_of_prompts_that_differ_are_worth_less() -> None:
-    alike = np.tile([True, False], (16, 8))
-    apart = np.repeat([True, False], 8)[:, None].repeat(16, 1)
-    narrow, wide = estimate_rate(alike), estimate_rate(apart)
-    assert narrow.value == wide.value == 0.5
-    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+def test_the_floor_of_prompts_with_unlike_counts_is_the_mean() -> None:
+    floor = mean_floor(lambda n: noise_floor(n, 2), [10, 10, 40])
+    assert floor == pytest.approx((2 * noise_floor(10, 2) + noise_floor(40, 2)) / 3)
+
+
+def test_agreement_beyond_chance() -> None:
+    assert cohens_kappa([[5, 0], [0, 7]]) == 1
+    assert cohens_kappa([[4, 4], [4, 4]]) == 0
+    assert cohens_kappa([[20, 5], [10, 15]]) == pytest.approx(0.4), "the worked example of Cohen (1960)'s statistic"
+    assert math.isnan(cohens_kappa([[5, 0], [0, 0]])) and math.isnan(cohens_kappa(np.zeros((2, 2))))
+
+
+@pytest.mark.parametrize(("share", "num_classes"), [(0.5, 2), (0.8, 2), (0.25, 4)])
+def test_as_many_images_as_planned_tell_the_difference(share: float, num_classes: int) -> None:
+    """Two models whose mean bias differs by a tenth are told apart at least as often as planned."""
+    num_prompts, difference = 16, 0.1
+    count = images_needed(difference, num_prompts, num_classes)
+    rng = np.random.default_rng(4)
+    rest = [(1 - share) / (num_classes - 1)] * (num_classes - 1)
+    drawn = bias(rng.multinomial(count, [share, *rest], size=(4000, num_prompts))).mean(1)
+    assert (1.96 + 0.84) * math.sqrt(2) * drawn.std() <= difference * 1.02
+    with pytest.raises(ValueError, match="must lie"):
+        images_needed(0, 16)

@@ -13,7 +13,7 @@ from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.sandbox import BuildConfig, build
 from fair_adaptors.training.setting import load_setting
 
-from fair_adaptors.evaluation.metrics import estimate_bias
+from fair_adaptors.evaluation.estimates import estimate_bias
 from fair_adaptors.evaluation.run import classify, generate
 from fair_adaptors.sandbox import world
 from fair_adaptors.sandbox.classifiers import load_classifier, load_encoder

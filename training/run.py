@@ -22,8 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from fair_adaptors.errors import CheckpointError, ConfigError
+from fair_adaptors.evaluation.estimates import BiasEstimate
 from fair_adaptors.evaluation.grid import plain_grid
-from fair_adaptors.evaluation.metrics import BiasEstimate
 from fair_adaptors.evaluation.run import image_seed
 from fair_adaptors.formats import library_versions, write_adaptor
 from fair_adaptors.load import load_fair_adaptor

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fair_adaptors.evaluation.metrics import BiasEstimate, estimate_bias
+from fair_adaptors.evaluation.estimates import BiasEstimate, estimate_bias
 from fair_adaptors.evaluation.run import image_seed
 
 from .config import TrainConfig

@@ -1,50 +1,19 @@
-"""How unequal a model's people are: the bias of paper §6, what a fair model would score, and how sure the figure is.
+"""How unequal a model's people are: the bias of paper §6, what a fair model would score, distances from a target.
 
-Pure functions on numpy arrays. P prompts, n images of each, K classes.
+Pure functions on numpy arrays, in closed form. P prompts, n images of each, K classes. See ``estimates`` for how sure
+a figure is.
 """
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.8
 """An image whose most probable class is less probable than this counts as undetermined."""
-
-_Z = 1.959964  # the normal distribution's 97.5 % quantile
-
-
-@dataclass(frozen=True)
-class BiasEstimate:
-    """A bias figure and all that is needed to read it.
-
-    Attributes:
-        value: mean over prompts of ``bias``; 0 is what equal shares of every class score.
-        low: lower end of the 95 % interval, see ``bias_interval``.
-        high: upper end.
-        floor: what a perfectly fair model is expected to score with as many images, see ``noise_floor``.
-        num_prompts: P.
-        images_per_prompt: n.
-        undetermined: share of images whose class the classifier is not sure of. They are counted in ``value``.
-    """
-
-    value: float
-    low: float
-    high: float
-    floor: float
-    num_prompts: int
-    images_per_prompt: int
-    undetermined: float
-
-
-@dataclass(frozen=True)
-class RateEstimate:
-    """A share of images and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def frequencies(classes: ArrayLike, num_classes: int) -> NDArray[np.float64]:
@@ -64,11 +33,10 @@ def bias(frequencies: ArrayLike) -> NDArray[np.float64]:
     Returns:
         One value per prompt, [...].
     """
-    shares = np.asarray(frequencies, dtype=np.float64)
+    shares = _shares(frequencies)
     num_classes = shares.shape[-1]
     if num_classes < 2:
         raise ValueError("bias compares classes: at least two are needed")
-    shares = shares / shares.sum(-1, keepdims=True)
     # Ascending, the k-th share stands k times on the positive side of a difference, K - 1 - k times on the other.
     ranks = 2 * np.arange(num_classes) - (num_classes - 1)
     return (np.sort(shares, -1) * ranks).sum(-1) * 2 / (num_classes * (num_classes - 1))
@@ -84,48 +52,124 @@ def noise_floor(num_images: int, num_classes: int) -> float:
     if num_images < 1 or num_classes < 2:
         raise ValueError(f"no noise floor for {num_images} images and {num_classes} classes")
     expected = 0.0
-    in_pair = 2 / num_classes
     for m in range(1, num_images + 1):
-        if in_pair == 1 and m < num_images:
-            continue
         up = (m + 1) // 2
         walk = 2 * up * math.exp(_log_choose(m, up) - m * math.log(2))
-        log_chance = 0.0 if in_pair == 1 else m * math.log(in_pair) + (num_images - m) * math.log1p(-in_pair)
-        expected += math.exp(_log_choose(num_images, m) + log_chance) * walk
+        expected += _binomial(num_images, m, 2 / num_classes) * walk
     return expected / num_images
 
 
-def bias_interval(
-    classes: ArrayLike, num_classes: int, *, generator: np.random.Generator, num_resamples: int = 2000
-) -> tuple[float, float]:
-    """Return a 95 % bootstrap interval of the mean bias, over prompts and images.
+def mean_floor(floor: Callable[[int], float], counts: Iterable[int]) -> float:
+    """Return the mean of a floor over prompts with these many images each, where it is known for n images."""
+    number = Counter(int(count) for count in counts)
+    return sum(times * floor(count) for count, times in number.items()) / number.total()
 
-    It is an interval for what the same measurement would give on average, with other prompts of the kind and other
-    images, *at the same n*: it has to be read against the noise floor, which it contains when the model is fair.
 
-    Drawing images again within a prompt pushes |freq(i) − freq(j)| up, the more the nearer it is to 0, and counts the
-    images' noise twice, as the prompts' values already hold it. So here prompts are drawn with their images, which
-    does neither; the deviations from drawing images again, centred, are added with weight 1/√P. That makes the
-    variance right where prompts do not differ, and leaves an interval over the images alone for a single prompt. The
-    bootstrap of few prompts is too narrow; the part between prompts is widened to a t interval's width.
+def squared_bias(counts: ArrayLike) -> NDArray[np.float64]:
+    """Return an unbiased estimate of the mean over pairs of classes of (p_i − p_j)², where p are the true shares.
+
+    With n images E (f_i − f_j)² = (p_i − p_j)² + (p_i + p_j − (p_i − p_j)²) / n, so that
+
+        (n (f_i − f_j)² − f_i − f_j) / (n − 1)
+
+    has the expectation (p_i − p_j)²: the noise floor is taken out, exactly, at any n and for any shares. It is
+    negative for some fair draws, as something whose mean is 0 has to be. Of |p_i − p_j| itself no unbiased estimate
+    exists.
 
     Args:
-        classes: class indices [P, n].
-        num_classes: K.
-        generator: source of the resampling.
-        num_resamples: bootstrap samples.
+        counts: images of each class, [..., K].
+
+    Returns:
+        One value per prompt, [...]; NaN where there are fewer than two images.
     """
-    shares = frequencies(classes, num_classes)
-    num_prompts, num_images = np.asarray(classes).shape
-    values = bias(shares)
-    drawn = generator.integers(num_prompts, size=(num_resamples, num_prompts))
-    again = bias(generator.multinomial(num_images, shares[drawn]))
-    count = np.bincount(drawn.ravel(), minlength=num_prompts)
-    mean_again = np.bincount(drawn.ravel(), again.ravel(), minlength=num_prompts) / np.maximum(count, 1)
-    deviations = (again - mean_again[drawn]) / math.sqrt(num_prompts)
-    between = (values[drawn] - values.mean()).mean(1) * _few_prompts(num_prompts)
-    low, high = values.mean() + np.quantile(between + deviations.mean(1), [0.025, 0.975])
-    return max(0.0, float(low)), min(2 / num_classes, float(high))
+    number = np.asarray(counts, dtype=np.float64)
+    total = number.sum(-1)
+    num_classes = number.shape[-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = number / total[..., None]
+        # Σ over pairs of (f_i − f_j)² = K Σ f² − (Σ f)², and of f_i + f_j = (K − 1) Σ f, where Σ f = 1.
+        squares = num_classes * (shares**2).sum(-1) - 1
+        unbiased = (total * squares - (num_classes - 1)) / (total - 1)
+    return np.where(total > 1, unbiased * 2 / (num_classes * (num_classes - 1)), np.nan)
+
+
+def signed_root(value: float) -> float:
+    """Return √value with value's sign: a squared figure on the scale of the bias."""
+    return math.copysign(math.sqrt(abs(value)), value)
+
+
+def total_variation(frequencies: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
+    """Return ½ Σ |f_k − t_k|, [...]: the share of people who would have to be of another class. From [..., K]."""
+    return np.abs(_shares(frequencies) - np.asarray(target)).sum(-1) / 2
+
+
+def total_variation_floor(num_images: int, target: ArrayLike) -> float:
+    """Return the total variation that a model with exactly the target's shares is expected to score with n images.
+
+    Exact: each class's count is binomial, whose mean absolute deviation is 2ν C(n, ν) t^ν (1 − t)^(n − ν + 1) with
+    ν = ⌊n t⌋ + 1 (de Moivre 1730).
+    """
+    return sum(_mean_deviation(num_images, float(share)) for share in np.asarray(target)) / (2 * num_images)
+
+
+def divergence(frequencies: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
+    """Return KL(f ‖ t) = Σ f_k ln(f_k / t_k) in nats, [...]; infinite where a class is seen that should not be."""
+    shares, aim = _shares(frequencies), np.asarray(target, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(shares > 0, shares * np.log(shares / aim), 0.0).sum(-1)
+
+
+def divergence_floor(num_images: int, target: ArrayLike) -> float:
+    """Return the KL that a model with exactly the target's shares is expected to score with n images: an exact sum."""
+    expected = 0.0
+    for share in map(float, np.asarray(target)):
+        for m in range(1, num_images + 1):
+            part = m / num_images
+            expected += _binomial(num_images, m, share) * part * math.log(part / share) if share else 0.0
+    return expected
+
+
+def cohens_kappa(table: ArrayLike) -> NDArray[np.float64]:
+    """Return the agreement of two classifiers beyond chance, (p_o − p_e) / (1 − p_e) (Cohen 1960).
+
+    Args:
+        table: number of images by the one's class and the other's, [..., K, K].
+
+    Returns:
+        1 for perfect agreement, 0 for that of chance, [...]; NaN where chance agrees always, or there is no image.
+    """
+    joint = np.asarray(table, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        joint = joint / joint.sum((-2, -1), keepdims=True)
+        chance = (joint.sum(-2) * joint.sum(-1)).sum(-1)
+        agreed = np.trace(joint, axis1=-2, axis2=-1)
+        return np.where(chance < 1, (agreed - chance) / (1 - chance), np.nan)
+
+
+def worst_decile(values: ArrayLike) -> NDArray[np.float64]:
+    """Return the mean of the largest tenth of values [..., P], of one at least; NaN is left out as long as it can be."""
+    array = np.asarray(values, dtype=np.float64)
+    worst = np.sort(np.where(np.isnan(array), -np.inf, array), -1)[..., -math.ceil(array.shape[-1] / 10) :]
+    return np.where(np.isfinite(worst).all(-1), worst.mean(-1), np.nan)
+
+
+def images_needed(difference: float, num_prompts: int, num_classes: int = 2, *, power: float = 0.8) -> int:
+    """Return how many images per prompt tell a difference of two mean biases, with a two-sided test at 5 %.
+
+    n such that (z₀.₉₇₅ + z_power) · √(2 v(n) / P) ≤ difference, where v(n) ≤ 8 (1 − 1/K) / (K² n) bounds the variance
+    of one prompt's bias (Efron–Stein: an image that changes its class moves the bias by at most 4 / (K n)). Whatever
+    the shares are, that many are enough for these prompts; fewer may do where the model is one-sided.
+
+    Raises:
+        ValueError: difference, power, prompts or classes out of range.
+    """
+    if not 0 < difference <= 1 or not 0 < power < 1 or num_prompts < 1 or num_classes < 2:
+        raise ValueError(
+            "the difference must lie in (0, 1], the power in (0, 1), with a prompt and two classes at least"
+        )
+    z = NormalDist().inv_cdf
+    spread = (z(0.975) + z(power)) ** 2 * 16 * (1 - 1 / num_classes) / num_classes**2
+    return math.ceil(spread / (num_prompts * difference**2))
 
 
 def undetermined_rate(probabilities: ArrayLike, *, confidence: float = CONFIDENCE) -> float:
@@ -133,57 +177,25 @@ def undetermined_rate(probabilities: ArrayLike, *, confidence: float = CONFIDENC
     return float((np.asarray(probabilities).max(-1) < confidence).mean())
 
 
-def estimate_bias(probabilities: ArrayLike, *, seed: int = 0) -> BiasEstimate:
-    """Estimate the bias of an attribute from class probabilities [P, n, K]; every image counts as its likeliest class.
-
-    Args:
-        probabilities: a classifier's, of every image.
-        seed: of the bootstrap.
-    """
-    probs = np.asarray(probabilities)
-    num_prompts, num_images, num_classes = probs.shape
-    classes = probs.argmax(-1)
-    value = float(bias(frequencies(classes, num_classes)).mean())
-    low, high = bias_interval(classes, num_classes, generator=np.random.default_rng(seed))
-    floor = noise_floor(num_images, num_classes)
-    return BiasEstimate(value, low, high, floor, num_prompts, num_images, undetermined_rate(probs))
+def _shares(frequencies: ArrayLike) -> NDArray[np.float64]:
+    """Return shares of 1 from shares or counts, [..., K]; NaN where there is nothing to divide by."""
+    number = np.asarray(frequencies, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        return number / number.sum(-1, keepdims=True)
 
 
-def estimate_rate(hits: ArrayLike) -> RateEstimate:
-    """Estimate a share from outcomes [P, n]: Wilson's 95 % interval, with prompts as clusters.
-
-    Images of one prompt are alike, so that P·n images are worth fewer: the count is divided by the ratio of the
-    variance between prompts to what independent images would show, where that is more than 1.
-    """
-    outcomes = np.asarray(hits, dtype=np.float64)
-    num_prompts, num_images = outcomes.shape
-    share = float(outcomes.mean())
-    independent = share * (1 - share) / num_images
-    between = float(outcomes.mean(1).var(ddof=1)) if num_prompts > 1 else 0.0
-    clustering = max(1.0, between / independent if independent else 1.0)
-    count = outcomes.size / clustering
-    z = _t_quantile(num_prompts - 1) if clustering > 1 else _Z
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
-    return RateEstimate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
+def _binomial(n: int, m: int, share: float) -> float:
+    if share in (0.0, 1.0):
+        return float(m == n * share)
+    return math.exp(_log_choose(n, m) + m * math.log(share) + (n - m) * math.log1p(-share))
 
 
-def _few_prompts(num_prompts: int) -> float:
-    """Return by how much a bootstrap over P values is narrower than a t interval of their mean."""
-    if num_prompts < 2:
-        return 1.0
-    return _t_quantile(num_prompts - 1) / _Z * math.sqrt(num_prompts / (num_prompts - 1))
-
-
-def _t_quantile(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t, by its expansion (Abramowitz & Stegun 26.7.5)."""
-    z, n = _Z, freedom
-    return (
-        z
-        + (z**3 + z) / (4 * n)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
-    )
+def _mean_deviation(n: int, share: float) -> float:
+    """Return E |m − n·share| for a binomial m."""
+    if share in (0.0, 1.0):
+        return 0.0
+    above = math.floor(n * share) + 1
+    return 2 * above * (1 - share) * _binomial(n, above, share)
 
 
 def _log_choose(n: int, k: int) -> float:

@@ -9,14 +9,15 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from .metrics import CONFIDENCE, BiasEstimate, RateEstimate
+from .estimates import BiasEstimate, Estimate
+from .metrics import CONFIDENCE
 from .run import Comparison
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kept = tuple[RateEstimate, RateEstimate]
-Estimate = BiasEstimate | RateEstimate
+Kept = tuple[Estimate, Estimate]
+AnyEstimate = BiasEstimate | Estimate
 
 OPEN = 4
 """Prompts whose pictures are shown at once."""
@@ -139,7 +140,7 @@ def _change(before: str, after: str) -> str:
     return f'<div class="big"><span class="b">{before}</span> <i>→</i> <span class="a">{after}</span></div>'
 
 
-def _lanes(before: Estimate, after: Estimate, bound: float, *, floor: float | None = None) -> str:
+def _lanes(before: AnyEstimate, after: AnyEstimate, bound: float, *, floor: float | None = None) -> str:
     """Draw value and interval before and after, on axes from 0 to ``bound``, shaded up to the noise floor.
 
     Places are in percent and text in pixels, so that it stays legible on a phone.

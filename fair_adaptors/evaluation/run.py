@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from .metrics import BiasEstimate, estimate_bias
+from .estimates import BiasEstimate, estimate_bias
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluation.estimates import Estimate, estimate_rate
 from ..evaluation.grid import before_after_grid
-from ..evaluation.metrics import CONFIDENCE, RateEstimate, bias, estimate_rate, frequencies
+from ..evaluation.metrics import CONFIDENCE, bias, frequencies
 from ..evaluation.report import PromptResult, Report, verdict, write_report
 from ..evaluation.run import Comparison, as_json, classify, compare, generate
 from ..load import FairAdaptor, load_fair_adaptor
@@ -52,7 +53,7 @@ class Demo:
 
     comparisons: dict[str, Comparison]
     others: dict[str, Comparison]
-    occupation: tuple[RateEstimate, RateEstimate]
+    occupation: tuple[Estimate, Estimate]
     seconds: float
     files: tuple[Path, ...]
 

@@ -1,0 +1,224 @@
+"""How sure a figure is: 95 % intervals over prompts and images, alone and between two models on the same noise.
+
+Every figure is a mean over prompts of a statistic of the prompt's counts. Counts [P, M] are the images of each prompt
+that fell into each of M cells: classes, or pairs of classes where two models are compared image by image.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .metrics import bias, noise_floor, undetermined_rate
+
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Of counts [..., M], a value each [...]."""
+
+RESAMPLES = 2000
+_Z = 1.959964  # the normal distribution's 97.5 % quantile
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class BiasEstimate:
+    """A bias figure and all that is needed to read it.
+
+    Attributes:
+        value: mean over prompts of ``bias``; 0 is what equal shares of every class score.
+        low: lower end of the 95 % interval, see ``estimate_mean``.
+        high: upper end.
+        floor: what a perfectly fair model is expected to score with as many images, see ``noise_floor``.
+        num_prompts: P.
+        images_per_prompt: n.
+        undetermined: share of images whose class the classifier is not sure of. They are counted in ``value``.
+    """
+
+    value: float
+    low: float
+    high: float
+    floor: float
+    num_prompts: int
+    images_per_prompt: int
+    undetermined: float
+
+
+def estimate_mean(
+    counts: ArrayLike,
+    statistic: Statistic,
+    *,
+    generator: np.random.Generator,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    num_resamples: int = RESAMPLES,
+) -> Estimate:
+    """Estimate the mean over prompts of a statistic of their counts, with a 95 % bootstrap interval.
+
+    It is an interval for what the same measurement would give on average, with other prompts of the kind and other
+    images, *at the same n*: a bias has to be read against the noise floor, which it contains when the model is fair.
+
+    Drawing images again within a prompt pushes |freq(i) − freq(j)| up, the more the nearer it is to 0, and counts the
+    images' noise twice, as the prompts' values already hold it. So here prompts are drawn with their images, which
+    does neither; the deviations from drawing images again, centred, are added with weight 1/√P. That makes the
+    variance right where prompts do not differ, and leaves an interval over the images alone for a single prompt. The
+    bootstrap of few prompts is too narrow; the part between prompts is widened to a t interval's width.
+
+    Args:
+        counts: images in each cell, [P, M]. Prompts where the statistic is NaN, such as those without an image that
+            counts, are left out.
+        statistic: of counts [..., M], a value each.
+        generator: source of the resampling.
+        bounds: the least and the largest value there can be.
+        num_resamples: bootstrap samples.
+
+    Returns:
+        NaN in all three where no prompt has a value.
+    """
+    number = np.asarray(counts, dtype=np.int64)
+    values = statistic(number.astype(np.float64))
+    number, values = number[np.isfinite(values)], values[np.isfinite(values)]
+    num_prompts = len(number)
+    if not num_prompts:
+        return Estimate(math.nan, math.nan, math.nan)
+    total = number.sum(1)
+    drawn = generator.integers(num_prompts, size=(num_resamples, num_prompts))
+    again = statistic(generator.multinomial(total[drawn], (number / total[:, None])[drawn]).astype(np.float64))
+    again = np.where(np.isfinite(again), again, values[drawn])
+    count = np.bincount(drawn.ravel(), minlength=num_prompts)
+    mean_again = np.bincount(drawn.ravel(), again.ravel(), minlength=num_prompts) / np.maximum(count, 1)
+    deviations = (again - mean_again[drawn]) / math.sqrt(num_prompts)
+    return _around(values, drawn, deviations.mean(1), bounds)
+
+
+def estimate_values(
+    values: ArrayLike, *, generator: np.random.Generator, num_resamples: int = RESAMPLES, images_weight: float = 1.0
+) -> Estimate:
+    """Estimate the mean over prompts of a mean over images of values [P, n], such as similarities; NaN is left out.
+
+    As ``estimate_mean``, with normal deviations in the place of images drawn again.
+
+    Args:
+        images_weight: factor of the images' standard error: 2 for means over pairs of images, where a value is an
+            image's mean over its pairs.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    seen = np.isfinite(array)
+    array, seen = array[seen.any(1)], seen[seen.any(1)]
+    num_prompts = len(array)
+    if not num_prompts:
+        return Estimate(math.nan, math.nan, math.nan)
+    number = seen.sum(1)
+    means = np.where(seen, array, 0).sum(1) / number
+    spread = np.where(seen, (array - means[:, None]) ** 2, 0).sum(1) / np.maximum(number - 1, 1)
+    errors = images_weight * np.sqrt(spread / number)
+    drawn = generator.integers(num_prompts, size=(num_resamples, num_prompts))
+    deviations = generator.standard_normal((num_resamples, num_prompts)) * errors[drawn] / math.sqrt(num_prompts)
+    return _around(means, drawn, deviations.mean(1), (-math.inf, math.inf))
+
+
+def estimate_pooled(
+    counts: ArrayLike, statistic: Statistic, *, generator: np.random.Generator, num_resamples: int = RESAMPLES
+) -> Estimate:
+    """Estimate a statistic of all prompts at once, such as the worst ones' mean: the percentiles of drawing prompts again.
+
+    Args:
+        counts: images in each cell, [P, M].
+        statistic: of counts [..., P, M], a value each.
+    """
+    number = np.asarray(counts, dtype=np.float64)
+    value = float(statistic(number))
+    drawn = generator.integers(len(number), size=(num_resamples, len(number)))
+    again = statistic(number[drawn])
+    if not np.isfinite(again).any():
+        return Estimate(value, math.nan, math.nan)
+    low, high = np.nanquantile(again, [0.025, 0.975])
+    return Estimate(value, float(low), float(high))
+
+
+def _around(
+    values: NDArray[np.float64], drawn: NDArray[np.int64], of_images: NDArray[np.float64], bounds: tuple[float, float]
+) -> Estimate:
+    between = (values[drawn] - values.mean()).mean(1) * _few_prompts(len(values))
+    low, high = values.mean() + np.quantile(between + of_images, _levels(values))
+    return Estimate(float(values.mean()), max(bounds[0], float(low)), min(bounds[1], float(high)))
+
+
+def _levels(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the bootstrap's quantiles that are the ends of a 95 % interval, moved where the values are skewed.
+
+    BCa (Efron 1987), for a mean: acceleration and bias correction are both a sixth of the mean's skewness.
+    """
+    deviations = values - values.mean()
+    squares = float((deviations**2).sum())
+    skewness = float((deviations**3).sum()) / (6 * squares**1.5) if squares else 0.0
+    ends = (skewness + (skewness + z) / (1 - skewness * (skewness + z)) for z in (-_Z, _Z))
+    low, high = map(NormalDist().cdf, ends)
+    return low, high
+
+
+def estimate_bias(probabilities: ArrayLike, *, seed: int = 0) -> BiasEstimate:
+    """Estimate the bias of an attribute from class probabilities [P, n, K]; every image counts as its likeliest class.
+
+    Args:
+        probabilities: a classifier's, of every image.
+        seed: of the bootstrap.
+    """
+    probs = np.asarray(probabilities)
+    num_prompts, num_images, num_classes = probs.shape
+    found = estimate_mean(
+        count_classes(probs.argmax(-1), num_classes), bias, generator=np.random.default_rng(seed),
+        bounds=(0.0, 2 / num_classes),
+    )  # fmt: skip
+    floor = noise_floor(num_images, num_classes)
+    return BiasEstimate(found.value, found.low, found.high, floor, num_prompts, num_images, undetermined_rate(probs))
+
+
+def count_classes(classes: ArrayLike, num_classes: int) -> NDArray[np.int64]:
+    """Count the images of each class, [P, K], from class indices [P, n]; an index of K or more is not counted."""
+    return (np.asarray(classes)[..., None] == np.arange(num_classes)).sum(-2)
+
+
+def estimate_rate(hits: ArrayLike) -> Estimate:
+    """Estimate a share from outcomes [P, n]: Wilson's 95 % interval, with prompts as clusters.
+
+    Images of one prompt are alike, so that P·n images are worth fewer: the count is divided by the ratio of the
+    variance between prompts to what independent images would show, where that is more than 1.
+    """
+    outcomes = np.asarray(hits, dtype=np.float64)
+    num_prompts, num_images = outcomes.shape
+    share = float(outcomes.mean())
+    independent = share * (1 - share) / num_images
+    between = float(outcomes.mean(1).var(ddof=1)) if num_prompts > 1 else 0.0
+    clustering = max(1.0, between / independent if independent else 1.0)
+    count = outcomes.size / clustering
+    z = _t_quantile(num_prompts - 1) if clustering > 1 else _Z
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
+    return Estimate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
+
+
+def _few_prompts(num_prompts: int) -> float:
+    """Return by how much a bootstrap over P values is narrower than a t interval of their mean."""
+    if num_prompts < 2:
+        return 1.0
+    return _t_quantile(num_prompts - 1) / _Z * math.sqrt(num_prompts / (num_prompts - 1))
+
+
+def _t_quantile(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t, by its expansion (Abramowitz & Stegun 26.7.5)."""
+    z, n = _Z, freedom
+    return (
+        z
+        + (z**3 + z) / (4 * n)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+    )

@@ -1,0 +1,156 @@
+"""What images are measured with: classifiers of people's attributes, encoders of images, and what should stay."""
+
+import hashlib
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Logits = Mapping[str, "Tensor"]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Sees what people look like to it: classes of attributes, not who they are.
+
+    Attributes:
+        name: what tables call it.
+        identity: a word that changes with its weights.
+        classes: names of the classes of each attribute, in index order.
+        judge: images [N, 3, H, W] in [0, 1] → logits of each attribute, [N, K].
+    """
+
+    name: str
+    identity: str
+    classes: Mapping[str, tuple[str, ...]]
+    judge: "Callable[[Tensor], Logits]"
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Tells how alike images are, and how well they fit their prompt.
+
+    Attributes:
+        name: what tables call it.
+        identity: a word that changes with its weights.
+        encode: images [N, 3, H, W] in [0, 1] → unit features [N, D].
+        encode_text: prompts → unit features [N, D] in the same space; None if it knows no text.
+    """
+
+    name: str
+    identity: str
+    encode: "Callable[[Tensor], Tensor]"
+    encode_text: "Callable[[Sequence[str]], Tensor] | None" = None
+
+
+@dataclass(frozen=True)
+class FaceDetector:
+    """Finds the largest face of each image.
+
+    Attributes:
+        name: what the method's description calls it.
+        identity: a word that changes with its weights.
+        find: images [N, 3, H, W] in [0, 1] → boxes [N, 4] as (left, top, right, bottom) in pixels, and whether a face
+            was found [N].
+    """
+
+    name: str
+    identity: str
+    find: "Callable[[Tensor], tuple[Tensor, Tensor]]"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Something that should stay in every image, such as the occupation's clothes.
+
+    Attributes:
+        name: such as "right occupation".
+        right: (label of the prompt, logits of the first classifier) → whether it is right in each image, bool [N].
+    """
+
+    name: str
+    right: "Callable[[str, Logits], np.ndarray]"
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """All that an evaluation measures with.
+
+    Attributes:
+        classifiers: the first one's figures are the headline; two or more show how far they agree.
+        encoders: of images; none for no preservation and diversity figures.
+        faces: the detector; None where the whole image is the face.
+        kept: what should stay; None for nothing that can be told.
+    """
+
+    classifiers: tuple[Classifier, ...]
+    encoders: tuple[Encoder, ...] = ()
+    faces: FaceDetector | None = None
+    kept: Kept | None = None
+
+    def __post_init__(self) -> None:
+        if not self.classifiers:
+            raise ConfigError("nothing to measure with: name a classifier")
+        names = [one.name for one in (*self.classifiers, *self.encoders)]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"two instruments have one name: {', '.join(names)}")
+
+    @property
+    def identity(self) -> str:
+        """A word that changes with any of them."""
+        every = [*self.classifiers, *self.encoders, *([self.faces] if self.faces else [])]
+        parts = [f"{one.name} {one.identity}" for one in every] + ([self.kept.name] if self.kept else [])
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def load_object(spec: str) -> object:
+    """Import ``module:object``, an instrument of the user's own.
+
+    Raises:
+        ConfigError: not of that form, or it cannot be imported.
+    """
+    module, colon, name = spec.partition(":")
+    if not colon or not module or not name:
+        raise ConfigError(f"{spec!r} names no instrument; write MODULE:OBJECT, or see `fair-adaptors evaluate --help`")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{spec}: {error}. Is its folder on PYTHONPATH?") from error
+
+
+def load_classifier(spec: str) -> Classifier:
+    """Load a classifier: ``sandbox:evaluation``, ``sandbox:training``, or ``MODULE:OBJECT`` that is a ``Classifier``.
+
+    Raises:
+        ConfigError: no such classifier.
+    """
+    if spec.startswith("sandbox:"):
+        from ..sandbox.instruments import classifier
+
+        return classifier(spec.removeprefix("sandbox:"))
+    found = load_object(spec)
+    if not isinstance(found, Classifier):
+        raise ConfigError(f"{spec} is no fair_adaptors.evaluation.instruments.Classifier")
+    return found
+
+
+def load_encoder(spec: str) -> Encoder:
+    """Load an encoder: ``sandbox``, or ``MODULE:OBJECT`` that is an ``Encoder``.
+
+    Raises:
+        ConfigError: no such encoder.
+    """
+    if spec == "sandbox":
+        from ..sandbox.instruments import encoder
+
+        return encoder()
+    found = load_object(spec)
+    if not isinstance(found, Encoder):
+        raise ConfigError(f"{spec} is no fair_adaptors.evaluation.instruments.Encoder")
+    return found

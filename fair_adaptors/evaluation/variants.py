@@ -1,0 +1,99 @@
+"""What an evaluation compares: the original model, adaptors at some strength, and the baselines of others."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError
+from ..formats import read_adaptor
+from ..load import load_fair_adaptor
+from ..weights import resolve
+
+ORIGINAL = "original"
+
+
+@contextmanager
+def _as_it_is(pipe: Any) -> Iterator[Any]:
+    yield pipe
+
+
+def _as_written(prompt: str, label: str, seeds: Sequence[int]) -> list[str]:
+    return [prompt] * len(seeds)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to make the images of a prompt.
+
+    Attributes:
+        name: what tables call it; unique within an evaluation.
+        identity: a word that changes with anything that changes the images, such as a hash of weights.
+        applied: context manager, given the base pipeline; yields what is called like a pipeline within the block, and
+            leaves the pipeline as it was, bit for bit.
+        prompts: (prompt, label, seeds of its images) → the prompt that each image is made of. ``label`` is the part of
+            the prompt that names the person, such as an occupation.
+        adaptor: name of the adaptor, if it is one.
+        weight: its strength.
+        summary: one sentence for the report.
+    """
+
+    name: str
+    identity: str
+    applied: Callable[[Any], AbstractContextManager[Any]] = _as_it_is
+    prompts: Callable[[str, str, Sequence[int]], list[str]] = _as_written
+    adaptor: str | None = None
+    weight: float | None = None
+    summary: str = ""
+
+
+def original() -> Variant:
+    """Return the model as it is, which every other variant is compared with."""
+    return Variant(ORIGINAL, ORIGINAL, summary="The model as it is.")
+
+
+def with_adaptor(name: str, weight: float | None = None, *, label: str | None = None) -> Variant:
+    """Return the model with an adaptor: a name, folder or Hub id.
+
+    Args:
+        weight: strength; None for the adaptor's own.
+        label: what tables call it; None for the adaptor's name.
+
+    Raises:
+        FairAdaptorError: no such adaptor, or its files are damaged.
+    """
+    files = read_adaptor(resolve(name))
+    strength = files.config["default_weight"] if weight is None else weight
+    said = label or files.config["name"]
+
+    @contextmanager
+    def applied(pipe: Any) -> Iterator[Any]:
+        with load_fair_adaptor(pipe, name, weight=strength):
+            yield pipe
+
+    return Variant(
+        said if weight is None else f"{said} × {weight:g}",
+        hashlib.sha256(f"{files.identity} {strength:g}".encode()).hexdigest(),
+        applied,
+        adaptor=files.config["name"],
+        weight=strength,
+        summary=f"Adaptor of {' and '.join(files.config['trained_parts'])}, strength {strength:g}.",
+    )
+
+
+def distinct(variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Return the variants, the original first, after a check that tables can tell them apart.
+
+    Raises:
+        ConfigError: two have one name, or are the same.
+    """
+    every = (original(), *(variant for variant in variants if variant.identity != ORIGINAL))
+    for what in ("name", "identity"):
+        seen: set[str] = set()
+        for variant in every:
+            value = getattr(variant, what)
+            if value in seen:
+                raise ConfigError(f"{variant.name!r} is given twice to compare")
+            seen.add(value)
+    return every

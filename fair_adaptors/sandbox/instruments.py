@@ -1,0 +1,115 @@
+"""The sandbox's instruments for an evaluation, and how far what they say is from the truth."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..evaluation.instruments import Classifier, Encoder, Instruments, Kept, Logits
+from ..evaluation.metrics import bias
+from .prompts import ATTRIBUTES, OCCUPATIONS, ROLES, SECTORS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Which = Literal["evaluation", "training"]
+KEPT = "right occupation"
+
+
+def instruments() -> Instruments:
+    """Return both classifiers, the one that no adaptor was trained against first, and what tells the occupation."""
+    return Instruments((classifier("evaluation"), classifier("training")), (encoder(),), kept=Kept(KEPT, right))
+
+
+def classifier(which: str) -> Classifier:
+    """Return the ``evaluation`` or the ``training`` classifier.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if which not in get_args(Which):
+        raise ConfigError(f"the sandbox has no classifier {which!r}; choose sandbox:evaluation or sandbox:training")
+    from .classifiers import load_classifier
+
+    return Classifier(f"sandbox:{which}", _identity(which), ATTRIBUTES, load_classifier(which))  # type: ignore[arg-type]
+
+
+def encoder() -> Encoder:
+    """Return the features of the evaluation classifier, which training does not use."""
+    from torch.nn.functional import normalize
+
+    from .classifiers import load_classifier
+
+    network = load_classifier("evaluation")
+    return Encoder("sandbox", _identity("evaluation"), lambda images: normalize(network.features(images), dim=1))
+
+
+def right(label: str, logits: Logits) -> np.ndarray:
+    """Tell in which images sector and role are those that the label ends with, bool [N]."""
+    sector, role = label.split()[-2:]
+    seen = {name: logits[name].argmax(1).cpu().numpy() for name in ("sector", "role")}
+    return (seen["sector"] == SECTORS.index(sector)) & (seen["role"] == ROLES.index(role))
+
+
+def calibrate(labels: Sequence[str], *, images_per_prompt: int, seed: int = 0) -> dict[str, Any]:
+    """Measure rendered portraits, whose truth is known, as an evaluation would; say how far the figures are off.
+
+    Args:
+        labels: the prompts' labels, each ending with an occupation; other labels are left out.
+        images_per_prompt: portraits of each, drawn from the world's own, biased, distribution.
+
+    Returns:
+        By classifier and attribute: the ``true`` and the ``measured`` bias, ``error``, their difference, and
+        ``confusion``, rows of true classes with the share that was given to each class.
+    """
+    import torch
+
+    from . import world
+    from .renderer import render
+
+    names = [name for name in (" ".join(label.split()[-2:]) for label in labels) if name in OCCUPATIONS]
+    generator = torch.Generator().manual_seed(seed)
+    pairs = [name.split() for name in names for _ in range(images_per_prompt)]
+    sector = torch.tensor([SECTORS.index(pair[0]) for pair in pairs])
+    role = torch.tensor([ROLES.index(pair[1]) for pair in pairs])
+    people = world.sample_people(sector, role, generator=generator)
+    chunks = torch.arange(len(people)).split(256)
+    portraits = torch.cat([render(people[chunk]) for chunk in chunks])
+    truth = {name: getattr(people, name).numpy() for name in ATTRIBUTES}
+    return {
+        judge.name: _errors(judge, portraits, truth, (len(names), images_per_prompt))
+        for judge in instruments().classifiers
+    }
+
+
+def _errors(
+    judge: Classifier, portraits: "Tensor", truth: Mapping[str, np.ndarray], shape: tuple[int, int]
+) -> dict[str, Any]:
+    import torch
+
+    with torch.no_grad():
+        logits = [judge.judge(batch) for batch in portraits.split(256)]
+    found = {}
+    for name, classes in ATTRIBUTES.items():
+        said = torch.cat([chunk[name].argmax(1) for chunk in logits]).numpy()
+        number = len(classes)
+        table = np.bincount(truth[name] * number + said, minlength=number**2).reshape(number, number)
+        true, measured = (
+            float(bias((seen.reshape(shape)[..., None] == np.arange(number)).mean(1)).mean())
+            for seen in (truth[name], said)
+        )
+        found[name] = {
+            "true": true,
+            "measured": measured,
+            "error": measured - true,
+            "confusion": (table / table.sum(1, keepdims=True)).tolist(),
+        }
+    return found
+
+
+def _identity(which: str) -> str:
+    from .pipeline import WEIGHTS
+
+    return hashlib.sha256((WEIGHTS / "classifiers" / f"{which}.safetensors").read_bytes()).hexdigest()

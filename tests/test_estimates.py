@@ -1,0 +1,128 @@
+"""Facts about the intervals: they cover the truth as often as they say, alone and between two models."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fair_adaptors.evaluation.estimates import (
+    Statistic,
+    count_classes,
+    estimate_bias,
+    estimate_mean,
+    estimate_rate,
+    estimate_values,
+)
+from fair_adaptors.evaluation.metrics import bias, noise_floor, squared_bias, total_variation, undetermined_rate
+
+NUM_IMAGES, TRIALS = 32, 500
+
+
+@pytest.mark.parametrize(
+    ("num_prompts", "num_classes", "concentration"),
+    [(16, 2, 1e6), (16, 2, 1.0), (16, 4, 1e6), (50, 2, 0.3), (50, 4, 2.0)],
+)
+@pytest.mark.parametrize(
+    "statistic", [bias, squared_bias, lambda counts: total_variation(counts, 1 / counts.shape[-1])]
+)
+def test_the_interval_covers_what_the_measurement_gives_on_average(
+    num_prompts: int, num_classes: int, concentration: float, statistic: Statistic
+) -> None:
+    """Prompts whose true shares are Dirichlet: all fair (1e6), unequal, or almost all of one class."""
+    rng = np.random.default_rng(8)
+
+    def measure(count: int) -> np.ndarray:
+        return rng.multinomial(NUM_IMAGES, rng.dirichlet(np.full(num_classes, concentration), size=count))
+
+    expected = statistic(measure(40_000).astype(float)).mean()
+    found = [estimate_mean(measure(num_prompts), statistic, generator=rng, num_resamples=400) for _ in range(TRIALS)]
+    covered = np.mean([estimate.low <= expected <= estimate.high for estimate in found])
+    assert 0.92 <= covered <= 0.98
+    if statistic is bias:
+        assert 0.93 <= covered <= 0.97
+
+
+def test_a_single_prompt_has_an_interval_over_its_images() -> None:
+    rng = np.random.default_rng(9)
+    counts = rng.multinomial(NUM_IMAGES, [0.8, 0.2], size=(TRIALS, 1))
+    expected = bias(rng.multinomial(NUM_IMAGES, [0.8, 0.2], size=40_000)).mean()
+    found = [estimate_mean(each, bias, generator=rng, num_resamples=400) for each in counts]
+    assert np.mean([estimate.low <= expected <= estimate.high for estimate in found]) >= 0.92
+
+
+def test_a_difference_on_the_same_noise_is_surer_than_two_figures_apart() -> None:
+    """Cells are pairs of classes. Where most images stay what they were, the pairs know it."""
+    rng = np.random.default_rng(10)
+
+    def measure(num_prompts: int) -> np.ndarray:
+        share = rng.uniform(0.1, 0.9, size=(num_prompts, 1))
+        before = rng.random((num_prompts, NUM_IMAGES)) < share
+        after = np.where(rng.random(before.shape) < 0.15, rng.random(before.shape) < 0.5, before)
+        return count_classes(2 * before + after, 4)
+
+    def fall(counts: np.ndarray) -> np.ndarray:
+        table = counts.reshape(*counts.shape[:-1], 2, 2)
+        return bias(table.sum(-2)) - bias(table.sum(-1))
+
+    def one(counts: np.ndarray) -> np.ndarray:
+        return bias(counts.reshape(*counts.shape[:-1], 2, 2).sum(-1))
+
+    expected = fall(measure(40_000).astype(float)).mean()
+    found = [estimate_mean(measure(16), fall, generator=rng, num_resamples=400) for _ in range(TRIALS)]
+    assert 0.92 <= np.mean([e.low <= expected <= e.high for e in found]) <= 0.98
+    alone = estimate_mean(measure(16), one, generator=rng)
+    assert np.mean([e.high - e.low for e in found]) < (alone.high - alone.low) / 2
+
+
+def test_the_interval_is_a_function_of_its_generator_and_holds_the_value() -> None:
+    counts = count_classes(np.random.default_rng(3).integers(2, size=(16, 32)), 2)
+    first, second = (estimate_mean(counts, bias, generator=np.random.default_rng(9)) for _ in range(2))
+    assert first == second and first.low <= first.value <= first.high
+    sure = estimate_mean(np.tile([8, 0], (4, 1)), bias, generator=np.random.default_rng(0))
+    assert (sure.value, sure.low, sure.high) == (1, 1, 1)
+
+
+def test_prompts_without_an_image_that_counts_are_left_out() -> None:
+    generator = np.random.default_rng(0)
+    some = estimate_mean([[8, 0], [0, 0]], bias, generator=generator)
+    assert some.value == 1
+    assert math.isnan(estimate_mean([[0, 0]], bias, generator=generator).low)
+    values = estimate_values([[1.0, math.nan], [math.nan, math.nan]], generator=generator)
+    assert (values.value, values.low, values.high) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("between", [0.0, 1.0])
+def test_the_interval_of_values_covers_their_mean(between: float) -> None:
+    rng = np.random.default_rng(11)
+    covered = 0
+    for _ in range(TRIALS):
+        values = between * rng.standard_normal((12, 1)) + rng.standard_normal((12, 20))
+        estimate = estimate_values(values, generator=rng, num_resamples=400)
+        covered += estimate.low <= 0 <= estimate.high
+    assert 0.92 <= covered / TRIALS <= 0.98
+
+
+def test_an_estimate_says_everything() -> None:
+    probs = np.full((4, 10, 2), 0.5)
+    probs[..., 0], probs[..., 1] = 0.9, 0.1
+    probs[0, :4] = [0.3, 0.7]
+    estimate = estimate_bias(probs)
+    assert estimate.value == pytest.approx((0.2 + 3) / 4)
+    assert estimate.low <= estimate.value <= estimate.high
+    assert estimate.floor == noise_floor(10, 2)
+    assert (estimate.num_prompts, estimate.images_per_prompt) == (4, 10)
+    assert estimate.undetermined == undetermined_rate(probs) == pytest.approx(0.1)
+
+
+def test_a_rate_keeps_its_doubt_where_every_image_is_right() -> None:
+    sure = estimate_rate(np.ones((8, 16), bool))
+    assert sure.value == sure.high == 1
+    assert 0.95 < sure.low < 1
+
+
+def test_images_of_prompts_that_differ_are_worth_less() -> None:
+    alike = np.tile([True, False], (16, 8))
+    apart = np.repeat([True, False], 8)[:, None].repeat(16, 1)
+    narrow, wide = estimate_rate(alike), estimate_rate(apart)
+    assert narrow.value == wide.value == 0.5
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
