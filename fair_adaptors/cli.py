@@ -1,6 +1,7 @@
 """The command line. Each command is a few lines that call the library; frameworks are imported only when needed."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -186,6 +187,74 @@ def generate(
 
 
 @app.command()
+def evaluate(
+    base: Annotated[str, typer.Argument(help="sandbox, a pipeline folder, or a Hub id.")],
+    adaptor: Annotated[list[str] | None, typer.Option(help="Name, folder or Hub id; may be given again.")] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="Strength of the adaptors; may be given again.")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="A method of others to compare with, or `list`.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="A prompt set, `list`, or a TXT, JSON or YAML file.")] = None,
+    images: Annotated[int, typer.Option("-n", "--images-per-prompt", min=1, help="Images per prompt.")] = 60,
+    out: Annotated[Path, typer.Option(help="Folder for images, numbers and report.")] = Path("evaluation"),
+    target: Annotated[list[str] | None, typer.Option(help="gender, or age=0.75,0.25; may be given again.")] = None,
+    classifier: Annotated[list[str] | None, typer.Option(help="MODULE:OBJECT; may be given again.")] = None,
+    encoder: Annotated[list[str] | None, typer.Option(help="MODULE:OBJECT; may be given again.")] = None,
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, max=1000, help="Classifier-free guidance.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images drawn at once.")] = None,
+    keep_images: Annotated[bool, typer.Option("--keep-images/--no-images", help="Leave the PNG files.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Give up another evaluation in --out.")] = False,
+    difference: Annotated[float | None, typer.Option("--plan", help="Only say what would tell this much.")] = None,
+) -> None:
+    """Measure a model, with adaptors and without, on the same noise: numbers with intervals and a report."""
+    from .evaluation import prompts as prompt_sets
+
+    if prompts == "list":
+        _print_pairs("prompt set", "what it is", prompt_sets.list_prompt_sets())
+        return
+    if baseline == ["list"]:
+        from .evaluation.request import BASELINES
+
+        _print_pairs("baseline", "what it does", BASELINES)
+        return
+    _quiet()
+    from .evaluation import request
+    from .evaluation.evaluate import Evaluation
+    from .sandbox.pipeline import GUIDANCE, STEPS
+
+    sandbox = base == "sandbox"
+    chosen = prompt_sets.load_prompts(prompts or ("sandbox-test" if sandbox else "occupations-test"))
+    instruments = request.instruments_for(base, classifier or [], encoder or [])
+    wanted = Evaluation(
+        base,
+        chosen,
+        request.targets_for(target or [], adaptor or [], instruments),
+        images_per_prompt=images,
+        seed=seed,
+        num_steps=steps or (STEPS if sandbox else 30),
+        guidance_scale=guidance if guidance is not None else (GUIDANCE if sandbox else 7.5),
+        batch_size=batch_size or (64 if sandbox else 4),
+        keep_images=keep_images,
+    )
+    variants = request.variants_for(adaptor or [], weight or [])
+    variants += request.baselines_for(baseline or [], wanted.targets, instruments)
+    if difference is not None:
+        print("\n".join(request.plan(wanted, 1 + len(variants), difference)))
+        return
+    request.run_and_report(_load_base(base), wanted, variants, instruments, out, overwrite=overwrite)
+
+
+def _print_pairs(name: str, what: str, rows: Mapping[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(name, what)
+    for key, text in rows.items():
+        table.add_row(key, text)
+    Console().print(table)
+
+
+@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as sandbox-gender.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the adaptor; runs/RECIPE by default.")] = None,
@@ -208,13 +277,15 @@ def train(
 
     try:
         _quiet()
-        from fair_adaptors.training.config import override, parse_target, read_config_file
+        from fair_adaptors.training.config import override, read_config_file
         from fair_adaptors.training.launch import launch
         from fair_adaptors.training.recipes import get_recipe
         from fair_adaptors.training.run import read_run, refuse_earlier_run, was_restarted
         from fair_adaptors.training.run import train as run_training
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[train]'") from error
+
+    from .evaluation.request import parse_target
 
     values = read_config_file(config) if config else {}
     targets = [parse_target(text) for text in target or []]

@@ -1,5 +1,8 @@
 """One exception tree: whatever this package refuses, it refuses with a `FairAdaptorError`."""
 
+import collections.abc
+import difflib
+
 
 class FairAdaptorError(Exception):
     """Base of every error raised on purpose by this package."""
@@ -39,3 +42,9 @@ class TrainingError(FairAdaptorError, RuntimeError):
 
 class CheckpointError(FairAdaptorError, ValueError):
     """A checkpoint is absent, damaged, or of another run."""
+
+
+def did_you_mean(name: str, known: collections.abc.Iterable[str]) -> str:
+    """Return a hint at the closest known name, to stand behind a sentence; nothing if none is close."""
+    close = difflib.get_close_matches(name, list(known), 1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""

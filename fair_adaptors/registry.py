@@ -1,12 +1,11 @@
 """The table of known adaptors: the only list of them."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import UnknownAdaptorError
+from .errors import UnknownAdaptorError, did_you_mean
 
 EMBEDDED = Path(__file__).parent / "sandbox" / "adaptors"
 STABLE_DIFFUSION_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -84,9 +83,9 @@ def find(name: str) -> AdaptorInfo:
         UnknownAdaptorError: none, with the closest name.
     """
     if name not in _BY_NAME:
-        close = difflib.get_close_matches(name, _BY_NAME, 1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UnknownAdaptorError(f"there is no adaptor {name!r}.{hint} Known: {', '.join(_BY_NAME)}.")
+        raise UnknownAdaptorError(
+            f"there is no adaptor {name!r}.{did_you_mean(name, _BY_NAME)} Known: {', '.join(_BY_NAME)}."
+        )
     return _BY_NAME[name]
 
 

@@ -30,7 +30,8 @@ def source_files() -> dict[str, Path]:
     """Every module and data file of the package: path in the wheel -> path in the checkout."""
     package, training = ROOT / "fair_adaptors", ROOT / "training"
     data = [file for folder in SANDBOX_DATA for file in (package / "sandbox" / folder).rglob("*") if file.is_file()]
-    templates = sorted((package / "evaluation").glob("*.html"))
+    evaluation = package / "evaluation"
+    templates = [*evaluation.glob("*.html"), *evaluation.glob("prompt_sets/*.txt")]
     ours = [*package.rglob("*.py"), package / "py.typed", *data, *templates]
     mapped = {f"fair_adaptors/{file.relative_to(ROOT)}": file for file in training.rglob("*.py")}
     return {str(file.relative_to(ROOT)): file for file in ours} | mapped

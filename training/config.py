@@ -1,7 +1,6 @@
 """What a training run is made of: one frozen dataclass, no defaults hidden elsewhere."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.formats import is_text
 
 PARTS = ("text_encoder", "unet", "tokens")
@@ -229,22 +228,6 @@ def _tuple(value: Any) -> Any:
     return tuple(map(_tuple, value)) if isinstance(value, list | tuple) else value
 
 
-def parse_target(text: str) -> tuple[str, tuple[float, ...]]:
-    """Read ``gender=0.5,0.5``.
-
-    Raises:
-        ConfigError: not of that form, or no distribution.
-    """
-    name, _, shares = text.partition("=")
-    try:
-        target = tuple(float(share) for share in shares.split(","))
-    except ValueError as error:
-        raise ConfigError(f"--target {text}: write it as NAME=SHARE,SHARE such as gender=0.5,0.5") from error
-    if not name or not all(share >= 0 for share in target) or not math.isclose(sum(target), 1, abs_tol=1e-6):
-        raise ConfigError(f"--target {text}: the shares must not be negative, and sum to 1")
-    return name.strip(), target
-
-
 def read_config_file(path: Path) -> dict[str, Any]:
     """Read a YAML file of settings.
 
@@ -273,12 +256,6 @@ def as_yaml(config: TrainConfig) -> str:
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
     targets = [f"# --target {a.name}={','.join(f'{share:g}' for share in a.target)}\n" for a in config.attributes]
     return f"# {config.name} on {config.base}\n{''.join(targets)}{yaml.safe_dump(plain, sort_keys=False)}".rstrip()
-
-
-def did_you_mean(name: str, known: Any) -> str:
-    """Return a hint at the closest known name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _as_text(value: Any) -> str:

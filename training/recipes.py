@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.sandbox.pipeline import GUIDANCE
 
-from .config import Attribute, TrainConfig, did_you_mean, override
+from .config import Attribute, TrainConfig, override
 from .setting import known_attributes
 
 

@@ -8,9 +8,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.errors import ConfigError, did_you_mean
 
-from .config import Attribute, TrainConfig, did_you_mean
+from .config import Attribute, TrainConfig
 
 
 @dataclass(frozen=True)

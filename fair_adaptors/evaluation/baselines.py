@@ -133,13 +133,13 @@ def semantic_guidance(
     momentum: float = 0.5,
     momentum_decay: float = 0.6,
 ) -> Variant:
-    """Guide each image towards one class and away from the others: Fair Diffusion (Friedrich et al., arXiv 2302.10893).
+    """Guide each image to one class, away from the others: Fair Diffusion (Friedrich et al. 2023, arXiv 2302.10893).
 
-    Semantic guidance (Brack et al., arXiv 2301.12247) adds to the predicted noise the difference that "a … person"
-    makes to it: with a plus for the class that ``draw_class`` draws for the image, with a minus for the others. The
-    defaults are those of Fair Diffusion's code. A step runs the U-Net on 2 + ΣK prompts per image in place of 2, and
-    the images of each combination of classes are a batch of their own. It takes Stable Diffusion 1 or 2 and a guidance
-    scale over 1. The pipeline is diffusers' own, which is deprecated there.
+    Semantic guidance (Brack et al. 2023, arXiv 2301.12247) adds to the predicted noise the difference that the words
+    "female person" make to it: with a plus for the class that ``draw_class`` draws for the image, with a minus for the
+    others. The defaults are those of Fair Diffusion's code. A step runs the U-Net on 2 + ΣK prompts per image in place
+    of 2, and the images of each combination of classes are a batch of their own. It takes Stable Diffusion 1 or 2 and
+    a guidance scale over 1. The pipeline is diffusers' own, which is deprecated there.
 
     Args:
         scale: strength.
@@ -156,10 +156,10 @@ def semantic_guidance(
             raise ConfigError(f"{name} is {share}; semantic guidance takes a share in [0, 1)")
     chosen = tuple(_some(attributes))
     settings = {
-        "edit_guidance_scale": scale,
-        "edit_threshold": threshold,
-        "edit_momentum_scale": momentum,
-        "edit_mom_beta": momentum_decay,
+        "edit_guidance_scale": float(scale),
+        "edit_threshold": float(threshold),
+        "edit_momentum_scale": float(momentum),
+        "edit_mom_beta": float(momentum_decay),
     }
 
     @contextmanager
@@ -168,9 +168,9 @@ def semantic_guidance(
 
     return Variant(
         "Fair Diffusion",
-        _identity("semantic guidance", *map(astuple, chosen), warmup, settings),
+        _identity("semantic guidance", *map(astuple, chosen), float(warmup), settings),
         applied,
-        summary=f"Semantic guidance of strength {scale:g} to {_names(chosen)}, drawn for each image (Friedrich et al.).",
+        summary=f"Guidance of strength {scale:g} to a {_names(chosen)} drawn for each image (Friedrich et al. 2023).",
     )
 
 
@@ -199,7 +199,7 @@ def _guided(
                 f"semantic guidance was given guidance_scale={guidance_scale:g} and output_type={output_type!r}; it"
                 " needs a guidance scale over 1, and returns 'pt' alone"
             )
-        images = {}
+        images: dict[int, torch.Tensor] = {}
         for drawn, members in _by_class(attributes, [one.initial_seed() for one in generator]).items():
             output = semantic(
                 [prompts[i] for i in members],
@@ -238,10 +238,9 @@ def _semantic_pipeline(pipe: Any) -> Any:
     from diffusers.utils import logging
 
     parts = {name: getattr(pipe, name, None) for name in SEMANTIC_PARTS}
-    if getattr(pipe, "text_encoder_2", None) or any(parts[name] is None for name in SEMANTIC_PARTS[:5]):
+    if getattr(pipe, "text_encoder_2", None) is not None or any(parts[name] is None for name in SEMANTIC_PARTS[:5]):
         raise ConfigError(
-            f"{type(pipe).__name__} is not made of {', '.join(SEMANTIC_PARTS[:5])} alone, which semantic guidance works"
-            " with: use it with Stable Diffusion 1 or 2, or leave it out"
+            f"semantic guidance works with Stable Diffusion 1 and 2, not with a {type(pipe).__name__}; leave it out"
         )
     parts["scheduler"] = type(pipe.scheduler).from_config(pipe.scheduler.config)
     verbosity = logging.get_verbosity()
@@ -252,8 +251,7 @@ def _semantic_pipeline(pipe: Any) -> Any:
         semantic = SemanticStableDiffusionPipeline(**parts, requires_safety_checker=False)
     except ImportError as error:
         raise ConfigError(
-            "this version of diffusers has no SemanticStableDiffusionPipeline any more; install diffusers 0.42 or leave"
-            " semantic guidance out"
+            "this diffusers has no SemanticStableDiffusionPipeline; install 0.42 or leave semantic guidance out"
         ) from error
     finally:
         logging.set_verbosity(verbosity)

@@ -85,7 +85,8 @@ def estimate_mean(
     """
     number = np.asarray(counts, dtype=np.int64)
     values = statistic(number.astype(np.float64))
-    number, values = number[np.isfinite(values)], values[np.isfinite(values)]
+    kept = np.isfinite(values) & (number.sum(1) > 0)
+    number, values = number[kept], values[kept]
     num_prompts = len(number)
     if not num_prompts:
         return Estimate(math.nan, math.nan, math.nan)
@@ -128,7 +129,7 @@ def estimate_values(
 def estimate_pooled(
     counts: ArrayLike, statistic: Statistic, *, generator: np.random.Generator, num_resamples: int = RESAMPLES
 ) -> Estimate:
-    """Estimate a statistic of all prompts at once, such as the worst ones' mean: the percentiles of drawing prompts again.
+    """Estimate a statistic of all prompts at once, such as the worst ones' mean, by drawing prompts again.
 
     Args:
         counts: images in each cell, [P, M].

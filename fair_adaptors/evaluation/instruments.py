@@ -4,7 +4,7 @@ import hashlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 
@@ -87,12 +87,15 @@ class Instruments:
         encoders: of images; none for no preservation and diversity figures.
         faces: the detector; None where the whole image is the face.
         kept: what should stay; None for nothing that can be told.
+        calibrate: labels of prompts → by classifier and attribute, the ``true`` bias of images whose truth is known,
+            the ``measured`` one, and the ``error``; None where no truth is known.
     """
 
     classifiers: tuple[Classifier, ...]
     encoders: tuple[Encoder, ...] = ()
     faces: FaceDetector | None = None
     kept: Kept | None = None
+    calibrate: Callable[[Sequence[str]], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if not self.classifiers:

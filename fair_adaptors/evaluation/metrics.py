@@ -33,7 +33,7 @@ def bias(frequencies: ArrayLike) -> NDArray[np.float64]:
     Returns:
         One value per prompt, [...].
     """
-    shares = _shares(frequencies)
+    shares = normalise(frequencies)
     num_classes = shares.shape[-1]
     if num_classes < 2:
         raise ValueError("bias compares classes: at least two are needed")
@@ -100,7 +100,7 @@ def signed_root(value: float) -> float:
 
 def total_variation(frequencies: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     """Return ½ Σ |f_k − t_k|, [...]: the share of people who would have to be of another class. From [..., K]."""
-    return np.abs(_shares(frequencies) - np.asarray(target)).sum(-1) / 2
+    return np.abs(normalise(frequencies) - np.asarray(target)).sum(-1) / 2
 
 
 def total_variation_floor(num_images: int, target: ArrayLike) -> float:
@@ -114,9 +114,9 @@ def total_variation_floor(num_images: int, target: ArrayLike) -> float:
 
 def divergence(frequencies: ArrayLike, target: ArrayLike) -> NDArray[np.float64]:
     """Return KL(f ‖ t) = Σ f_k ln(f_k / t_k) in nats, [...]; infinite where a class is seen that should not be."""
-    shares, aim = _shares(frequencies), np.asarray(target, dtype=np.float64)
+    shares, aim = normalise(frequencies), np.asarray(target, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(shares > 0, shares * np.log(shares / aim), 0.0).sum(-1)
+        return np.where(shares == 0, 0.0, shares * np.log(shares / aim)).sum(-1)
 
 
 def divergence_floor(num_images: int, target: ArrayLike) -> float:
@@ -147,7 +147,7 @@ def cohens_kappa(table: ArrayLike) -> NDArray[np.float64]:
 
 
 def worst_decile(values: ArrayLike) -> NDArray[np.float64]:
-    """Return the mean of the largest tenth of values [..., P], of one at least; NaN is left out as long as it can be."""
+    """Return the mean of the largest tenth of values [..., P], of one at least; NaN counts as none."""
     array = np.asarray(values, dtype=np.float64)
     worst = np.sort(np.where(np.isnan(array), -np.inf, array), -1)[..., -math.ceil(array.shape[-1] / 10) :]
     return np.where(np.isfinite(worst).all(-1), worst.mean(-1), np.nan)
@@ -177,7 +177,7 @@ def undetermined_rate(probabilities: ArrayLike, *, confidence: float = CONFIDENC
     return float((np.asarray(probabilities).max(-1) < confidence).mean())
 
 
-def _shares(frequencies: ArrayLike) -> NDArray[np.float64]:
+def normalise(frequencies: ArrayLike) -> NDArray[np.float64]:
     """Return shares of 1 from shares or counts, [..., K]; NaN where there is nothing to divide by."""
     number = np.asarray(frequencies, dtype=np.float64)
     with np.errstate(invalid="ignore"):

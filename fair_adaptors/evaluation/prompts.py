@@ -5,7 +5,6 @@ prompt whose {braces} mark the label, or a label alone, which goes into the pape
 """
 
 import codecs
-import difflib
 import json
 import re
 import unicodedata
@@ -15,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import ConfigError, MissingExtraError
+from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..sandbox import prompts as sandbox
 
 FOLDER = Path(__file__).parent / "prompt_sets"
@@ -84,10 +83,11 @@ def list_prompt_sets() -> dict[str, str]:
 def load_prompts(name: str) -> PromptSet:
     """Return a set of the package, or read a file of the user's.
 
-    Files are UTF-8 text. In a ``.txt`` file each line is a prompt; empty lines and lines that begin with ``#`` are left
-    out. A ``.json``, ``.yaml`` or ``.yml`` file is a list, or a mapping with that list as ``prompts`` and perhaps a
-    line of text as ``source``. An item of the list is a prompt, or a mapping with it as ``prompt`` and perhaps the part
-    of it that names the person as ``label`` and the classes it names as ``expected``, such as ``{gender: female}``.
+    Files are text in UTF-8. In a ``.txt`` file each line is a prompt; empty lines and lines that begin with ``#`` are
+    left out. A ``.json``, ``.yaml`` or ``.yml`` file is a list, or a mapping with that list as ``prompts`` and perhaps
+    a line of text as ``source``. An item of the list is a prompt, or a mapping with the prompt as ``prompt`` and
+    perhaps ``label``, the part of it that names the person, and ``expected``, the classes it names, such as
+    ``{gender: female}``.
 
     Args:
         name: of ``list_prompt_sets``, or path of a file.
@@ -101,7 +101,7 @@ def load_prompts(name: str) -> PromptSet:
     path = Path(name)
     if path.suffix.lower() not in _PARSERS:
         raise ConfigError(
-            f"there is no prompt set {name!r}.{_did_you_mean(name, _SETS)} Sets: {', '.join(_SETS)}; or give a file"
+            f"there is no prompt set {name!r}.{did_you_mean(name, _SETS)} Sets: {', '.join(_SETS)}; or give a file"
             f" that ends in {', '.join(_PARSERS)}"
         )
     try:
@@ -112,9 +112,10 @@ def load_prompts(name: str) -> PromptSet:
         source, entries = _PARSERS[path.suffix.lower()](_decode(data))
         _check_distinct(entries)
     except _Malformed as error:
-        raise ConfigError(f"{path}, line {error.line}: {error}") from error
+        where = f", line {error.line}" if error.line else ""
+        raise ConfigError(f"{path}{where}: {error}") from error
     except RecursionError as error:
-        raise ConfigError(f"{path} is nested too deeply; it is a list of prompts") from error
+        raise ConfigError(f"{path}: nested too deeply; expected a list of prompts") from error
     return PromptSet(
         path.name,
         tuple(entry.prompt for entry in entries),
@@ -122,11 +123,6 @@ def load_prompts(name: str) -> PromptSet:
         source or str(path),
         tuple(entry.expected for entry in entries) if any(entry.expected for entry in entries) else (),
     )
-
-
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 # The package's sets: name → (description, set).
@@ -169,7 +165,7 @@ def _sandbox(split: sandbox.Split, name: str) -> _Described:
 
 def _sandbox_explicit(name: str) -> _Described:
     namings = [(f"{c} {{}}", attribute, c) for attribute in ("gender", "tone") for c in sandbox.ATTRIBUTES[attribute]]
-    description = "The test occupations of the sandbox, each with a word that names a gender or skin tone, to be obeyed."
+    description = "The test occupations of the sandbox, each with a word that names a gender or tone, to be obeyed."
     return description, _naming(name, sandbox.occupations("test"), namings, _SANDBOX_SOURCE)
 
 
@@ -193,9 +189,9 @@ _SETS: dict[str, Callable[[str], _Described]] = {
 
 
 class _Malformed(Exception):
-    """What is wrong with a file, and the line."""
+    """What is wrong with a file, and the line where that is known."""
 
-    def __init__(self, line: int, message: str) -> None:
+    def __init__(self, line: int | None, message: str) -> None:
         super().__init__(message)
         self.line = line
 
@@ -276,6 +272,8 @@ def _parse_yaml(text: str) -> _Parsed:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _Malformed(mark.line + 1, f"not valid YAML: {error.problem or error.context}") from error
+    except (ValueError, OverflowError) as error:  # an escape for no character
+        raise _Malformed(None, f"not valid YAML: {error}") from error
     return _entries(_yaml_node(root, {}) if root else _Node(1, "list"))
 
 
@@ -320,19 +318,22 @@ def _entry(node: _Node) -> _Entry:
     label = _text(fields.get("label", fields["prompt"]), "label")
     if label not in prompt:
         raise _Malformed(fields["label"].line, f"the label {label!r} is not a part of its prompt")
-    named = _fields(fields["expected"]) if "expected" in fields else {}
-    return _Entry(node.line, prompt, label, {key: _text(value, f"class of {key!r}") for key, value in named.items()})
+    return _Entry(node.line, prompt, label, _named(fields["expected"]) if "expected" in fields else {})
+
+
+def _named(node: _Node) -> dict[str, str]:
+    if node.kind != "mapping":
+        raise _Malformed(node.line, "'expected' must be a mapping such as {gender: female}")
+    return {attribute: _text(value, f"class of {attribute!r}") for attribute, value in _fields(node).items()}
 
 
 def _fields(node: _Node, known: Sequence[str] = (), *, needed: str | None = None) -> dict[str, _Node]:
     """Return the values of a mapping by key. With ``known``, other keys are an error."""
-    if node.kind != "mapping":
-        raise _Malformed(node.line, "'expected' must be a mapping such as {gender: female}")
     found: dict[str, _Node] = {}
     for key, value in zip(node.parts[::2], node.parts[1::2], strict=True):
         name = _text(key, "key")
         if known and name not in known:
-            hint = f"{_did_you_mean(name, known)} Known: {', '.join(known)}. A prompt with a colon must be quoted"
+            hint = f"{did_you_mean(name, known)} Known: {', '.join(known)}. A prompt with a colon must be quoted"
             raise _Malformed(key.line, f"there is no key {name!r}.{hint}")
         if name in found:
             raise _Malformed(key.line, f"the key {name!r} is there twice")
@@ -346,7 +347,7 @@ def _text(node: _Node, what: str) -> str:
     """Return the text of a node, without spaces around it."""
     text = node.text.strip()
     if node.kind == "other" and text:
-        raise _Malformed(node.line, f"the {what} {_shortened(text)} is not text; quote it if it is meant to be")
+        raise _Malformed(node.line, f"the {what} {_shortened(text)} is not text; quote it if it should be")
     if node.kind in ("list", "mapping"):
         raise _Malformed(node.line, f"the {what} must be text, not a {node.kind}")
     if not text:
@@ -368,6 +369,7 @@ def _check_distinct(entries: Sequence[_Entry]) -> None:
         raise _Malformed(1, "no prompts at all")
     first: dict[str, int] = {}
     for entry in entries:
-        line = first.setdefault(entry.prompt, entry.line)
-        if line != entry.line:
-            raise _Malformed(entry.line, f"the prompt is the same as that of line {line}: {_shortened(entry.prompt)!r}")
+        if entry.prompt in first:
+            said = f"{_shortened(entry.prompt)!r} is there already, on line {first[entry.prompt]}"
+            raise _Malformed(entry.line, f"duplicate prompt: {said}")
+        first[entry.prompt] = entry.line

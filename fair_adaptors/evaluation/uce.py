@@ -83,22 +83,23 @@ def debias(
     *,
     preserved: Sequence[str],
     measure: Measure,
-    step: float = 0.5,
+    step: float = 0.25,
     tolerance: float = 0.05,
     rounds: int = 30,
 ) -> ConceptEdit:
-    """Find the strengths α with which each label shows each class as often as its target says (Algorithm 1).
+    """Find the strengths α with which each label shows each class as often as its target says.
 
-    Each round measures the pipeline with the edit so far and moves α by ``step`` · (target − share), for labels of
-    which some share is off by ``tolerance`` or more. It ends when there are none, or after ``rounds``. The pipeline is
-    left as it was.
+    The paper's procedure: each round measures the pipeline with the edit so far, and moves α by ``step`` · (target −
+    share) for the labels of which some share is off by ``tolerance`` or more. It ends when there are none, or after
+    ``rounds``. The edit always starts from the pipeline's own weights, which it has again in the end.
 
     Args:
         pipe: a Stable Diffusion pipeline.
         labels: L concepts to debias.
         attributes: with classes and targets.
         preserved: neutral texts to keep.
-        measure: generates images of the labels with the pipeline and counts; the more images, the less it wanders.
+        measure: generates images of the labels with the pipeline and counts. What is found holds for its images: the
+            more there are, the better for others.
 
     Raises:
         ConfigError: nothing to edit, a label twice, or what was measured is of another shape.
@@ -187,8 +188,8 @@ def _projections(pipe: Any) -> "list[nn.Linear]":
         floating = type(module) is torch.nn.Linear and module.weight.is_floating_point() and not module.weight.is_meta
         if not floating or module.in_features != width:
             raise ConfigError(
-                f"UCE cannot edit {name}, a {type(module).__name__}: it takes plain linear layers of {width} inputs, in"
-                " memory and in a floating dtype. Load the base without LoRA layers, quantisation or offloading"
+                f"UCE cannot edit {name}, a {type(module).__name__}: it takes plain linear layers of {width} inputs,"
+                " in memory and in a floating dtype. Load the base without LoRA layers, quantisation or offloading"
             )
     if not found:
         raise ConfigError(f"the U-Net of this {type(pipe).__name__} has no cross-attention that UCE could edit")

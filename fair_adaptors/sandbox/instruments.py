@@ -20,7 +20,8 @@ KEPT = "right occupation"
 
 def instruments() -> Instruments:
     """Return both classifiers, the one that no adaptor was trained against first, and what tells the occupation."""
-    return Instruments((classifier("evaluation"), classifier("training")), (encoder(),), kept=Kept(KEPT, right))
+    judges = classifier("evaluation"), classifier("training")
+    return Instruments(judges, (encoder(),), kept=Kept(KEPT, right), calibrate=calibrate)
 
 
 def classifier(which: str) -> Classifier:
@@ -53,7 +54,7 @@ def right(label: str, logits: Logits) -> np.ndarray:
     return (seen["sector"] == SECTORS.index(sector)) & (seen["role"] == ROLES.index(role))
 
 
-def calibrate(labels: Sequence[str], *, images_per_prompt: int, seed: int = 0) -> dict[str, Any]:
+def calibrate(labels: Sequence[str], *, images_per_prompt: int = 64, seed: int = 0) -> dict[str, Any]:
     """Measure rendered portraits, whose truth is known, as an evaluation would; say how far the figures are off.
 
     Args:

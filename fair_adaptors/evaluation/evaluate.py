@@ -1,0 +1,346 @@
+"""An evaluation: variants of a model draw the same prompts from the same noise, and everything is counted."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from .instruments import Instruments, Logits
+from .prompts import PromptSet
+from .records import Record, load, save, stack
+from .run import image_seed
+from .variants import Variant, distinct
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SETTINGS_FILE, RESULTS_FILE, IMAGES_FILE, TIMING_FILE = "settings.json", "results.json", "images.csv", "timing.json"
+
+
+@dataclass(frozen=True)
+class Target:
+    """An attribute to report, or several jointly, and the shares that would be fair.
+
+    Attributes:
+        attributes: names; more than one for their combinations.
+        shares: of each class, or combination with the last attribute's classes changing fastest.
+    """
+
+    attributes: tuple[str, ...]
+    shares: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """What tables call it, such as ``gender`` or ``gender × tone``."""
+        return " × ".join(self.attributes)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is asked for.
+
+    Attributes:
+        base: the base model's name, for the record.
+        prompts: what is drawn.
+        targets: what is counted, and what would be fair.
+        images_per_prompt: n.
+        seed: every image's own seed is a function of it, the prompt and the image's number.
+        num_steps: sampling steps.
+        guidance_scale: classifier-free guidance.
+        batch_size: images drawn at once.
+        keep_images: leave the images as PNG files.
+    """
+
+    base: str
+    prompts: PromptSet
+    targets: tuple[Target, ...]
+    images_per_prompt: int = 60
+    seed: int = 0
+    num_steps: int = 30
+    guidance_scale: float = 7.5
+    batch_size: int = 8
+    keep_images: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("images_per_prompt", "num_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.targets:
+            raise ConfigError("nothing to count: name an attribute")
+
+
+def evaluate(
+    pipe: Any,
+    evaluation: Evaluation,
+    variants: Sequence[Variant],
+    instruments: Instruments,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    on_images: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Draw, see and count; leave ``results.json``, ``images.csv`` and the images in a folder, and return the results.
+
+    What is there already of the same evaluation is not done again: an interrupted one goes on, a finished one is read.
+    Under torchrun the prompts are shared out; every process returns the same results, and they are those of one.
+
+    Args:
+        variants: what is compared with the original model, which need not be named.
+        out: a folder, made if need be; for several processes one that all of them see.
+        overwrite: remove another evaluation that is in the way.
+        on_images: called with the images that are there and all there will be.
+
+    Raises:
+        ConfigError: the folder holds another evaluation, or a target does not fit the classifiers.
+    """
+    from .results import summarise, write_csv
+
+    check_targets(evaluation, instruments)
+    every = distinct(variants)
+    with _processes() as (rank, size, wait):
+        if rank == 0:
+            _claim(out, _settings(pipe, evaluation, instruments), overwrite)
+        wait()
+        _draw_all(pipe, evaluation, every, instruments, out, (rank, size), on_images)
+        wait()
+        records = {one.name: stack(_read_all(evaluation, one, instruments, out)) for one in every}
+        results = summarise(evaluation, every, instruments, records, _settings(pipe, evaluation, instruments))
+        if rank == 0:
+            _write_json(out / TIMING_FILE, {name: _timing(record) for name, record in records.items()})
+            write_csv(out / IMAGES_FILE, evaluation, every, records)
+            _write_json(out / RESULTS_FILE, results)
+        wait()
+    return results
+
+
+def check_targets(evaluation: Evaluation, instruments: Instruments) -> None:
+    """Raise ConfigError unless every classifier knows every target's attributes and the classes that prompts name."""
+    targets = evaluation.targets
+    for judge in instruments.classifiers:
+        for named in evaluation.prompts.expected:
+            for attribute, wanted in named.items():
+                if attribute in judge.classes and wanted not in judge.classes[attribute]:
+                    known = ", ".join(judge.classes[attribute])
+                    raise ConfigError(f"a prompt expects {attribute} {wanted!r}; {judge.name} knows {known}")
+        for target in targets:
+            if unknown := set(target.attributes) - set(judge.classes):
+                known = ", ".join(judge.classes)
+                raise ConfigError(f"{judge.name} does not know {', '.join(sorted(unknown))}; it knows {known}")
+            number = int(np.prod([len(judge.classes[name]) for name in target.attributes]))
+            if number != len(target.shares):
+                raise ConfigError(f"{target.name} has {number} classes; {len(target.shares)} shares were given")
+
+
+def variant_folder(variant: Variant) -> str:
+    """Return the name of the folder of a variant's images: readable, and another one if its weights change."""
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', variant.name)[:60]}-{variant.identity[:8]}"
+
+
+def image_path(variant: Variant, prompt: int, image: int) -> str:
+    """Return where an image lies in an evaluation's folder."""
+    return f"images/{variant_folder(variant)}/{prompt:04d}/{image:04d}.png"
+
+
+def _draw_all(
+    pipe: Any,
+    evaluation: Evaluation,
+    variants: Sequence[Variant],
+    instruments: Instruments,
+    out: Path,
+    share: tuple[int, int],
+    on_images: Callable[[int, int], None],
+) -> None:
+    """Draw what is not there yet, of this process's share of the prompts."""
+    rank, size = share
+    mine = range(rank, len(evaluation.prompts.prompts), size)
+    total, done = len(mine) * len(variants) * evaluation.images_per_prompt, 0
+    for variant in variants:
+        with ExitStack() as stack_:
+            applied = None
+            for index in mine:
+                path = _record_path(out, variant, index)
+                if load(path, instruments) is None:
+                    applied = stack_.enter_context(variant.applied(pipe)) if applied is None else applied
+                    save(path, _draw_and_see(applied, evaluation, variant, instruments, index, out))
+                done += evaluation.images_per_prompt
+                on_images(done, total)
+
+
+def _draw_and_see(
+    pipe: Any, evaluation: Evaluation, variant: Variant, instruments: Instruments, index: int, out: Path
+) -> Record:
+    """Draw the images of one prompt, as 8-bit pictures, and look at them."""
+    import torch
+
+    started = time.perf_counter()
+    prompt, label = evaluation.prompts.prompts[index], evaluation.prompts.labels[index]
+    seeds = [image_seed(evaluation.seed, prompt, image) for image in range(evaluation.images_per_prompt)]
+    words = variant.prompts(prompt, label, seeds)
+    batches = []
+    for start in range(0, len(seeds), evaluation.batch_size):
+        batch = slice(start, start + evaluation.batch_size)
+        output = pipe(
+            words[batch],
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds[batch]],
+            num_inference_steps=evaluation.num_steps,
+            guidance_scale=evaluation.guidance_scale,
+            output_type="pt",
+        )
+        batches.append((output.images.float().cpu().clamp(0, 1) * 255).round().byte())
+    pixels = torch.cat(batches)
+    if evaluation.keep_images:
+        _save_pictures(pixels, [out / image_path(variant, index, image) for image in range(len(seeds))])
+    seen = _see(pixels.float() / 255, prompt, label, instruments)
+    return dataclasses.replace(seen, seeds=np.array(seeds), seconds=np.array(time.perf_counter() - started))
+
+
+def _see(images: "Tensor", prompt: str, label: str, instruments: Instruments) -> Record:
+    """Judge images [n, 3, H, W]; each is judged as the PNG file has it."""
+    import torch
+
+    count, _, height, width = images.shape
+    with torch.no_grad():
+        boxes = torch.tensor([[0.0, 0.0, width, height]]).expand(count, 4)
+        found = torch.ones(count, dtype=torch.bool)
+        if instruments.faces is not None:
+            boxes, found = (value.cpu() for value in instruments.faces.find(images))
+        logits: dict[str, Logits] = {judge.name: judge.judge(images) for judge in instruments.classifiers}
+        features = {one.name: one.encode(images).float().cpu() for one in instruments.encoders}
+        text = {
+            one.name: (features[one.name] * one.encode_text([prompt]).float().cpu()).sum(1).numpy()
+            for one in instruments.encoders
+            if one.encode_text is not None
+        }
+    return Record(
+        seeds=np.zeros(count, np.int64),
+        found=found.numpy(),
+        boxes=boxes.float().numpy(),
+        probabilities={
+            judge.name: {name: logits[judge.name][name].float().softmax(1).cpu().numpy() for name in judge.classes}
+            for judge in instruments.classifiers
+        },
+        features={name: values.numpy() for name, values in features.items()},
+        text=text,
+        right=instruments.kept.right(label, logits[instruments.classifiers[0].name]) if instruments.kept else None,
+    )
+
+
+def _save_pictures(pixels: "Tensor", paths: Sequence[Path]) -> None:
+    from PIL import Image
+
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    for array, path in zip(pixels.permute(0, 2, 3, 1).numpy(), paths, strict=True):
+        Image.fromarray(array).save(path)
+
+
+def _read_all(evaluation: Evaluation, variant: Variant, instruments: Instruments, out: Path) -> list[Record]:
+    records = []
+    for index in range(len(evaluation.prompts.prompts)):
+        record = load(_record_path(out, variant, index), instruments)
+        if record is None:
+            raise ConfigError(f"{_record_path(out, variant, index)} is gone: does every process see the same folder?")
+        records.append(record)
+    return records
+
+
+def _record_path(out: Path, variant: Variant, index: int) -> Path:
+    return out / "records" / variant_folder(variant) / f"{index:04d}.safetensors"
+
+
+def _settings(pipe: Any, evaluation: Evaluation, instruments: Instruments) -> dict[str, Any]:
+    """Return all that an evaluation's images and numbers follow from, but the variants."""
+    scheduler = {key: repr(value) for key, value in sorted(pipe.scheduler.config.items())}
+    return {
+        "base": evaluation.base,
+        "base_fingerprint": fingerprint(pipe),
+        "prompt_set": evaluation.prompts.name,
+        "prompts": list(evaluation.prompts.prompts),
+        "images_per_prompt": evaluation.images_per_prompt,
+        "seed": evaluation.seed,
+        "num_steps": evaluation.num_steps,
+        "guidance_scale": evaluation.guidance_scale,
+        "batch_size": evaluation.batch_size,
+        "keep_images": evaluation.keep_images,
+        "scheduler": type(pipe.scheduler).__name__,
+        "scheduler_config": hashlib.sha256(json.dumps(scheduler).encode()).hexdigest()[:16],
+        "instruments": instruments.identity,
+    }
+
+
+def fingerprint(pipe: Any) -> str:
+    """Return a word that changes with the pipeline's weights: a hash of names, shapes, sums and first values."""
+    import torch
+
+    digest = hashlib.sha256()
+    for part, module in sorted(pipe.components.items()):
+        if isinstance(module, torch.nn.Module):
+            for name, value in sorted(module.state_dict().items()):
+                numbers = value.detach().flatten()[:16].float().cpu().numpy()
+                total = float(value.detach().double().sum().cpu())
+                digest.update(f"{part}.{name} {tuple(value.shape)} {total:.6e} {numbers.tobytes().hex()}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _claim(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Note the settings in the folder, or check that it is of the same ones.
+
+    Raises:
+        ConfigError: it is of others.
+    """
+    path = out / SETTINGS_FILE
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        before = None
+    except ValueError:
+        before = {}
+    if before is not None and before != settings:
+        changed = [key for key in settings if before.get(key) != settings[key]]
+        if not overwrite:
+            raise ConfigError(
+                f"{out} holds another evaluation, with other {', '.join(changed)}. Name another --out, or give it up"
+                " with --overwrite"
+            )
+        for name in ("records", "images"):
+            shutil.rmtree(out / name, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(path, settings)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    aside = path.with_name(f".{path.name}")
+    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+def _timing(record: Record) -> dict[str, float]:
+    return {"seconds_per_image": float(record.seconds.sum() / record.found.size)}
+
+
+@contextmanager
+def _processes() -> Iterator[tuple[int, int, Callable[[], None]]]:
+    """Yield this process's number, how many torchrun started, and what waits for all of them."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield 0, 1, lambda: None
+        return
+    from datetime import timedelta
+
+    import torch.distributed as processes
+
+    processes.init_process_group("gloo", timeout=timedelta(days=7))
+    try:
+        yield processes.get_rank(), size, processes.barrier
+    finally:
+        processes.destroy_process_group()

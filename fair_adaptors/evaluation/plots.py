@@ -1,0 +1,193 @@
+"""PNG plots and picture grids of an evaluation, for slides and papers; the page draws its own."""
+
+import re
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import MissingExtraError
+from .gallery import Picture, Pictures
+from .grid import AFTER, BEFORE, FAINT, INK, RULE, before_after_grid
+from .verdict import Results, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+COLOURS = ("#4f74b3", "#d8a13a", "#6aa57c", "#9a6aa8", "#c9705b", "#4ea3ad", "#8c8f5a", "#7b7f8c")
+SHAPES = "osD^vP"
+GRID_PROMPTS, GRID_IMAGES = 4, 8
+COLUMNS = 3
+HIGHEST = 200
+"""Inches; beyond it an image could not be opened."""
+
+
+def write_plots(folder: Path, results: Results) -> list[Path]:
+    """Write ``bias.png`` and, where an encoder tells how much is kept, ``pareto.png``.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure as _
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the report is written, its plots are not: {error.name} is not installed:"
+            " pip install 'fair-adaptors[eval]'"
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {"bias.png": _bias_figure(results)}
+    if any(variant["preservation"] for variant in results["variants"]):
+        drawn["pareto.png"] = _pareto_figure(results)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font lacks
+        for name, figure in drawn.items():
+            figure.savefig(folder / name, dpi=150)
+    return [folder / name for name in drawn]
+
+
+def write_grids(folder: Path, results: Results, pictures: Pictures) -> list[Path]:
+    """Write a grid of pictures before and after for each variant, where its images were kept."""
+    judge, target = results["classifiers"][0], next(iter(results["targets"]))
+    first, *others = results["variants"]
+    paths: list[Path] = []
+    for variant in others:
+        both = {
+            prompt: (pictures[first["name"], prompt][:GRID_IMAGES], pictures[variant["name"], prompt][:GRID_IMAGES])
+            for prompt in range(min(GRID_PROMPTS, len(results["labels"])))
+            if (first["name"], prompt) in pictures and (variant["name"], prompt) in pictures
+        }
+        if not both:
+            continue
+        notes = []
+        for prompt in both:
+            was, now = (one["bias"][judge][target]["prompts"][prompt]["bias"]["value"] for one in (first, variant))
+            notes.append((f"bias {number(was)}", f"bias {number(now)}"))
+        sheet = before_after_grid(
+            _stacked([pair[0] for pair in both.values()]),
+            _stacked([pair[1] for pair in both.values()]),
+            [results["settings"]["prompts"][prompt] for prompt in both],
+            title=variant["name"],
+            subtitle=f"{results['settings']['base']}, the same seed in each column; {target} bias of each prompt",
+            notes=notes,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        paths.append(_free(folder, variant, paths))
+        sheet.save(paths[-1])
+    return paths
+
+
+def _free(folder: Path, variant: Mapping[str, Any], taken: Sequence[Path]) -> Path:
+    """Return a readable file name that no other variant has, on any file system."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", variant["name"])[:60]
+    if f"grid_{name}.png".lower() in {path.name.lower() for path in taken}:
+        name += f"-{variant['identity'][:8]}"
+    return folder / f"grid_{name}.png"
+
+
+def _stacked(rows: Sequence[Sequence[Picture]]) -> "Tensor":
+    """Read pictures as [P, n, 3, H, W] in [0, 1]."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    def read(path: Path) -> "Tensor":
+        with Image.open(path) as picture:
+            return torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1).float() / 255
+
+    return torch.stack([torch.stack([read(picture.path) for picture in row]) for row in rows])
+
+
+def _bias_figure(results: Results) -> "Figure":
+    """Draw the bias of every variant with its interval and the noise floor, a panel per target."""
+    judge, variants = results["classifiers"][0], results["variants"]
+    figure, panels = _panels(results, 0.3 * len(variants) + 1.1, f"Bias, as {judge} sees it; 95 % intervals")
+    labels = [_label(variant["name"]) for variant in variants]
+    for axes, (name, target) in zip(panels, results["targets"].items(), strict=True):
+        _style(axes, f"{name} bias")
+        for row, variant in enumerate(variants):
+            found = variant["bias"][judge][name]["bias"]
+            if found["value"] is None:
+                continue
+            colour = AFTER if row else BEFORE
+            axes.plot([found["low"], found["high"]], [row, row], color=colour, alpha=0.35, linewidth=5,
+                      solid_capstyle="round")  # fmt: skip
+            axes.plot([found["value"]], [row], "o", color=colour, markersize=6)
+            if found["floor"] is not None:
+                axes.plot([found["floor"]] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=1.2, linestyle=":")
+        axes.set_yticks(range(len(variants)), labels)
+        axes.set_ylim(len(variants) - 0.4, -0.6)
+        axes.set_xlim(0, 2 / len(target["classes"]) * 1.03)
+        axes.set_xlabel("dotted: noise floor", fontsize=8, color=FAINT)
+    return figure
+
+
+def _pareto_figure(results: Results) -> "Figure":
+    """Draw bias against similarity to the original, a line per adaptor over its strengths, a panel per target."""
+    judge, variants = results["classifiers"][0], results["variants"]
+    encoder = next(name for name in results["encoders"] if any(name in one["preservation"] for one in variants))
+    figure, panels = _panels(results, 3.6, f"Bias against similarity to the original ({encoder}); 95 % intervals")
+    for axes, name in zip(panels, results["targets"], strict=True):
+        _style(axes, f"{name} bias")
+        before = variants[0]["bias"][judge][name]["bias"]
+        if before["value"] is not None:
+            axes.plot([1], [before["value"]], "o", color=BEFORE, markersize=8, label=_label(variants[0]["name"]))
+            axes.axhline(before["floor"], color=INK, linewidth=1, linestyle=":")
+        for k, (label, members) in enumerate(lines(variants).items()):
+            points = [(one["preservation"][encoder], one["bias"][judge][name]["bias"]) for one in members]
+            points = [(x, y) for x, y in points if x["value"] is not None and y["value"] is not None]
+            _draw_line(axes, points, COLOURS[k % len(COLOURS)], SHAPES[k % len(SHAPES)], _label(label))
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("similarity to the original (dotted: noise floor)", fontsize=8, color=FAINT)
+    panels[0].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def lines(variants: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Group what is compared with the original: an adaptor's strengths in ascending order, a baseline by itself."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for variant in variants[1:]:
+        found.setdefault(variant["adaptor"] or variant["name"], []).append(variant)
+    return {name: sorted(members, key=lambda one: one["weight"] or 0.0) for name, members in found.items()}
+
+
+def _draw_line(axes: "Axes", points: Sequence[tuple[Any, Any]], colour: str, shape: str, label: str) -> None:
+    if not points:
+        return
+    for x, y in points:
+        axes.plot([x["low"], x["high"]], [y["value"]] * 2, color=colour, alpha=0.35, linewidth=1.5)
+        axes.plot([x["value"]] * 2, [y["low"], y["high"]], color=colour, alpha=0.35, linewidth=1.5)
+    values = [x["value"] for x, _ in points], [y["value"] for _, y in points]
+    axes.plot(*values, marker=shape, color=colour, markersize=6, label=label)
+
+
+def _panels(results: Results, height: float, title: str) -> tuple["Figure", "list[Axes]"]:
+    """Make a figure with a panel per target; it belongs to no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    number_ = len(results["targets"])
+    columns = min(COLUMNS, number_)
+    rows = -(-number_ // columns)
+    size = (max(6.0, 4.6 * columns), min(HIGHEST, rows * height + 0.5))
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.suptitle(_label(title, 200), fontsize=11, color=INK)
+    panels = [figure.add_subplot(rows, columns, k + 1) for k in range(number_)]
+    return figure, panels
+
+
+def _style(axes: "Axes", title: str) -> None:
+    axes.set_title(_label(title), fontsize=10, color=INK, loc="left")
+    axes.tick_params(labelsize=8, colors=FAINT, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(RULE)
+    axes.grid(axis="x", color=RULE, linewidth=0.6)
+
+
+def _label(text: str, width: int = 42) -> str:
+    """Make a user's text one short line that is not read as mathematics."""
+    return textwrap.shorten(text, width, placeholder="…").replace("$", r"\$")

@@ -1,0 +1,121 @@
+"""What was seen in the images of one prompt, kept on disk as it comes, so that an interrupted evaluation goes on."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .instruments import Instruments
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The n images of a prompt, or of P prompts, when every array has a further dimension in front.
+
+    Attributes:
+        seeds: of the images, [n].
+        found: whether a face was found, [n].
+        boxes: of the largest face, (left, top, right, bottom) in pixels, [n, 4].
+        probabilities: by classifier and attribute, [n, K].
+        features: by encoder, unit features [n, D].
+        text: by encoder that knows text, the cosine of the image with the prompt, [n].
+        right: whether what should stay is right, [n]; None if nothing can tell.
+        seconds: time to make and to see them, [] or [P].
+    """
+
+    seeds: Array
+    found: Array
+    boxes: Array
+    probabilities: dict[str, dict[str, Array]]
+    features: dict[str, Array] = field(default_factory=dict)
+    text: dict[str, Array] = field(default_factory=dict)
+    right: Array | None = None
+    seconds: Array = field(default_factory=lambda: np.zeros(()))
+
+    def classes(self, classifier: str, attributes: Sequence[str]) -> Array:
+        """Return the class of each image, [..., n], as one classifier sees it; K where there is no face.
+
+        For several attributes the classes are the combinations, the last attribute's changing fastest.
+        """
+        seen = self.probabilities[classifier]
+        combined, number = np.zeros(self.found.shape, np.int64), 1
+        for name in attributes:
+            classes = seen[name].shape[-1]
+            combined, number = combined * classes + seen[name].argmax(-1), number * classes
+        return np.where(self.found, combined, number)
+
+    def undetermined(self, classifier: str, attributes: Sequence[str], confidence: float) -> Array:
+        """Tell where the classifier is less sure than ``confidence`` of some attribute of a face, [..., n]."""
+        sure = [self.probabilities[classifier][name].max(-1) >= confidence for name in attributes]
+        return self.found & ~np.logical_and.reduce(sure)
+
+
+def save(path: Path, record: Record) -> None:
+    """Write a record as safetensors: whole, or not at all."""
+    from safetensors.numpy import save_file
+
+    arrays = {
+        "seeds": record.seeds, "found": record.found, "boxes": record.boxes, "seconds": record.seconds
+    }  # fmt: skip
+    for classifier, attributes in record.probabilities.items():
+        arrays |= {f"probabilities/{classifier}/{name}": values for name, values in attributes.items()}
+    arrays |= {f"features/{name}": values for name, values in record.features.items()}
+    arrays |= {f"text/{name}": values for name, values in record.text.items()}
+    if record.right is not None:
+        arrays["right"] = record.right
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, aside)
+    os.replace(aside, path)
+
+
+def load(path: Path, instruments: Instruments) -> Record | None:
+    """Read a record; None if it is not there, or cannot be read and has to be made again."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(path)
+        return Record(
+            arrays["seeds"],
+            arrays["found"],
+            arrays["boxes"],
+            {
+                judge.name: {name: arrays[f"probabilities/{judge.name}/{name}"] for name in judge.classes}
+                for judge in instruments.classifiers
+            },
+            {one.name: arrays[f"features/{one.name}"] for one in instruments.encoders},
+            {one.name: arrays[f"text/{one.name}"] for one in instruments.encoders if one.encode_text},
+            arrays["right"] if instruments.kept else None,
+            arrays["seconds"],
+        )
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def stack(records: Sequence[Record]) -> Record:
+    """Join the records of P prompts into one."""
+
+    def joined(name: str) -> dict[str, Array]:
+        return {key: np.stack([getattr(one, name)[key] for one in records]) for key in getattr(records[0], name)}
+
+    first = records[0]
+    return Record(
+        np.stack([one.seeds for one in records]),
+        np.stack([one.found for one in records]),
+        np.stack([one.boxes for one in records]),
+        {
+            judge: {name: np.stack([one.probabilities[judge][name] for one in records]) for name in attributes}
+            for judge, attributes in first.probabilities.items()
+        },
+        joined("features"),
+        joined("text"),
+        None if first.right is None else np.stack([one.right for one in records if one.right is not None]),
+        np.stack([one.seconds for one in records]),
+    )

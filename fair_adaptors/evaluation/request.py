@@ -1,0 +1,235 @@
+"""From what a user asks for, in words, to an evaluation, its variants and its instruments."""
+
+import math
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, did_you_mean
+from .evaluate import IMAGES_FILE, RESULTS_FILE, Evaluation, Target, evaluate
+from .instruments import Instruments, load_classifier, load_encoder
+from .metrics import images_needed, noise_floor
+from .variants import Variant, with_adaptor
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+BASELINES = {
+    "ethical-intervention": "A sentence behind the prompt asks for fairness (Bansal et al. 2022).",
+    "attribute-injection": "A random class of each attribute is written into each image's prompt.",
+    "semantic-guidance": "Each image is guided towards a random class (Fair Diffusion, Friedrich et al. 2023).",
+}
+"""Baselines that need no training. UCE has to be fitted, see ``uce`` and ``benchmarks/peers.py``."""
+
+
+def instruments_for(base: str, classifiers: Sequence[str], encoders: Sequence[str]) -> Instruments:
+    """Return the instruments that were named; for the sandbox its own unless some are.
+
+    Raises:
+        ConfigError: none is named for another base, or one cannot be loaded.
+    """
+    if base == "sandbox" and not classifiers and not encoders:
+        from ..sandbox.instruments import instruments
+
+        return instruments()
+    if not classifiers:
+        raise ConfigError(
+            "name what sees the attributes: --classifier MODULE:OBJECT, a"
+            " fair_adaptors.evaluation.instruments.Classifier. None for photographs comes with this package yet"
+        )
+    return Instruments(tuple(map(load_classifier, classifiers)), tuple(map(load_encoder, encoders)))
+
+
+def variants_for(adaptors: Sequence[str], weights: Sequence[float]) -> list[Variant]:
+    """Return each adaptor at each weight; at its own if there are none.
+
+    Raises:
+        ConfigError: a weight is no number, or there is nothing to weigh.
+    """
+    if weights and not adaptors:
+        raise ConfigError("--weight is the strength of an adaptor: name one with --adaptor")
+    if any(not math.isfinite(weight) or abs(weight) >= 100 for weight in weights):
+        raise ConfigError("--weight must be a finite number, usually between 0 and 1")
+    return [with_adaptor(name, weight) for name in adaptors for weight in weights or [None]]
+
+
+def baselines_for(names: Sequence[str], targets: Sequence[Target], instruments: Instruments) -> list[Variant]:
+    """Return baselines by name, for the attributes that are counted one by one.
+
+    Raises:
+        ConfigError: no such baseline.
+    """
+    from . import baselines
+
+    classes = instruments.classifiers[0].classes
+    attributes = [
+        baselines.Attribute(target.attributes[0], classes[target.attributes[0]], target.shares)
+        for target in targets
+        if len(target.attributes) == 1
+    ]
+    made: list[Variant] = []
+    for name in names:
+        if name not in BASELINES:
+            raise ConfigError(f"no baseline {name!r}.{did_you_mean(name, BASELINES)} Known: {', '.join(BASELINES)}")
+        made.append(getattr(baselines, name.replace("-", "_"))(attributes))
+    return made
+
+
+def run_and_report(
+    pipe: Any,
+    evaluation: Evaluation,
+    variants: Sequence[Variant],
+    instruments: Instruments,
+    out: Path,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Evaluate with a progress bar, print the headline, and write the report."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from .audit import write_audit
+
+    main = os.environ.get("RANK", "0") == "0"
+    console = Console(quiet=not main)
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("images", total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        results = evaluate(pipe, evaluation, variants, instruments, out, overwrite=overwrite, on_images=advance)
+    if not main:
+        return
+    path = write_audit(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
+    console.print(headline(results))
+    console.print(
+        f"{evaluation.images_per_prompt} images per prompt, the same noise in every row; a perfectly fair model scores"
+        f" the noise floor.\nThe report is {path}; every number is in {out / RESULTS_FILE}, every image in"
+        f" {out / IMAGES_FILE}.",
+        highlight=False, soft_wrap=True, markup=False,
+    )  # fmt: skip
+
+
+def headline(results: Mapping[str, Any]) -> "Table":
+    """Return a table of every variant's biases, as the first classifier sees them."""
+    from rich.table import Table
+
+    judge = results["classifiers"][0]
+    table = Table("", "bias of", "value (95 % interval)", "noise floor", "change (interval)", "undetermined")
+    for variant in results["variants"]:
+        for name, found in variant["bias"][judge].items():
+            change = found.get("change")
+            table.add_row(
+                variant["name"],
+                name,
+                _said(found["bias"]),
+                _number(found["bias"]["floor"]),
+                _said(change["bias"]) if change else "–",
+                f"{found['undetermined']['value']:.1%}",
+            )
+    return table
+
+
+def _said(estimate: Mapping[str, Any]) -> str:
+    return f"{_number(estimate['value'])} ({_number(estimate['low'])} to {_number(estimate['high'])})"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def targets_for(wanted: Sequence[str], adaptors: Sequence[str], instruments: Instruments) -> tuple[Target, ...]:
+    """Return what is to be counted.
+
+    Args:
+        wanted: texts such as ``gender`` for equal shares, or ``age=0.75,0.25``. If there are none: what the adaptors
+            were trained for, else all that the first classifier knows.
+
+    Returns:
+        A target for each attribute, and for more than one their combinations, as if they were independent.
+
+    Raises:
+        ConfigError: an attribute that the classifier does not know, or shares that do not fit.
+    """
+    known = instruments.classifiers[0].classes
+    shares: dict[str, tuple[float, ...]] = {}
+    for text in wanted:
+        name, share = parse_target(text) if "=" in text else (text, None)
+        if name not in known:
+            raise ConfigError(f"no attribute {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}")
+        shares[name] = share or _equal(len(known[name]))
+    if not wanted:
+        shares = _of_adaptors(adaptors, known) or {name: _equal(len(classes)) for name, classes in known.items()}
+    single = [Target((name,), share) for name, share in shares.items()]
+    if len(single) < 2 or not (wanted or adaptors):
+        return tuple(single)
+    product = [1.0]
+    for share in shares.values():
+        product = [one * other for one in product for other in share]
+    return (*single, Target(tuple(shares), tuple(product)))
+
+
+def parse_target(text: str) -> tuple[str, tuple[float, ...]]:
+    """Read ``gender=0.5,0.5``.
+
+    Raises:
+        ConfigError: not of that form, or no distribution.
+    """
+    name, _, shares = text.partition("=")
+    try:
+        target = tuple(float(share) for share in shares.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--target {text}: write it as NAME=SHARE,SHARE such as gender=0.5,0.5") from error
+    if not name or not all(share >= 0 for share in target) or not math.isclose(sum(target), 1, abs_tol=1e-6):
+        raise ConfigError(f"--target {text}: the shares must not be negative, and sum to 1")
+    return name.strip(), target
+
+
+def plan(evaluation: Evaluation, num_variants: int, difference: float) -> list[str]:
+    """Say, line by line, what an evaluation would take and what it could tell.
+
+    Args:
+        difference: of two mean biases, that is to be told.
+
+    Raises:
+        ConfigError: it is not between 0 and 1.
+    """
+    if not 0 < difference <= 1:
+        raise ConfigError(f"--plan {difference:g}: it is a difference of biases, between 0 and 1, such as 0.1")
+    prompts, count = len(evaluation.prompts.prompts), evaluation.images_per_prompt
+    lines = [
+        f"{prompts} prompts × {count} images × {num_variants} variants = {prompts * count * num_variants:,} images",
+        f"To tell a difference of {difference:g} between two mean biases (two-sided, 5 %, power 80 %):",
+    ]
+    for target in evaluation.targets:
+        number = len(target.shares)
+        needed = images_needed(difference, prompts, number)
+        said = "enough" if count >= needed else "too few to be sure of it"
+        lines.append(
+            f"  {target.name}: {needed} images per prompt; {count} are {said}. Noise floor at {count}:"
+            f" {noise_floor(count, number):.3f}"
+        )
+    lines.append("That is for unrelated noise; before and after share theirs, which needs fewer.")
+    return lines
+
+
+def _of_adaptors(adaptors: Sequence[str], known: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[float, ...]]:
+    """Return the targets that adaptors were trained for, the first one's where they differ."""
+    from ..formats import read_config
+    from ..weights import resolve
+
+    shares: dict[str, tuple[float, ...]] = {}
+    for name in adaptors:
+        for attribute, row in read_config(resolve(name))["attributes"].items():
+            if attribute in known:
+                shares.setdefault(attribute, tuple(row["target"]))
+    return shares
+
+
+def _equal(number: int) -> tuple[float, ...]:
+    return (1 / number,) * number

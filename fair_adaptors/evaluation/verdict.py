@@ -1,0 +1,163 @@
+"""What an evaluation shows, in sentences that claim no more than its intervals do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Results = Mapping[str, Any]
+"""The content of ``results.json``."""
+
+SMALL = 0.05
+"""Shares of images without a face, or that the classifier is unsure of, up to this are not worth a sentence."""
+NAMED = 4
+"""Targets that get a clause of their own; more are grouped by what happened to them."""
+LISTED = 6
+
+
+def verdicts(results: Results) -> list[tuple[str, str]]:
+    """Return each variant's name and a sentence on it, the original's first.
+
+    A figure "falls" or "rises" only where the interval of its paired change excludes 0. Where a target is not uniform,
+    the figure is the total variation: a bias is 0 at equal shares, which nobody asked for.
+    """
+    first = results["variants"][0]
+    return [
+        (variant["name"], _sentence([*_of_targets(results, variant, first), *_around(results, variant, first)]))
+        for variant in results["variants"]
+    ]
+
+
+def is_uniform(target: Mapping[str, Any]) -> bool:
+    """Tell whether the target's shares are equal, so that a bias of 0 is what it asks for."""
+    return max(target["shares"]) - min(target["shares"]) < 1e-6
+
+
+def direction(change: Mapping[str, Any] | None) -> str:
+    """Return ``falls``, ``rises`` or, where the change's interval holds 0 or is unknown, ``no clear change``."""
+    if change is not None and change["high"] is not None and change["high"] < 0:
+        return "falls"
+    if change is not None and change["low"] is not None and change["low"] > 0:
+        return "rises"
+    return "no clear change"
+
+
+def number(value: float | None) -> str:
+    """Write a figure with two digits; a dash for one that does not exist."""
+    return "–" if value is None else f"{value:.2f}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """Write a change with its sign."""
+    if value is None:
+        return "–"
+    said = f"{value:+.2f}".replace("-", "−")
+    return "0.00" if said[1:] == "0.00" else said
+
+
+def percent(value: float | None) -> str:
+    """Write a share; one digit more where it is small, so that 0 % means none."""
+    if value is None:
+        return "–"
+    return f"{value:.0%}" if value in (0.0, 1.0) or 0.095 <= value <= 0.905 else f"{value:.1%}"
+
+
+def _of_targets(results: Results, variant: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
+    judge = results["classifiers"][0]
+    found = []
+    for name, target in results["targets"].items():
+        uniform, now = is_uniform(target), variant["bias"][judge][name]
+        key = "bias" if uniform else "total_variation"
+        what = f"{name} bias" if uniform else f"distance of {name} from its target"
+        found.append(_Figure(name, what, now[key], first["bias"][judge][name][key], now.get("change", {}).get(key)))
+    if len(found) <= NAMED:
+        return [figure.clause() for figure in found]
+    grouped: dict[str, list[str]] = {}
+    for figure in found:
+        grouped.setdefault(figure.group(), []).append(figure.short())
+    return [f"{what} for {_listed(names)}" for what, names in grouped.items()]
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """The headline figure of one target: its bias, or its total variation where the target is not uniform."""
+
+    name: str
+    what: str
+    now: Mapping[str, Any]
+    before: Mapping[str, Any]
+    change: Mapping[str, Any] | None
+
+    def clause(self) -> str:
+        value, floor = number(self.now["value"]), self.floor()
+        if self.now["value"] is None:
+            return f"{self.what} could not be measured: no image counts"
+        if self.change is None:
+            return f"{self.what} is {value} ({_range(self.now)}), {floor}"
+        moves, was = direction(self.change), number(self.before["value"])
+        if moves == "no clear change":
+            return f"{self.what} shows no clear change ({was} to {value}), {floor}"
+        by = f"{signed(self.change['low'])} to {signed(self.change['high'])}"
+        return f"{self.what} {moves} from {was} to {value} (change {by}), {floor}"
+
+    def floor(self) -> str:
+        """Compare the figure's interval with what a fair model would score."""
+        fair, low, high = (self.now[key] for key in ("floor", "low", "high"))
+        if fair is None or low is None or high is None:
+            return "with no noise floor to compare with"
+        if low > fair:
+            return f"above the noise floor of {number(fair)}"
+        if high < fair:
+            return f"below the noise floor of {number(fair)}: more even than chance would make it"
+        return f"not told apart from the noise floor of {number(fair)}"
+
+    def group(self) -> str:
+        if self.change is not None:
+            moves = direction(self.change)
+            return "no clear change" if moves == "no clear change" else f"bias {moves}"
+        return f"bias is {self.floor().split(' of ')[0]}"
+
+    def short(self) -> str:
+        value = number(self.now["value"])
+        was = "" if self.change is None else f"{number(self.before['value'])} to "
+        return f"{self.name} ({was}{value}, fair {number(self.now['floor'])})"
+
+
+def _around(results: Results, variant: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
+    """Say what is kept, and how many images the figures leave out or are unsure of."""
+    clauses = []
+    if variant["kept"] is not None:
+        clauses.append(_kept(results["kept"], variant["kept"], None if variant is first else first["kept"]))
+    if (missing := variant["no_face"]["value"]) is not None and missing > SMALL:
+        clauses.append(f"{percent(missing)} of the images show no face and do not count")
+    figures = variant["bias"][results["classifiers"][0]]
+    unsure = {name: found["undetermined"]["value"] or 0.0 for name, found in figures.items()}
+    if many := [f"{name} in {percent(share)} of the images" for name, share in unsure.items() if share > SMALL]:
+        clauses.append(f"the classifier is unsure of {_listed(many)}")
+    return clauses
+
+
+def _kept(name: str, now: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+    """Say how often what should stay is right. The two are not paired: a change is claimed where intervals part."""
+    if before is None:
+        return f"{name} in {percent(now['value'])} of the images"
+    if now["high"] < before["low"]:
+        return f"{name} falls from {percent(before['value'])} to {percent(now['value'])} of the images"
+    if before["high"] < now["low"]:
+        return f"{name} rises from {percent(before['value'])} to {percent(now['value'])} of the images"
+    return f"{name} shows no clear change ({percent(before['value'])} to {percent(now['value'])} of the images)"
+
+
+def _range(estimate: Mapping[str, Any]) -> str:
+    return f"{number(estimate['low'])}–{number(estimate['high'])}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """Join with commas and an "and"; many are counted, not named."""
+    if len(parts) > LISTED:
+        parts = [*parts[:LISTED], f"{len(parts) - LISTED} more"]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def _sentence(clauses: Sequence[str]) -> str:
+    joined = "; ".join(clauses) + "."
+    return joined[0].upper() + joined[1:]

@@ -1,0 +1,240 @@
+"""An evaluation on the sandbox: what is drawn, seen, counted and kept; interrupted, and on several processes."""
+
+import csv
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fair_adaptors.errors import ConfigError
+from fair_adaptors.evaluation.evaluate import RESULTS_FILE, Target, evaluate
+from fair_adaptors.evaluation.instruments import FaceDetector, Instruments, load_classifier, load_encoder
+from fair_adaptors.evaluation.prompts import PromptSet
+from fair_adaptors.evaluation.request import plan, targets_for, variants_for
+from fair_adaptors.evaluation.results import diversity
+from fair_adaptors.evaluation.variants import distinct, original, with_adaptor
+from fair_adaptors.sandbox.instruments import calibrate, instruments
+from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
+from fair_adaptors.sandbox.prompts import occupations
+from tests.evaluated import few, small
+
+SCRIPT = Path(__file__).parent / "evaluated.py"
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return load_sandbox_pipeline()
+
+
+@pytest.fixture(scope="module")
+def done(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("evaluation")
+    variants = [with_adaptor("sandbox-gender-tone"), with_adaptor("sandbox-gender-tone", 0.0)]
+    return out, evaluate(pipe, small(images_per_prompt=8, num_steps=6), variants, instruments(), out)
+
+
+def test_every_figure_is_there_with_its_interval_and_floor(done: tuple[Path, dict[str, Any]]) -> None:
+    out, results = done
+    assert results == json.loads((out / RESULTS_FILE).read_text())
+    assert [variant["name"] for variant in results["variants"]] == [
+        "original", "sandbox-gender-tone", "sandbox-gender-tone × 0"
+    ]  # fmt: skip
+    for variant in results["variants"]:
+        for judge in results["classifiers"]:
+            for name, target in results["targets"].items():
+                found = variant["bias"][judge][name]
+                for figure in ("bias", "floor_removed", "total_variation", "divergence", "worst_decile"):
+                    assert found[figure]["low"] <= found[figure]["value"] <= found[figure]["high"]
+                for figure in ("bias", "total_variation", "divergence", "worst_decile"):
+                    assert found[figure]["floor"] > 0
+                assert sum(row["value"] for row in found["frequencies"]) == pytest.approx(1, abs=1e-5)
+                assert len(found["frequencies"]) == len(target["classes"]) and len(found["prompts"]) == 4
+        assert variant["kept"]["value"] > 0.5 and variant["no_face"]["value"] == 0
+        assert 0 < variant["diversity"]["sandbox"]["value"] < 1
+        assert {row["target"] for row in variant["agreement"]} == set(results["targets"])
+    bias = {variant["name"]: variant["bias"]["sandbox:evaluation"]["gender"] for variant in results["variants"]}
+    assert bias["sandbox-gender-tone"]["bias"]["value"] < bias["original"]["bias"]["value"]
+    assert bias["sandbox-gender-tone"]["change"]["bias"]["value"] == pytest.approx(
+        bias["sandbox-gender-tone"]["bias"]["value"] - bias["original"]["bias"]["value"], abs=2e-6
+    )
+
+
+def test_an_adaptor_of_no_strength_is_the_original(done: tuple[Path, dict[str, Any]]) -> None:
+    _, results = done
+    first, _, none = results["variants"]
+    assert none["preservation"]["sandbox"]["value"] == pytest.approx(1, abs=1e-5)
+    change = none["bias"]["sandbox:evaluation"]["gender"]["change"]
+    assert change["same_class"] == 1 and change["bias"] == {"value": 0, "low": 0, "high": 0}
+    assert none["bias"]["sandbox:training"]["gender × tone"]["bias"] == first["bias"]["sandbox:training"][
+        "gender × tone"]["bias"]  # fmt: skip
+
+
+def test_the_pipeline_is_left_as_it_was(pipe: Any, done: tuple[Path, dict[str, Any]]) -> None:
+    fresh = load_sandbox_pipeline().text_encoder.state_dict()
+    assert all((value == fresh[name]).all() for name, value in pipe.text_encoder.state_dict().items())
+
+
+def test_every_image_has_a_row_and_a_file(done: tuple[Path, dict[str, Any]]) -> None:
+    out, results = done
+    with (out / "images.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 3 * 4 * 8
+    assert all((out / row["file"]).is_file() for row in rows)
+    first, after = rows[0], rows[4 * 8]
+    assert (first["seed"], first["label"]) == (after["seed"], after["label"]), "the same noise"
+    shares = [float(first[f"sandbox:evaluation gender p{k}"]) for k in range(2)]
+    assert sum(shares) == pytest.approx(1, abs=2e-4) and int(first["sandbox:evaluation gender"]) == np.argmax(shares)
+    picture = np.asarray(Image.open(out / first["file"]))
+    assert picture.shape == (64, 64, 3)
+    women = [row["sandbox:evaluation gender"] == "0" for row in rows if row["variant"] == "original"]
+    assert np.mean(women) == pytest.approx(
+        results["variants"][0]["bias"]["sandbox:evaluation"]["gender"]["frequencies"][0]["value"], abs=1e-5
+    )
+
+
+def test_what_is_done_is_not_done_again(pipe: Any, tmp_path: Path) -> None:
+    evaluate(pipe, small(), [with_adaptor("sandbox-gender")], instruments(), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("records/*/*")}
+    results = evaluate(
+        pipe, small(), [with_adaptor("sandbox-gender"), with_adaptor("sandbox-gender", 0.5)], instruments(), tmp_path
+    )
+    assert {path: path.stat().st_mtime_ns for path in before} == before and len(results["variants"]) == 3
+    damaged = next(iter(before))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    again = evaluate(
+        pipe, small(), [with_adaptor("sandbox-gender"), with_adaptor("sandbox-gender", 0.5)], instruments(), tmp_path
+    )
+    assert again == results, "a record that was cut is made again"
+
+
+def test_another_evaluation_in_the_folder_is_refused(pipe: Any, tmp_path: Path) -> None:
+    evaluate(pipe, small(), [], instruments(), tmp_path)
+    with pytest.raises(ConfigError, match="another evaluation, with other seed"):
+        evaluate(pipe, small(seed=1), [], instruments(), tmp_path)
+    results = evaluate(pipe, small(seed=1, keep_images=False), [], instruments(), tmp_path, overwrite=True)
+    assert results["settings"]["seed"] == 1 and not list(tmp_path.glob("images/**/*.png"))
+
+
+def test_killed_five_times_it_comes_to_the_same_results(tmp_path: Path) -> None:
+    """And so do two processes."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    commands = {
+        "whole": [sys.executable], "killed": [sys.executable], "two": launch
+    }  # fmt: skip
+    for name, command in commands.items():
+        how = "killed" if name == "killed" else "whole"
+        finished = subprocess.run(
+            [*command, str(SCRIPT), how, str(tmp_path / name)],
+            env=environment, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert finished.returncode == 0, finished.stderr[-3000:]
+        if name == "killed":
+            assert 0 < int(finished.stdout.split()[0]) < 8, finished.stdout
+    whole, killed, two = ((tmp_path / name / RESULTS_FILE).read_bytes() for name in commands)
+    assert whole == killed == two
+
+
+def test_prompts_that_name_an_attribute_are_obeyed_or_not(pipe: Any, tmp_path: Path) -> None:
+    asked = few("sandbox-explicit", 6)
+    results = evaluate(pipe, small(asked, num_steps=6), [], instruments(), tmp_path)
+    obeyed = results["variants"][0]["obeyed"]["sandbox:evaluation"]
+    assert set(obeyed) == {name for named in asked.expected for name in named} and obeyed["gender"]["value"] > 0.8
+    wrong = PromptSet("mine", ("a person",), ("a person",), "", ({"gender": "neither"},))
+    with pytest.raises(ConfigError, match="expects gender 'neither'"):
+        evaluate(pipe, small(wrong), [], instruments(), tmp_path / "other")
+
+
+def test_images_without_a_face_take_no_part(pipe: Any, tmp_path: Path) -> None:
+    import torch
+
+    def find(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor([[1.0, 2, 3, 4]]).expand(len(images), 4), torch.arange(len(images)) % 2 == 0
+
+    blind = dataclasses.replace(instruments(), faces=FaceDetector("every other", "1", find))
+    found = evaluate(pipe, small(), [], blind, tmp_path)["variants"][0]
+    assert found["no_face"]["value"] == 0.5
+    assert all(row["images"] == 2 for row in found["bias"]["sandbox:evaluation"]["gender"]["prompts"])
+    none = FaceDetector("none", "2", lambda images: (torch.zeros(len(images), 4), torch.zeros(len(images)).bool()))
+    found = evaluate(
+        pipe, small(), [], dataclasses.replace(blind, faces=none), tmp_path, overwrite=True
+    )["variants"][0]  # fmt: skip
+    assert found["no_face"]["value"] == 1 and found["bias"]["sandbox:evaluation"]["gender"]["bias"]["value"] is None
+
+
+def test_the_measured_bias_is_near_the_true_one() -> None:
+    """On rendered portraits, whose truth is known, both classifiers are within .03 for every attribute."""
+    for attributes in calibrate(occupations("test"), images_per_prompt=32).values():
+        for found in attributes.values():
+            assert abs(found["error"]) < 0.03 and found["true"] > 0.1
+            assert np.diag(found["confusion"]).min() > 0.9
+
+
+def test_diversity_is_the_mean_distance_of_pairs() -> None:
+    rows = np.random.default_rng(0).standard_normal((3, 5, 7))
+    unit = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    pairs = [1 - unit[p, i] @ unit[p, j] for p in range(3) for i in range(5) for j in range(i)]
+    found = diversity(unit)
+    assert found.value == pytest.approx(np.mean(pairs)) and found.low < found.value < found.high
+    assert diversity(np.repeat(unit[:, :1], 4, 1)).value == pytest.approx(0)
+    assert np.isnan(diversity(unit[:, :1]).value)
+
+
+def test_targets_are_what_adaptors_were_trained_for_unless_some_are_named() -> None:
+    judges = instruments()
+    assert targets_for([], ["sandbox-gender"], judges) == (Target(("gender",), (0.5, 0.5)),)
+    joint = targets_for([], ["sandbox-gender-tone"], judges)[-1]
+    assert joint.name == "gender × tone" and joint.shares == (0.125,) * 8
+    assert [target.name for target in targets_for([], [], judges)] == ["gender", "tone", "age"]
+    assert targets_for(["age=0.75,0.25"], [], judges) == (Target(("age",), (0.75, 0.25)),)
+    for text, said in (("hair", "no attribute 'hair'"), ("gender=1,1", "sum to 1"), ("gender=x", "write it as")):
+        with pytest.raises(ConfigError, match=said):
+            targets_for([text], [], judges)
+
+
+def test_variants_have_distinct_names() -> None:
+    assert [variant.name for variant in distinct(variants_for(["sandbox-gender"], [0.5, 1.0]))] == [
+        "original", "sandbox-gender × 0.5", "sandbox-gender × 1"
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="given twice"):
+        distinct([original(), *variants_for(["sandbox-gender", "sandbox-gender"], [])])
+    with pytest.raises(ConfigError, match="name one with --adaptor"):
+        variants_for([], [1.0])
+    with pytest.raises(ConfigError, match="finite"):
+        variants_for(["sandbox-gender"], [float("nan")])
+
+
+def test_a_plan_says_how_many_images_tell_a_difference() -> None:
+    said = "\n".join(plan(small(images_per_prompt=40), 2, 0.2))
+    assert "4 prompts × 40 images × 2 variants = 320 images" in said and "gender: " in said and "floor at 40" in said
+    with pytest.raises(ConfigError, match="between 0 and 1"):
+        plan(small(), 1, 0.0)
+
+
+def test_instruments_that_are_none() -> None:
+    for load in (load_classifier, load_encoder):
+        for spec, said in (("nothing", "MODULE:OBJECT"), ("no.such:thing", "No module"), ("json:dumps", "is no")):
+            with pytest.raises(ConfigError, match=said):
+                load(spec)
+    with pytest.raises(ConfigError, match="choose sandbox:evaluation"):
+        load_classifier("sandbox:other")
+    with pytest.raises(ConfigError, match="nothing to measure"):
+        Instruments(())
+
+
+def test_a_target_has_to_fit_the_classifiers(tmp_path: Path, pipe: Any) -> None:
+    for target, said in (
+        (Target(("hair",), (0.5, 0.5)), "does not know hair"),
+        (Target(("gender",), (0.2,) * 5), "2 classes; 5 shares"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            evaluate(pipe, dataclasses.replace(small(), targets=(target,)), [], instruments(), tmp_path)
+    with pytest.raises(ConfigError, match="at least 1"):
+        small(images_per_prompt=0)

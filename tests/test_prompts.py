@@ -1,0 +1,319 @@
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from fair_adaptors.errors import ConfigError, MissingExtraError
+from fair_adaptors.evaluation.prompts import FOLDER, PromptSet, list_prompt_sets, load_prompts
+from fair_adaptors.sandbox.prompts import occupations, prompts
+
+COUNTS = {
+    "occupations-train": 476,
+    "occupations-validation": 10,
+    "occupations-test": 50,
+    "untemplated": 6,
+    "explicit": 100,
+    "sports": 30,
+    "descriptors": 40,
+    "styles": 24,
+    "sandbox-train": 56,
+    "sandbox-validation": 8,
+    "sandbox-test": 16,
+    "sandbox-explicit": 96,
+}
+CLASSES = {
+    "gender": {"female", "male"},
+    "race": {"WMELH", "Black", "Indian", "Asian"},
+    "age": {"young", "old"},
+    "tone": {"pale", "tan", "brown", "dark"},
+}
+WORDS = {"woman": "female", "man": "male", "White": "WMELH"}
+"""Words that name a class whose name is another."""
+
+
+def write(folder: Path, name: str, content: str | bytes) -> str:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def as_lower_case(name: str) -> set[str]:
+    return {label.lower() for label in load_prompts(name).labels}
+
+
+def test_the_sets_are_described_with_their_number_of_prompts() -> None:
+    described = list_prompt_sets()
+    assert {name: int(text.split()[0]) for name, text in described.items()} == COUNTS
+    assert all("\n" not in text and text.endswith(".") for text in described.values())
+
+
+def test_every_list_of_the_package_belongs_to_a_set() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} < set(COUNTS)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_set_has_distinct_prompts_that_contain_their_labels_and_tells_its_source(name: str) -> None:
+    found = load_prompts(name)
+    assert found.name == name
+    assert len(found.prompts) == len(found.labels) == COUNTS[name]
+    for texts in (found.prompts, found.labels):
+        assert len({text.lower() for text in texts}) == COUNTS[name]
+    for text in (*found.prompts, *found.labels, found.source):
+        assert text and text == text.strip() and text.isprintable() and not set("{}") & set(text)
+    assert all(label in prompt for prompt, label in zip(found.prompts, found.labels, strict=True))
+
+
+def test_the_sources_say_whose_the_lists_are() -> None:
+    for name in ("occupations-validation", "occupations-test", "untemplated"):
+        assert load_prompts(name).source == "Shen et al., ICLR 2024 (arXiv 2311.07604)"
+    for name in ("sports", "descriptors", "styles"):
+        assert load_prompts(name).source == "written for fair-adaptors; the authors' list is not public"
+    assert "ISCO-08" in load_prompts("occupations-train").source
+
+
+def test_training_occupations_are_in_no_other_split() -> None:
+    held_out = as_lower_case("occupations-validation") | as_lower_case("occupations-test")
+    assert len(held_out) == 60
+    assert not as_lower_case("occupations-train") & held_out
+
+
+def test_occupations_stand_in_the_template_of_the_paper() -> None:
+    assert load_prompts("occupations-test").prompts[0] == "A photo of the face of a senator, a person"
+    assert load_prompts("occupations-validation").prompts[3] == "A photo of the face of a fine artist, a person"
+    for name in ("occupations-train", "sports", "explicit"):
+        found = load_prompts(name)
+        assert list(found.prompts) == [f"A photo of the face of a {label}, a person" for label in found.labels]
+
+
+def test_prompts_in_free_wording_mark_the_person() -> None:
+    found = load_prompts("untemplated")
+    assert found.prompts[2] == "bartender at willard intercontinental makes mint julep"
+    assert found.labels[2] == "bartender"
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_the_sandbox_has_its_own_splits(split: str) -> None:
+    found = load_prompts(f"sandbox-{split}")
+    assert (found.prompts, found.labels) == (prompts(split), occupations(split))  # type: ignore[arg-type]
+
+
+def occupation_in(label: str) -> str:
+    """The held-out occupation that a label of an explicit set ends with."""
+    held_out = (*load_prompts("occupations-test").labels, *load_prompts("sandbox-test").labels)
+    (occupation,) = (occupation for occupation in held_out if label.endswith(f" {occupation}"))
+    return occupation
+
+
+@pytest.mark.parametrize("name", ["explicit", "sandbox-explicit"])
+def test_the_first_word_of_an_explicit_label_names_the_expected_class(name: str) -> None:
+    found = load_prompts(name)
+    for label, expected in zip(found.labels, found.expected, strict=True):
+        word = label.split()[0]
+        assert list(expected.values()) == [WORDS.get(word, word)]
+
+
+@pytest.mark.parametrize(
+    ("name", "occupations", "attributes"),
+    [("explicit", 10, ("gender", "race", "age")), ("sandbox-explicit", 16, ("gender", "tone"))],
+)
+def test_every_occupation_is_asked_for_in_every_class(
+    name: str, occupations: int, attributes: tuple[str, ...]
+) -> None:
+    found = load_prompts(name)
+    asked: dict[str, set[tuple[str, str]]] = {}
+    for label, expected in zip(found.labels, found.expected, strict=True):
+        asked.setdefault(occupation_in(label), set()).update(expected.items())
+    every = {(attribute, named) for attribute in attributes for named in CLASSES[attribute]}
+    assert len(asked) == occupations
+    assert all(classes == every for classes in asked.values())
+
+
+def test_only_explicit_sets_expect_something() -> None:
+    assert {name for name in COUNTS if load_prompts(name).expected} == {"explicit", "sandbox-explicit"}
+
+
+def test_styles_show_occupations_that_are_held_out() -> None:
+    assert as_lower_case("styles") <= as_lower_case("occupations-test")
+
+
+def test_a_set_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_prompts("sports").name = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["occupation-test", "sport", "", "prompts.csv", "nowhere/sports"])
+def test_an_unknown_set_is_an_error_that_lists_the_known_ones(name: str) -> None:
+    with pytest.raises(ConfigError, match="Sets: occupations-train, .*sandbox-explicit; or give a file"):
+        load_prompts(name)
+
+
+def test_a_misspelt_set_gets_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'descriptors'"):
+        load_prompts("descriptor")
+
+
+# Files.
+
+PROMPTS = ("a photo of a nurse", "a photo of a “pilot” ✈ 😀")
+
+
+def listed(path: str) -> PromptSet:
+    return PromptSet(Path(path).name, PROMPTS, PROMPTS, path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_a_text_file_has_a_prompt_per_line(tmp_path: Path, end: str, start: bytes) -> None:
+    lines = ["# my prompts", "", f"  {PROMPTS[0]} ", "   ", "  # and", PROMPTS[1]]
+    path = write(tmp_path, "mine.txt", start + end.join(lines).encode())
+    assert load_prompts(path) == listed(path)
+
+
+@pytest.mark.parametrize("indent", [None, 2, "\t"])
+@pytest.mark.parametrize("ascii_only", [False, True])
+@pytest.mark.parametrize("name", ["mine.json", "mine.JSON", "mine.yaml", "mine.yml"])
+def test_a_list_of_prompts_is_read(tmp_path: Path, name: str, indent: int | str | None, ascii_only: bool) -> None:
+    import yaml
+
+    as_json = json.dumps(PROMPTS, indent=indent, ensure_ascii=ascii_only)
+    as_yaml = yaml.safe_dump(list(PROMPTS), allow_unicode=not ascii_only)
+    path = write(tmp_path, name, as_json if name.lower().endswith("json") else as_yaml)
+    assert load_prompts(path) == listed(path)
+
+
+ITEMS = [
+    "a portrait",
+    {"prompt": "a photo of a female nurse", "label": "female nurse", "expected": {"gender": "female", "age": "old"}},
+]
+
+
+@pytest.mark.parametrize("name", ["mine.json", "mine.yaml"])
+def test_items_may_tell_label_and_classes_and_the_file_its_source(tmp_path: Path, name: str) -> None:
+    import yaml
+
+    content = {"source": "our survey", "prompts": ITEMS}
+    path = write(tmp_path, name, json.dumps(content, indent=1) if name == "mine.json" else yaml.safe_dump(content))
+    assert load_prompts(path) == PromptSet(
+        name,
+        ("a portrait", "a photo of a female nurse"),
+        ("a portrait", "female nurse"),
+        "our survey",
+        ({}, {"gender": "female", "age": "old"}),
+    )
+
+
+def test_an_alias_of_yaml_is_what_it_stands_for(tmp_path: Path) -> None:
+    text = "- {prompt: a nurse, expected: &she {gender: female}}\n- {prompt: a cook, expected: *she}\n"
+    assert load_prompts(write(tmp_path, "mine.yaml", text)).expected == ({"gender": "female"},) * 2
+
+
+LONG = "x" * 1001
+MALFORMED = [
+    ("txt", "", 1, "no prompts at all"),
+    ("txt", "# only\n\n", 1, "no prompts at all"),
+    ("txt", "a\n\n# c\na \n", 4, "duplicate prompt: 'a' is there already, on line 1"),
+    ("txt", f"a\n{LONG}", 2, "1,001 characters; 1,000 at most"),
+    ("txt", "a\nb\x07c", 2, r"control character U\+0007"),
+    ("txt", "a\r\nb\tc", 2, r"control character U\+0009"),
+    ("txt", "a\rb\x00c", 2, r"control character U\+0000"),
+    ("txt", b"a\nb\n\xff\n", 3, "not text in UTF-8"),
+    ("txt", "a\n".encode("utf-16"), 1, "not text in UTF-8"),
+    ("json", b'["a",\n"\xe9"]', 2, "not text in UTF-8"),
+    ("json", "", 1, "not valid JSON"),
+    ("json", '[\n"a"\n"b"]', 3, "not valid JSON: Expecting ',' delimiter"),
+    ("json", '["a"]\n["b"]', 2, "not valid JSON: Extra data"),
+    ("json", '["a",\n"b\tc"]', 2, "not valid JSON: Invalid control character"),
+    ("json", '[\n\n"a",\n\n""]', 5, "empty prompt"),
+    ("json", '[\n"a",\n{"prompt": "  "}]', 3, "empty prompt"),
+    ("json", '["a", "b", "a"]', 1, "duplicate prompt"),
+    ("json", '["a", {\n"label": "a",\n"prompt":\n"a"}]', 1, "duplicate prompt"),
+    ("json", f'["a",\n"{LONG}"]', 2, "1,001 characters"),
+    ("json", '["a",\n"b\\nc"]', 2, r"control character U\+000A"),
+    ("json", '["a",\n"b\\ud800"]', 2, r"control character U\+D800"),
+    ("json", '["a",\n"b\\u2028c"]', 2, r"control character U\+2028"),
+    ("json", '["a",\n1' + "0" * 5000 + "]", 2, "is not text; quote it"),
+    ("json", '["a",\nNaN]', 2, "the prompt NaN is not text; quote it"),
+    ("json", '["a",\nnull]', 2, "the prompt null is not text; quote it"),
+    ("json", '["a",\n["b"]]', 2, "the prompt must be text, not a list"),
+    ("json", '\n"a"', 2, "expected a list of prompts"),
+    ("json", "\n7", 2, "expected a list of prompts"),
+    ("json", '{\n"prompts": "a"}', 2, "expected a list of prompts"),
+    ("json", "[]", 1, "no prompts at all"),
+    ("json", "[{}]", 1, "the key 'prompt' is missing"),
+    ("json", '{"source": "a"}', 1, "the key 'prompts' is missing"),
+    ("json", '{"prompts": ["a"],\n"template": "b"}', 2, "there is no key 'template'.* Known: prompts, source"),
+    ("json", '["a",\n{"prompt": "b",\n"lable": "b"}]', 3, "there is no key 'lable'. Did you mean 'label'"),
+    ("json", '[{"prompt": "b",\n"prompt": "c"}]', 2, "the key 'prompt' is there twice"),
+    ("json", '["a",\n{"prompt": "b",\n"label": "c"}]', 3, "the label 'c' is not a part of its prompt"),
+    ("json", '[{"prompt": "b",\n"expected": "female"}]', 2, "'expected' must be a mapping"),
+    ("json", '[{"prompt": "b", "expected": {\n"gender": 1}}]', 2, "the class of 'gender' 1 is not text; quote it"),
+    ("json", '{"prompts": ["a"],\n"source": ["b"]}', 2, "the source must be text, not a list"),
+    ("yaml", "", 1, "no prompts at all"),
+    ("yaml", "# only\n", 1, "no prompts at all"),
+    ("yaml", "source: a\nprompts: []\n", 1, "no prompts at all"),
+    ("yaml", "- a\n- 'b\n- c\n", 4, "not valid YAML: found unexpected end of stream"),
+    ("yaml", "- a\n- b: c: d\n", 2, "not valid YAML: mapping values are not allowed here"),
+    ("yaml", "- a\n- *b\n", 2, "not valid YAML: found undefined alias"),
+    ("yaml", "- a\n---\n- b\n", 2, "not valid YAML: but found another document"),
+    ("yaml", "- a\n- b\x07c\n", 2, r"control character U\+0007"),
+    ("yaml", '- a\n- "b\\tc"\n', 2, r"control character U\+0009"),
+    ("yaml", "- a\n-\n", 2, "empty prompt"),
+    ("yaml", "- a\n\n- ''\n", 3, "empty prompt"),
+    ("yaml", "- a\n- b\n- a\n", 3, "duplicate prompt: 'a' is there already, on line 1"),
+    ("yaml", "- a\n- yes\n", 2, "the prompt yes is not text; quote it"),
+    ("yaml", "- a\n- 123\n", 2, "the prompt 123 is not text; quote it"),
+    ("yaml", "- a\n- 2020-01-01\n", 2, "the prompt 2020-01-01 is not text; quote it"),
+    ("yaml", "- a\n- a photo: a nurse\n", 2, "there is no key 'a photo'.* A prompt with a colon must be quoted"),
+    ("yaml", "- prompt: a\n  expected:\n    age: 30\n", 3, "the class of 'age' 30 is not text; quote it"),
+    ("yaml", "- &a [*a]\n", 1, "the prompt must be text, not a list"),
+    ("yaml", "&a\nprompts: *a\n", 1, "expected a list of prompts"),
+    ("yaml", "- prompt: a\n  expected: &a\n    b: *a\n", 2, "the class of 'b' must be text, not a mapping"),
+    ("yaml", "- [b]: c\n", 1, "the key must be text, not a list"),
+    ("yaml", "just text\n", 1, "expected a list of prompts"),
+]
+
+
+@pytest.mark.parametrize(("ending", "content", "line", "message"), MALFORMED)
+def test_a_malformed_file_is_an_error_with_its_line(
+    tmp_path: Path, ending: str, content: str | bytes, line: int, message: str
+) -> None:
+    path = write(tmp_path, f"mine.{ending}", content)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_prompts(path)
+    assert str(error.value).startswith(f"{path}, line {line}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("mine.json", "[" * 100_000, "nested too deeply"),
+        ("mine.json", "[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("mine.yaml", "[" * 5_000, "nested too deeply"),
+        ("mine.yaml", '- a\n- "\\UFFFFFFFF"\n', "not valid YAML"),
+    ],
+)
+def test_a_file_that_its_parser_gives_up_on_is_an_error(tmp_path: Path, name: str, content: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"mine.*{message}"):
+        load_prompts(write(tmp_path, name, content))
+
+
+def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    for name, message in [
+        ("nowhere.txt", "No such file"),
+        ("folder.txt", "Is a directory"),
+        (f"{LONG}.txt", "File name too long"),
+        ("a\0.txt", "null byte"),
+    ]:
+        with pytest.raises(ConfigError, match=f"cannot be read: .*{message}"):
+            load_prompts(str(tmp_path / name))
+
+
+def test_only_yaml_needs_pyyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert load_prompts(write(tmp_path, "mine.json", '["a"]')).prompts == ("a",)
+    assert load_prompts(write(tmp_path, "mine.txt", "a")).prompts == ("a",)
+    with pytest.raises(MissingExtraError, match=r"yaml is not installed: pip install 'fair-adaptors\[eval\]'"):
+        load_prompts(write(tmp_path, "mine.yaml", "- a"))
