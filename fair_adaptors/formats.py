@@ -80,6 +80,20 @@ def shape_signature(pipe: Any) -> dict[str, str]:
     return signature
 
 
+def fingerprint(pipe: Any) -> str:
+    """Return a hash of some values of every weight of a pipeline: another one for other weights, or another dtype."""
+    import torch
+
+    digest = hashlib.sha256()
+    for part, module in sorted(pipe.components.items()):
+        if isinstance(module, torch.nn.Module):
+            for name, value in sorted(module.state_dict().items()):
+                flat = value.detach().flatten()
+                some = flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes()
+                digest.update(f"{part}.{name} {tuple(value.shape)} {value.dtype} {some.hex()}\n".encode())
+    return digest.hexdigest()[:32]
+
+
 def write_adaptor(
     folder: str | Path,
     tensors: "dict[str, Tensor]",

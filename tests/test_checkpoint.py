@@ -159,3 +159,16 @@ def test_going_on_from_an_earlier_one_sets_the_later_ones_aside(tmp_path: Path) 
     checkpoint.set_aside_later(tmp_path, 1)
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step_00000001.safetensors"]
     assert len(list(tmp_path.glob("abandoned_step_*"))) == 2
+
+
+def test_a_run_does_not_go_on_with_other_prompts_or_another_base(tmp_path: Path) -> None:
+    save_some(tmp_path, 1)
+    saved = checkpoint.load_latest(tmp_path, CONFIG)
+    others = dataclasses.replace(PLACE, prompts={"train": ("another prompt",)}), setting()
+    with torch.no_grad():
+        others[1].pipe.unet.conv_in.weight.mul_(1.01)
+    for place in others:
+        with attached(place, CONFIG) as state, pytest.raises(CheckpointError, match="other weights of the base, or"):
+            checkpoint.restore(state, saved)
+    with attached(setting(), CONFIG) as state:
+        checkpoint.restore(state, saved)

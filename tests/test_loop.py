@@ -177,9 +177,12 @@ def test_decoding_in_chunks_changes_nothing() -> None:
 def test_activation_checkpointing_changes_nothing() -> None:
     place = setting()
     config = dataclasses.replace(CONFIG, parts=("unet",))
-    plain = gradient(place, config)
+    calls: list[int] = []
+    place.pipe.unet.down_blocks[0].resnets[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    plain, before = gradient(place, config), len(calls)
     place.pipe.unet.enable_gradient_checkpointing()
     assert torch.equal(plain, gradient(place, config))
+    assert len(calls) - before > before, "the blocks are computed again in the backward pass"
 
 
 def test_dropout_acts_in_the_gradient_only_and_is_repeatable() -> None:

@@ -50,7 +50,7 @@ def save(folder: Path, state: TrainingState, config: TrainConfig, *, name: str |
     path = folder / (name or f"step_{state.iteration:08d}.safetensors")
     tensors = _tensors(state)
     counts = {key: getattr(state, key) for key in _COUNTS}
-    run = {"config": dataclasses.asdict(config), "digest": config.digest, "counts": counts}
+    run = {"config": dataclasses.asdict(config), "digest": config.digest, "place": state.place, "counts": counts}
     header = {"format": FORMAT, "run": json.dumps(run, sort_keys=True)}
     header["checksum"] = _checksum(tensors, header["run"])
     aside = folder / f".{path.name}.{os.getpid()}"
@@ -119,8 +119,17 @@ def load_latest(folder: Path, config: TrainConfig) -> Checkpoint:
 
 
 def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint's content into a state of the same configuration."""
-    tensors = checkpoint.tensors
+    """Put a checkpoint's content into a state of the same configuration.
+
+    Raises:
+        CheckpointError: the base's weights or the training prompts are not those that it was made with.
+    """
+    tensors, run = checkpoint.tensors, json.loads(checkpoint.header["run"])
+    if run["place"] != state.place:
+        raise CheckpointError(
+            f"the checkpoint {checkpoint.path} was made with other weights of the base, or with other training prompts"
+            " (has a file of prompts changed?). Put back what it was, or leave out --resume to start afresh"
+        )
     with torch.no_grad():
         for (name, parameter), mean in zip(state.parameters.items(), state.average.means, strict=True):
             parameter.copy_(tensors[f"parameter/{name}"])
@@ -132,7 +141,7 @@ def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
         if found:
             moments[number] = found
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": moments})
-    counts = json.loads(checkpoint.header["run"])["counts"]
+    counts = run["counts"]
     for key in _COUNTS:
         setattr(state, key, counts[key])
     state.average.updates = int(tensors["average_updates"].item())

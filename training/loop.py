@@ -63,11 +63,15 @@ class StepResult:
 
 @dataclass
 class TrainingState:
-    """All that a run is: with the configuration, enough to go on from here (see ``checkpoint``)."""
+    """All that a run is: with the configuration, enough to go on from here (see ``checkpoint``).
+
+    ``place`` is the fingerprint of the setting that the run takes place in.
+    """
 
     parameters: dict[str, nn.Parameter]
     average: lora.ExponentialAverage
     optimizer: torch.optim.Optimizer
+    place: str = ""
     iteration: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
@@ -236,6 +240,7 @@ def attached(setting: Setting, config: TrainConfig) -> Iterator[TrainingState]:
     """
     for num_steps in range(config.num_steps, max(config.num_steps, config.max_steps) + 1):
         step_weights(setting.pipe.scheduler, num_steps, config.step_weights)
+    place = setting.fingerprint
     torch.manual_seed(config.seed)
     parameters = lora.attach(
         setting.pipe,
@@ -248,7 +253,7 @@ def attached(setting: Setting, config: TrainConfig) -> Iterator[TrainingState]:
     )
     try:
         values = list(parameters.values())
-        yield TrainingState(parameters, lora.ExponentialAverage(values, config.ema), _optimizer(values, config))
+        yield TrainingState(parameters, lora.ExponentialAverage(values, config.ema), _optimizer(values, config), place)
     finally:
         lora.detach(setting.pipe, config.parts)
 

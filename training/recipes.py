@@ -39,6 +39,8 @@ def _sandbox(
     return TrainConfig(name, "sandbox", aimed, **(common | settings))
 
 
+SHORT = {"iterations": 100, "unguided": 62}
+
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "sandbox-gender": lambda: _sandbox("sandbox-gender", ["gender"]),
     "sandbox-gender-tone": lambda: _sandbox(
@@ -50,14 +52,16 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         images_per_call=96,
         preservation=48.0,
     ),
-    "sandbox-gender-unet": lambda: _sandbox("sandbox-gender-unet", ["gender"], parts=("unet",), learning_rate=3e-3),
+    "sandbox-gender-unet": lambda: _sandbox(
+        "sandbox-gender-unet", ["gender"], parts=("unet",), learning_rate=3e-3, preservation=20.0, **SHORT
+    ),
     "sandbox-gender-both": lambda: _sandbox(
-        "sandbox-gender-both", ["gender"], parts=("text_encoder", "unet"), learning_rate=3e-3
+        "sandbox-gender-both", ["gender"], parts=("text_encoder", "unet"), learning_rate=3e-3, **SHORT
     ),
     "sandbox-gender-tokens": lambda: _sandbox(
-        "sandbox-gender-tokens", ["gender"], parts=("tokens",), learning_rate=3e-2
+        "sandbox-gender-tokens", ["gender"], parts=("tokens",), learning_rate=6e-2, preservation=15.0, **SHORT
     ),
-    "sandbox-age": lambda: _sandbox("sandbox-age", ["age"], shares={"age": (0.75, 0.25)}),
+    "sandbox-age": lambda: _sandbox("sandbox-age", ["age"], shares={"age": (0.75, 0.25)}, **SHORT),
 }
 
 

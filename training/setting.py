@@ -1,5 +1,7 @@
 """What a recipe trains on and against: the base, its prompts, classifiers and encoders."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +11,7 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.formats import fingerprint
 
 from .config import Attribute, TrainConfig
 
@@ -34,6 +37,12 @@ class Setting:
     judge: Callable[[Tensor], Mapping[str, Tensor]]
     encoders: Mapping[str, Callable[[Tensor], Tensor]]
     has_face: Callable[[Tensor], Tensor] | None = field(default=None)
+
+    @property
+    def fingerprint(self) -> str:
+        """A word that changes with the base's weights and with the training prompts."""
+        prompts = json.dumps(sorted(self.prompts.items()))
+        return hashlib.sha256(f"{fingerprint(self.pipe)}\n{prompts}".encode()).hexdigest()[:32]
 
 
 def known_attributes(base: str) -> dict[str, Attribute]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError
+from ..formats import fingerprint
 from .instruments import Instruments, Logits
 from .prompts import PromptSet
 from .records import Record, load, save, stack
@@ -276,20 +277,6 @@ def _settings(pipe: Any, evaluation: Evaluation, instruments: Instruments) -> di
         "scheduler_config": hashlib.sha256(json.dumps(scheduler).encode()).hexdigest()[:16],
         "instruments": instruments.identity,
     }
-
-
-def fingerprint(pipe: Any) -> str:
-    """Return a word that changes with the pipeline's weights: a hash of names, shapes, sums and first values."""
-    import torch
-
-    digest = hashlib.sha256()
-    for part, module in sorted(pipe.components.items()):
-        if isinstance(module, torch.nn.Module):
-            for name, value in sorted(module.state_dict().items()):
-                numbers = value.detach().flatten()[:16].float().cpu().numpy()
-                total = float(value.detach().double().sum().cpu())
-                digest.update(f"{part}.{name} {tuple(value.shape)} {total:.6e} {numbers.tobytes().hex()}".encode())
-    return digest.hexdigest()[:16]
 
 
 def _claim(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
