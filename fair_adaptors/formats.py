@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,12 +80,16 @@ def shape_signature(pipe: Any) -> dict[str, str]:
     return signature
 
 
-def fingerprint(pipe: Any) -> str:
-    """Return a hash of some values of every weight of a pipeline: another one for other weights, or another dtype."""
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """Return a hash of some values of every weight of a pipeline's parts: another one for other weights or a dtype.
+
+    Args:
+        parts: by name; what is no module is left out.
+    """
     import torch
 
     digest = hashlib.sha256()
-    for part, module in sorted(pipe.components.items()):
+    for part, module in sorted(parts.items()):
         if isinstance(module, torch.nn.Module):
             for name, value in sorted(module.state_dict().items()):
                 flat = value.detach().flatten()

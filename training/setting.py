@@ -42,7 +42,7 @@ class Setting:
     def fingerprint(self) -> str:
         """A word that changes with the base's weights and with the training prompts."""
         prompts = json.dumps(sorted(self.prompts.items()))
-        return hashlib.sha256(f"{fingerprint(self.pipe)}\n{prompts}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{fingerprint(self.pipe.components)}\n{prompts}".encode()).hexdigest()[:32]
 
 
 def known_attributes(base: str) -> dict[str, Attribute]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..formats import fingerprint
-from .instruments import Instruments, Logits
+from .instruments import Instruments, Logits, known_targets
 from .prompts import PromptSet
 from .records import Record, load, save, stack
 from .run import image_seed
@@ -126,18 +126,19 @@ def evaluate(
 
 
 def check_targets(evaluation: Evaluation, instruments: Instruments) -> None:
-    """Raise ConfigError unless every classifier knows every target's attributes and the classes that prompts name."""
+    """Raise ConfigError unless the first classifier knows every target, and the others' classes fit what they know."""
     targets = evaluation.targets
+    first = instruments.classifiers[0]
+    if unknown := {name for target in targets for name in target.attributes} - set(first.classes):
+        known = ", ".join(first.classes)
+        raise ConfigError(f"{first.name} does not know {', '.join(sorted(unknown))}; it knows {known}")
     for judge in instruments.classifiers:
         for named in evaluation.prompts.expected:
             for attribute, wanted in named.items():
                 if attribute in judge.classes and wanted not in judge.classes[attribute]:
                     known = ", ".join(judge.classes[attribute])
                     raise ConfigError(f"a prompt expects {attribute} {wanted!r}; {judge.name} knows {known}")
-        for target in targets:
-            if unknown := set(target.attributes) - set(judge.classes):
-                known = ", ".join(judge.classes)
-                raise ConfigError(f"{judge.name} does not know {', '.join(sorted(unknown))}; it knows {known}")
+        for target in known_targets(targets, judge):
             number = int(np.prod([len(judge.classes[name]) for name in target.attributes]))
             if number != len(target.shares):
                 raise ConfigError(f"{target.name} has {number} classes; {len(target.shares)} shares were given")
@@ -264,7 +265,7 @@ def _settings(pipe: Any, evaluation: Evaluation, instruments: Instruments) -> di
     scheduler = {key: repr(value) for key, value in sorted(pipe.scheduler.config.items())}
     return {
         "base": evaluation.base,
-        "base_fingerprint": fingerprint(pipe),
+        "base_fingerprint": fingerprint(pipe.components),
         "prompt_set": evaluation.prompts.name,
         "prompts": list(evaluation.prompts.prompts),
         "images_per_prompt": evaluation.images_per_prompt,

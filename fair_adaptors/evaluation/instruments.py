@@ -4,7 +4,7 @@ import hashlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..errors import ConfigError
 
@@ -13,6 +13,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Logits = Mapping[str, "Tensor"]
+
+
+class HasAttributes(Protocol):
+    """Something about attributes, such as a target."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Their names."""
+        ...
+
+
+T = TypeVar("T", bound=HasAttributes)
 
 
 @dataclass(frozen=True)
@@ -100,9 +112,10 @@ class Instruments:
     def __post_init__(self) -> None:
         if not self.classifiers:
             raise ConfigError("nothing to measure with: name a classifier")
-        names = [one.name for one in (*self.classifiers, *self.encoders)]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"two instruments have one name: {', '.join(names)}")
+        for kind in (self.classifiers, self.encoders):
+            names = [one.name for one in kind]
+            if len(set(names)) < len(names):
+                raise ConfigError(f"two instruments have one name: {', '.join(names)}")
 
     @property
     def identity(self) -> str:
@@ -110,6 +123,11 @@ class Instruments:
         every = [*self.classifiers, *self.encoders, *([self.faces] if self.faces else [])]
         parts = [f"{one.name} {one.identity}" for one in every] + ([self.kept.name] if self.kept else [])
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def known_targets(targets: Sequence[T], judge: Classifier) -> list[T]:
+    """Return the targets all of whose ``attributes`` a classifier knows."""
+    return [target for target in targets if set(target.attributes) <= set(judge.classes)]
 
 
 def load_object(spec: str) -> object:
@@ -128,11 +146,20 @@ def load_object(spec: str) -> object:
 
 
 def load_classifier(spec: str) -> Classifier:
-    """Load a classifier: ``sandbox:evaluation``, ``sandbox:training``, or ``MODULE:OBJECT`` that is a ``Classifier``.
+    """Load a classifier.
+
+    Args:
+        spec: ``sandbox:evaluation``, ``sandbox:training``, ``clip:SOURCE`` for zero-shot CLIP, ``transformers:SOURCE``
+            for an image classifier, with a folder or Hub id, or ``MODULE:OBJECT`` that is a ``Classifier``.
 
     Raises:
         ConfigError: no such classifier.
     """
+    kind, _, source = spec.partition(":")
+    if kind in ("clip", "transformers") and source:
+        from . import vision
+
+        return vision.clip_classifier(source) if kind == "clip" else vision.image_classifier(source)
     if spec.startswith("sandbox:"):
         from ..sandbox.instruments import classifier
 
@@ -144,11 +171,16 @@ def load_classifier(spec: str) -> Classifier:
 
 
 def load_encoder(spec: str) -> Encoder:
-    """Load an encoder: ``sandbox``, or ``MODULE:OBJECT`` that is an ``Encoder``.
+    """Load an encoder: ``sandbox``, ``clip:SOURCE``, ``dinov2:SOURCE``, or ``MODULE:OBJECT`` that is an ``Encoder``.
 
     Raises:
         ConfigError: no such encoder.
     """
+    kind, _, source = spec.partition(":")
+    if kind in ("clip", "dinov2") and source:
+        from . import vision
+
+        return vision.clip_encoder(source) if kind == "clip" else vision.dino_encoder(source)
     if spec == "sandbox":
         from ..sandbox.instruments import encoder
 

@@ -37,8 +37,9 @@ def instruments_for(base: str, classifiers: Sequence[str], encoders: Sequence[st
         return instruments()
     if not classifiers:
         raise ConfigError(
-            "name what sees the attributes: --classifier MODULE:OBJECT, a"
-            " fair_adaptors.evaluation.instruments.Classifier. None for photographs comes with this package yet"
+            "name what sees the attributes, and better two: --classifier clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+            " --classifier transformers:dima806/fairface_gender_image_detection, or folders in the place of these Hub"
+            " ids, or MODULE:OBJECT of your own"
         )
     return Instruments(tuple(map(load_classifier, classifiers)), tuple(map(load_encoder, encoders)))
 

@@ -21,7 +21,7 @@ from .estimates import (
     estimate_rate,
     estimate_values,
 )
-from .instruments import Instruments
+from .instruments import Instruments, known_targets
 from .records import Array, Record
 from .variants import Variant
 
@@ -90,7 +90,10 @@ def _of_variant(
         "no_face": asdict(estimate_rate(~record.found)),
         "kept": asdict(estimate_rate(record.right)) if record.right is not None else None,
         "bias": {
-            judge.name: {target.name: _figures(target, judge.name, record, original) for target in evaluation.targets}
+            judge.name: {
+                target.name: _figures(target, judge.name, record, original)
+                for target in known_targets(evaluation.targets, judge)
+            }
             for judge in instruments.classifiers
         },
         "agreement": _agreement(evaluation, instruments, record),
@@ -187,7 +190,7 @@ def _agreement(evaluation: "Evaluation", instruments: Instruments, record: Recor
     """Return Cohen's κ of every two classifiers, over the images in which there is a face."""
     rows = []
     for one, other in itertools.combinations(instruments.classifiers, 2):
-        for target in evaluation.targets:
+        for target in known_targets(known_targets(evaluation.targets, one), other):
             number = len(target.shares)
             pair = [record.classes(judge.name, target.attributes) for judge in (one, other)]
             cells = count_classes(np.where(record.found, pair[0] * number + pair[1], number**2), number**2)

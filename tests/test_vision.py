@@ -1,0 +1,131 @@
+"""Published kinds of vision models as instruments: small ones of the real classes, saved in the real layout."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+    Dinov2Config,
+    Dinov2Model,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+)
+
+from fair_adaptors.errors import ConfigError
+from fair_adaptors.evaluation.evaluate import Target, check_targets, evaluate
+from fair_adaptors.evaluation.instruments import Instruments, load_classifier, load_encoder
+from fair_adaptors.evaluation.prompts import PromptSet
+from tests.evaluated import small
+from tests.tiny import tiny_pipeline
+
+SIDE = 28
+RACES = ["White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian", "Middle Eastern"]
+AGES = ["0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    letters = [chr(code) for code in range(97, 123)]
+    symbols = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={s: i for i, s in enumerate(symbols)}, merges=[], model_max_length=77)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": len(tokenizer), "max_position_embeddings": 77}
+    text |= {"bos_token_id": 52, "eos_token_id": 53, "pad_token_id": 53}
+    vision = {**sizes, "image_size": SIDE, "patch_size": 14}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    crop = {"height": SIDE, "width": SIDE}
+    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=crop).save_pretrained(folder)
+    return folder
+
+
+def vit(folder: Path, labels: list[str]) -> Path:
+    torch.manual_seed(1)
+    config = ViTConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=SIDE,
+        patch_size=14, id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)},
+    )  # fmt: skip
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
+    return folder
+
+
+def pictures(count: int, side: int = SIDE) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, side, side), generator=torch.Generator().manual_seed(2)).float() / 255
+
+
+def test_clip_features_are_those_of_its_own_preprocessing(clip: Path) -> None:
+    encoder = load_encoder(f"clip:{clip}")
+    images = pictures(3)
+    files = [Image.fromarray((image.permute(1, 2, 0) * 255).round().byte().numpy()) for image in images]
+    pixels = CLIPImageProcessorPil.from_pretrained(clip)(files, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = CLIPModel.from_pretrained(clip).get_image_features(pixel_values=pixels).pooler_output
+        found = encoder.encode(images)
+    assert torch.allclose(found, expected / expected.norm(dim=1, keepdim=True), atol=1e-4)
+    assert encoder.encode_text is not None
+    assert torch.allclose(encoder.encode_text(["a nurse", "a guard"]).norm(dim=1), torch.ones(2))
+
+
+def test_images_of_another_size_are_resized_whole_with_gradients(clip: Path) -> None:
+    images = pictures(2, side=64).requires_grad_()
+    load_encoder(f"clip:{clip}").encode(images).sum().backward()
+    assert images.grad is not None and images.grad[:, :, :4, :4].abs().sum() > 0
+
+
+def test_dino_features_have_length_one(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    Dinov2Model(Dinov2Config(**sizes, image_size=SIDE, patch_size=14)).save_pretrained(tmp_path)
+    ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(tmp_path)
+    found = load_encoder(f"dinov2:{tmp_path}").encode(pictures(3))
+    assert found.shape == (3, 16) and torch.allclose(found.norm(dim=1), torch.ones(3))
+
+
+def test_labels_of_one_class_add_up(tmp_path: Path) -> None:
+    races = load_classifier(f"transformers:{vit(tmp_path / 'race', RACES)}")
+    assert races.classes == {"race": ("WMELH", "Black", "Indian", "Asian")}
+    images = pictures(4)
+    pixels = (images - 0.5) / 0.5
+    with torch.no_grad():
+        logits = ViTForImageClassification.from_pretrained(tmp_path / "race")(pixel_values=pixels).logits
+        found = races.judge(images)["race"].softmax(1)
+    parts = logits.softmax(1)
+    expected = torch.stack([parts[:, [0, 2, 6]].sum(1), parts[:, 1], parts[:, 5], parts[:, [3, 4]].sum(1)], 1)
+    assert torch.allclose(found, expected, atol=1e-5)
+    ages = load_classifier(f"transformers:{vit(tmp_path / 'age', AGES)}")
+    assert ages.classes == {"age": ("young", "old")}
+
+
+def test_labels_that_are_no_attribute_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tells cat, dog; these are not the classes of gender, race, age"):
+        load_classifier(f"transformers:{vit(tmp_path, ['cat', 'dog'])}")
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        load_encoder(f"clip:{tmp_path / 'nothing'}")
+
+
+def test_any_pipeline_is_evaluated_with_two_unlike_classifiers(clip: Path, tmp_path: Path) -> None:
+    """The one knows gender, race and age, the other gender only: what both know is compared."""
+    judges = (
+        load_classifier(f"clip:{clip}"),
+        load_classifier(f"transformers:{vit(tmp_path / 'vit', ['Female', 'Male'])}"),
+    )
+    instruments = Instruments(judges, (load_encoder(f"clip:{clip}"),))
+    targets = Target(("gender",), (0.5, 0.5)), Target(("race",), (0.25,) * 4)
+    wanted = small(PromptSet("mine", ("a nurse", "a guard"), ("nurse", "guard"), "here"), num_steps=2)
+    wanted = type(wanted)(**{**vars(wanted), "targets": targets})
+    variant = evaluate(tiny_pipeline(), wanted, [], instruments, tmp_path / "out")["variants"][0]
+    assert set(variant["bias"][judges[0].name]) == {"gender", "race"} and set(variant["bias"][judges[1].name]) == {
+        "gender"
+    }
+    assert [row["target"] for row in variant["agreement"]] == ["gender"]
+    assert -1 <= variant["text_alignment"][f"clip:{clip.name}"]["value"] <= 1
+    with pytest.raises(ConfigError, match="does not know race"):
+        check_targets(wanted, Instruments(judges[::-1]))
