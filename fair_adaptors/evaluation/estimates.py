@@ -92,7 +92,10 @@ def estimate_mean(
         return Estimate(math.nan, math.nan, math.nan)
     total = number.sum(1)
     drawn = generator.integers(num_prompts, size=(num_resamples, num_prompts))
-    again = statistic(generator.multinomial(total[drawn], (number / total[:, None])[drawn]).astype(np.float64))
+    # A single prompt whose images are all alike is not certain to stay so: it gets one more, of every cell a part.
+    extra = 1 / number.shape[1] if num_prompts == 1 else 0.0
+    shares = (number + extra) / (number + extra).sum(1, keepdims=True)
+    again = statistic(generator.multinomial(total[drawn], shares[drawn]).astype(np.float64))
     again = np.where(np.isfinite(again), again, values[drawn])
     count = np.bincount(drawn.ravel(), minlength=num_prompts)
     mean_again = np.bincount(drawn.ravel(), again.ravel(), minlength=num_prompts) / np.maximum(count, 1)

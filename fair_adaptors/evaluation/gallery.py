@@ -68,7 +68,7 @@ def gallery(results: Results, pictures: Pictures) -> str:
     figures = []
     for prompt, (label, text) in enumerate(zip(results["labels"], results["settings"]["prompts"], strict=True)):
         if prompt < prompts and (names[0], prompt) in pictures:
-            rows = [(name, pictures.get((name, prompt), ())) for name in names]
+            rows = [(name, pictures[name, prompt]) for name in names if (name, prompt) in pictures]
             figures.append(_figure(label, text, rows, classes, letters))
     return folded(figures, SHOWN, "more prompts")
 
@@ -98,7 +98,7 @@ def _seen(row: Sequence[str], columns: Mapping[str, int], results: Results) -> t
     judge, target = results["classifiers"][0], next(iter(results["targets"].values()))
     combined, sure = 0, True
     for name in target["attributes"]:
-        probs = []
+        probs: list[float] = []
         while (column := f"{judge} {name} p{len(probs)}") in columns:
             probs.append(float(row[columns[column]]))
         combined = combined * len(probs) + int(row[columns[f"{judge} {name}"]])
@@ -123,7 +123,7 @@ def _figure(
 def _tile(name: str, image: int, picture: Picture, classes: Sequence[str], letters: Sequence[str]) -> str:
     said = "no face" if picture.seen is None else classes[picture.seen] + ("" if picture.sure else ", not sure")
     return (
-        f'<span class="tile"><img src="{_data_uri(picture.path)}" loading="lazy"'
+        f'<span class="tile"><img {_source(picture.path)} loading="lazy"'
         f' alt="{escape(name)}, image {image}: {escape(said)}">{_mark(picture.seen, letters, picture.sure)}</span>'
     )
 
@@ -134,8 +134,8 @@ def _mark(seen: int | None, letters: Sequence[str], sure: bool) -> str:
     return f'<b class="mark" aria-hidden="true" style="border-color:{colour}">{escape(text)}</b>'
 
 
-def _data_uri(path: Path) -> str:
-    """Return a small JPEG of a picture."""
+def _source(path: Path) -> str:
+    """Return a small JPEG of a picture, with its size, so that nothing moves when it is shown."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -143,4 +143,5 @@ def _data_uri(path: Path) -> str:
         small = picture.convert("RGB")
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     small.save(buffer, "JPEG", quality=88, subsampling=0, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'src="data:image/jpeg;base64,{data}" width="{small.width}" height="{small.height}"'

@@ -1,7 +1,6 @@
 """PNG plots and picture grids of an evaluation, for slides and papers; the page draws its own."""
 
 import re
-import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +12,8 @@ from .grid import AFTER, BEFORE, FAINT, INK, RULE, before_after_grid
 from .verdict import Results, number
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes  # type: ignore[import-not-found, unused-ignore]
+    from matplotlib.figure import Figure  # type: ignore[import-not-found, unused-ignore]
     from torch import Tensor
 
 COLOURS = ("#4f74b3", "#d8a13a", "#6aa57c", "#9a6aa8", "#c9705b", "#4ea3ad", "#8c8f5a", "#7b7f8c")
@@ -31,17 +30,10 @@ def write_plots(folder: Path, results: Results) -> list[Path]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        import matplotlib.figure as _
-    except ImportError as error:
-        raise MissingExtraError(
-            f"the report is written, its plots are not: {error.name} is not installed:"
-            " pip install 'fair-adaptors[eval]'"
-        ) from error
-    folder.mkdir(parents=True, exist_ok=True)
     drawn = {"bias.png": _bias_figure(results)}
     if any(variant["preservation"] for variant in results["variants"]):
         drawn["pareto.png"] = _pareto_figure(results)
+    folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font lacks
         for name, figure in drawn.items():
@@ -134,11 +126,14 @@ def _pareto_figure(results: Results) -> "Figure":
         _style(axes, f"{name} bias")
         before = variants[0]["bias"][judge][name]["bias"]
         if before["value"] is not None:
+            axes.plot([1, 1], [before["low"], before["high"]], color=BEFORE, alpha=0.35, linewidth=1.5)
             axes.plot([1], [before["value"]], "o", color=BEFORE, markersize=8, label=_label(variants[0]["name"]))
             axes.axhline(before["floor"], color=INK, linewidth=1, linestyle=":")
         for k, (label, members) in enumerate(lines(variants).items()):
-            points = [(one["preservation"][encoder], one["bias"][judge][name]["bias"]) for one in members]
-            points = [(x, y) for x, y in points if x["value"] is not None and y["value"] is not None]
+            points = [
+                (one["preservation"][encoder], one["bias"][judge][name]["bias"], one["weight"]) for one in members
+            ]
+            points = [point for point in points if point[0]["value"] is not None and point[1]["value"] is not None]
             _draw_line(axes, points, COLOURS[k % len(COLOURS)], SHAPES[k % len(SHAPES)], _label(label))
         axes.set_ylim(bottom=0)
         axes.set_xlabel("similarity to the original (dotted: noise floor)", fontsize=8, color=FAINT)
@@ -154,29 +149,34 @@ def lines(variants: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
     return {name: sorted(members, key=lambda one: one["weight"] or 0.0) for name, members in found.items()}
 
 
-def _draw_line(axes: "Axes", points: Sequence[tuple[Any, Any]], colour: str, shape: str, label: str) -> None:
+def _draw_line(axes: "Axes", points: Sequence[tuple[Any, Any, Any]], colour: str, shape: str, label: str) -> None:
     if not points:
         return
-    for x, y in points:
+    for x, y, weight in points:
         axes.plot([x["low"], x["high"]], [y["value"]] * 2, color=colour, alpha=0.35, linewidth=1.5)
         axes.plot([x["value"]] * 2, [y["low"], y["high"]], color=colour, alpha=0.35, linewidth=1.5)
-    values = [x["value"] for x, _ in points], [y["value"] for _, y in points]
+        if weight is not None:
+            axes.annotate(f"× {weight:g}", (x["value"], y["value"]), (5, 5), textcoords="offset points", fontsize=7)
+    values = [x["value"] for x, _, _ in points], [y["value"] for _, y, _ in points]
     axes.plot(*values, marker=shape, color=colour, markersize=6, label=label)
 
 
 def _panels(results: Results, height: float, title: str) -> tuple["Figure", "list[Axes]"]:
     """Make a figure with a panel per target; it belongs to no global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    number_ = len(results["targets"])
-    columns = min(COLUMNS, number_)
-    rows = -(-number_ // columns)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the report is written, its plots are not: {error.name} is not installed:"
+            " pip install 'fair-adaptors[eval]'"
+        ) from error
+    count = len(results["targets"])
+    columns = min(COLUMNS, count)
+    rows = -(-count // columns)
     size = (max(6.0, 4.6 * columns), min(HIGHEST, rows * height + 0.5))
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
     figure.suptitle(_label(title, 200), fontsize=11, color=INK)
-    panels = [figure.add_subplot(rows, columns, k + 1) for k in range(number_)]
+    panels = [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
     return figure, panels
 
 
@@ -190,4 +190,5 @@ def _style(axes: "Axes", title: str) -> None:
 
 def _label(text: str, width: int = 42) -> str:
     """Make a user's text one short line that is not read as mathematics."""
-    return textwrap.shorten(text, width, placeholder="…").replace("$", r"\$")
+    line = " ".join(text.split())
+    return (line if len(line) <= width else line[: width - 1] + "…").replace("$", r"\$")

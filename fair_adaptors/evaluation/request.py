@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, MissingExtraError, did_you_mean
 from .evaluate import IMAGES_FILE, RESULTS_FILE, Evaluation, Target, evaluate
 from .instruments import Instruments, load_classifier, load_encoder
 from .metrics import images_needed, noise_floor
@@ -106,22 +106,27 @@ def run_and_report(
         results = evaluate(pipe, evaluation, variants, instruments, out, overwrite=overwrite, on_images=advance)
     if not main:
         return
-    path = write_audit(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
     console.print(headline(results))
+    try:
+        write_audit(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
+    except MissingExtraError as error:  # the page is written before the plots beside it
+        console.print(f"without plots: {error}", highlight=False, soft_wrap=True, markup=False)
     console.print(
         f"{evaluation.images_per_prompt} images per prompt, the same noise in every row; a perfectly fair model scores"
-        f" the noise floor.\nThe report is {path}; every number is in {out / RESULTS_FILE}, every image in"
-        f" {out / IMAGES_FILE}.",
+        f" the noise floor.\nIn {out}: report.html, every number in {RESULTS_FILE}, every image in {IMAGES_FILE}.",
         highlight=False, soft_wrap=True, markup=False,
     )  # fmt: skip
 
 
 def headline(results: Mapping[str, Any]) -> "Table":
-    """Return a table of every variant's biases, as the first classifier sees them."""
-    from rich.table import Table
+    """Return a table of every variant's biases, as the first classifier sees them; ``unsure`` is undetermined."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
 
     judge = results["classifiers"][0]
-    table = Table("", "bias of", "value (95 % interval)", "noise floor", "change (interval)", "undetermined")
+    table = Table(
+        Column("", overflow="fold"), "of", "bias (95 %)", "floor", "change (95 %)", "unsure", box=SIMPLE_HEAD
+    )
     for variant in results["variants"]:
         for name, found in variant["bias"][judge].items():
             change = found.get("change")
@@ -137,11 +142,11 @@ def headline(results: Mapping[str, Any]) -> "Table":
 
 
 def _said(estimate: Mapping[str, Any]) -> str:
-    return f"{_number(estimate['value'])} ({_number(estimate['low'])} to {_number(estimate['high'])})"
+    return f"{_number(estimate['value'])} ({_number(estimate['low'])}–{_number(estimate['high'])})"
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    return "?" if value is None else f"{value:.2f}".replace("-", "−")
 
 
 def targets_for(wanted: Sequence[str], adaptors: Sequence[str], instruments: Instruments) -> tuple[Target, ...]:

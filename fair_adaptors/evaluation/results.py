@@ -89,6 +89,7 @@ def _of_variant(
     found: dict[str, Any] = {
         "no_face": asdict(estimate_rate(~record.found)),
         "kept": asdict(estimate_rate(record.right)) if record.right is not None else None,
+        "kept_change": _kept_change(record, original),
         "bias": {
             judge.name: {
                 target.name: _figures(target, judge.name, record, original)
@@ -184,6 +185,13 @@ def _changes(before: Array, after: Array, aim: Array) -> dict[str, Any]:
         "total_variation": change(lambda seen: metrics.total_variation(seen, aim)),
         "same_class": float((before == after).mean()),
     }
+
+
+def _kept_change(record: Record, original: Record) -> dict[str, float] | None:
+    """Return by how much the share of images in which the right thing stayed differs from the original's."""
+    if record.right is None or original.right is None or record is original:
+        return None
+    return asdict(estimate_values(record.right.astype(float) - original.right, generator=_generator()))
 
 
 def _agreement(evaluation: "Evaluation", instruments: Instruments, record: Record) -> list[dict[str, Any]]:

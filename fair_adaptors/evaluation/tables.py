@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .verdict import Results, direction, number, percent, signed
+from .verdict import Results, direction, fine, number, percent, signed
 
 OPEN = 4
 """Targets whose class frequencies are shown at once."""
@@ -41,7 +41,9 @@ def frequency_tables(results: Results) -> str:
     for name, target in results["targets"].items():
         rows = [_frequency_row("target", [{"value": share} for share in target["shares"]], target["classes"])]
         for variant in results["variants"]:
-            rows.append(_frequency_row(variant["name"], variant["bias"][judge][name]["frequencies"], target["classes"]))
+            rows.append(
+                _frequency_row(variant["name"], variant["bias"][judge][name]["frequencies"], target["classes"])
+            )
         found = table(["", "shares"], target["classes"], rows, sortable=False)
         made.append(
             f'<section class="card">{legend(name, target["classes"])}<div class="scroll">{found}</div></section>'
@@ -68,7 +70,7 @@ def obeyed_table(results: Results) -> str:
     for variant in results["variants"]:
         obeyed = variant.get("obeyed", {})
         for attribute in sorted({name for rates in obeyed.values() for name in rates}):
-            cells = "".join(estimate_cell(judge, obeyed[judge].get(attribute), percent) for judge in judges)
+            cells = "".join(estimate_cell(judge, obeyed[judge].get(attribute), fine) for judge in judges)
             rows.append(_row(_name(variant["name"]) + _text("attribute", attribute) + cells))
     return table(["variant", "attribute"], judges, rows) if rows else ""
 
@@ -78,8 +80,7 @@ def calibration_table(results: Results) -> str:
     rows = []
     for judge, attributes in (results.get("calibration") or {}).items():
         for attribute, found in attributes.items():
-            right = [row[k] for k, row in enumerate(found.get("confusion", ()))]
-            cells = _text("attribute", attribute) + _text("recognised", _recognised(results, attribute, right))
+            cells = _text("attribute", attribute) + _text("recognised", _recognised(found))
             cells += number_cell("true bias", found["true"]) + number_cell("measured bias", found["measured"])
             rows.append(_row(_name(judge) + cells + number_cell("error", found["error"], signed)))
     names = ["classifier", "attribute", "recognised, by class"]
@@ -143,15 +144,15 @@ def _figure_cells(results: Results, variant: Mapping[str, Any], target: str, jud
             estimate_cell("change", change, signed, mark=_MARK[direction(change)]),
             _floored("total variation", found["total_variation"]),
             _floored("worst decile", found["worst_decile"]),
-            estimate_cell("undetermined", found["undetermined"], percent),
+            estimate_cell("undetermined", found["undetermined"], fine),
         ]
     )
 
 
 def _variant_cells(results: Results, variant: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
-    cells = estimate_cell("no face", variant["no_face"], percent)
+    cells = estimate_cell("no face", variant["no_face"], fine)
     if results["kept"]:
-        cells += estimate_cell(results["kept"], variant["kept"], percent)
+        cells += estimate_cell(results["kept"], variant["kept"], fine)
     several = len(results["encoders"]) > 1
     for what, key in (("similarity", "preservation"), ("fit to prompt", "text_alignment"), ("diversity", "diversity")):
         for name in _encoders(results, key):
@@ -161,8 +162,7 @@ def _variant_cells(results: Results, variant: Mapping[str, Any], timing: Mapping
 
 def _floored(label: str, found: Mapping[str, Any]) -> str:
     """Return a cell with a value, its interval and, in words, its floor."""
-    cell = estimate_cell(label, found)
-    return cell.replace("</small>", f"<br>fair {number(found['floor'])}</small>")
+    return estimate_cell(label, found).replace("</td>", f"<small>fair {number(found['floor'])}</small></td>")
 
 
 def _name_cells(variant: Mapping[str, Any], target: str, judge: str | None) -> str:
@@ -176,18 +176,17 @@ def _frequency_row(name: str, found: Sequence[Mapping[str, Any]], classes: Seque
         for k, one in enumerate(found)
     )
     cells = "".join(
-        estimate_cell(label, one, percent) if "low" in one else number_cell(label, one["value"], percent)
+        estimate_cell(label, one, percent) if "low" in one else number_cell(label, one["value"], fine)
         for label, one in zip(classes, found, strict=True)
     )
     kind = ' class="aim"' if name == "target" and "low" not in found[0] else ""
     return f'<tr{kind}>{_name(name)}<td><span class="bar">{parts}</span></td>{cells}</tr>'
 
 
-def _recognised(results: Results, attribute: str, shares: Sequence[float]) -> str:
+def _recognised(found: Mapping[str, Any]) -> str:
     """Say how many images of each class were given to it."""
-    classes = results["targets"].get(attribute, {}).get("classes", [])
-    names = classes if len(classes) == len(shares) else [str(k) for k in range(len(shares))]
-    return " · ".join(f"{name} {percent(share)}" for name, share in zip(names, shares, strict=True))
+    rows = zip(found.get("classes", ()), found.get("confusion", ()), strict=True)
+    return " · ".join(f"{name} {fine(row[k])}" for k, (name, row) in enumerate(rows))
 
 
 def _row(cells: str) -> str:

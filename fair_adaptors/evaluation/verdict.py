@@ -1,5 +1,6 @@
 """What an evaluation shows, in sentences that claim no more than its intervals do."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,22 +44,25 @@ def direction(change: Mapping[str, Any] | None) -> str:
 
 def number(value: float | None) -> str:
     """Write a figure with two digits; a dash for one that does not exist."""
-    return "–" if value is None else f"{value:.2f}".replace("-", "−")
+    return "–" if value is None else f"{_away(value):.2f}".replace("-", "−")
 
 
 def signed(value: float | None) -> str:
     """Write a change with its sign."""
     if value is None:
         return "–"
-    said = f"{value:+.2f}".replace("-", "−")
+    said = f"{_away(value):+.2f}".replace("-", "−")
     return "0.00" if said[1:] == "0.00" else said
 
 
 def percent(value: float | None) -> str:
-    """Write a share; one digit more where it is small, so that 0 % means none."""
-    if value is None:
-        return "–"
-    return f"{value:.0%}" if value in (0.0, 1.0) or 0.095 <= value <= 0.905 else f"{value:.1%}"
+    """Write a share in percent."""
+    return "–" if value is None else f"{value:.0%}"
+
+
+def fine(value: float | None) -> str:
+    """Write a share that may be near 0 or 1."""
+    return "–" if value is None else f"{100 * value:.1f}".removesuffix(".0") + "%"
 
 
 def _of_targets(results: Results, variant: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
@@ -67,8 +71,7 @@ def _of_targets(results: Results, variant: Mapping[str, Any], first: Mapping[str
     for name, target in results["targets"].items():
         uniform, now = is_uniform(target), variant["bias"][judge][name]
         key = "bias" if uniform else "total_variation"
-        what = f"{name} bias" if uniform else f"distance of {name} from its target"
-        found.append(_Figure(name, what, now[key], first["bias"][judge][name][key], now.get("change", {}).get(key)))
+        found.append(_Figure(name, uniform, now[key], first["bias"][judge][name][key], now.get("change", {}).get(key)))
     if len(found) <= NAMED:
         return [figure.clause() for figure in found]
     grouped: dict[str, list[str]] = {}
@@ -82,22 +85,24 @@ class _Figure:
     """The headline figure of one target: its bias, or its total variation where the target is not uniform."""
 
     name: str
-    what: str
+    uniform: bool
     now: Mapping[str, Any]
     before: Mapping[str, Any]
     change: Mapping[str, Any] | None
 
     def clause(self) -> str:
+        """Say what the figure is, or how it moved, and how far it is from the noise floor."""
+        what = f"{self.name} bias" if self.uniform else f"distance of {self.name} from its target"
         value, floor = number(self.now["value"]), self.floor()
         if self.now["value"] is None:
-            return f"{self.what} could not be measured: no image counts"
+            return f"{what} could not be measured: no image counts"
         if self.change is None:
-            return f"{self.what} is {value} ({_range(self.now)}), {floor}"
+            return f"{what} is {value} ({_range(self.now)}), {floor}"
         moves, was = direction(self.change), number(self.before["value"])
         if moves == "no clear change":
-            return f"{self.what} shows no clear change ({was} to {value}), {floor}"
+            return f"{what} shows no clear change ({was} to {value}), {floor}"
         by = f"{signed(self.change['low'])} to {signed(self.change['high'])}"
-        return f"{self.what} {moves} from {was} to {value} (change {by}), {floor}"
+        return f"{what} {moves} from {was} to {value} (change {by}), {floor}"
 
     def floor(self) -> str:
         """Compare the figure's interval with what a fair model would score."""
@@ -111,12 +116,14 @@ class _Figure:
         return f"not told apart from the noise floor of {number(fair)}"
 
     def group(self) -> str:
-        if self.change is not None:
-            moves = direction(self.change)
-            return "no clear change" if moves == "no clear change" else f"bias {moves}"
-        return f"bias is {self.floor().split(' of ')[0]}"
+        """Say the same without numbers, so that targets that fared alike can share it."""
+        what, moves = "bias" if self.uniform else "distance from the target", direction(self.change)
+        if self.change is None:
+            return f"{what} is {self.floor().split(' of ')[0]}"
+        return f"no clear change of {what}" if moves == "no clear change" else f"{what} {moves}"
 
     def short(self) -> str:
+        """Name the target with its numbers."""
         value = number(self.now["value"])
         was = "" if self.change is None else f"{number(self.before['value'])} to "
         return f"{self.name} ({was}{value}, fair {number(self.now['floor'])})"
@@ -128,10 +135,10 @@ def _around(results: Results, variant: Mapping[str, Any], first: Mapping[str, An
     if variant["kept"] is not None:
         clauses.append(_kept(results["kept"], variant["kept"], None if variant is first else first["kept"]))
     if (missing := variant["no_face"]["value"]) is not None and missing > SMALL:
-        clauses.append(f"{percent(missing)} of the images show no face and do not count")
+        clauses.append(f"{fine(missing)} of the images show no face and do not count")
     figures = variant["bias"][results["classifiers"][0]]
     unsure = {name: found["undetermined"]["value"] or 0.0 for name, found in figures.items()}
-    if many := [f"{name} in {percent(share)} of the images" for name, share in unsure.items() if share > SMALL]:
+    if many := [f"{name} in {fine(share)} of the images" for name, share in unsure.items() if share > SMALL]:
         clauses.append(f"the classifier is unsure of {_listed(many)}")
     return clauses
 
@@ -139,12 +146,17 @@ def _around(results: Results, variant: Mapping[str, Any], first: Mapping[str, An
 def _kept(name: str, now: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
     """Say how often what should stay is right. The two are not paired: a change is claimed where intervals part."""
     if before is None:
-        return f"{name} in {percent(now['value'])} of the images"
+        return f"{name} in {fine(now['value'])} of the images"
     if now["high"] < before["low"]:
-        return f"{name} falls from {percent(before['value'])} to {percent(now['value'])} of the images"
+        return f"{name} falls from {fine(before['value'])} to {fine(now['value'])} of the images"
     if before["high"] < now["low"]:
-        return f"{name} rises from {percent(before['value'])} to {percent(now['value'])} of the images"
-    return f"{name} shows no clear change ({percent(before['value'])} to {percent(now['value'])} of the images)"
+        return f"{name} rises from {fine(before['value'])} to {fine(now['value'])} of the images"
+    return f"{name} shows no clear change ({fine(before['value'])} to {fine(now['value'])} of the images)"
+
+
+def _away(value: float) -> float:
+    """Move a tie, such as 1 of 8, off 0: Python would round it to even, the page's script does not."""
+    return value + math.copysign(1e-9, value)
 
 
 def _range(estimate: Mapping[str, Any]) -> str:

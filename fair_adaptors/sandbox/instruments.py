@@ -62,8 +62,8 @@ def calibrate(labels: Sequence[str], *, images_per_prompt: int = 64, seed: int =
         images_per_prompt: portraits of each, drawn from the world's own, biased, distribution.
 
     Returns:
-        By classifier and attribute: the ``true`` and the ``measured`` bias, ``error``, their difference, and
-        ``confusion``, rows of true classes with the share that was given to each class.
+        By classifier and attribute: its ``classes``, the ``true`` and the ``measured`` bias, ``error``, their
+        difference, and ``confusion``, rows of true classes with the share that was given to each class.
     """
     import torch
 
@@ -102,6 +102,7 @@ def _errors(
             for seen in (truth[name], said)
         )
         found[name] = {
+            "classes": list(classes),
             "true": true,
             "measured": measured,
             "error": measured - true,

@@ -1,0 +1,371 @@
+"""The report of an evaluation: what it says, that it holds whatever users name things, and that its page works."""
+
+import copy
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fair_adaptors.errors import MissingExtraError
+from fair_adaptors.evaluation import audit, gallery
+from fair_adaptors.evaluation.evaluate import IMAGES_FILE, RESULTS_FILE, Evaluation, Target, image_path
+from fair_adaptors.evaluation.instruments import Classifier, Encoder, Instruments, Kept
+from fair_adaptors.evaluation.prompts import PromptSet
+from fair_adaptors.evaluation.records import Record
+from fair_adaptors.evaluation.results import summarise, write_csv
+from fair_adaptors.evaluation.variants import Variant, original
+from fair_adaptors.evaluation.verdict import direction, number, signed, verdicts
+from tests.browser import CHROMIUM, Browser
+
+CLASSES = {"gender": ("female", "male"), "tone": ("pale", "tan", "brown", "dark")}
+HALF, QUARTER = Target(("gender",), (0.5, 0.5)), Target(("tone",), (0.25,) * 4)
+EVIL = "<script>alert(1)</script></script><b>&\u2028'\"$x ${y}" + 90 * "w"
+COMMAND = "fair-adaptors evaluate sandbox --out 'a folder'"
+
+
+def named(
+    prompts: int, images: int, *, targets: tuple[Target, ...] = (HALF, QUARTER), word: str = "job"
+) -> Evaluation:
+    labels = tuple(f"{word} {p}" for p in range(prompts))
+    every = PromptSet("jobs", tuple(f"a photo of a {label}" for label in labels), labels, "made up")
+    return Evaluation("toy", every, targets, images_per_prompt=images)
+
+
+def instruments(*judges: str, kept: bool = True) -> Instruments:
+    return Instruments(
+        tuple(Classifier(name, name, CLASSES, lambda images: {}) for name in judges or ("one", "two")),
+        (Encoder("eye", "eye", lambda images: images),),
+        kept=Kept("right job", lambda label, logits: np.ones(1, bool)) if kept else None,
+        calibrate=lambda labels: {"one": {"gender": {"true": 0.5, "measured": 0.45, "error": -0.05,
+                                                     "classes": ["female", "male"],
+                                                     "confusion": [[0.9, 0.1], [0.05, 0.95]]}}},
+    )  # fmt: skip
+
+
+def record(evaluation: Evaluation, tools: Instruments, lean: float, *, seed: int = 0, **changes: Any) -> Record:
+    """Images of class 0 with chance ``lean``, else of any class; the classifier is sure of all."""
+    chance = np.random.default_rng(seed)
+    shape = len(evaluation.prompts.prompts), evaluation.images_per_prompt
+    seen = {}
+    for name, classes in CLASSES.items():
+        number = len(classes)
+        index = np.where(chance.random(shape) < lean, 0, chance.integers(number, size=shape))
+        seen[name] = np.eye(number)[index] * 0.9 + 0.1 / number
+    features = chance.normal(size=(*shape, 8)) * 0.2 + 1
+    whole = Record(
+        seeds=np.arange(shape[0] * shape[1]).reshape(shape),
+        found=np.ones(shape, bool),
+        boxes=np.zeros((*shape, 4)),
+        probabilities={judge.name: seen for judge in tools.classifiers},
+        features={"eye": features / np.linalg.norm(features, axis=-1, keepdims=True)},
+        right=np.ones(shape, bool) if tools.kept else None,
+        seconds=np.ones(shape[0]),
+    )
+    return Record(**{**vars(whole), **changes})
+
+
+def settings(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "base": evaluation.base, "base_fingerprint": "f00", "prompt_set": evaluation.prompts.name,
+        "prompts": list(evaluation.prompts.prompts), "images_per_prompt": evaluation.images_per_prompt, "seed": 0,
+        "num_steps": 3, "guidance_scale": 1.5, "scheduler": "DDIM",
+    }  # fmt: skip
+
+
+def measured(evaluation: Evaluation, tools: Instruments, records: Mapping[str, Record]) -> dict[str, Any]:
+    variants = [original(), *(Variant(name, f"id {name}", summary=f"It is {name}.") for name in list(records)[1:])]
+    return summarise(evaluation, variants, tools, records, settings(evaluation))
+
+
+def said(targets: tuple[Target, ...], *, before: float, after: float, **changes: Any) -> dict[str, str]:
+    evaluation, tools = named(12, 24, targets=targets), instruments("one")
+    records = {
+        "original": record(evaluation, tools, before),
+        "fair": record(evaluation, tools, after, seed=1, **changes),
+    }
+    return dict(verdicts(measured(evaluation, tools, records)))
+
+
+def strengths(results: dict[str, Any], *weights: float) -> dict[str, Any]:
+    """Add the last variant again, as an adaptor of these strengths."""
+    for weight in weights:
+        again = copy.deepcopy(results["variants"][-1]) | {"name": f"adaptor × {weight}", "identity": f"{weight} of it"}
+        results["variants"].append(again | {"adaptor": "adaptor", "weight": weight})
+    return results
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation with pictures, whose names are as bad as can be."""
+    from PIL import Image
+
+    out = tmp_path_factory.mktemp("audit")
+    evaluation, tools = named(8, 9, word=EVIL), instruments()
+    found = np.ones((8, 9), bool)
+    found[0, 0] = False
+    records = {"original": record(evaluation, tools, 0.9, found=found), f"fair {EVIL}": record(evaluation, tools, 0.0)}
+    results = strengths(measured(evaluation, tools, records), 0.5, 1.0)
+    (out / RESULTS_FILE).write_text(json.dumps(results), encoding="utf-8")
+    variants = [original(), Variant(f"fair {EVIL}", "fair")]
+    write_csv(out / IMAGES_FILE, evaluation, variants, records)
+    for variant, p, i in ((variant, p, i) for variant in variants for p in range(8) for i in range(9)):
+        path = out / image_path(variant, p, i)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (160, 160), (20 * p, 20 * i, 90)).save(path)
+    return out
+
+
+@pytest.fixture
+def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(audit, "write_plots", lambda folder, results: [])
+    return audit.write_audit(folder, command=f"{COMMAND} {EVIL}")
+
+
+def test_a_change_is_called_one_only_where_its_interval_says_so() -> None:
+    fell = said((HALF,), before=1.0, after=0.0)
+    assert re.match(r"Gender bias is 1\.00 \(1\.00–1\.00\), above the noise floor of 0\.16; ", fell["original"])
+    change = r"Gender bias falls from 1\.00 to 0\.\d\d \(change −0\.\d\d to −0\.\d\d\)"
+    assert re.match(
+        change + r", not told apart from the noise floor of 0\.16; right job shows no clear change", fell["fair"]
+    )
+    assert "rises from" in said((HALF,), before=0.0, after=0.9)["fair"]
+    assert "shows no clear change" in said((HALF,), before=0.5, after=0.5)["fair"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [(-0.2, -0.01, "falls"), (-0.2, 0.01, "no clear change"), (-0.01, 0.2, "no clear change"), (0.01, 0.2, "rises"),
+     (None, None, "no clear change")],
+)  # fmt: skip
+def test_the_interval_alone_says_what_happened(low: float | None, high: float | None, word: str) -> None:
+    assert direction({"value": None if low is None else 0.0, "low": low, "high": high}) == word
+
+
+def test_where_the_target_is_not_even_shares_the_distance_from_it_counts() -> None:
+    aim = Target(("gender",), (0.95, 0.05))
+    sentence = said((aim,), before=0.0, after=0.9)["fair"]
+    assert sentence.startswith("Distance of gender from its target falls from 0.4"), sentence
+
+
+def test_images_that_do_not_count_or_are_doubtful_are_mentioned_unless_few() -> None:
+    missing = np.arange(12 * 24).reshape(12, 24) % 5 > 0
+    assert "% of the images show no face" in said((HALF,), before=1.0, after=1.0, found=missing)["fair"]
+    unsure = {"one": {"gender": np.full((12, 24, 2), 0.5), "tone": np.full((12, 24, 4), 0.25)}}
+    sentences = said((HALF,), before=1.0, after=1.0, probabilities=unsure)
+    assert "the classifier is unsure of gender in 100% of the images" in sentences["fair"]
+    assert "unsure" not in sentences["original"] and "no face" not in sentences["original"]
+
+
+def test_what_is_kept_falls_only_where_the_intervals_part() -> None:
+    lost = np.zeros((12, 24), bool)
+    assert "right job falls from 100% to 0% of the images" in said((HALF,), before=1.0, after=1.0, right=lost)["fair"]
+
+
+def test_many_targets_are_told_by_what_happened_to_them() -> None:
+    evaluation, tools = named(12, 24), instruments("one")
+    records = {"original": record(evaluation, tools, 1.0), "fair": record(evaluation, tools, 0.0)}
+    results = measured(evaluation, tools, records)
+    for k in range(18):
+        results["targets"][f"more {k}"] = results["targets"]["gender"]
+        for variant in results["variants"]:
+            variant["bias"]["one"][f"more {k}"] = variant["bias"]["one"]["gender"]
+    sentence = dict(verdicts(results))["fair"]
+    assert sentence.startswith("Bias falls for gender (1.00 to ") and " and 14 more; " in sentence
+
+
+def test_ties_are_rounded_as_the_page_does() -> None:
+    assert [number(value) for value in (0.125, 0.375, -0.125, None)] == ["0.13", "0.38", "−0.13", "–"]
+    assert [signed(value) for value in (0.125, -0.125, 0.0, -0.001)] == ["+0.13", "−0.13", "0.00", "0.00"]
+
+
+def test_marks_of_classes_differ() -> None:
+    assert gallery.marks(["female", "male"]) == ["F", "M"]
+    assert gallery.marks(["female pale", "female tan"]) == ["FP", "FT"]
+    assert gallery.marks(["brown", "black", ""]) == ["A", "B", "C"]
+
+
+def test_the_page_needs_nothing_and_reads_without_its_script(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg\b)", text)
+    assert set(re.findall(r'src="(.{15})', text)) == {"data:image/jpeg"}
+    plain = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    for words in ("falls from", "noise floor", "right job", "Cohen’s κ", "measured bias", "female 90%", COMMAND[:30]):
+        assert words in plain or words.replace("'", "&#x27;") in plain
+    assert plain.count('data-label="floor removed"') == 4 * 2 * 2
+
+
+def test_names_are_text_wherever_they_stand(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<script") == 2 and text.count("</script") == 2 and "alert(1)<" not in text
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', text, re.DOTALL)[0])
+    assert data["variants"][1][0] == f"fair {EVIL}" and data["prompts"][0][0] == f"{EVIL} 0"
+    assert "\u2028" not in re.findall(r'id="data">(.*?)</script>', text, re.DOTALL)[0]
+
+
+def test_pictures_are_few_small_and_marked(folder: Path, page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<img ") == 6 * 8 * 2 and "4 more prompts" in text
+    assert "image 0: no face" in text and re.search(r'image 1: (fe)?male"', text)
+    grids = list((folder / "plots").glob("grid_*.png"))
+    assert len(grids) == 1 and "/" not in grids[0].name and "<" not in grids[0].name
+
+
+def test_without_pictures_and_with_one_variant_there_is_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "write_plots", lambda folder, results: [])
+    evaluation, tools = named(2, 4), instruments("one", kept=False)
+    results = measured(evaluation, tools, {"original": record(evaluation, tools, 0.5)})
+    results["variants"][0]["obeyed"] = {"one": {"gender": {"value": 0.75, "low": 0.5, "high": 0.9}}}
+    (tmp_path / RESULTS_FILE).write_text(json.dumps(results))
+    text = audit.write_audit(tmp_path, command="x").read_text(encoding="utf-8")
+    assert "were not kept" in text and "prompts obeyed" in text and "classifiers agree" not in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", RESULTS_FILE]
+
+
+def test_plots_lie_beside_the_page(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    audit.write_audit(folder, command=COMMAND)
+    for name in ("bias.png", "pareto.png"):
+        with Image.open(folder / "plots" / name) as picture:
+            assert picture.width > 600 and picture.height > 300
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_without_matplotlib_the_page_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] + ["matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    (folder / "report.html").unlink(missing_ok=True)
+    with pytest.raises(MissingExtraError, match=r"fair-adaptors\[eval\]"):
+        audit.write_audit(folder, command=COMMAND)
+    assert (folder / "report.html").exists()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of 50 prompts × 25 variants × 8 targets, as two classifiers see them: 10,000 rows each."""
+    evaluation, tools = named(50, 16), instruments()
+    records = {"original": record(evaluation, tools, 0.9), "fair": record(evaluation, tools, 0.1)}
+    results = strengths(measured(evaluation, tools, records), *(k / 10 for k in range(1, 24)))
+    for name in [f"{name} {k}" for k in range(3) for name in ("gender", "tone")]:
+        results["targets"][name] = results["targets"][name.split()[0]]
+        for figures in (figures for variant in results["variants"] for figures in variant["bias"].values()):
+            figures[name] = figures[name.split()[0]]
+    out = tmp_path_factory.mktemp("large")
+    (out / RESULTS_FILE).write_text(json.dumps(results, indent=2))
+    return out
+
+
+def test_ten_thousand_rows_are_quick_and_small(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "write_plots", lambda folder, results: [])
+    started = time.perf_counter()
+    path = audit.write_audit(large, command=COMMAND)
+    assert time.perf_counter() - started < 20
+    assert path.stat().st_size < 5e6
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium")
+    with Browser(tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+COLUMN = "[...document.querySelectorAll('table.sortable')[0].tBodies[0].rows].map(row => row.cells[{}].dataset.v)"
+HEAD = "document.querySelectorAll('table.sortable')[0].tHead.rows[0].cells"
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+def test_the_page_fits_and_has_nothing_to_complain_of(page: Path, browser: Browser, width: int, dark: bool) -> None:
+    browser.problems.clear()
+    browser.open(page, width=width, dark=dark)
+    browser.run("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    tables = browser.run("[...document.querySelectorAll('table')].map(one => one.scrollWidth - one.clientWidth)")
+    assert width > 600 or max(tables) <= 0
+    ink = browser.run("getComputedStyle(document.body).color")
+    assert (ink == "rgb(231, 236, 241)") == dark
+    assert browser.run("document.querySelectorAll('#dots circle').length") > 2 * 8
+    assert browser.run("document.querySelector('#pareto svg.plot polyline').getAttribute('points').split(' ').length")
+    assert browser.problems == []
+
+
+def test_tables_sort_by_click_and_by_key_and_filter(page: Path, browser: Browser) -> None:
+    browser.problems.clear()
+    browser.open(page)
+    listed = [float(value) for value in browser.run(COLUMN.format(2))]
+    browser.run(f"{HEAD}[2].querySelector('button').click()")
+    assert [float(value) for value in browser.run(COLUMN.format(2))] == sorted(listed) != listed
+    assert browser.run(f"{HEAD}[2].getAttribute('aria-sort')") == "ascending"
+    browser.run(f"{HEAD}[2].querySelector('button').focus()")
+    browser.press("Enter", 13)
+    assert [float(value) for value in browser.run(COLUMN.format(2))] == sorted(listed, reverse=True)
+    assert browser.run(f"[...{HEAD}].map(head => head.getAttribute('aria-sort'))")[2] == "descending"
+    browser.run(f"{HEAD}[5].querySelector('button').click()")  # the original has no change: it stands last
+    assert browser.run(COLUMN.format(5))[-2:] == ["", ""]
+    browser.run(f"{HEAD}[5].querySelector('button').click()")
+    assert browser.run(COLUMN.format(5))[-2:] == ["", ""]
+
+    def filtered(words: str) -> int:
+        box = f"document.querySelector('.tools input').value = {words!r}"
+        browser.run(f"{box}; document.querySelector('.tools input').dispatchEvent(new Event('input'))")
+        found: int = browser.run(f"{COLUMN.format(2)}.length")
+        return found
+
+    assert filtered("TONE orig") == 1
+    assert browser.run("document.querySelector('output').textContent") == "1 of 8 rows"
+    assert filtered("nothing has this name") == 0 and filtered("") == 8
+    assert browser.problems == []
+
+
+def test_the_page_may_not_reach_the_network(page: Path, browser: Browser) -> None:
+    browser.open(page)
+    attempt = (
+        "new Promise(done => { document.addEventListener('securitypolicyviolation', event =>"
+        " done(event.effectiveDirective)); fetch('http://127.0.0.1:9/').catch(() => {}); })"
+    )
+    assert browser.run(attempt) == "connect-src"
+
+
+def test_the_dot_plot_shows_what_is_chosen(page: Path, browser: Browser) -> None:
+    browser.open(page)
+    results = json.loads((page.parent / RESULTS_FILE).read_text(encoding="utf-8"))
+    browser.run("(([target, variant]) => { target.value = 1; target.dispatchEvent(new Event('change'));"
+                " variant.value = 0; variant.dispatchEvent(new Event('change')); })"
+                "(document.querySelectorAll('#dots select'))")  # fmt: skip
+    shown = browser.run("[...document.querySelectorAll('#dots tbody tr')].map(row => [row.cells[0].textContent,"
+                        " Number(row.cells[2].dataset.v), Number(row.cells[3].dataset.v)])")  # fmt: skip
+    before, after = ([row["bias"]["value"] for row in variant["bias"]["one"]["tone"]["prompts"]]
+                     for variant in results["variants"][:2])  # fmt: skip
+    for label, (name, was, now), one, other in zip(results["labels"], shown, before, after, strict=True):
+        assert name == label and abs(was - one) < 1e-3 and abs(now - other) < 1e-3
+    browser.run("document.querySelectorAll('#dots thead button')[3].click()")
+    changes = browser.run(
+        "[...document.querySelectorAll('#dots tbody tr')].map(row => Number(row.cells[4].dataset.v))"
+    )
+    assert changes == sorted(changes) and changes[0] < changes[-1]
+
+
+def test_a_large_page_opens_and_filters_at_once(
+    large: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "write_plots", lambda folder, results: [])
+    browser.problems.clear()
+    path = audit.write_audit(large, command=COMMAND)
+    started = time.perf_counter()
+    browser.open(path)
+    browser.run(f"{HEAD}[2].querySelector('button').click()")
+    assert time.perf_counter() - started < 20
+    assert browser.run(f"{COLUMN.format(2)}.length") == 60
+    browser.run("[...document.querySelectorAll('button')].find(one => one.textContent === 'Show all 200').click()")
+    assert browser.run(f"{COLUMN.format(2)}.length") == 200
+    assert browser.problems == []
