@@ -196,8 +196,12 @@ def evaluate(
     images: Annotated[int, typer.Option("-n", "--images-per-prompt", min=1, help="Images per prompt.")] = 60,
     out: Annotated[Path, typer.Option(help="Folder for images, numbers and report.")] = Path("evaluation"),
     target: Annotated[list[str] | None, typer.Option(help="gender, or age=0.75,0.25; may be given again.")] = None,
-    classifier: Annotated[list[str] | None, typer.Option(help="MODULE:OBJECT; may be given again.")] = None,
-    encoder: Annotated[list[str] | None, typer.Option(help="MODULE:OBJECT; may be given again.")] = None,
+    classifier: Annotated[
+        list[str] | None, typer.Option(help="clip:SOURCE, transformers:SOURCE or MODULE:OBJECT; may be given again.")
+    ] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="clip:SOURCE, dinov2:SOURCE or MODULE:OBJECT; may be given again.")
+    ] = None,
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, max=1000, help="Classifier-free guidance.")] = None,
@@ -242,6 +246,21 @@ def evaluate(
         print("\n".join(request.plan(wanted, 1 + len(variants), difference)))
         return
     request.run_and_report(_load_base(base), wanted, variants, instruments, out, overwrite=overwrite)
+
+
+@app.command("app")
+def app_(
+    base: Annotated[str, typer.Option(help="Pipeline folder or Hub id; the sandbox's by default.")] = "sandbox",
+    adaptor: Annotated[list[str] | None, typer.Option(help="One more: name, folder or Hub id; as often.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; this machine alone by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 7860,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Show the page in the browser.")] = True,
+) -> None:
+    """Try adaptors in the browser: the same noise before and after, side by side, and what is counted."""
+    _quiet()
+    from .app import serve
+
+    serve(_load_base(base), base=base, adaptors=adaptor or [], host=host, port=port, open_browser=browser)
 
 
 def _print_pairs(name: str, what: str, rows: Mapping[str, str]) -> None:

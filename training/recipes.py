@@ -39,7 +39,7 @@ def _sandbox(
     return TrainConfig(name, "sandbox", aimed, **(common | settings))
 
 
-SHORT = {"iterations": 100, "unguided": 62}
+SHORT: dict[str, Any] = {"iterations": 100, "unguided": 62}
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "sandbox-gender": lambda: _sandbox("sandbox-gender", ["gender"]),

@@ -120,7 +120,8 @@ class Instruments:
     @property
     def identity(self) -> str:
         """A word that changes with any of them."""
-        every = [*self.classifiers, *self.encoders, *([self.faces] if self.faces else [])]
+        every: list[Classifier | Encoder | FaceDetector] = [*self.classifiers, *self.encoders]
+        every += [self.faces] if self.faces else []
         parts = [f"{one.name} {one.identity}" for one in every] + ([self.kept.name] if self.kept else [])
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

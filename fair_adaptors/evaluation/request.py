@@ -54,7 +54,8 @@ def variants_for(adaptors: Sequence[str], weights: Sequence[float]) -> list[Vari
         raise ConfigError("--weight is the strength of an adaptor: name one with --adaptor")
     if any(not math.isfinite(weight) or abs(weight) >= 100 for weight in weights):
         raise ConfigError("--weight must be a finite number, usually between 0 and 1")
-    return [with_adaptor(name, weight) for name in adaptors for weight in weights or [None]]
+    wanted: Sequence[float | None] = weights or [None]
+    return [with_adaptor(name, weight) for name in adaptors for weight in wanted]
 
 
 def baselines_for(names: Sequence[str], targets: Sequence[Target], instruments: Instruments) -> list[Variant]:

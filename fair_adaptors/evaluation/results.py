@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,8 +144,7 @@ def _figures(target: "Target", judge: str, record: Record, original: Record) -> 
             "floor": floor(lambda n: metrics.divergence_floor(n, aim)),
         },
         "frequencies": [
-            {**asdict(mean(lambda seen, k=k: metrics.normalise(seen)[..., k], (0.0, 1.0))), "target": float(aim[k])}
-            for k in range(number)
+            {**asdict(mean(partial(_share, k), (0.0, 1.0))), "target": float(aim[k])} for k in range(number)
         ],
         "worst_decile": {
             **asdict(estimate_pooled(counts, _worst_bias, generator=_generator())),
@@ -233,6 +233,10 @@ def _obeyed(
             seen = record.classes(judge, [attribute])[rows]
             rates[attribute] = asdict(estimate_rate(seen == np.array(wanted)[:, None]))
     return rates
+
+
+def _share(k: int, counts: Array) -> Array:
+    return metrics.normalise(counts)[..., k]
 
 
 def _worst_bias(counts: Array) -> Array:
