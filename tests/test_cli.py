@@ -110,12 +110,45 @@ def test_the_version_is_printed(run) -> None:
         (["generate", "a nurse", "--weight", "1"], "name one with --adaptor"),
         (["generate", "a nurse", "--guidance", "inf"], "--guidance"),
         (["generate", "a nurse", "--adaptor", "~nobody_at_all/x"], "no folder"),
+        (["evaluate", "./nowhere"], "name what sees the attributes"),
+        (["evaluate", "sandbox", "--prompts", "sandbox-tst"], "Did you mean 'sandbox-test'"),
+        (["evaluate", "sandbox", "--adaptor", "sandbox-gendr"], "Did you mean 'sandbox-gender'"),
+        (["evaluate", "sandbox", "--weight", "1"], "name one with --adaptor"),
+        (["evaluate", "sandbox", "--adaptor", "sandbox-gender", "--adaptor", "sandbox-gender"], "given twice"),
+        (["evaluate", "sandbox", "--target", "gendr"], "Did you mean 'gender'"),
+        (["evaluate", "sandbox", "--target", "gender=0.5,0.4"], "sum to 1"),
+        (["evaluate", "sandbox", "--target", "gender=1"], "2 classes"),
+        (["evaluate", "sandbox", "--classifier", "nothing"], "MODULE:OBJECT"),
+        (["evaluate", "sandbox", "--baseline", "attribute-injction"], "Did you mean 'attribute-injection'"),
+        (["evaluate", "sandbox", "--plan", "2"], "between 0 and 1"),
     ],
 )
 def test_wrong_input_is_one_line_that_helps(run, arguments: list[str], message: str) -> None:
     status, _, error = run(*arguments)
     assert status == 1
     assert message in error and error.startswith("fair-adaptors: ") and error.count("\n") == 1
+
+
+def test_evaluate_prints_the_headline_and_leaves_a_report_that_says_how_to_repeat_it(run, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("A photo of the face of a hospital nurse, a person\n", encoding="utf-8")
+    command = ["evaluate", "sandbox", "--adaptor", "sandbox-gender", "--weight", "0.5", "--prompts", str(prompts)]
+    command += ["--baseline", "attribute-injection", "-n", "4", "--steps", "2", "--out", str(tmp_path / "out")]
+    status, printed, _ = run(*command, "--classifier", "sandbox:evaluation", "--encoder", "sandbox")
+    assert status == 0
+    assert "sandbox-gender × 0.5" in printed and "attribute injection" in printed and "12/12" in printed
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "fair-adaptors evaluate sandbox --adaptor sandbox-gender --weight 0.5" in page
+    assert len(list((tmp_path / "out").glob("images/*/0000/*.png"))) == 12
+    assert {path.name for path in (tmp_path / "out" / "plots").iterdir()} >= {"bias.png", "pareto.png"}
+
+
+def test_evaluate_only_plans_if_asked_to(run, tmp_path: Path) -> None:
+    status, printed, _ = run("evaluate", "sandbox", "--plan", "0.1", "--out", str(tmp_path / "none"))
+    assert status == 0 and "99 images per prompt" in printed and not (tmp_path / "none").exists()
+    for what in (["--prompts", "list"], ["--baseline", "list"]):
+        status, printed, _ = run("evaluate", "sandbox", *what)
+        assert status == 0 and ("occupations-test" in printed or "semantic-guidance" in printed)
 
 
 @pytest.mark.parametrize("arguments", [["demo", "-n", "0"], ["demo", "--seed", "-1"], ["generate"], ["paint"]])
