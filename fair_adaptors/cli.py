@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import __version__
+from . import __version__, cli_formats, cli_hub
 from .errors import ConfigError, FairAdaptorError, MissingExtraError
 
 app = typer.Typer(
@@ -263,6 +263,10 @@ def app_(
     serve(_load_base(base), base=base, adaptors=adaptor or [], host=host, port=port, open_browser=browser)
 
 
+cli_hub.register(app)
+cli_formats.register(app)
+
+
 def _print_pairs(name: str, what: str, rows: Mapping[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -299,7 +303,7 @@ def train(
         from fair_adaptors.training.config import override, read_config_file
         from fair_adaptors.training.launch import launch
         from fair_adaptors.training.recipes import get_recipe
-        from fair_adaptors.training.run import read_run, refuse_earlier_run, was_restarted
+        from fair_adaptors.training.record import read_run, refuse_earlier_run, was_restarted
         from fair_adaptors.training.run import train as run_training
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[train]'") from error

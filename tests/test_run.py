@@ -17,7 +17,8 @@ from fair_adaptors.training import checkpoint
 from fair_adaptors.training import run as run_module
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.distributed import World
-from fair_adaptors.training.run import read_run, train
+from fair_adaptors.training.record import read_run, was_restarted
+from fair_adaptors.training.run import train
 from fair_adaptors.training.setting import Setting
 from rich.console import Console
 
@@ -140,11 +141,11 @@ def test_an_earlier_run_is_no_restart_of_this_one(
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
     tiny_run(tmp_path, save_every=1)
-    assert not run_module.was_restarted(tmp_path)
+    assert not was_restarted(tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert run_module.was_restarted(tmp_path)
+    assert was_restarted(tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
-    assert not run_module.was_restarted(tmp_path)
+    assert not was_restarted(tmp_path)
 
 
 def test_pictures_that_cannot_be_written_are_said_and_training_goes_on(tmp_path: Path, tiny: Setting) -> None:

@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -15,31 +14,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from fair_adaptors.errors import CheckpointError, ConfigError
 from fair_adaptors.evaluation.estimates import BiasEstimate
 from fair_adaptors.evaluation.grid import plain_grid
 from fair_adaptors.evaluation.run import image_seed
-from fair_adaptors.formats import library_versions, write_adaptor
+from fair_adaptors.formats import write_adaptor
 from fair_adaptors.load import load_fair_adaptor
 
 from . import checkpoint, lora
-from .config import TrainConfig, from_dict
+from .config import TrainConfig
 from .distributed import World, join_world, this_device
 from .loop import StepResult, TrainingState, attached, fit
 from .originals import Originals
+from .record import RUN_FILE, refuse_earlier_run, run_record
 from .setting import Setting, load_setting
 from .trackers import Trackers
-from .validation import draw, measure
+from .validation import draw, measure, numbers, numbers_table
 
 SAMPLE_PROMPTS, SAMPLE_IMAGES = 4, 8
-RUN_FILE = "run.json"
-Numbers = dict[tuple[str, str], BiasEstimate]
 
 
 def train(
@@ -76,7 +72,7 @@ def train(
     run = _Run(config, out, recipe or config.name, world, console or Console())
     saved = _checkpoint_to_resume(config, run.checkpoints, resume, overwrite, world)
     setting = load_setting(config, this_device())
-    before = _numbers(setting, config, images_per_prompt, world) if saved is None else None
+    before = numbers(setting, config, images_per_prompt, world) if saved is None else None
     with stop_requests() as stop, attached(setting, config) as state:
         if saved is not None:
             checkpoint.restore(state, saved)
@@ -145,15 +141,6 @@ def _checkpoint_to_resume(
     return None
 
 
-def refuse_earlier_run(folder: Path) -> None:
-    """Raise CheckpointError if there are checkpoints in a folder."""
-    if any(folder.glob("*.safetensors")):
-        raise CheckpointError(
-            f"{folder} has checkpoints of an earlier run. Add --resume to go on with it, --overwrite to give it up, or"
-            " name another --out"
-        )
-
-
 class _Run:
     """What surrounds the loop: what is printed, tracked, measured and saved, and when."""
 
@@ -187,7 +174,9 @@ class _Run:
         if self.world.is_main:
             self.out.mkdir(parents=True, exist_ok=True)
             aside = self.out / f".{RUN_FILE}"
-            aside.write_text(json.dumps(self._record(), indent=2) + "\n", encoding="utf-8")
+            aside.write_text(
+                json.dumps(run_record(config, self.recipe, self.world.size), indent=2) + "\n", encoding="utf-8"
+            )
             os.replace(aside, self.out / RUN_FILE)
             if config.sample_every and not state.iteration:
                 self._draw(setting, state)
@@ -317,7 +306,7 @@ class _Run:
             checkpoint.restore(state, checkpoint.load(best, config))
             state.history = history
         with state.average.applied():
-            after = _numbers(setting, config, images_per_prompt, self.world, state)
+            after = numbers(setting, config, images_per_prompt, self.world, state.tokens)
             tensors = lora.extract(setting.pipe, config.parts)
             tokens = None if state.tokens is None else {"text_encoder": state.tokens.detach().cpu().clone()}
         lora.detach(setting.pipe, config.parts)
@@ -325,7 +314,7 @@ class _Run:
             self._write(setting, state, tensors, tokens)
             load_fair_adaptor(setting.pipe, self.out).unload()  # what was written can be read
             before = {(a, b): BiasEstimate(**e) for a, b, e in state.history.get("before", [])}
-            self.console.print(_table(before, after))
+            self.console.print(numbers_table(before, after))
             minutes = state.history["seconds"] / 60
             self.say(
                 f"{minutes:.1f} minutes. The adaptor is in {self.out}: load_fair_adaptor(pipe, {str(self.out)!r})"
@@ -356,77 +345,9 @@ class _Run:
             },
         )
 
-    def _record(self) -> dict[str, Any]:
-        return {
-            "config": dataclasses.asdict(self.config),
-            "recipe": self.recipe,
-            "launch": os.environ.get("TORCHELASTIC_RUN_ID"),
-            "command": sys.argv,
-            "processes": self.world.size,
-            "versions": {**library_versions(), "python": sys.version.split()[0]},
-            "git": _git_state(),
-        }
-
-
-def read_run(out: Path, recipe: str) -> TrainConfig:
-    """Return the configuration of the run in a folder.
-
-    Raises:
-        CheckpointError: there is none, or it is of another recipe.
-    """
-    try:
-        record = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
-        if record["recipe"] != recipe:
-            raise CheckpointError(f"the run in {out} is of the recipe {record['recipe']!r}, not {recipe!r}")
-        return from_dict(record["config"])
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"there is no run to resume in {out}: {RUN_FILE} is not there or cannot be read. Name its folder with"
-            " --out, or leave out --resume to start afresh"
-        ) from error
-
-
-def was_restarted(out: Path) -> bool:
-    """Tell whether torchrun has started this process again, after the run in the folder had begun."""
-    launch = os.environ.get("TORCHELASTIC_RUN_ID")
-    if not launch or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-        return False
-    try:
-        record = json.loads((out / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return record.get("launch") == launch and bool(checkpoint.list_checkpoints(out / "checkpoints"))
-
 
 def _due(done: int, every: int, last: int) -> bool:
     return done % every == 0 or done == last
-
-
-def _numbers(
-    setting: Setting, config: TrainConfig, count: int, world: World, state: TrainingState | None = None
-) -> Numbers:
-    """Measure the bias on training and validation prompts."""
-    training = setting.prompts[config.prompt_sets[0][0]]
-    few = min(len(setting.validation_prompts), len(training))
-    spread = [training[i] for i in np.linspace(0, len(training) - 1, few).round().astype(int)]
-    result: Numbers = {}
-    for split, prompts in (("training", spread), ("validation", setting.validation_prompts)):
-        found = measure(setting, config, prompts, count, tokens=state.tokens if state else None, world=world)
-        result |= {(split, name): estimate for name, estimate in found.items()}
-    return result
-
-
-def _table(before: Numbers, after: Numbers) -> Table:
-    table = Table("prompts", "bias of", "before", "after (95 % interval)", "noise floor", "undetermined")
-    for (split, name), now in after.items():
-        was = before.get((split, name))
-        said = f"{was.value:.2f} ({was.low:.2f}–{was.high:.2f})" if was else "–"
-        unsure = f"{was.undetermined:.0%} → {now.undetermined:.0%}" if was else f"{now.undetermined:.0%}"
-        value = f"{now.value:.2f} ({now.low:.2f}–{now.high:.2f})"
-        table.add_row(split, name, said, value, f"{now.floor:.2f}", unsure)
-    return table
 
 
 def _peak_megabytes() -> int | None:
@@ -439,15 +360,3 @@ def _peak_megabytes() -> int | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 1_000_000
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Return commit and cleanness of the working directory's repository; None outside of one."""
-    try:
-        commit, changes = (
-            subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit, "clean": not changes}

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from rich.table import Table
 from torch import Tensor
 
 from fair_adaptors.evaluation.estimates import BiasEstimate, estimate_bias
@@ -14,6 +16,8 @@ from .sampling import decode, encode_prompt, initial_noise, sample
 from .setting import Setting
 
 BATCH = 32
+Numbers = dict[tuple[str, str], BiasEstimate]
+"""By prompts ("training" or "validation") and attribute."""
 
 
 @torch.no_grad()
@@ -35,6 +39,30 @@ def measure(
         for name, rows in found.items():
             rows.append(world.gather(logits[name].float().softmax(1), images_per_prompt))
     return {name: estimate_bias(torch.stack(rows).cpu().numpy()) for name, rows in found.items()}
+
+
+def numbers(setting: Setting, config: TrainConfig, count: int, world: World, tokens: Tensor | None = None) -> Numbers:
+    """Measure the bias on training and validation prompts."""
+    training = setting.prompts[config.prompt_sets[0][0]]
+    few = min(len(setting.validation_prompts), len(training))
+    spread = [training[i] for i in np.linspace(0, len(training) - 1, few).round().astype(int)]
+    result: Numbers = {}
+    for split, prompts in (("training", spread), ("validation", setting.validation_prompts)):
+        found = measure(setting, config, prompts, count, tokens=tokens, world=world)
+        result |= {(split, name): estimate for name, estimate in found.items()}
+    return result
+
+
+def numbers_table(before: Numbers, after: Numbers) -> Table:
+    """Return a table of the numbers before and after training."""
+    table = Table("prompts", "bias of", "before", "after (95 % interval)", "noise floor", "undetermined")
+    for (split, name), now in after.items():
+        was = before.get((split, name))
+        said = f"{was.value:.2f} ({was.low:.2f}–{was.high:.2f})" if was else "–"
+        unsure = f"{was.undetermined:.0%} → {now.undetermined:.0%}" if was else f"{now.undetermined:.0%}"
+        value = f"{now.value:.2f} ({now.low:.2f}–{now.high:.2f})"
+        table.add_row(split, name, said, value, f"{now.floor:.2f}", unsure)
+    return table
 
 
 @torch.no_grad()
