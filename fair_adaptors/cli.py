@@ -373,22 +373,23 @@ def _print_plan(config: Any, num_processes: int) -> None:
 
 
 def _load_base(base: str) -> Any:
-    """Load the sandbox, or any Stable Diffusion folder or Hub repository, on the accelerator if there is one."""
-    import torch
-
+    """Load the sandbox, or any pipeline folder or Hub repository of diffusers, on the accelerator if there is one."""
     if base == "sandbox":
         from .sandbox.pipeline import load_sandbox_pipeline
 
         return load_sandbox_pipeline()
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
+
+    from .evaluation.instruments import accelerator
 
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(base, dtype="auto")
+        pipe = DiffusionPipeline.from_pretrained(base, dtype="auto")
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"--base {base} is no pipeline that can be loaded: {str(error).strip().splitlines()[0]}"
         ) from error
-    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(accelerator())
 
 
 def _quiet() -> None:

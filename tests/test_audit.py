@@ -14,7 +14,8 @@ import pytest
 
 from fair_adaptors.errors import MissingExtraError
 from fair_adaptors.evaluation import audit, gallery
-from fair_adaptors.evaluation.evaluate import IMAGES_FILE, RESULTS_FILE, Evaluation, Target, image_path
+from fair_adaptors.evaluation.evaluate import Evaluation, Target
+from fair_adaptors.evaluation.folder import IMAGES_FILE, RESULTS_FILE, image_path
 from fair_adaptors.evaluation.instruments import Classifier, Encoder, Instruments, Kept
 from fair_adaptors.evaluation.prompts import PromptSet
 from fair_adaptors.evaluation.records import Record

@@ -10,10 +10,19 @@ from fair_adaptors.evaluation.estimates import (
     count_classes,
     estimate_bias,
     estimate_mean,
+    estimate_pooled,
     estimate_rate,
     estimate_values,
 )
-from fair_adaptors.evaluation.metrics import bias, noise_floor, squared_bias, total_variation, undetermined_rate
+from fair_adaptors.evaluation.metrics import (
+    bias,
+    divergence,
+    noise_floor,
+    squared_bias,
+    total_variation,
+    undetermined_rate,
+    worst_decile,
+)
 
 NUM_IMAGES, TRIALS = 32, 500
 
@@ -78,8 +87,33 @@ def test_the_interval_is_a_function_of_its_generator_and_holds_the_value() -> No
     counts = count_classes(np.random.default_rng(3).integers(2, size=(16, 32)), 2)
     first, second = (estimate_mean(counts, bias, generator=np.random.default_rng(9)) for _ in range(2))
     assert first == second and first.low <= first.value <= first.high
-    sure = estimate_mean(np.tile([8, 0], (4, 1)), bias, generator=np.random.default_rng(0))
+    sure = estimate_mean(np.tile([8, 0], (16, 1)), bias, generator=np.random.default_rng(0))
     assert (sure.value, sure.low, sure.high) == (1, 1, 1)
+    few = estimate_mean(np.tile([8, 0], (1, 1)), bias, generator=np.random.default_rng(0))
+    assert few.value == few.high == 1 and few.low < 0.9, "a prompt whose images are all alike may not stay so"
+
+
+def test_an_infinite_value_is_not_left_out() -> None:
+    found = estimate_mean(
+        [[8, 0], [7, 1]], lambda counts: divergence(counts, [1, 0]), generator=np.random.default_rng(0)
+    )
+    assert found.value == math.inf and math.isnan(found.low)
+
+
+@pytest.mark.parametrize("concentration", [1e6, 1.0])
+@pytest.mark.parametrize("num_prompts", [4, 16, 50])
+def test_the_interval_of_the_worst_prompts_is_wide_enough(num_prompts: int, concentration: float) -> None:
+    rng = np.random.default_rng(12)
+
+    def worst(counts: np.ndarray) -> np.ndarray:
+        return worst_decile(bias(counts))
+
+    def measure(count: int) -> np.ndarray:
+        return rng.multinomial(NUM_IMAGES, rng.dirichlet(np.full(2, concentration), size=(count, num_prompts)))
+
+    expected = worst(measure(4000).astype(float)).mean()
+    found = [estimate_pooled(each, worst, generator=rng, bounds=(0, 1), num_resamples=300) for each in measure(200)]
+    assert np.mean([estimate.low <= expected <= estimate.high for estimate in found]) >= 0.91
 
 
 def test_prompts_without_an_image_that_counts_are_left_out() -> None:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +15,18 @@ import pytest
 from PIL import Image
 
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.evaluation.evaluate import RESULTS_FILE, Target, evaluate
+from fair_adaptors.evaluation.evaluate import Target, evaluate
+from fair_adaptors.evaluation.folder import RESULTS_FILE, claim, settings_of, variant_folder
 from fair_adaptors.evaluation.instruments import FaceDetector, Instruments, load_classifier, load_encoder
 from fair_adaptors.evaluation.prompts import PromptSet
 from fair_adaptors.evaluation.request import plan, targets_for, variants_for
-from fair_adaptors.evaluation.results import diversity
-from fair_adaptors.evaluation.variants import distinct, original, with_adaptor
+from fair_adaptors.evaluation.results import diversity, plain_cell
+from fair_adaptors.evaluation.variants import Variant, distinct, original, with_adaptor
+from fair_adaptors.load import load_fair_adaptor
 from fair_adaptors.sandbox.instruments import calibrate, instruments
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import occupations
+from fair_adaptors.weights import resolve
 from tests.evaluated import few, small
 
 SCRIPT = Path(__file__).parent / "evaluated.py"
@@ -56,7 +60,8 @@ def test_every_figure_is_there_with_its_interval_and_floor(done: tuple[Path, dic
                     assert found[figure]["floor"] > 0
                 assert sum(row["value"] for row in found["frequencies"]) == pytest.approx(1, abs=1e-5)
                 assert len(found["frequencies"]) == len(target["classes"]) and len(found["prompts"]) == 4
-        assert variant["kept"]["value"] > 0.5 and variant["no_face"]["value"] == 0
+        assert variant["kept"]["value"] > 0.5
+        assert variant["no_face"] is None, "nothing looked for faces"
         assert 0 < variant["diversity"]["sandbox"]["value"] < 1
         assert {row["target"] for row in variant["agreement"]} == set(results["targets"])
     bias = {variant["name"]: variant["bias"]["sandbox:evaluation"]["gender"] for variant in results["variants"]}
@@ -64,6 +69,20 @@ def test_every_figure_is_there_with_its_interval_and_floor(done: tuple[Path, dic
     assert bias["sandbox-gender-tone"]["change"]["bias"]["value"] == pytest.approx(
         bias["sandbox-gender-tone"]["bias"]["value"] - bias["original"]["bias"]["value"], abs=2e-6
     )
+
+
+def test_similarity_and_what_stayed_are_those_of_the_pairs(done: tuple[Path, dict[str, Any]]) -> None:
+    out, results = done
+    with (out / "images.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["variant"] == "sandbox-gender-tone"]
+    first, after, none = results["variants"]
+    alike = np.mean([float(row["sandbox similarity"]) for row in rows])
+    assert after["preservation"]["sandbox"]["value"] == pytest.approx(alike, abs=1e-4) and alike < 0.999
+    fall = first["kept"]["value"] - after["kept"]["value"]
+    assert after["kept_change"]["value"] == pytest.approx(-fall, abs=1e-5)
+    assert none["kept_change"]["value"] == 0 and first["kept_change"] is None
+    worst = after["bias"]["sandbox:evaluation"]["gender"]
+    assert worst["worst_decile"]["value"] == max(row["bias"]["value"] for row in worst["prompts"])
 
 
 def test_an_adaptor_of_no_strength_is_the_original(done: tuple[Path, dict[str, Any]]) -> None:
@@ -114,10 +133,85 @@ def test_what_is_done_is_not_done_again(pipe: Any, tmp_path: Path) -> None:
     assert again == results, "a record that was cut is made again"
 
 
-def test_another_evaluation_in_the_folder_is_refused(pipe: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"num_steps": 4},
+        {"guidance_scale": 2.0},
+        {"batch_size": 2},
+        {"images_per_prompt": 3},
+        {"base": "x"},
+    ],
+)
+def test_other_settings_in_the_same_folder_are_refused(pipe: Any, tmp_path: Path, change: dict[str, Any]) -> None:
+    claim(tmp_path, settings_of(pipe, small(), instruments()), False)
+    other = settings_of(pipe, dataclasses.replace(small(), **change), instruments())
+    with pytest.raises(ConfigError, match=f"another evaluation, with other {next(iter(change))}"):
+        claim(tmp_path, other, False)
+
+
+def test_other_labels_weights_and_instruments_are_other_settings(pipe: Any, tmp_path: Path) -> None:
+    import torch
+
+    mine = settings_of(pipe, small(), instruments())
+    prompts = dataclasses.replace(small().prompts, labels=tuple("abcd"))
+    assert settings_of(pipe, dataclasses.replace(small(), prompts=prompts), instruments()) != mine
+    assert settings_of(pipe, small(), Instruments(instruments().classifiers[:1])) != mine
+    changed = load_sandbox_pipeline()
+    assert settings_of(changed, small(), instruments()) == mine
+    with torch.no_grad():
+        changed.unet.conv_in.weight.mul_(1.001)
+    assert settings_of(changed, small(), instruments()) != mine
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, pipe: Any) -> None:
+    (tmp_path / "settings.json").write_text('{"theme": "dark"}')
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="not of an evaluation"):
+        evaluate(pipe, small(), [], instruments(), tmp_path, overwrite=True)
+    assert (tmp_path / "images" / "holiday.jpg").exists()
+
+
+def test_variants_never_share_a_folder() -> None:
+    names = [("男", "variant-1"), ("女", "variant-2"), ("mine", "weights-a"), ("mine", "weights-b"), ("x", "/../../y")]
+    folders = [variant_folder(Variant(name, identity)) for name, identity in names]
+    assert len(set(folders)) == len(names) and not any("/" in folder or "." in folder for folder in folders)
+
+
+def test_a_picture_that_is_gone_is_drawn_again(pipe: Any, tmp_path: Path) -> None:
     evaluate(pipe, small(), [], instruments(), tmp_path)
-    with pytest.raises(ConfigError, match="another evaluation, with other seed"):
-        evaluate(pipe, small(seed=1), [], instruments(), tmp_path)
+    picture = next(tmp_path.glob("images/*/0001/0002.png"))
+    content = picture.read_bytes()
+    picture.unlink()
+    evaluate(pipe, small(), [], instruments(), tmp_path)
+    assert picture.read_bytes() == content
+
+
+def test_an_adaptor_that_changes_on_the_way_is_an_error(pipe: Any, tmp_path: Path) -> None:
+    source = load_fair_adaptor(pipe, "sandbox-gender")
+    source.unload()
+    shutil.copytree(resolve("sandbox-gender"), tmp_path / "mine")
+    variant = with_adaptor(str(tmp_path / "mine"))
+    shutil.rmtree(tmp_path / "mine")
+    shutil.copytree(resolve("sandbox-gender-tone"), tmp_path / "mine")
+    with pytest.raises(ConfigError, match="has changed since"), variant.applied(pipe):
+        pass
+
+
+def test_prompts_of_the_users_own_say_nothing_of_occupations(pipe: Any, tmp_path: Path) -> None:
+    prompts = PromptSet("mine", ("a nurse", "a cook in a hospital"), ("nurse", "a cook in a hospital"), "here")
+    found = evaluate(pipe, small(prompts), [with_adaptor("sandbox-gender")], instruments(), tmp_path)["variants"]
+    assert all(variant["kept"] is None and variant["kept_change"] is None for variant in found)
+
+
+def test_names_are_no_formulas_in_the_table_of_images() -> None:
+    assert plain_cell('=HYPERLINK("x")') == '\'=HYPERLINK("x")' and plain_cell("a nurse") == "a nurse"
+
+
+def test_another_evaluation_in_the_folder_can_be_given_up(pipe: Any, tmp_path: Path) -> None:
+    evaluate(pipe, small(), [], instruments(), tmp_path)
     results = evaluate(pipe, small(seed=1, keep_images=False), [], instruments(), tmp_path, overwrite=True)
     assert results["settings"]["seed"] == 1 and not list(tmp_path.glob("images/**/*.png"))
 
@@ -147,9 +241,10 @@ def test_prompts_that_name_an_attribute_are_obeyed_or_not(pipe: Any, tmp_path: P
     results = evaluate(pipe, small(asked, num_steps=6), [], instruments(), tmp_path)
     obeyed = results["variants"][0]["obeyed"]["sandbox:evaluation"]
     assert set(obeyed) == {name for named in asked.expected for name in named} and obeyed["gender"]["value"] > 0.8
-    wrong = PromptSet("mine", ("a person",), ("a person",), "", ({"gender": "neither"},))
-    with pytest.raises(ConfigError, match="expects gender 'neither'"):
-        evaluate(pipe, small(wrong), [], instruments(), tmp_path / "other")
+    for named, said in (({"gender": "neither"}, "expects gender 'neither'"), ({"gendr": "male"}, "expects gendr")):
+        wrong = PromptSet("mine", ("a person",), ("a person",), "", (named,))
+        with pytest.raises(ConfigError, match=said):
+            evaluate(pipe, small(wrong), [], instruments(), tmp_path / "other")
 
 
 def test_images_without_a_face_take_no_part(pipe: Any, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from fair_adaptors.evaluation.metrics import (
     squared_bias,
     total_variation,
     total_variation_floor,
+    worst_decile,
 )
 
 PAPER_FLOORS = {
@@ -115,6 +116,14 @@ def test_distances_from_a_target() -> None:
 def test_the_floor_of_prompts_with_unlike_counts_is_the_mean() -> None:
     floor = mean_floor(lambda n: noise_floor(n, 2), [10, 10, 40])
     assert floor == pytest.approx((2 * noise_floor(10, 2) + noise_floor(40, 2)) / 3)
+
+
+def test_the_worst_decile_is_of_the_prompts_that_have_a_value() -> None:
+    values = np.arange(20) / 20
+    assert worst_decile(values) == pytest.approx((0.95 + 0.9) / 2)
+    assert worst_decile([0.3, 0.7]) == 0.7
+    assert worst_decile([*[0.5] * 10, math.nan]) == 0.5 and worst_decile([*range(10), math.nan]) == 9
+    assert math.isnan(worst_decile([math.nan]))
 
 
 def test_agreement_beyond_chance() -> None:

@@ -1,5 +1,6 @@
 """Published kinds of vision models as instruments: small ones of the real classes, saved in the real layout."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.errors import ConfigError, MissingExtraError
+from fair_adaptors.evaluation.audit import write_audit
 from fair_adaptors.evaluation.evaluate import Target, check_targets, evaluate
 from fair_adaptors.evaluation.instruments import Instruments, load_classifier, load_encoder
 from fair_adaptors.evaluation.prompts import PromptSet
@@ -127,5 +129,8 @@ def test_any_pipeline_is_evaluated_with_two_unlike_classifiers(clip: Path, tmp_p
     }
     assert [row["target"] for row in variant["agreement"]] == ["gender"]
     assert -1 <= variant["text_alignment"][f"clip:{clip.name}"]["value"] <= 1
+    with contextlib.suppress(MissingExtraError):
+        page = write_audit(tmp_path / "out", command="…").read_text(encoding="utf-8")
+        assert "fit to prompt" in page
     with pytest.raises(ConfigError, match="does not know race"):
         check_targets(wanted, Instruments(judges[::-1]))

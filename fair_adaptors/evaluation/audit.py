@@ -9,12 +9,11 @@ from string import Template
 from typing import Any
 
 from . import gallery, tables
-from .evaluate import IMAGES_FILE, RESULTS_FILE, TIMING_FILE
+from .folder import IMAGES_FILE, PLOTS, REPORT_FILE, RESULTS_FILE, TIMING_FILE
 from .metrics import CONFIDENCE, noise_floor
 from .plots import write_grids, write_plots
 from .verdict import Results, is_uniform, verdicts
 
-REPORT_FILE, PLOTS = "report.html", "plots"
 SENTENCES = 6
 """Variants whose sentence is shown at once."""
 
@@ -41,13 +40,14 @@ METHOD = (
         "Intervals",
         "95 %. They tell what the same measurement would give with other prompts of the kind and other images, as many"
         " of them. They are bootstraps over prompts and images, corrected for few prompts and for skew; those of the"
-        " worst decile and of κ are over prompts. How many images are undetermined, without a face, right or obeyed"
-        " has Wilson’s interval, with prompts as clusters.",
+        " worst decile and of κ are rather too wide than too narrow. How many images are undetermined, without a face,"
+        " right or obeyed has Wilson’s interval, with prompts as clusters.",
     ),
     (
         "Change",
-        "The figure less the original’s. Image for image both have the same prompt and the same noise, and the"
-        " interval is that of the pairs. “Falls” and “rises” are said only where it excludes 0.",
+        "The figure less the original’s, of the total variation where the target is not the same share for every"
+        " class. Image for image both have the same prompt and the same noise; the pairs count in which both have a"
+        " face. “Falls” and “rises” are said only where the interval excludes 0.",
     ),
     (
         "Total variation",
@@ -212,6 +212,8 @@ def _limits(results: Results) -> list[str]:
 def _settings(results: Results) -> str:
     settings = dict(results["settings"])
     prompts = settings.pop("prompts")
+    for name in ("labels", "format", "versions"):
+        settings.pop(name, None)
     facts = {name.replace("_", " "): str(value) for name, value in settings.items()}
     facts["prompts"] = f"{len(prompts)}, from {results['prompt_source']}"
     facts["classifiers"] = ", ".join(results["classifiers"])
@@ -235,14 +237,16 @@ def _data(results: Results) -> dict[str, Any]:
         ],
         "kept": [[_triple(variant["preservation"].get(name)) for variant in variants] for name in results["encoders"]],
         "rows": [
-            [[_rows(variant["bias"][judge][name]) for variant in variants] for name in targets]
+            [[_rows(variant["bias"][judge].get(name)) for variant in variants] for name in targets]
             for judge in results["classifiers"]
         ],
     }
 
 
-def _rows(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one variant's prompts by column, and what stands above them: mean, floor and change."""
+def _rows(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return one variant's prompts by column, and mean, floor and change; None where the classifier cannot tell."""
+    if figures is None:
+        return None
     prompts = figures["prompts"]
     counts = [row["images"] for row in prompts]
     number = len(figures["frequencies"])

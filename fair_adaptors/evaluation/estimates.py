@@ -18,6 +18,8 @@ Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Of counts [..., M], a value each [...]."""
 
 RESAMPLES = 2000
+FEW = 8
+"""Up to so many prompts may well look alike by chance."""
 _Z = 1.959964  # the normal distribution's 97.5 % quantile
 
 
@@ -59,6 +61,7 @@ def estimate_mean(
     *,
     generator: np.random.Generator,
     bounds: tuple[float, float] = (-math.inf, math.inf),
+    extra: ArrayLike | None = None,
     num_resamples: int = RESAMPLES,
 ) -> Estimate:
     """Estimate the mean over prompts of a statistic of their counts, with a 95 % bootstrap interval.
@@ -78,13 +81,17 @@ def estimate_mean(
         statistic: of counts [..., M], a value each.
         generator: source of the resampling.
         bounds: the least and the largest value there can be.
+        extra: how an image that was not drawn falls into the cells, [M]; each of few prompts gets one before its
+            images are drawn again. None for every cell alike.
         num_resamples: bootstrap samples.
 
     Returns:
-        NaN in all three where no prompt has a value.
+        NaN in all three where no prompt has a value; an infinite value without an interval where one has that.
     """
     number = np.asarray(counts, dtype=np.int64)
     values = statistic(number.astype(np.float64))
+    if np.isinf(values).any():
+        return Estimate(math.inf, math.nan, math.nan)
     kept = np.isfinite(values) & (number.sum(1) > 0)
     number, values = number[kept], values[kept]
     num_prompts = len(number)
@@ -92,9 +99,10 @@ def estimate_mean(
         return Estimate(math.nan, math.nan, math.nan)
     total = number.sum(1)
     drawn = generator.integers(num_prompts, size=(num_resamples, num_prompts))
-    # A single prompt whose images are all alike is not certain to stay so: it gets one more, of every cell a part.
-    extra = 1 / number.shape[1] if num_prompts == 1 else 0.0
-    shares = (number + extra) / (number + extra).sum(1, keepdims=True)
+    # Few prompts whose images are all alike are not certain to stay so.
+    more = np.full(number.shape[1], 1 / number.shape[1]) if extra is None else np.asarray(extra)
+    weighed = number + (more if num_prompts < FEW else 0.0)
+    shares = weighed / weighed.sum(1, keepdims=True)
     again = statistic(generator.multinomial(total[drawn], shares[drawn]).astype(np.float64))
     again = np.where(np.isfinite(again), again, values[drawn])
     count = np.bincount(drawn.ravel(), minlength=num_prompts)
@@ -104,7 +112,12 @@ def estimate_mean(
 
 
 def estimate_values(
-    values: ArrayLike, *, generator: np.random.Generator, num_resamples: int = RESAMPLES, images_weight: float = 1.0
+    values: ArrayLike,
+    *,
+    generator: np.random.Generator,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    num_resamples: int = RESAMPLES,
+    images_weight: float = 1.0,
 ) -> Estimate:
     """Estimate the mean over prompts of a mean over images of values [P, n], such as similarities; NaN is left out.
 
@@ -126,26 +139,41 @@ def estimate_values(
     errors = images_weight * np.sqrt(spread / number)
     drawn = generator.integers(num_prompts, size=(num_resamples, num_prompts))
     deviations = generator.standard_normal((num_resamples, num_prompts)) * errors[drawn] / math.sqrt(num_prompts)
-    return _around(means, drawn, deviations.mean(1), (-math.inf, math.inf))
+    return _around(means, drawn, deviations.mean(1), bounds)
 
 
 def estimate_pooled(
-    counts: ArrayLike, statistic: Statistic, *, generator: np.random.Generator, num_resamples: int = RESAMPLES
+    counts: ArrayLike,
+    statistic: Statistic,
+    *,
+    generator: np.random.Generator,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    num_resamples: int = RESAMPLES,
 ) -> Estimate:
-    """Estimate a statistic of all prompts at once, such as the worst ones' mean, by drawing prompts again.
+    """Estimate a statistic of all prompts at once, such as the worst ones' mean, by drawing prompts and images again.
+
+    The bootstrap's values are centred, as drawing images again pushes what is the largest up; that counts the images'
+    noise twice, so that the interval is rather too wide than too narrow.
 
     Args:
         counts: images in each cell, [P, M].
         statistic: of counts [..., P, M], a value each.
+        bounds: the least and the largest value there can be.
     """
-    number = np.asarray(counts, dtype=np.float64)
-    value = float(statistic(number))
+    number = np.asarray(counts, dtype=np.int64)
+    number = number[number.sum(1) > 0]
+    if not len(number):
+        return Estimate(math.nan, math.nan, math.nan)
+    value = float(statistic(number.astype(np.float64)))
+    total = number.sum(1)
+    shares = (number + 1 / number.shape[1]) / (total + 1)[:, None]
     drawn = generator.integers(len(number), size=(num_resamples, len(number)))
-    again = statistic(number[drawn])
-    if not np.isfinite(again).any():
+    again = statistic(generator.multinomial(total[drawn], shares[drawn]).astype(np.float64))
+    again = again[np.isfinite(again)]
+    if not len(again) or not math.isfinite(value):
         return Estimate(value, math.nan, math.nan)
-    low, high = np.nanquantile(again, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
+    low, high = value + np.quantile(again - again.mean(), [0.025, 0.975]) * _few_prompts(len(number))
+    return Estimate(value, max(bounds[0], float(low)), min(bounds[1], float(high)))
 
 
 def _around(

@@ -1,13 +1,9 @@
 """An evaluation: variants of a model draw the same prompts from the same noise, and everything is counted."""
 
 import dataclasses
-import hashlib
-import json
 import os
-import re
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +12,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError
-from ..formats import fingerprint
-from .instruments import Instruments, Logits, known_targets
+from .folder import (
+    IMAGES_FILE,
+    RESULTS_FILE,
+    TIMING_FILE,
+    claim,
+    image_path,
+    record_mark,
+    record_path,
+    settings_of,
+    write_json,
+)
+from .instruments import Instruments, Logits
 from .prompts import PromptSet
-from .records import Record, load, save, stack
+from .records import Record, join, load, save, stack
 from .run import image_seed
 from .variants import Variant, distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SETTINGS_FILE, RESULTS_FILE, IMAGES_FILE, TIMING_FILE = "settings.json", "results.json", "images.csv", "timing.json"
 
 
 @dataclass(frozen=True)
@@ -109,18 +113,20 @@ def evaluate(
 
     check_targets(evaluation, instruments)
     every = distinct(variants)
+    settings = settings_of(pipe, evaluation, instruments)
+    marks = {one.name: record_mark(settings, one) for one in every}
     with _processes() as (rank, size, wait):
         if rank == 0:
-            _claim(out, _settings(pipe, evaluation, instruments), overwrite)
+            claim(out, settings, overwrite)
         wait()
-        _draw_all(pipe, evaluation, every, instruments, out, (rank, size), on_images)
+        _draw_all(pipe, evaluation, every, instruments, out, marks, (rank, size), on_images)
         wait()
-        records = {one.name: stack(_read_all(evaluation, one, instruments, out)) for one in every}
-        results = summarise(evaluation, every, instruments, records, _settings(pipe, evaluation, instruments))
+        records = {one.name: stack(_read_all(evaluation, one, instruments, out, marks)) for one in every}
+        results = summarise(evaluation, every, instruments, records, settings)
         if rank == 0:
-            _write_json(out / TIMING_FILE, {name: _timing(record) for name, record in records.items()})
+            write_json(out / TIMING_FILE, {name: _timing(record) for name, record in records.items()})
             write_csv(out / IMAGES_FILE, evaluation, every, records)
-            _write_json(out / RESULTS_FILE, results)
+            write_json(out / RESULTS_FILE, results)
         wait()
     return results
 
@@ -132,26 +138,22 @@ def check_targets(evaluation: Evaluation, instruments: Instruments) -> None:
     if unknown := {name for target in targets for name in target.attributes} - set(first.classes):
         known = ", ".join(first.classes)
         raise ConfigError(f"{first.name} does not know {', '.join(sorted(unknown))}; it knows {known}")
+    for named in evaluation.prompts.expected:
+        for attribute, wanted in named.items():
+            if attribute not in first.classes:
+                known = ", ".join(first.classes)
+                raise ConfigError(f"a prompt expects {attribute} {wanted!r}; {first.name} knows {known}")
+            if wanted not in first.classes[attribute]:
+                known = ", ".join(first.classes[attribute])
+                raise ConfigError(f"a prompt expects {attribute} {wanted!r}; {first.name} knows {known}")
     for judge in instruments.classifiers:
-        for named in evaluation.prompts.expected:
-            for attribute, wanted in named.items():
-                if attribute in judge.classes and wanted not in judge.classes[attribute]:
-                    known = ", ".join(judge.classes[attribute])
-                    raise ConfigError(f"a prompt expects {attribute} {wanted!r}; {judge.name} knows {known}")
-        for target in known_targets(targets, judge):
-            number = int(np.prod([len(judge.classes[name]) for name in target.attributes]))
-            if number != len(target.shares):
-                raise ConfigError(f"{target.name} has {number} classes; {len(target.shares)} shares were given")
-
-
-def variant_folder(variant: Variant) -> str:
-    """Return the name of the folder of a variant's images: readable, and another one if its weights change."""
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', variant.name)[:60]}-{variant.identity[:8]}"
-
-
-def image_path(variant: Variant, prompt: int, image: int) -> str:
-    """Return where an image lies in an evaluation's folder."""
-    return f"images/{variant_folder(variant)}/{prompt:04d}/{image:04d}.png"
+        for name in set(judge.classes) & set(first.classes):
+            if tuple(judge.classes[name]) != tuple(first.classes[name]):
+                raise ConfigError(f"{judge.name} and {first.name} have other classes of {name}, or in another order")
+    for target in targets:
+        number = int(np.prod([len(first.classes[name]) for name in target.attributes]))
+        if number != len(target.shares):
+            raise ConfigError(f"{target.name} has {number} classes; {len(target.shares)} shares were given")
 
 
 def _draw_all(
@@ -160,6 +162,7 @@ def _draw_all(
     variants: Sequence[Variant],
     instruments: Instruments,
     out: Path,
+    marks: Mapping[str, str],
     share: tuple[int, int],
     on_images: Callable[[int, int], None],
 ) -> None:
@@ -171,10 +174,10 @@ def _draw_all(
         with ExitStack() as stack_:
             applied = None
             for index in mine:
-                path = _record_path(out, variant, index)
-                if load(path, instruments) is None:
+                path, mark = record_path(out, variant, index), marks[variant.name]
+                if load(path, instruments, mark) is None or not _pictures_are_there(evaluation, variant, index, out):
                     applied = stack_.enter_context(variant.applied(pipe)) if applied is None else applied
-                    save(path, _draw_and_see(applied, evaluation, variant, instruments, index, out))
+                    save(path, _draw_and_see(applied, evaluation, variant, instruments, index, out), mark)
                 done += evaluation.images_per_prompt
                 on_images(done, total)
 
@@ -189,7 +192,7 @@ def _draw_and_see(
     prompt, label = evaluation.prompts.prompts[index], evaluation.prompts.labels[index]
     seeds = [image_seed(evaluation.seed, prompt, image) for image in range(evaluation.images_per_prompt)]
     words = variant.prompts(prompt, label, seeds)
-    batches = []
+    batches, hidden = [], []
     for start in range(0, len(seeds), evaluation.batch_size):
         batch = slice(start, start + evaluation.batch_size)
         output = pipe(
@@ -200,11 +203,14 @@ def _draw_and_see(
             output_type="pt",
         )
         batches.append((output.images.float().cpu().clamp(0, 1) * 255).round().byte())
+        hidden += getattr(output, "nsfw_content_detected", None) or [False] * len(seeds[batch])
     pixels = torch.cat(batches)
     if evaluation.keep_images:
         _save_pictures(pixels, [out / image_path(variant, index, image) for image in range(len(seeds))])
-    seen = _see(pixels.float() / 255, prompt, label, instruments)
-    return dataclasses.replace(seen, seeds=np.array(seeds), seconds=np.array(time.perf_counter() - started))
+    seen = join([_see(part.float() / 255, prompt, label, instruments) for part in pixels.split(evaluation.batch_size)])
+    # What a safety checker has blackened shows nobody.
+    found, seconds = seen.found & ~np.array(hidden, bool), time.perf_counter() - started
+    return dataclasses.replace(seen, found=found, seeds=np.array(seeds), seconds=np.array(seconds))
 
 
 def _see(images: "Tensor", prompt: str, label: str, instruments: Instruments) -> Record:
@@ -243,73 +249,28 @@ def _save_pictures(pixels: "Tensor", paths: Sequence[Path]) -> None:
 
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     for array, path in zip(pixels.permute(0, 2, 3, 1).numpy(), paths, strict=True):
-        Image.fromarray(array).save(path)
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        Image.fromarray(array).save(aside, "PNG")
+        os.replace(aside, path)
 
 
-def _read_all(evaluation: Evaluation, variant: Variant, instruments: Instruments, out: Path) -> list[Record]:
+def _pictures_are_there(evaluation: Evaluation, variant: Variant, index: int, out: Path) -> bool:
+    """Tell whether the images of a prompt are kept as they should be. A file is there whole or not at all."""
+    count = evaluation.images_per_prompt if evaluation.keep_images else 0
+    return all((out / image_path(variant, index, image)).is_file() for image in range(count))
+
+
+def _read_all(
+    evaluation: Evaluation, variant: Variant, instruments: Instruments, out: Path, marks: Mapping[str, str]
+) -> list[Record]:
     records = []
     for index in range(len(evaluation.prompts.prompts)):
-        record = load(_record_path(out, variant, index), instruments)
+        path = record_path(out, variant, index)
+        record = load(path, instruments, marks[variant.name])
         if record is None:
-            raise ConfigError(f"{_record_path(out, variant, index)} is gone: does every process see the same folder?")
+            raise ConfigError(f"{path} is gone: do all processes see the same folder, with the same settings?")
         records.append(record)
     return records
-
-
-def _record_path(out: Path, variant: Variant, index: int) -> Path:
-    return out / "records" / variant_folder(variant) / f"{index:04d}.safetensors"
-
-
-def _settings(pipe: Any, evaluation: Evaluation, instruments: Instruments) -> dict[str, Any]:
-    """Return all that an evaluation's images and numbers follow from, but the variants."""
-    scheduler = {key: repr(value) for key, value in sorted(pipe.scheduler.config.items())}
-    return {
-        "base": evaluation.base,
-        "base_fingerprint": fingerprint(pipe.components),
-        "prompt_set": evaluation.prompts.name,
-        "prompts": list(evaluation.prompts.prompts),
-        "images_per_prompt": evaluation.images_per_prompt,
-        "seed": evaluation.seed,
-        "num_steps": evaluation.num_steps,
-        "guidance_scale": evaluation.guidance_scale,
-        "batch_size": evaluation.batch_size,
-        "keep_images": evaluation.keep_images,
-        "scheduler": type(pipe.scheduler).__name__,
-        "scheduler_config": hashlib.sha256(json.dumps(scheduler).encode()).hexdigest()[:16],
-        "instruments": instruments.identity,
-    }
-
-
-def _claim(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Note the settings in the folder, or check that it is of the same ones.
-
-    Raises:
-        ConfigError: it is of others.
-    """
-    path = out / SETTINGS_FILE
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        before = None
-    except ValueError:
-        before = {}
-    if before is not None and before != settings:
-        changed = [key for key in settings if before.get(key) != settings[key]]
-        if not overwrite:
-            raise ConfigError(
-                f"{out} holds another evaluation, with other {', '.join(changed)}. Name another --out, or give it up"
-                " with --overwrite"
-            )
-        for name in ("records", "images"):
-            shutil.rmtree(out / name, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_json(path, settings)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    aside = path.with_name(f".{path.name}")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)
 
 
 def _timing(record: Record) -> dict[str, float]:

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .evaluate import IMAGES_FILE
+from .folder import IMAGES_FILE
 from .metrics import CONFIDENCE
 from .tables import folded
 from .verdict import Results
@@ -55,7 +55,8 @@ def read_pictures(out: Path, results: Results, prompts: int, images: int) -> Pic
         file = row[columns["file"]]
         if file and (out / file).is_file():
             seen, sure = _seen(row, columns, results)
-            found.setdefault((row[0], int(row[1])), []).append(Picture(out / file, seen, sure))
+            name = row[0].removeprefix("'")  # see ``results.plain_cell``
+            found.setdefault((name, int(row[1])), []).append(Picture(out / file, seen, sure))
     return found
 
 

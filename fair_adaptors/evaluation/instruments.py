@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -83,7 +84,8 @@ class Kept:
 
     Attributes:
         name: such as "right occupation".
-        right: (label of the prompt, logits of the first classifier) → whether it is right in each image, bool [N].
+        right: (label of the prompt, logits of the first classifier) → 1 where it is right, 0 where not, [N]; NaN for a
+            label that says nothing of it.
     """
 
     name: str
@@ -123,12 +125,20 @@ class Instruments:
         every: list[Classifier | Encoder | FaceDetector] = [*self.classifiers, *self.encoders]
         every += [self.faces] if self.faces else []
         parts = [f"{one.name} {one.identity}" for one in every] + ([self.kept.name] if self.kept else [])
+        parts += [str(sorted(judge.classes.items())) for judge in self.classifiers]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def known_targets(targets: Sequence[T], judge: Classifier) -> list[T]:
     """Return the targets all of whose ``attributes`` a classifier knows."""
     return [target for target in targets if set(target.attributes) <= set(judge.classes)]
+
+
+def accelerator() -> str:
+    """Return the device of this process: the GPU that torchrun gave it, the only one, or the CPU."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def load_object(spec: str) -> object:

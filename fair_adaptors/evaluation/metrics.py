@@ -147,10 +147,13 @@ def cohens_kappa(table: ArrayLike) -> NDArray[np.float64]:
 
 
 def worst_decile(values: ArrayLike) -> NDArray[np.float64]:
-    """Return the mean of the largest tenth of values [..., P], of one at least; NaN counts as none."""
+    """Return the mean of the largest tenth of values [..., P], of one at least; P is without those that are NaN."""
     array = np.asarray(values, dtype=np.float64)
-    worst = np.sort(np.where(np.isnan(array), -np.inf, array), -1)[..., -math.ceil(array.shape[-1] / 10) :]
-    return np.where(np.isfinite(worst).all(-1), worst.mean(-1), np.nan)
+    descending = -np.sort(np.where(np.isnan(array), np.inf, -array), -1)
+    number = np.isfinite(array).sum(-1, keepdims=True)
+    among = np.arange(array.shape[-1]) < np.ceil(number / 10)
+    with np.errstate(invalid="ignore"):
+        return np.where(among, descending, 0).sum(-1) / among.sum(-1)
 
 
 def images_needed(difference: float, num_prompts: int, num_classes: int = 2, *, power: float = 0.8) -> int:

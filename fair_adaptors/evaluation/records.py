@@ -1,8 +1,8 @@
 """What was seen in the images of one prompt, kept on disk as it comes, so that an interrupted evaluation goes on."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ class Record:
         probabilities: by classifier and attribute, [n, K].
         features: by encoder, unit features [n, D].
         text: by encoder that knows text, the cosine of the image with the prompt, [n].
-        right: whether what should stay is right, [n]; None if nothing can tell.
+        right: 1 where what should stay is right, 0 where not, NaN for labels that say nothing of it, [n]; None if
+            nothing can tell.
         seconds: time to make and to see them, [] or [P].
     """
 
@@ -56,8 +57,8 @@ class Record:
         return self.found & ~np.logical_and.reduce(sure)
 
 
-def save(path: Path, record: Record) -> None:
-    """Write a record as safetensors: whole, or not at all."""
+def save(path: Path, record: Record, mark: str) -> None:
+    """Write a record as safetensors: whole, or not at all. The mark tells what it is of."""
     from safetensors.numpy import save_file
 
     arrays = {
@@ -71,17 +72,19 @@ def save(path: Path, record: Record) -> None:
         arrays["right"] = record.right
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, aside)
+    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, aside, {"of": mark})
     os.replace(aside, path)
 
 
-def load(path: Path, instruments: Instruments) -> Record | None:
-    """Read a record; None if it is not there, or cannot be read and has to be made again."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def load(path: Path, instruments: Instruments, mark: str) -> Record | None:
+    """Read a record; None if it is not there, of something else, or cannot be read, and has to be made again."""
+    from safetensors import SafetensorError, safe_open
 
     try:
-        arrays = load_file(path)
+        with safe_open(path, "numpy") as file:
+            if (file.metadata() or {}).get("of") != mark:
+                return None
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         return Record(
             arrays["seeds"],
             arrays["found"],
@@ -100,22 +103,31 @@ def load(path: Path, instruments: Instruments) -> Record | None:
 
 
 def stack(records: Sequence[Record]) -> Record:
-    """Join the records of P prompts into one."""
+    """Put the records of P prompts into one, with P in front."""
+    return _combined(records, np.stack)
 
-    def joined(name: str) -> dict[str, Array]:
-        return {key: np.stack([getattr(one, name)[key] for one in records]) for key in getattr(records[0], name)}
 
+def join(records: Sequence[Record]) -> Record:
+    """Put the records of images of one prompt, one after the other, into one; its time is to be set."""
+    return _combined([replace(one, seconds=np.atleast_1d(one.seconds)) for one in records], np.concatenate)
+
+
+def _combined(records: Sequence[Record], combine: Callable[[list[Array]], Array]) -> Record:
     first = records[0]
+
+    def by_name(field: str) -> dict[str, Array]:
+        return {key: combine([getattr(one, field)[key] for one in records]) for key in getattr(first, field)}
+
     return Record(
-        np.stack([one.seeds for one in records]),
-        np.stack([one.found for one in records]),
-        np.stack([one.boxes for one in records]),
+        combine([one.seeds for one in records]),
+        combine([one.found for one in records]),
+        combine([one.boxes for one in records]),
         {
-            judge: {name: np.stack([one.probabilities[judge][name] for one in records]) for name in attributes}
+            judge: {name: combine([one.probabilities[judge][name] for one in records]) for name in attributes}
             for judge, attributes in first.probabilities.items()
         },
-        joined("features"),
-        joined("text"),
-        None if first.right is None else np.stack([one.right for one in records if one.right is not None]),
-        np.stack([one.seconds for one in records]),
+        by_name("features"),
+        by_name("text"),
+        None if first.right is None else combine([one.right for one in records if one.right is not None]),
+        combine([one.seconds for one in records]),
     )

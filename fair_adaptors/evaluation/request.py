@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, MissingExtraError, did_you_mean
-from .evaluate import IMAGES_FILE, RESULTS_FILE, Evaluation, Target, evaluate
+from ..formats import read_config
+from ..weights import resolve
+from .evaluate import Evaluation, Target, evaluate
+from .folder import IMAGES_FILE, RESULTS_FILE
 from .instruments import Instruments, load_classifier, load_encoder
 from .metrics import images_needed, noise_floor
 from .variants import Variant, with_adaptor
+from .verdict import is_uniform
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,6 +27,9 @@ BASELINES = {
     "semantic-guidance": "Each image is guided towards a random class (Fair Diffusion, Friedrich et al. 2023).",
 }
 """Baselines that need no training. UCE has to be fitted, see ``uce`` and ``benchmarks/peers.py``."""
+
+SPOKEN = {"WMELH": ("White", "Middle Eastern", "Latino")}
+"""Classes whose names are not what people say, and what they are made of."""
 
 
 def instruments_for(base: str, classifiers: Sequence[str], encoders: Sequence[str]) -> Instruments:
@@ -54,8 +61,17 @@ def variants_for(adaptors: Sequence[str], weights: Sequence[float]) -> list[Vari
         raise ConfigError("--weight is the strength of an adaptor: name one with --adaptor")
     if any(not math.isfinite(weight) or abs(weight) >= 100 for weight in weights):
         raise ConfigError("--weight must be a finite number, usually between 0 and 1")
+    if len(set(adaptors)) < len(adaptors):
+        raise ConfigError(f"an adaptor is given twice to compare: {', '.join(adaptors)}")
+    names = [read_config(resolve(adaptor))["name"] for adaptor in adaptors]
+    # Several trainings of one recipe have one name; then they go by what was typed.
+    labels = [adaptor if names.count(name) > 1 else name for name, adaptor in zip(names, adaptors, strict=True)]
     wanted: Sequence[float | None] = weights or [None]
-    return [with_adaptor(name, weight) for name in adaptors for weight in wanted]
+    return [
+        with_adaptor(adaptor, weight, label=label)
+        for adaptor, label in zip(adaptors, labels, strict=True)
+        for weight in wanted
+    ]
 
 
 def baselines_for(names: Sequence[str], targets: Sequence[Target], instruments: Instruments) -> list[Variant]:
@@ -67,17 +83,24 @@ def baselines_for(names: Sequence[str], targets: Sequence[Target], instruments: 
     from . import baselines
 
     classes = instruments.classifiers[0].classes
-    attributes = [
-        baselines.Attribute(target.attributes[0], classes[target.attributes[0]], target.shares)
-        for target in targets
-        if len(target.attributes) == 1
-    ]
+    single = [(target.attributes[0], target.shares) for target in targets if len(target.attributes) == 1]
+    attributes = [baselines.Attribute(name, *_spoken(classes[name], shares)) for name, shares in single if names]
     made: list[Variant] = []
     for name in names:
         if name not in BASELINES:
             raise ConfigError(f"no baseline {name!r}.{did_you_mean(name, BASELINES)} Known: {', '.join(BASELINES)}")
         made.append(getattr(baselines, name.replace("-", "_"))(attributes))
     return made
+
+
+def _spoken(classes: Sequence[str], shares: Sequence[float]) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Return classes as words for a prompt, with their shares: a class that no prompt would name is taken apart."""
+    words = [
+        (word, share / len(SPOKEN.get(name, (name,))))
+        for name, share in zip(classes, shares, strict=True)
+        for word in SPOKEN.get(name, (name,))
+    ]
+    return tuple(word for word, _ in words), tuple(share for _, share in words)
 
 
 def run_and_report(
@@ -120,23 +143,27 @@ def run_and_report(
 
 
 def headline(results: Mapping[str, Any]) -> "Table":
-    """Return a table of every variant's biases, as the first classifier sees them; ``unsure`` is undetermined."""
+    """Return a table of every variant's biases, as the first classifier sees them; ``unsure`` is undetermined.
+
+    Where a target is not uniform it is the total variation instead, the distance from the target.
+    """
     from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
     from rich.table import Column, Table
 
     judge = results["classifiers"][0]
-    table = Table(
-        Column("", overflow="fold"), "of", "bias (95 %)", "floor", "change (95 %)", "unsure", box=SIMPLE_HEAD
-    )
+    even = all(is_uniform(target) for target in results["targets"].values())
+    figure, title = ("bias", "bias (95 %)") if even else ("total_variation", "off target (95 %)")
+    table = Table(Column("", overflow="fold"), "of", title, "floor", "change (95 %)", "unsure", box=SIMPLE_HEAD)
     for variant in results["variants"]:
         for name, found in variant["bias"][judge].items():
             change = found.get("change")
             table.add_row(
-                variant["name"],
-                name,
-                _said(found["bias"]),
-                _number(found["bias"]["floor"]),
-                _said(change["bias"]) if change else "–",
+                escape(variant["name"]),
+                escape(name),
+                _said(found[figure]),
+                _number(found[figure]["floor"]),
+                _said(change[figure]) if change else "–",
                 f"{found['undetermined']['value']:.1%}",
             )
     return table
@@ -211,7 +238,7 @@ def plan(evaluation: Evaluation, num_variants: int, difference: float) -> list[s
     prompts, count = len(evaluation.prompts.prompts), evaluation.images_per_prompt
     lines = [
         f"{prompts} prompts × {count} images × {num_variants} variants = {prompts * count * num_variants:,} images",
-        f"To tell a difference of {difference:g} between two mean biases (two-sided, 5 %, power 80 %):",
+        f"To tell a difference of {difference:g} between two mean biases of exactly these prompts (5 %, power 80 %):",
     ]
     for target in evaluation.targets:
         number = len(target.shares)
@@ -221,20 +248,21 @@ def plan(evaluation: Evaluation, num_variants: int, difference: float) -> list[s
             f"  {target.name}: {needed} images per prompt; {count} are {said}. Noise floor at {count}:"
             f" {noise_floor(count, number):.3f}"
         )
-    lines.append("That is for unrelated noise; before and after share theirs, which needs fewer.")
+    lines.append(
+        "That is for unrelated noise; before and after share theirs, which needs fewer. The intervals of an evaluation"
+        " are also for other prompts of the kind: where prompts differ in how they change, only more prompts help."
+    )
     return lines
 
 
 def _of_adaptors(adaptors: Sequence[str], known: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[float, ...]]:
     """Return the targets that adaptors were trained for, the first one's where they differ."""
-    from ..formats import read_config
-    from ..weights import resolve
-
     shares: dict[str, tuple[float, ...]] = {}
     for name in adaptors:
         for attribute, row in read_config(resolve(name))["attributes"].items():
-            if attribute in known:
-                shares.setdefault(attribute, tuple(row["target"]))
+            if attribute in known and set(row["classes"]) == set(known[attribute]):
+                share = dict(zip(row["classes"], row["target"], strict=True))
+                shares.setdefault(attribute, tuple(share[name] for name in known[attribute]))
     return shares
 
 

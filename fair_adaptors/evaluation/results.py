@@ -88,8 +88,8 @@ def _of_variant(
     evaluation: "Evaluation", instruments: Instruments, record: Record, original: Record
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "no_face": asdict(estimate_rate(~record.found)),
-        "kept": asdict(estimate_rate(record.right)) if record.right is not None else None,
+        "no_face": asdict(estimate_rate(~record.found)) if instruments.faces or not record.found.all() else None,
+        "kept": _kept(record),
         "kept_change": _kept_change(record, original),
         "bias": {
             judge.name: {
@@ -100,13 +100,11 @@ def _of_variant(
         },
         "agreement": _agreement(evaluation, instruments, record),
         "preservation": {
-            name: asdict(estimate_values((values * original.features[name]).sum(-1), generator=_generator()))
+            name: _cosine((values * original.features[name]).sum(-1))
             for name, values in record.features.items()
             if record is not original
         },
-        "text_alignment": {
-            name: asdict(estimate_values(values, generator=_generator())) for name, values in record.text.items()
-        },
+        "text_alignment": {name: _cosine(values) for name, values in record.text.items()},
         "diversity": {name: asdict(diversity(values)) for name, values in record.features.items()},
     }
     if evaluation.prompts.expected:
@@ -129,11 +127,12 @@ def _figures(target: "Target", judge: str, record: Record, original: Record) -> 
     def floor(of: Callable[[int], float]) -> float:
         return metrics.mean_floor(of, valid) if len(valid) else math.nan
 
-    squared = mean(metrics.squared_bias, (-1.0, 1.0))
+    squared = mean(metrics.squared_bias, (-1.0, 2 / number))
     figures = {
         "bias": {
             **asdict(mean(metrics.bias, (0.0, 2 / number))), "floor": floor(lambda n: metrics.noise_floor(n, number))
         },
+        "squared_bias": asdict(squared),
         "floor_removed": {key: metrics.signed_root(value) for key, value in asdict(squared).items()},
         "total_variation": {
             **asdict(mean(lambda seen: metrics.total_variation(seen, aim), (0.0, 1.0))),
@@ -147,7 +146,7 @@ def _figures(target: "Target", judge: str, record: Record, original: Record) -> 
             {**asdict(mean(partial(_share, k), (0.0, 1.0))), "target": float(aim[k])} for k in range(number)
         ],
         "worst_decile": {
-            **asdict(estimate_pooled(counts, _worst_bias, generator=_generator())),
+            **asdict(estimate_pooled(counts, _worst_bias, generator=_generator(), bounds=(0.0, 2 / number))),
             "floor": _worst_floor(valid, number),
         },
         "undetermined": asdict(estimate_rate(record.undetermined(judge, target.attributes, metrics.CONFIDENCE))),
@@ -169,29 +168,44 @@ def _of_prompt(counts: Array, number: int, aim: Array) -> dict[str, Any]:
 
 
 def _changes(before: Array, after: Array, aim: Array) -> dict[str, Any]:
-    """Return after minus before, from the pairs of images that share their noise."""
+    """Return after minus before, from the pairs of images that share their noise and have a face in both.
+
+    Where fewer images have a face the noise floor is higher: figures of unlike numbers of images would seem to change.
+    """
     number = len(aim)
+    both = (before < number) & (after < number)
+    before, after = (np.where(both, classes, number) for classes in (before, after))
     cells = count_classes(before * (number + 1) + after, (number + 1) ** 2)
 
-    def change(statistic: Callable[[Array], Array]) -> dict[str, float]:
+    def change(statistic: Callable[[Array], Array], most: float) -> dict[str, float]:
         def difference(seen: Array) -> Array:
             table = seen.reshape(*seen.shape[:-1], number + 1, number + 1)
             return statistic(table.sum(-2)[..., :number]) - statistic(table.sum(-1)[..., :number])
 
-        return asdict(estimate_mean(cells, difference, generator=_generator()))
+        same = np.eye(number + 1).ravel() / number
+        same[-1] = 0.0
+        return asdict(estimate_mean(cells, difference, generator=_generator(), bounds=(-most, most), extra=same))
 
     return {
-        "bias": change(metrics.bias),
-        "total_variation": change(lambda seen: metrics.total_variation(seen, aim)),
-        "same_class": float((before == after).mean()),
+        "bias": change(metrics.bias, 2 / number),
+        "total_variation": change(lambda seen: metrics.total_variation(seen, aim), 1.0),
+        "same_class": float((before == after)[both].mean()) if both.any() else math.nan,
     }
 
 
 def _kept_change(record: Record, original: Record) -> dict[str, float] | None:
     """Return by how much the share of images in which the right thing stayed differs from the original's."""
-    if record.right is None or original.right is None or record is original:
+    if record is original or original.right is None or _kept(record) is None:
         return None
-    return asdict(estimate_values(record.right.astype(float) - original.right, generator=_generator()))
+    return asdict(
+        estimate_values(record.right.astype(float) - original.right, generator=_generator(), bounds=(-1.0, 1.0))
+    )
+
+
+def _kept(record: Record) -> dict[str, float] | None:
+    """Return in what share of images the right thing stayed, over the prompts whose label says what is right."""
+    told = None if record.right is None else record.right[np.isfinite(record.right).all(1)]
+    return None if told is None or not len(told) else asdict(estimate_rate(told))
 
 
 def _agreement(evaluation: "Evaluation", instruments: Instruments, record: Record) -> list[dict[str, Any]]:
@@ -207,7 +221,7 @@ def _agreement(evaluation: "Evaluation", instruments: Instruments, record: Recor
                 pooled = seen.sum(-2)
                 return metrics.cohens_kappa(pooled.reshape(*pooled.shape[:-1], number, number))
 
-            found = estimate_pooled(cells, kappa, generator=_generator())
+            found = estimate_pooled(cells, kappa, generator=_generator(), bounds=(-1.0, 1.0))
             rows.append({"classifiers": [one.name, other.name], "target": target.name, "kappa": asdict(found)})
     return rows
 
@@ -218,7 +232,11 @@ def diversity(features: Array) -> Estimate:
     if count < 2:
         return Estimate(math.nan, math.nan, math.nan)
     alike = (np.einsum("pid,pd->pi", features, features.sum(1)) - (features**2).sum(-1)) / (count - 1)
-    return estimate_values(1 - alike, generator=_generator(), images_weight=2.0)
+    return estimate_values(1 - alike, generator=_generator(), images_weight=2.0, bounds=(0.0, 2.0))
+
+
+def _cosine(values: Array) -> dict[str, float]:
+    return asdict(estimate_values(values, generator=_generator(), bounds=(-1.0, 1.0)))
 
 
 def _obeyed(
@@ -255,7 +273,7 @@ def write_csv(
     path: Path, evaluation: "Evaluation", variants: Sequence[Variant], records: Mapping[str, Record]
 ) -> None:
     """Write a row per image: what it was made of, what was seen, and how sure each classifier is."""
-    from .evaluate import image_path
+    from .folder import image_path
 
     first = records[variants[0].name]
     seen = [(judge, name) for judge, attributes in first.probabilities.items() for name in attributes]
@@ -272,7 +290,8 @@ def write_csv(
             record = records[variant.name]
             for p, i in np.ndindex(record.found.shape):
                 file = image_path(variant, p, i) if evaluation.keep_images else ""
-                row = [variant.name, p, i, evaluation.prompts.labels[p], record.seeds[p, i], file]
+                row = [plain_cell(variant.name), p, i, plain_cell(evaluation.prompts.labels[p])]
+                row += [record.seeds[p, i], file]
                 row += [int(record.found[p, i]), *(f"{value:.1f}" for value in record.boxes[p, i])]
                 for judge, name in seen:
                     probs = record.probabilities[judge][name][p, i]
@@ -281,6 +300,11 @@ def write_csv(
                 row += [f"{cosine:.4f}" for cosine in alike.values()]
                 writer.writerow(row)
     os.replace(aside, path)
+
+
+def plain_cell(text: str) -> str:
+    """Return text that a spreadsheet does not take for a formula: with an apostrophe in front where it would."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "'")) else text
 
 
 def _generator() -> np.random.Generator:

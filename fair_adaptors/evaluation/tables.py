@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .verdict import Results, direction, fine, number, percent, signed
+from .verdict import Results, direction, fine, is_uniform, number, percent, signed
 
 OPEN = 4
 """Targets whose class frequencies are shown at once."""
@@ -21,7 +21,7 @@ def main_table(results: Results, timing: Mapping[str, Any], classifiers: Sequenc
     rows = [
         _row(_name_cells(variant, target, judge if many else None) + _figure_cells(results, variant, target, judge)
              + _variant_cells(results, variant, timing))
-        for judge in classifiers for variant in results["variants"] for target in results["targets"]
+        for judge in classifiers for variant in results["variants"] for target in variant["bias"][judge]
     ]  # fmt: skip
     return table([*(["classifier"] if many else []), "variant", "target"], _columns(results), rows)
 
@@ -70,7 +70,7 @@ def obeyed_table(results: Results) -> str:
     for variant in results["variants"]:
         obeyed = variant.get("obeyed", {})
         for attribute in sorted({name for rates in obeyed.values() for name in rates}):
-            cells = "".join(estimate_cell(judge, obeyed[judge].get(attribute), fine) for judge in judges)
+            cells = "".join(estimate_cell(judge, obeyed.get(judge, {}).get(attribute), fine) for judge in judges)
             rows.append(_row(_name(variant["name"]) + _text("attribute", attribute) + cells))
     return table(["variant", "attribute"], judges, rows) if rows else ""
 
@@ -135,7 +135,8 @@ def _encoders(results: Results, key: str) -> list[str]:
 
 def _figure_cells(results: Results, variant: Mapping[str, Any], target: str, judge: str) -> str:
     found = variant["bias"][judge][target]
-    change = found.get("change", {}).get("bias")
+    uniform = is_uniform(results["targets"][target])
+    change = found.get("change", {}).get("bias" if uniform else "total_variation")
     return "".join(
         [
             estimate_cell("bias", found["bias"]),

@@ -69,6 +69,8 @@ def with_adaptor(name: str, weight: float | None = None, *, label: str | None = 
 
     @contextmanager
     def applied(pipe: Any) -> Iterator[Any]:
+        if read_adaptor(resolve(name)).identity != files.identity:
+            raise ConfigError(f"the adaptor {name} has changed since the evaluation began; start it again")
         with load_fair_adaptor(pipe, name, weight=strength):
             yield pipe
 

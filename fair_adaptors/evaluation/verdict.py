@@ -13,6 +13,8 @@ SMALL = 0.05
 NAMED = 4
 """Targets that get a clause of their own; more are grouped by what happened to them."""
 LISTED = 6
+ENOUGH = 48
+"""Images in all from which on a figure is compared with its noise floor."""
 
 
 def verdicts(results: Results) -> list[tuple[str, str]]:
@@ -71,7 +73,9 @@ def _of_targets(results: Results, variant: Mapping[str, Any], first: Mapping[str
     for name, target in results["targets"].items():
         uniform, now = is_uniform(target), variant["bias"][judge][name]
         key = "bias" if uniform else "total_variation"
-        found.append(_Figure(name, uniform, now[key], first["bias"][judge][name][key], now.get("change", {}).get(key)))
+        images = sum(row["images"] for row in now["prompts"])
+        before, change = first["bias"][judge][name][key], now.get("change", {}).get(key)
+        found.append(_Figure(name, uniform, now[key], before, change, images))
     if len(found) <= NAMED:
         return [figure.clause() for figure in found]
     grouped: dict[str, list[str]] = {}
@@ -89,6 +93,7 @@ class _Figure:
     now: Mapping[str, Any]
     before: Mapping[str, Any]
     change: Mapping[str, Any] | None
+    images: int
 
     def clause(self) -> str:
         """Say what the figure is, or how it moved, and how far it is from the noise floor."""
@@ -98,6 +103,8 @@ class _Figure:
             return f"{what} could not be measured: no image counts"
         if self.change is None:
             return f"{what} is {value} ({_range(self.now)}), {floor}"
+        if self.before["value"] is None:
+            return f"{what} is {value} ({_range(self.now)}), with nothing before to compare it with"
         moves, was = direction(self.change), number(self.before["value"])
         if moves == "no clear change":
             return f"{what} shows no clear change ({was} to {value}), {floor}"
@@ -109,6 +116,8 @@ class _Figure:
         fair, low, high = (self.now[key] for key in ("floor", "low", "high"))
         if fair is None or low is None or high is None:
             return "with no noise floor to compare with"
+        if self.images < ENOUGH:
+            return f"of too few images to compare with the noise floor of {number(fair)}"
         if low > fair:
             return f"above the noise floor of {number(fair)}"
         if high < fair:
@@ -133,8 +142,9 @@ def _around(results: Results, variant: Mapping[str, Any], first: Mapping[str, An
     """Say what is kept, and how many images the figures leave out or are unsure of."""
     clauses = []
     if variant["kept"] is not None:
-        clauses.append(_kept(results["kept"], variant["kept"], None if variant is first else first["kept"]))
-    if (missing := variant["no_face"]["value"]) is not None and missing > SMALL:
+        before = None if variant is first else first["kept"]
+        clauses.append(_kept(results["kept"], variant["kept"], before, variant["kept_change"]))
+    if variant["no_face"] and (missing := variant["no_face"]["value"]) > SMALL:
         clauses.append(f"{fine(missing)} of the images show no face and do not count")
     figures = variant["bias"][results["classifiers"][0]]
     unsure = {name: found["undetermined"]["value"] or 0.0 for name, found in figures.items()}
@@ -143,14 +153,14 @@ def _around(results: Results, variant: Mapping[str, Any], first: Mapping[str, An
     return clauses
 
 
-def _kept(name: str, now: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
-    """Say how often what should stay is right. The two are not paired: a change is claimed where intervals part."""
+def _kept(
+    name: str, now: Mapping[str, Any], before: Mapping[str, Any] | None, change: Mapping[str, Any] | None
+) -> str:
+    """Say how often what should stay is right, and whether the paired change of it excludes 0."""
     if before is None:
         return f"{name} in {fine(now['value'])} of the images"
-    if now["high"] < before["low"]:
-        return f"{name} falls from {fine(before['value'])} to {fine(now['value'])} of the images"
-    if before["high"] < now["low"]:
-        return f"{name} rises from {fine(before['value'])} to {fine(now['value'])} of the images"
+    if (moves := direction(change)) != "no clear change":
+        return f"{name} {moves} from {fine(before['value'])} to {fine(now['value'])} of the images"
     return f"{name} shows no clear change ({fine(before['value'])} to {fine(now['value'])} of the images)"
 
 

@@ -3,15 +3,17 @@
 Images are resized whole to a model's input, bicubic and antialiased, in torch, so that gradients pass.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..formats import fingerprint
-from .instruments import Classifier, Encoder
+from .instruments import Classifier, Encoder, accelerator
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -55,7 +57,7 @@ def clip_classifier(source: str, words: Mapping[str, Mapping[str, Sequence[str]]
     """
     import torch
 
-    model, tokenize, prepare = _load_clip(source)
+    model, tokenize, prepare, how = _load_clip(source)
     texts = [f"a photo of {text}" for classes in words.values() for each in classes.values() for text in each]
     with torch.no_grad():
         known = _unit(model.get_text_features(**tokenize(texts)).pooler_output)
@@ -73,7 +75,7 @@ def clip_classifier(source: str, words: Mapping[str, Mapping[str, Sequence[str]]
         }
 
     classes = {name: tuple(each) for name, each in words.items()}
-    return Classifier(_name("clip", source), _identity(model), classes, judge)
+    return Classifier(_name("clip", source), _identity(model, how, str(texts)), classes, judge)
 
 
 def image_classifier(source: str) -> Classifier:
@@ -92,13 +94,15 @@ def image_classifier(source: str) -> Classifier:
     model = _loaded(AutoModelForImageClassification, source)
     labels = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
     attribute, columns = _grouped(source, labels)
-    prepare = _preparation(source)
+    prepare, how = _preparation(source, model.device)
 
     def judge(images: "Tensor") -> "dict[str, Tensor]":
         logits = model(pixel_values=prepare(images)).logits.log_softmax(1)
         return {attribute: torch.stack([logits[:, places].logsumexp(1) for places in columns], 1)}
 
-    return Classifier(_name("transformers", source), _identity(model), {attribute: tuple(GROUPS[attribute])}, judge)
+    return Classifier(
+        _name("transformers", source), _identity(model, how, str(labels)), {attribute: tuple(GROUPS[attribute])}, judge
+    )
 
 
 def clip_encoder(source: str) -> Encoder:
@@ -107,10 +111,10 @@ def clip_encoder(source: str) -> Encoder:
     Raises:
         ConfigError: it cannot be loaded.
     """
-    model, tokenize, prepare = _load_clip(source)
+    model, tokenize, prepare, how = _load_clip(source)
     return Encoder(
         _name("clip", source),
-        _identity(model),
+        _identity(model, how),
         lambda images: _unit(model.get_image_features(pixel_values=prepare(images)).pooler_output),
         lambda texts: _unit(model.get_text_features(**tokenize(texts)).pooler_output),
     )
@@ -125,15 +129,15 @@ def dino_encoder(source: str) -> Encoder:
     from transformers import AutoModel
 
     model = _loaded(AutoModel, source)
-    prepare = _preparation(source)
+    prepare, how = _preparation(source, model.device)
     return Encoder(
         _name("dinov2", source),
-        _identity(model),
+        _identity(model, how),
         lambda images: _unit(model(pixel_values=prepare(images)).last_hidden_state[:, 0]),
     )
 
 
-def _load_clip(source: str) -> "tuple[Any, Callable[[Sequence[str]], Any], Callable[[Tensor], Tensor]]":
+def _load_clip(source: str) -> "tuple[Any, Callable[[Sequence[str]], Any], Callable[[Tensor], Tensor], str]":
     from transformers import CLIPModel, CLIPTokenizer
 
     model, tokenizer = _loaded(CLIPModel, source), _loaded(CLIPTokenizer, source)
@@ -144,7 +148,7 @@ def _load_clip(source: str) -> "tuple[Any, Callable[[Sequence[str]], Any], Calla
             list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         ).to(model.device)  # fmt: skip
 
-    return model, tokenize, _preparation(source)
+    return model, tokenize, *_preparation(source, model.device)
 
 
 def _loaded(kind: Any, source: str) -> Any:
@@ -156,12 +160,12 @@ def _loaded(kind: Any, source: str) -> Any:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     if isinstance(found, torch.nn.Module):
-        found = found.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+        found = found.eval().requires_grad_(False).to(accelerator())
     return found
 
 
-def _preparation(source: str) -> "Callable[[Tensor], Tensor]":
-    """Return what makes a model's input of images [N, 3, H, W] in [0, 1]: its size, mean and deviation."""
+def _preparation(source: str, device: "torch.device") -> "tuple[Callable[[Tensor], Tensor], str]":
+    """Return what makes a model's input of images [N, 3, H, W] in [0, 1], and that in words."""
     import torch
     from torch.nn.functional import interpolate
     from transformers import AutoImageProcessor
@@ -174,10 +178,11 @@ def _preparation(source: str) -> "Callable[[Tensor], Tensor]":
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
 
     def prepare(images: "Tensor") -> "Tensor":
+        images = images.to(device)
         resized = interpolate(images, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
         return (resized - mean.to(images)) / deviation.to(images)
 
-    return prepare
+    return prepare, f"{height}×{width} {processor.image_mean} {processor.image_std}"
 
 
 def _grouped(source: str, labels: Sequence[str]) -> tuple[str, list[list[int]]]:
@@ -198,8 +203,9 @@ def _name(kind: str, source: str) -> str:
     return f"{kind}:{Path(source).name if Path(source).is_dir() else source}"
 
 
-def _identity(model: Any) -> str:
-    return fingerprint({"model": model})
+def _identity(model: Any, *words: str) -> str:
+    """Return a word that changes with the weights and with what else decides what is seen."""
+    return hashlib.sha256("\n".join([fingerprint({"model": model}), *words]).encode()).hexdigest()
 
 
 def _unit(features: "Tensor") -> "Tensor":

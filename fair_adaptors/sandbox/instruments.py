@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..evaluation.instruments import Classifier, Encoder, Instruments, Kept, Logits
 from ..evaluation.metrics import bias
-from .prompts import ATTRIBUTES, OCCUPATIONS, ROLES, SECTORS
+from .prompts import ATTRIBUTES, OCCUPATIONS, ROLES, SECTORS, occupations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,17 +48,21 @@ def encoder() -> Encoder:
 
 
 def right(label: str, logits: Logits) -> np.ndarray:
-    """Tell in which images sector and role are those that the label ends with, bool [N]."""
-    sector, role = label.split()[-2:]
+    """Return 1 where sector and role are those that the label ends with, [N]; NaN if it ends with no occupation."""
+    name = " ".join(label.split()[-2:])
+    if name not in OCCUPATIONS:
+        return np.full(len(logits["sector"]), np.nan, np.float32)
+    sector, role = name.split()
     seen = {name: logits[name].argmax(1).cpu().numpy() for name in ("sector", "role")}
-    return (seen["sector"] == SECTORS.index(sector)) & (seen["role"] == ROLES.index(role))
+    found = (seen["sector"] == SECTORS.index(sector)) & (seen["role"] == ROLES.index(role))
+    return found.astype(np.float32)
 
 
 def calibrate(labels: Sequence[str], *, images_per_prompt: int = 64, seed: int = 0) -> dict[str, Any]:
     """Measure rendered portraits, whose truth is known, as an evaluation would; say how far the figures are off.
 
     Args:
-        labels: the prompts' labels, each ending with an occupation; other labels are left out.
+        labels: the prompts' labels; those that end with an occupation are rendered, the test's if there are none.
         images_per_prompt: portraits of each, drawn from the world's own, biased, distribution.
 
     Returns:
@@ -70,7 +74,8 @@ def calibrate(labels: Sequence[str], *, images_per_prompt: int = 64, seed: int =
     from . import world
     from .renderer import render
 
-    names = [name for name in (" ".join(label.split()[-2:]) for label in labels) if name in OCCUPATIONS]
+    known = [name for name in (" ".join(label.split()[-2:]) for label in labels) if name in OCCUPATIONS]
+    names = list(dict.fromkeys(known)) or list(occupations("test"))
     generator = torch.Generator().manual_seed(seed)
     pairs = [name.split() for name in names for _ in range(images_per_prompt)]
     sector = torch.tensor([SECTORS.index(pair[0]) for pair in pairs])
