@@ -24,6 +24,14 @@ class InvalidAdaptorError(FairAdaptorError, ValueError):
     """The adaptor's files are damaged, incomplete or in a format that is not ours."""
 
 
+class HubError(FairAdaptorError):
+    """The Hub refuses what it is asked for, or somebody else was there first."""
+
+
+class HubUnreachableError(HubError):
+    """The Hub does not answer, or not as it should: what is asked for may work later."""
+
+
 class UnsupportedSchedulerError(FairAdaptorError, ValueError):
     """The scheduler's steps are not affine in the model output, so their gradients cannot be adjusted."""
 

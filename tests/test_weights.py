@@ -6,7 +6,7 @@ import pytest
 
 from fair_adaptors import registry
 from fair_adaptors.errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
-from fair_adaptors.formats import CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE
+from fair_adaptors.formats import CONFIG_FILE
 from fair_adaptors.registry import AdaptorInfo
 from fair_adaptors.weights import resolve
 
@@ -94,19 +94,6 @@ def test_a_published_name_is_its_repository_at_the_pinned_commit(
     cached(elsewhere / "cache", "owner/fair")
     pinned = folder_at(elsewhere / "cache" / "models--owner--fair" / "snapshots" / ("1" * 40))
     assert resolve("fair", cache_dir=elsewhere / "cache", local_files_only=True) == pinned
-
-
-def test_only_our_two_files_are_asked_for(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
-
-    def snapshot_download(repo_id: str, **settings: object) -> str:
-        asked.update(settings, repo_id=repo_id)
-        return str(folder_at(elsewhere / "snapshot"))
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    resolve("owner/fair", revision="v2", token="t")
-    assert asked["allow_patterns"] == [WEIGHTS_FILE, TOKENS_FILE, CONFIG_FILE]
-    assert (asked["repo_id"], asked["revision"], asked["token"]) == ("owner/fair", "v2", "t")
 
 
 def test_a_repository_that_cannot_be_had_is_named_with_its_revision(elsewhere: Path) -> None:

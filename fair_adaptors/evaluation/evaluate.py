@@ -192,7 +192,8 @@ def _draw_and_see(
     prompt, label = evaluation.prompts.prompts[index], evaluation.prompts.labels[index]
     seeds = [image_seed(evaluation.seed, prompt, image) for image in range(evaluation.images_per_prompt)]
     words = variant.prompts(prompt, label, seeds)
-    batches, hidden = [], []
+    batches: list[Tensor] = []
+    hidden: list[bool] = []
     for start in range(0, len(seeds), evaluation.batch_size):
         batch = slice(start, start + evaluation.batch_size)
         output = pipe(
@@ -209,7 +210,8 @@ def _draw_and_see(
         _save_pictures(pixels, [out / image_path(variant, index, image) for image in range(len(seeds))])
     seen = join([_see(part.float() / 255, prompt, label, instruments) for part in pixels.split(evaluation.batch_size)])
     # What a safety checker has blackened shows nobody.
-    found, seconds = seen.found & ~np.array(hidden, bool), time.perf_counter() - started
+    found = np.logical_and(seen.found, np.logical_not(hidden))
+    seconds = time.perf_counter() - started
     return dataclasses.replace(seen, found=found, seeds=np.array(seeds), seconds=np.array(seconds))
 
 

@@ -195,7 +195,7 @@ def _changes(before: Array, after: Array, aim: Array) -> dict[str, Any]:
 
 def _kept_change(record: Record, original: Record) -> dict[str, float] | None:
     """Return by how much the share of images in which the right thing stayed differs from the original's."""
-    if record is original or original.right is None or _kept(record) is None:
+    if record is original or record.right is None or original.right is None or _kept(record) is None:
         return None
     return asdict(
         estimate_values(record.right.astype(float) - original.right, generator=_generator(), bounds=(-1.0, 1.0))

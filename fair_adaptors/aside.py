@@ -1,0 +1,39 @@
+"""Write aside, then move into place: what has a new name is complete or absent."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import ConfigError
+
+
+@contextmanager
+def written_aside(out: Path) -> Iterator[Path]:
+    """Give a path to write a file or folder to, and move it to ``out`` when the block ends well.
+
+    Raises:
+        ConfigError: ``out`` exists and is no empty folder: it is never overwritten.
+    """
+    refuse_existing(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".writing-") as folder:
+        aside = Path(folder) / out.name
+        yield aside
+        refuse_existing(out)
+        if out.is_dir():
+            out.rmdir()
+        os.replace(aside, out)
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuse a path that holds something already.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if not out.name:
+        raise ConfigError(f"--out {out} names no file or folder")
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+        raise ConfigError(f"--out {out} exists already and is not overwritten; name a new one or remove it first")

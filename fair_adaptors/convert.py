@@ -1,0 +1,138 @@
+"""From the paper authors' checkpoints, and from LoRAs of kohya, peft and diffusers, to an adaptor folder."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .aside import refuse_existing, written_aside
+from .bases import load_base
+from .errors import ConfigError, did_you_mean
+from .formats import is_text, read_adaptor, read_config, write_adaptor
+from .registry import list_adaptors
+from .translate import POSITIONS, Found, translate
+from .untrusted import StateDict, read_state_dicts
+
+_PUBLISHED_SHARES = {"gender-race-age": {"age": "0.75,0.25"}}
+
+
+def convert(
+    source: str | Path, out: str | Path, *, base: str = "sd15", name: str | None = None, attributes: Sequence[str] = ()
+) -> Path:
+    """Convert a checkpoint to an adaptor folder. Every tensor is accounted for, or nothing is written.
+
+    Args:
+        source: a file, a folder or a zip: the authors' checkpoints (of which ``…_EMA`` goes before its twin without),
+            or a LoRA in the layout of kohya, peft or diffusers, which is told by its keys.
+        out: a new folder.
+        base: what it was trained on: ``sd15``, ``sd21``, ``sdxl``, ``sandbox`` or a pipeline's folder.
+        name: the adaptor's name; the name of ``out`` by default.
+        attributes: what it makes fair, as the files do not say: ``gender``, ``race`` or ``age`` for equal shares,
+            ``age=0.75,0.25`` for others, ``hair=dark:0.5,fair:0.5`` for other classes. May be left out for a ``name``
+            of the registry.
+
+    Raises:
+        InvalidAdaptorError: the source is damaged, hostile, incomplete, or not for this base.
+        ConfigError: a setting cannot be used, or ``out`` exists.
+    """
+    source, out = Path(source).expanduser(), Path(out).expanduser()
+    refuse_existing(out)
+    name = name or out.resolve().name
+    if not is_text(name):
+        raise ConfigError(f"--name {name!r}: give up to 500 printable characters")
+    aimed = parse_attributes(attributes, name, base)
+    model = load_base(base)
+    files, left_out = read_state_dicts(source)
+    found = translate(files, model)
+    with written_aside(out) as aside:
+        write_adaptor(
+            aside,
+            found.tensors,
+            tokens={"text_encoder": found.tokens} if found.tokens is not None else None,
+            name=name,
+            pipe=model.pipe,
+            base_model=model.base_model,
+            attributes=aimed,
+            rank=found.rank,
+            training={"converted_from": _origin(source, files, left_out, found)},
+        )
+        read_adaptor(aside)  # what was written can be read
+    return out
+
+
+def describe(folder: str | Path) -> str:
+    """Say what a converted adaptor was made of."""
+    config = read_config(folder)
+    origin = config["training"]["converted_from"]
+    lines = [f"{config['name']}: {' and '.join(config['trained_parts'])}, converted from {origin['name']}"]
+    for file in origin["files"]:
+        averaged = ", moving average of the training" if file["averaged"] else ""
+        lines.append(f"  {file['name']} ({file['layout']}{averaged}), sha256 {file['sha256']}")
+    for name in origin.get("left_out", ()):
+        lines.append(f"  {name}: left out, as its moving average is there")
+    for key, reason in origin.get("not_used", {}).items():
+        lines.append(f"  {key}: not used: {reason}")
+    return "\n".join([*lines, f"The adaptor is in {folder}: load_fair_adaptor(pipe, {str(folder)!r})"])
+
+
+def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, dict[str, list]]:
+    """Return the classes and target shares of attributes, see ``convert``.
+
+    Raises:
+        ConfigError: none are given, one is not known, or its shares are no distribution.
+    """
+    from .evaluation.vision import GROUPS
+    from .sandbox.prompts import ATTRIBUTES
+
+    known = {attribute: tuple(groups) for attribute, groups in GROUPS.items()}
+    known |= ATTRIBUTES if base == "sandbox" else {}
+    for info in list_adaptors():
+        if info.name == name and not texts:
+            shares = _PUBLISHED_SHARES.get(name, {})
+            texts = [f"{a}={shares[a]}" if a in shares else a for a in info.attributes]
+    if not texts:
+        raise ConfigError(
+            "the files do not say what the adaptor makes fair: give --attribute gender, --attribute age=0.75,0.25 or"
+            " the like"
+        )
+    return dict(_parse_attribute(text, known) for text in texts)
+
+
+def _parse_attribute(text: str, known: Mapping[str, tuple[str, ...]]) -> tuple[str, dict[str, list]]:
+    attribute, equals, rest = text.partition("=")
+    words = [word.rpartition(":") for word in rest.split(",")] if equals else []
+    classes = tuple(word[0].strip() for word in words) if ":" in rest else known.get(attribute, ())
+    if not classes:
+        raise ConfigError(
+            f"--attribute {text}: no classes of {attribute!r} are known.{did_you_mean(attribute, known)} Known:"
+            f" {', '.join(known)}; of others name them: {attribute or 'hair'}=CLASS:SHARE,CLASS:SHARE"
+        )
+    try:
+        shares = [float(word[2]) for word in words] or [1 / len(classes)] * len(classes)
+    except ValueError as error:
+        raise ConfigError(f"--attribute {text}: the shares are numbers, such as 0.75,0.25") from error
+    if not all(share >= 0 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
+        raise ConfigError(f"--attribute {text}: the shares must not be negative, and sum to 1")
+    if len(shares) != len(classes) or len(set(classes)) < 2 or not all(map(is_text, (attribute, *classes))):
+        raise ConfigError(f"--attribute {text}: give a share for each class of {', '.join(classes)}")
+    return attribute, {"classes": list(classes), "target": shares}
+
+
+def _origin(source: Path, files: Sequence[StateDict], left_out: Sequence[str], found: Found) -> dict[str, Any]:
+    """Return the record of what an adaptor was made from."""
+    record: dict[str, Any] = {
+        "name": source.resolve().name.encode(errors="backslashreplace").decode(),
+        "files": [
+            {"name": file.name, "sha256": file.sha256, "layout": found.layouts[file.name], "averaged": file.averaged}
+            for file in files
+        ],
+    }
+    if source.is_file():
+        with source.open("rb") as file:
+            record["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    if left_out:
+        record["left_out"] = list(left_out)
+    if found.tokens is not None:
+        record["not_used"] = dict.fromkeys(POSITIONS, "stock positions, which the base has itself")
+    return record

@@ -1,0 +1,159 @@
+"""From an adaptor folder to what other programs read: kohya's names, plain diffusers, peft, or a merged pipeline."""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .aside import refuse_existing, written_aside
+from .bases import kind_of
+from .errors import ConfigError, FairAdaptorError, did_you_mean
+from .formats import PARTS, WEIGHTS_FILE, AdaptorFiles, read_adaptor
+from .lora_keys import kohya_keys, peft_keys
+from .untrusted import PEFT_CONFIG
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMATS = ("kohya", "diffusers", "peft", "merged")
+PEFT_WEIGHTS = "adapter_model.safetensors"
+
+_MADE_FOR = {
+    "sd15": {"ss_v2": "False", "ss_base_model_version": "sd_v1"},
+    "sd21": {"ss_v2": "True", "ss_base_model_version": "sd_v2"},
+    "sdxl": {"ss_v2": "False", "ss_base_model_version": "sdxl_base_v1-0"},
+}
+"""By these A1111 shows a file with the bases that it fits."""
+
+
+def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None) -> Path:
+    """Write an adaptor in another format. The change of every layer is the same, to the bit; strength 1 is as trained.
+
+    Args:
+        folder: of the adaptor.
+        out: a new folder; for kohya the name of a new ``.safetensors`` file is also fine.
+        format:
+            ``kohya``: one file for ComfyUI and A1111;
+            ``diffusers``: ``pytorch_lora_weights.safetensors`` for ``pipe.load_lora_weights``;
+            ``peft``: a folder for each part, for ``PeftModel.from_pretrained`` (transformers ≥ 5.6);
+            ``merged``: the whole pipeline with the adaptor, at its default strength, in its weights.
+        pipe: the base; needed for ``merged``, and left as it was, without this adaptor.
+
+    Returns:
+        The file or folder that was written.
+
+    Raises:
+        FairAdaptorError: the adaptor has soft tokens, which none of these formats has, or the pipeline another LoRA.
+        ConfigError: no such format, no base to merge into, or ``out`` exists.
+        InvalidAdaptorError, WrongBaseError: as in ``load_fair_adaptor``.
+    """
+    folder, out = Path(folder), Path(out).expanduser()
+    if format not in FORMATS:
+        raise ConfigError(f"--format {format}: no such format.{did_you_mean(format, FORMATS)} {', '.join(FORMATS)}")
+    files = read_adaptor(folder)
+    if files.tokens:
+        raise FairAdaptorError(
+            f"{files.config['name']!r} has soft tokens, which are no part of a weight: {format} has no place for them."
+            " Use it with load_fair_adaptor"
+        )
+    if format == "kohya" and out.suffix != ".safetensors":
+        out = out / f"{_file_name(files.config['name'])}_kohya.safetensors"
+    refuse_existing(out)
+    if format == "merged":
+        _check_mergeable(pipe)
+    with written_aside(out) as aside:
+        if format == "kohya":
+            _write_kohya(files, aside, pipe)
+        elif format == "diffusers":
+            aside.mkdir()
+            shutil.copyfile(folder / WEIGHTS_FILE, aside / WEIGHTS_FILE)
+        elif format == "peft":
+            _write_peft(files, aside)
+        else:
+            _write_merged(folder, aside, pipe)
+    return out
+
+
+def kohya_tensors(tensors: "Mapping[str, Tensor]", *, two_encoders: bool = False) -> "dict[str, Tensor]":
+    """Return the tensors under kohya's names, with alpha = rank for each layer.
+
+    Args:
+        tensors: under our names.
+        two_encoders: whether the base has two text encoders, as SDXL has, of which the first is then ``lora_te1``.
+    """
+    import torch
+
+    renamed = {}
+    for key, down in tensors.items():
+        stem, found, _ = key.partition(".lora_A.weight")
+        if found:
+            names = {role: name for name, role in kohya_keys(stem, two_encoders=two_encoders)}
+            renamed[names["lora_A"]] = down
+            renamed[names["lora_B"]] = tensors[f"{stem}.lora_B.weight"]
+            renamed[names["alpha"]] = torch.tensor(float(len(down)))
+    return renamed
+
+
+def _write_kohya(files: AdaptorFiles, path: Path, pipe: Any) -> None:
+    from safetensors.torch import save_file
+
+    rank = str(files.config["rank"])
+    kind = kind_of(files.config["base_signature"])
+    two_encoders = kind == "sdxl" or getattr(pipe, "text_encoder_2", None) is not None
+    known = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
+    metadata = {**known, **_MADE_FOR[kind]} if kind else None  # A1111 takes any other file with metadata for SD 1
+    save_file(kohya_tensors(files.tensors, two_encoders=two_encoders), path, metadata)
+
+
+def _write_peft(files: AdaptorFiles, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    for part in (part for part in PARTS if part in files.config["trained_parts"]):
+        (folder / part).mkdir(parents=True)
+        tensors = {}
+        for stem in _stems(files, part):
+            for key, role in peft_keys(stem)[:2]:
+                tensors[key] = files.tensors[f"{stem}.{role}.weight"]
+        modules = {key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in tensors}
+        settings = {
+            "peft_type": "LORA",
+            "base_model_name_or_path": files.config["base_model"],
+            "r": files.config["rank"],
+            "lora_alpha": files.config["rank"],
+            "target_modules": sorted(modules),
+            "bias": "none",
+            "inference_mode": True,
+        }
+        save_file(tensors, folder / part / PEFT_WEIGHTS, {"format": "pt"})
+        (folder / part / PEFT_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_mergeable(pipe: Any) -> None:
+    if pipe is None:
+        raise ConfigError("merged is a copy of the base with the adaptor in it: give the base")
+    for part in PARTS:
+        module = getattr(pipe, part, None)
+        if module is not None and any(".lora_" in name for name, _ in module.named_parameters()):
+            raise FairAdaptorError(
+                f"the {part} has a LoRA of peft on it, which cannot be saved with it: unload it first"
+            )
+
+
+def _write_merged(folder: Path, out: Path, pipe: Any) -> None:
+    from .load import load_fair_adaptor
+
+    with load_fair_adaptor(pipe, folder):
+        pipe.save_pretrained(out)
+
+
+def _stems(files: AdaptorFiles, part: str) -> list[str]:
+    ends = ".lora_A.weight"
+    return [
+        key.removesuffix(ends) for key in sorted(files.tensors) if key.startswith(part + ".") and key.endswith(ends)
+    ]
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "adaptor"

@@ -1,0 +1,283 @@
+"""Publish adaptors on the Hub, find them there, and bring them here."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import FairAdaptorError, HubError
+from .formats import read_adaptor, read_config
+from .hub_cache import download, fetch_config
+from .hub_files import TAG, files_to_publish, has_bytes_of, is_part
+from .hub_requests import ask, check_repo_id, connect, status_of
+from .registry import find
+from .weights import resolve
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
+_REF = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push did.
+
+    Attributes:
+        commit: the commit that has the adaptor.
+        changed: whether that commit was made now; False if the repository had the same files already.
+        files: what the adaptor consists of on the Hub.
+    """
+
+    repo_id: str
+    url: str
+    commit: str
+    changed: bool
+    files: tuple[str, ...]
+    tag: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """An adaptor on the Hub."""
+
+    repo_id: str
+    commit: str
+    base_model: str
+    attributes: tuple[str, ...]
+    downloads: int
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    tag: str | None = None,
+    token: str | bool | None = None,
+    endpoint: str | None = None,
+) -> PushResult:
+    """Publish an adaptor folder as one commit of a Hub repository, which is made if it is not there.
+
+    The commit has the folder's files of an adaptor, takes away those of an earlier one, and leaves other files as they
+    are. It is refused if somebody else pushes in the meantime. Pushing the same files again changes nothing.
+
+    Args:
+        private: make a new repository private; one that is public already is refused.
+        revision: a branch to push to, made if it is not there; None for ``main``.
+        tag: a name for the commit, such as ``v1``.
+        token, endpoint: as for ``huggingface_hub.HfApi``. The token is neither printed nor kept.
+
+    Raises:
+        InvalidAdaptorError: the folder holds no adaptor that could be loaded.
+        HubError: no access, no answer, somebody else was first, or the tag is taken.
+    """
+    check_repo_id(repo_id)
+    for option, name in (("revision", revision), ("tag", tag)):
+        if name is not None and (not _REF.fullmatch(name) or ".." in name or re.fullmatch("[0-9a-f]{40}", name)):
+            raise HubError(f"{option} {name!r} cannot be the name of a {'tag' if option == 'tag' else 'branch'}")
+    files = files_to_publish(Path(folder))
+    api = connect(endpoint, token)
+    what = f"push to {repo_id!r}"
+    _make_repository(api, repo_id, what, private=private)
+    branch = revision or "main"
+    if revision is not None:
+        ask(api, what, lambda: api.create_branch(repo_id, branch=branch, exist_ok=True))
+    head = str(ask(api, what, lambda: api.model_info(repo_id, revision=branch)).sha)
+    remote = _remote_files(api, repo_id, what, head)
+    same = _is_same(files, remote)
+    taken = _commit_of_tag(api, repo_id, what, tag) if tag else None
+    if taken and not (same and taken == head):
+        raise HubError(
+            f"{what}: the tag {tag!r} is already at commit {taken[:12]}; choose another. Nothing was pushed"
+        )
+    commit = head if same else _commit(api, repo_id, what, files, remote, branch, head)
+    if tag and not taken:
+        ask(api, f"tag {tag!r} of {repo_id!r}", lambda: _tag(api, repo_id, tag, commit))
+    return PushResult(repo_id, f"{api.endpoint}/{repo_id}", commit, not same, tuple(sorted(files)), tag)
+
+
+def _make_repository(api: "HfApi", repo_id: str, what: str, *, private: bool) -> None:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    def is_private() -> bool | None:
+        try:
+            return bool(api.model_info(repo_id).private)
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError:
+            return None
+
+    there = ask(api, what, is_private)
+    if there is None:
+        ask(api, what, lambda: api.create_repo(repo_id, private=private, exist_ok=True))
+        there = ask(api, what, is_private)
+    if private and there is False:
+        raise HubError(
+            f"{what}: the repository is public already. Make it private on its page, or push without private"
+        )
+
+
+def _remote_files(api: "HfApi", repo_id: str, what: str, commit: str) -> dict[str, "RepoFile"]:
+    from huggingface_hub.hf_api import RepoFile
+
+    entries = ask(api, what, lambda: list(api.list_repo_tree(repo_id, revision=commit, recursive=True)))
+    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile) and is_part(entry.path)}
+
+
+def _is_same(files: dict[str, Path | bytes], remote: dict[str, "RepoFile"]) -> bool:
+    """Tell whether a commit has the very files that are to be published."""
+    return files.keys() == remote.keys() and all(has_bytes_of(files[name], remote[name]) for name in files)
+
+
+def _commit(
+    api: "HfApi",
+    repo_id: str,
+    what: str,
+    files: dict[str, Path | bytes],
+    remote: dict[str, "RepoFile"],
+    branch: str,
+    head: str,
+) -> str:
+    """Make the one commit on top of the head that was seen; large files that the Hub has already are not sent."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    def attempt() -> str | None:
+        adds = [CommitOperationAdd(name, file) for name, file in sorted(files.items())]
+        deletes = [CommitOperationDelete(name) for name in sorted(remote.keys() - files.keys())]
+        try:
+            return api.create_commit(
+                repo_id, [*adds, *deletes], commit_message="Publish adaptor", revision=branch, parent_commit=head
+            ).oid
+        except Exception as error:
+            if status_of(error) == 412:
+                return None
+            raise
+
+    commit = ask(api, what, attempt)
+    if commit is None:  # somebody was first: we ourselves, if the answer to an earlier attempt was lost
+        commit = str(ask(api, what, lambda: api.model_info(repo_id, revision=branch)).sha)
+        if not _is_same(files, _remote_files(api, repo_id, what, commit)):
+            raise HubError(
+                f"{what}: somebody else pushed to {branch!r} meanwhile (commit {commit[:12]}). Nothing of yours was"
+                " published; look at what is there, then push again"
+            )
+    return commit
+
+
+def _commit_of_tag(api: "HfApi", repo_id: str, what: str, tag: str) -> str | None:
+    refs = ask(api, what, lambda: api.list_repo_refs(repo_id))
+    return next((str(ref.target_commit) for ref in refs.tags if ref.name == tag), None)
+
+
+def _tag(api: "HfApi", repo_id: str, tag: str, commit: str) -> None:
+    try:
+        api.create_tag(repo_id, tag=tag, revision=commit)
+    except Exception as error:
+        if status_of(error) != 409:
+            raise
+        where = _commit_of_tag(api, repo_id, f"tag {tag!r}", tag)  # ours, if the answer to an earlier attempt was lost
+        if where != commit:
+            raise HubError(
+                f"the adaptor is at {repo_id}, commit {commit[:12]}, but somebody else put the tag {tag!r} at"
+                f" {str(where)[:12]}; choose another and push again"
+            ) from error
+
+
+def pull(
+    name: str,
+    *,
+    out: str | Path | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    endpoint: str | None = None,
+) -> Path:
+    """Bring an adaptor with card, results and pictures into the Hub's cache, or into a folder, and check it.
+
+    Args:
+        name: a Hub repository, or a name of the registry.
+        out: a folder to copy it to, which must not be there or be empty; None leaves it in the cache.
+
+    Raises:
+        UnknownAdaptorError, NotPublishedError, HubError: it cannot be had.
+        InvalidAdaptorError: it is no adaptor, or not the one that its own record describes.
+        HubError: also if ``out`` is taken.
+    """
+    target = Path(out).expanduser() if out is not None else None
+    if target is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise HubError(f"{target} is there already; name a folder that is not, or an empty one")
+    info = None if "/" in name else find(name)
+    if info is not None and info.repo_id is None:
+        folder = resolve(name)
+    else:
+        repo_id, pinned = (name, None) if info is None else (str(info.repo_id), info.revision)
+        folder = download(
+            repo_id, revision=revision or pinned, cache_dir=cache_dir, token=token, endpoint=endpoint, everything=True
+        )
+    read_adaptor(folder)
+    if target is None:
+        return folder
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pulling-") as temporary:
+        aside = Path(temporary) / target.name
+        for path in sorted(folder.rglob("*")):
+            part = path.relative_to(folder).as_posix()
+            if path.is_file() and is_part(part):
+                (aside / part).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, aside / part)
+        os.replace(aside, target)
+    return target
+
+
+def search(
+    *,
+    base: str | None = None,
+    attribute: str | None = None,
+    namespace: str | None = None,
+    limit: int = 50,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    endpoint: str | None = None,
+) -> list[Found]:
+    """Find adaptors on the Hub, by their tag; base and attributes are those of each one's ``fair_adaptor.json``.
+
+    Args:
+        base: only for this base model.
+        attribute: only those that make this fair, such as ``gender``.
+        namespace: only of this user or organisation.
+        limit: look at so many repositories at most, the most downloaded first.
+    """
+    api = connect(endpoint, token)
+
+    def listing() -> list[Any]:
+        tags = [TAG, *([f"base_model:{base}"] if base and "/" in base else [])]
+        return list(api.list_models(filter=tags, author=namespace, sort="downloads", limit=limit, full=True))
+
+    models = ask(api, "search", listing)
+
+    def look(model: Any) -> Found | None:
+        try:
+            check_repo_id(model.id)
+            config = read_config(fetch_config(api, model.id, str(model.sha), cache_dir=cache_dir))
+        except FairAdaptorError:  # it has our tag, but is no adaptor or may not be read: it cannot be loaded either
+            return None
+        found = Found(
+            model.id, str(model.sha), config["base_model"], tuple(config["attributes"]), model.downloads or 0
+        )
+        wrong = (base is not None and found.base_model != base) or (attribute not in (None, *found.attributes))
+        return None if wrong else found
+
+    with ThreadPoolExecutor(8) as pool:
+        return _without_none(pool.map(look, models))
+
+
+def _without_none(found: Iterable[Found | None]) -> list[Found]:
+    return [one for one in found if one is not None]

@@ -1,0 +1,96 @@
+"""Which files of an adaptor go to the Hub and come from it, and whether they are the same there."""
+
+import hashlib
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InvalidAdaptorError
+from .formats import CARD_FILE, CONFIG_FILE, RESULTS_FILE, TOKENS_FILE, WEIGHTS_FILE, read_adaptor
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile
+
+TAG = "fair-adaptors"
+"""The tag on the Hub of every adaptor of this package."""
+MOST_BYTES = 2_000_000_000
+"""An adaptor that claims to be larger is neither sent nor fetched."""
+
+_EXTRA = re.compile(r"images/\w[\w.-]{0,99}\.(png|jpg|jpeg|webp)|\w[\w.-]{0,99}_kohya\.safetensors", re.ASCII)
+_BASE = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+
+
+def is_part(path: str, *, everything: bool = True) -> bool:
+    """Tell whether a file of a repository is part of an adaptor; only such files are sent and fetched.
+
+    Args:
+        everything: also what loading does not need: card, results, pictures, the file for other programs.
+    """
+    if path in (WEIGHTS_FILE, TOKENS_FILE, CONFIG_FILE):
+        return True
+    return everything and (path in (CARD_FILE, RESULTS_FILE) or bool(_EXTRA.fullmatch(path)))
+
+
+def has_bytes_of(file: Path | bytes, remote: "RepoFile") -> bool:
+    """Tell whether a file has the bytes that a commit names by hash: git's own, or a large file's sha256."""
+    size = len(file) if isinstance(file, bytes) else file.stat().st_size
+    if size != remote.size:
+        return False
+    digest = hashlib.sha256() if remote.lfs is not None else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as opened:
+        while chunk := opened.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest() == (remote.lfs.sha256 if remote.lfs is not None else remote.blob_id)
+
+
+def files_to_publish(folder: Path) -> dict[str, Path | bytes]:
+    """Return the files to publish of a folder, which is checked first, by path; the card is made if there is none."""
+    if not folder.is_dir():
+        raise InvalidAdaptorError(f"there is no folder {str(folder)!r}")
+    config = read_adaptor(folder).config
+    paths = [path for path in (*folder.iterdir(), *(folder / "images").glob("*")) if path.is_file()]
+    files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in paths}
+    files = {
+        name: path
+        for name, path in files.items()
+        if is_part(name) and (name in config["files"] or not _is_weight(name))
+    }
+    size = sum(path.stat().st_size for path in files.values() if isinstance(path, Path))
+    if size > MOST_BYTES:
+        raise InvalidAdaptorError(f"{folder} has {size / 1e9:.1f} GB; more than {MOST_BYTES / 1e9:g} GB is not loaded")
+    if CARD_FILE not in files:
+        files[CARD_FILE] = minimal_card(config).encode()
+    return files
+
+
+def _is_weight(name: str) -> bool:
+    return name.endswith(".safetensors") and not name.endswith("_kohya.safetensors")
+
+
+def minimal_card(config: dict[str, Any]) -> str:
+    """Return a card with the Hub's metadata for an adaptor that has none."""
+    base = config["base_model"]
+    shares = "; ".join(
+        f"{attribute}: " + ", ".join(f"{c} {t:.0%}" for c, t in zip(row["classes"], row["target"], strict=True))
+        for attribute, row in config["attributes"].items()
+    )
+    metadata = [f"base_model: {base}", "base_model_relation: adapter"] if _BASE.fullmatch(base) else []
+    lines = [
+        "---",
+        *metadata,
+        "library_name: diffusers",
+        "pipeline_tag: text-to-image",
+        f"tags: [lora, template:sd-lora, fairness, {TAG}]",
+        "---",
+        "# Fair adaptor",
+        "",
+        "Its name, base model and target distribution, as its author wrote them:",
+        "",
+        *(f"    {line}" for line in (config["name"], base, shares)),
+        "",
+        "It comes without results: nothing is known of what it changes.",
+        "",
+        "    load_fair_adaptor(pipe, 'this repository')",
+    ]
+    return "\n".join(lines) + "\n"

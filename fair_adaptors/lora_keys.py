@@ -1,0 +1,91 @@
+"""What a LoRA's tensors are called: our names, which are diffusers', and those of kohya, peft and the paper's authors.
+
+A *stem* is a module under its name in our file format, such as ``unet.mid_block.attentions.0.….to_out.0``. A *role* is
+``lora_A`` (down), ``lora_B`` (up) or ``alpha``: the change is alpha / rank · B·A, and B·A where there is no alpha.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+Role = Literal["lora_A", "lora_B", "alpha"]
+Key = tuple[str, Role]
+
+KOHYA_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "text_encoder": ("lora_te_", "lora_te1_"),
+    "text_encoder_2": ("lora_te2_",),
+    "unet": ("lora_unet_",),
+}
+"""Of each part; the text encoder's second one is for a base with two."""
+
+_AUTHORS_LAYERS = re.compile(r"text_encoder\..*\.layers\.\d+\..*|unet\..*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)")
+
+
+def trained_by_the_authors(stem: str) -> bool:
+    """Whether the authors' LoRAs have it: every linear layer of the text encoder, every attention of the U-Net."""
+    return _AUTHORS_LAYERS.fullmatch(stem) is not None
+
+
+def authors_keys(stem: str) -> list[Key]:
+    """Return the keys in the authors' files, which do not say what part they are of."""
+    if not trained_by_the_authors(stem):
+        return []
+    part, _, module = stem.partition(".")
+    if part == "text_encoder":
+        start = f"{module}.lora_linear_layer."
+    else:
+        attention, _, layer = module.removesuffix(".0").rpartition(".")
+        start = f"{attention}.processor.{layer}_lora."
+    return [(start + "down.weight", "lora_A"), (start + "up.weight", "lora_B")]
+
+
+def diffusers_keys(stem: str) -> list[Key]:
+    """Return the keys in diffusers' files: first ours, then those of newer transformers and of diffusers in 2023."""
+    part, _, module = stem.partition(".")
+    flat = f"{part}.{module.removeprefix('text_model.')}"
+    starts = dict.fromkeys((stem, flat))
+    early: list[Key] = [(f"{part}.{key}", role) for key, role in authors_keys(stem)]
+    return [(f"{start}.{role}.weight", role) for start in starts for role in _PAIR] + early
+
+
+def kohya_keys(stem: str, *, two_encoders: bool | None = None) -> list[Key]:
+    """Return the keys in a file of kohya's scripts, which ComfyUI and A1111 read.
+
+    Args:
+        two_encoders: whether the base has two text encoders, as SDXL has; None for the keys of both cases.
+    """
+    part, _, module = stem.partition(".")
+    prefixes = KOHYA_PREFIXES[part]
+    if two_encoders is not None:
+        prefixes = prefixes[-1:] if two_encoders else prefixes[:1]
+    ends: list[Key] = [("lora_down.weight", "lora_A"), ("lora_up.weight", "lora_B"), ("alpha", "alpha")]
+    return [(f"{prefix}{module.replace('.', '_')}.{end}", role) for prefix in prefixes for end, role in ends]
+
+
+def peft_keys(stem: str) -> list[Key]:
+    """Return the keys in peft's file of one part: a pair for transformers from 5.6 on, then one for older ones."""
+    part, _, module = stem.partition(".")
+    # CLIPTextModelWithProjection, the second encoder, has kept the level that CLIPTextModel lost.
+    names = (module,) if part == "text_encoder_2" else dict.fromkeys((module.removeprefix("text_model."), module))
+    return [(f"base_model.model.{name}.{role}.weight", role) for name in names for role in _PAIR]
+
+
+_PAIR: tuple[Role, Role] = ("lora_A", "lora_B")
+
+LAYOUTS: Mapping[str, Callable[[str], list[Key]]] = {
+    "authors": authors_keys,
+    "diffusers": diffusers_keys,
+    "kohya": kohya_keys,
+    "peft": peft_keys,
+}
+
+
+def known_keys(stems: Iterable[str]) -> dict[str, tuple[str, str, Role]]:
+    """Return what every key in every layout stands for: (layout, stem, role)."""
+    found: dict[str, tuple[str, str, Role]] = {}
+    for layout, keys in LAYOUTS.items():
+        for stem in stems:
+            for key, role in keys(stem):
+                assert key not in found, key  # else a tensor would be taken for another one's
+                found[key] = layout, stem, role
+    return found

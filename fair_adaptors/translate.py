@@ -1,0 +1,203 @@
+"""From other layouts of a LoRA and the authors' soft tokens to our names: every tensor has a place and fits there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .bases import Base
+from .errors import InvalidAdaptorError
+from .lora_keys import Role, known_keys, trained_by_the_authors
+from .untrusted import PEFT_CONFIG, StateDict, some
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Layer = dict[Role, Tensor]
+
+TOKENS = "token_embedding.weight"
+POSITIONS = ("position_ids", "position_embedding.weight")
+"""Keys in the authors' file of soft tokens."""
+
+_MORE_THAN_LORA = (
+    "alpha_pattern",
+    "use_rslora",
+    "use_dora",
+    "use_qalora",
+    "fan_in_fan_out",
+    "lora_bias",
+    "modules_to_save",
+    "layer_replication",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+)
+_PLAIN = {"bias": "none", "peft_type": "LORA"}
+_MOST_ALPHA = 1e6
+
+
+@dataclass
+class Found:
+    """What the files hold, under the names of the file format."""
+
+    layouts: dict[str, str] = field(default_factory=dict)
+    layers: "dict[str, Layer]" = field(default_factory=dict)
+    tokens: "Tensor | None" = None
+
+    @property
+    def tensors(self) -> "dict[str, Tensor]":
+        return {
+            f"{stem}.{role}.weight": tensor for stem, layer in self.layers.items() for role, tensor in layer.items()
+        }
+
+    @property
+    def rank(self) -> int:
+        """Rank of the LoRAs; 1 where there are only tokens, which have none."""
+        return next((len(layer["lora_A"]) for layer in self.layers.values()), 1)
+
+
+def translate(files: Sequence[StateDict], base: Base) -> Found:
+    """Give every tensor of every file its place, and check that it fits there.
+
+    Raises:
+        InvalidAdaptorError: one does not, two want the same place, or one is missing.
+    """
+    shapes = base.shapes()
+    known = known_keys(shapes)
+    found = Found()
+    for file in files:
+        if TOKENS in file.tensors:
+            if found.tokens is not None:
+                raise InvalidAdaptorError(f"{file.name}: soft tokens are in another file too; give one of them")
+            found.layouts[file.name], found.tokens = "authors", _tokens_of(file, base)
+            continue
+        layout, layers = _layers_of(file, known, base)
+        _check_complete(file, layout, layers, shapes)
+        if twice := layers.keys() & found.layers.keys():
+            raise InvalidAdaptorError(f"{file.name}: {some(twice)} are in another file too; give one of them")
+        for stem, layer in layers.items():
+            _check_layer(f"{file.name}: {stem}", layer, shapes[stem], base)
+        found.layouts[file.name] = layout
+        found.layers |= {stem: _without_alpha(file, layout, stem, layer) for stem, layer in layers.items()}
+    ranks = sorted({len(layer["lora_A"]) for layer in found.layers.values()})
+    if len(ranks) > 1:
+        raise InvalidAdaptorError(f"its layers have the ranks {', '.join(map(str, ranks))}; an adaptor has one rank")
+    return found
+
+
+def _layers_of(
+    file: StateDict, known: Mapping[str, tuple[str, str, Role]], base: Base
+) -> "tuple[str, dict[str, Layer]]":
+    layers: dict[str, Layer] = {}
+    unknown, layouts = [], set()
+    for key, tensor in file.tensors.items():
+        if key not in known:
+            unknown.append(key)
+            continue
+        layout, stem, role = known[key]
+        layouts.add(layout)
+        if role in layers.setdefault(stem, {}):
+            raise InvalidAdaptorError(f"{file.name}: two keys stand for {stem}, one of them {key!r}")
+        layers[stem][role] = tensor
+    lonely = [f"{stem}.{role}" for stem, layer in layers.items() for role in ("lora_A", "lora_B") if role not in layer]
+    if unknown or lonely:
+        raise InvalidAdaptorError(
+            f"{file.name}: unexpected keys: {some(unknown)}; of pairs one is missing: {some(lonely)}. Expected are"
+            f" LoRAs on layers of the base {base.name}, named as the authors, kohya, peft or diffusers do. Is --base"
+            " right?"
+        )
+    if len(layouts) > 1:
+        raise InvalidAdaptorError(f"{file.name} mixes the names of {' and '.join(sorted(layouts))}")
+    return layouts.pop(), layers
+
+
+def _check_complete(file: StateDict, layout: str, layers: "dict[str, Layer]", shapes: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of the authors that lacks a layer: they train all of a part, so it is damaged."""
+    parts = {stem.partition(".")[0] for stem in layers}
+    expected = {stem for stem in shapes if trained_by_the_authors(stem) and stem.partition(".")[0] in parts}
+    if layout == "authors" and (missing := expected - layers.keys()):
+        raise InvalidAdaptorError(
+            f"{file.name} is incomplete: {len(missing)} of {len(expected)} layers are missing: {some(missing)}"
+        )
+
+
+def _check_layer(where: str, layer: "Layer", shape: tuple[int, ...], base: Base) -> None:
+    down, up = layer["lora_A"], layer["lora_B"]
+    rank = up.shape[1] if up.ndim == len(shape) else 0
+    fits = down.shape == (rank, *shape[1:]) and up.shape == (shape[0], rank, *(1 for _ in shape[2:]))
+    if not fits or not rank:
+        raise InvalidAdaptorError(
+            f"{where}: shapes {list(down.shape)} and {list(up.shape)} are no LoRA on the weight"
+            f" {list(shape)} of the base {base.name}. Is --base right?"
+        )
+    if not (down.is_floating_point() and up.is_floating_point()):
+        raise InvalidAdaptorError(f"{where}: {down.dtype} and {up.dtype} are no floating dtypes of weights")
+    if not (down.isfinite().all() and up.isfinite().all()):
+        raise InvalidAdaptorError(f"{where} holds values that are not finite")
+
+
+def _without_alpha(file: StateDict, layout: str, stem: str, layer: "Layer") -> "Layer":
+    """Fold the scale alpha / rank into the second factor, as our format has alpha = rank."""
+    down, up = layer["lora_A"].contiguous(), layer["lora_B"].contiguous()
+    scale = 1.0
+    if "alpha" in layer:
+        alpha = layer["alpha"]
+        if alpha.numel() != 1 or not 0 < float(alpha) < _MOST_ALPHA:
+            raise InvalidAdaptorError(f"{file.name}: {stem}: alpha must be one number above 0")
+        scale = float(alpha) / len(down)
+    elif layout == "peft":
+        scale = _scale(file, file.settings, len(down))
+    elif layout == "diffusers":
+        prefix = stem.partition(".")[0] + "."
+        settings = {key.removeprefix(prefix): v for key, v in file.settings.items() if key.startswith(prefix)}
+        scale = _scale(file, {"lora_alpha": len(down), **settings}, len(down))
+    return {"lora_A": down, "lora_B": up if scale == 1 else up.float() * scale}
+
+
+def _scale(file: StateDict, settings: Mapping[str, Any], rank: int) -> float:
+    """Return alpha / rank of peft's settings.
+
+    Raises:
+        InvalidAdaptorError: they are not there, ask for more than plain LoRA, or are of another rank.
+    """
+    if not settings:
+        raise InvalidAdaptorError(
+            f"{file.name}: its {PEFT_CONFIG} is not beside it; without it the scale is not known"
+        )
+    asked = [key for key in _MORE_THAN_LORA if settings.get(key)]
+    asked += [key for key, plain in _PLAIN.items() if settings.get(key, plain) != plain]
+    if asked:
+        raise InvalidAdaptorError(f"{file.name}: its settings ask for more than plain LoRA: {', '.join(asked)}")
+    alpha = settings.get("lora_alpha")
+    if settings.get("r", rank) != rank or not isinstance(alpha, int | float) or not 0 < alpha < _MOST_ALPHA:
+        raise InvalidAdaptorError(f"{file.name}: r and lora_alpha of its settings do not fit its rank {rank}")
+    return alpha / rank
+
+
+def _tokens_of(file: StateDict, base: Base) -> "Tensor":
+    """Return the soft tokens [n, width] of the authors' file, whose other tensors are checked and not needed.
+
+    Rows 1 to n are the tokens and row 0 is an empty place. The positions are those of the base.
+    """
+    import torch
+
+    if base.pipe.text_encoder_2 is not None:
+        raise InvalidAdaptorError(f"{file.name} has soft tokens for one text encoder; the base {base.name} has two")
+    config = base.pipe.text_encoder.config
+    length, width = config.max_position_embeddings, config.hidden_size
+    tensors = file.tensors
+    if tensors.keys() != {TOKENS, *POSITIONS}:
+        odd = tensors.keys() ^ {TOKENS, *POSITIONS}
+        raise InvalidAdaptorError(
+            f"{file.name}: expected {TOKENS}, {', '.join(POSITIONS)}; unexpected or missing: {some(odd)}"
+        )
+    ids, positions, rows = (tensors[key] for key in (*POSITIONS, TOKENS))
+    fits = ids.shape == (1, length) and positions.shape == (length, width) and rows.shape[1:] == (width,)
+    if not fits or not 2 <= len(rows) <= length - 1:
+        shapes = ", ".join(f"{key} {list(tensor.shape)}" for key, tensor in tensors.items())
+        raise InvalidAdaptorError(f"{file.name}: {shapes} do not fit positions [{length}, {width}] of {base.name}")
+    if ids.is_floating_point() or not torch.equal(ids[0].long(), torch.arange(length)):
+        raise InvalidAdaptorError(f"{file.name}: position_ids are not 0 to {length - 1}")
+    if not all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in (positions, rows)):
+        raise InvalidAdaptorError(f"{file.name} holds values that are not finite numbers")
+    if rows[0].any():
+        raise InvalidAdaptorError(f"{file.name}: row 0 of {TOKENS} is not zero: it is no file of the authors' tokens")
+    return rows[1:].clone()

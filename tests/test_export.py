@@ -1,0 +1,372 @@
+"""An adaptor in another format is the same change of every layer, as other programs read it, and comes back."""
+
+import json
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from peft import LoraConfig, PeftModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+from fair_adaptors import ConfigError, FairAdaptorError, InvalidAdaptorError, WrongBaseError, load_fair_adaptor
+from fair_adaptors.bases import load_base
+from fair_adaptors.cli import main
+from fair_adaptors.convert import convert
+from fair_adaptors.export import export, kohya_tensors
+from fair_adaptors.formats import CONFIG_FILE, WEIGHTS_FILE, read_adaptor, write_adaptor
+from tests.tiny import tiny_pipeline, write_tiny_adaptor
+
+State = dict[str, Tensor]
+PARTS = ("text_encoder", "unet")
+
+
+@pytest.fixture
+def pipe() -> Any:
+    return tiny_pipeline()
+
+
+@pytest.fixture
+def adaptor(tmp_path: Path, pipe: Any) -> Path:
+    return write_tiny_adaptor(tmp_path / "adaptor", pipe)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    tiny_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+def weights(pipe: Any) -> State:
+    """The weights of the linear and convolution layers, by part and name, without what peft adds to a model."""
+    return {
+        f"{part}.{name.replace('.base_layer', '')}": module.weight.detach().clone()
+        for part in PARTS
+        for name, module in getattr(pipe, part).named_modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and ".lora_" not in name
+    }
+
+
+def difference(one: State, two: State) -> float:
+    assert one.keys() == two.keys()
+    return max(float((one[key] - two[key]).abs().max()) for key in one)
+
+
+def with_adaptor(pipe: Any, adaptor: Path) -> State:
+    with load_fair_adaptor(pipe, adaptor):
+        return weights(pipe)
+
+
+def image(pipe: Any) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return pipe("a nurse", num_inference_steps=3, generator=generator, output_type="pt").images
+
+
+# kohya
+
+
+Factors = dict[str, tuple[Tensor, Tensor]]
+"""Up and down by layer: all products at once would not fit in memory for SDXL."""
+
+
+def read_kohya(path: Path, models: dict[str, Any]) -> Factors:
+    """An independent reader, by module as kohya's scripts name them; every tensor of the file is used."""
+    tensors = load_file(path)
+    found = {}
+    for prefix, model in models.items():
+        for name, module in model.named_modules():
+            if prefix != "lora_unet" and not name.startswith("text_model."):
+                name = "text_model." + name
+            key = f"{prefix}_{name}".replace(".", "_")
+            if f"{key}.lora_down.weight" in tensors:
+                down, up = tensors.pop(f"{key}.lora_down.weight"), tensors.pop(f"{key}.lora_up.weight")
+                scale = tensors.pop(f"{key}.alpha").item() / down.shape[0]
+                assert up.shape[0] == module.weight.shape[0] and down.shape[1:] == module.weight.shape[1:]
+                found[key] = scale * up.flatten(1), down.flatten(1)
+    assert not tensors
+    return found
+
+
+def our_factors(folder: Path) -> Factors:
+    tensors = read_adaptor(folder).tensors
+    return {
+        key.removesuffix(".lora_A.weight"): (tensors[key.replace("lora_A", "lora_B")].flatten(1), down.flatten(1))
+        for key, down in tensors.items()
+        if "lora_A" in key
+    }
+
+
+def difference_of_products(one: Factors, two: Factors) -> float:
+    assert one.keys() == two.keys()
+    return max(float((one[key][0] @ one[key][1]).sub_(two[key][0] @ two[key][1]).abs_().max()) for key in one)
+
+
+def write_adaptor_for(base: str, folder: Path, rank: int = 2) -> Path:
+    """An adaptor with random weights on the authors' layers of a real base, and on a convolution."""
+    model = load_base(base)
+    make = torch.Generator().manual_seed(0)
+    tensors = {}
+    for stem, shape in model.shapes().items():
+        if stem.startswith("text_encoder.") or ".attn" in stem or stem == "unet.conv_in":
+            tensors[f"{stem}.lora_A.weight"] = torch.randn(rank, *shape[1:], generator=make)
+            tensors[f"{stem}.lora_B.weight"] = torch.randn(shape[0], rank, *(1,) * (len(shape) - 2), generator=make)
+    aim = {"gender": {"classes": ["female", "male"], "target": [0.5, 0.5]}}
+    return write_adaptor(
+        folder, tensors, name=base, pipe=model.pipe, base_model=base, attributes=aim, rank=rank, training={}
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix", "layers", "version"),
+    [
+        ("sd15", "lora_te", 72 + 128, "sd_v1"),
+        ("sd21", "lora_te", 138 + 128, "sd_v2"),
+        ("sdxl", "lora_te1", 632, "sdxl_"),
+    ],
+)
+def test_kohyas_names_fit_every_base_and_come_back(
+    tmp_path: Path, kind: str, prefix: str, layers: int, version: str
+) -> None:
+    adaptor = write_adaptor_for(kind, tmp_path / "adaptor")
+    path = export(adaptor, tmp_path / "x.safetensors", format="kohya")
+    model = load_base(kind).pipe
+    theirs = read_kohya(path, {prefix: model.text_encoder, "lora_unet": model.unet})
+    ours = our_factors(adaptor)
+    assert len(theirs) == layers + 1
+    renamed = {
+        stem.replace("text_encoder.", prefix + "_").replace("unet.", "lora_unet_").replace(".", "_"): factors
+        for stem, factors in ours.items()
+    }
+    assert difference_of_products(renamed, theirs) <= 1e-6
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["ss_base_model_version"].startswith(version) and metadata["ss_network_dim"] == "2"
+    assert (metadata["ss_v2"] == "True") == (kind == "sd21")
+    back = convert(path, tmp_path / "back", base=kind, attributes=["gender"])
+    assert (back / WEIGHTS_FILE).read_bytes() == (adaptor / WEIGHTS_FILE).read_bytes()
+
+
+def test_diffusers_reads_kohyas_file_to_the_same_weights(tmp_path: Path, pipe: Any, adaptor: Path) -> None:
+    expected = with_adaptor(pipe, adaptor)
+    path = export(adaptor, tmp_path / "kohya", format="kohya")
+    assert path == tmp_path / "kohya" / "tiny-1_kohya.safetensors"
+    pipe.load_lora_weights(path.parent, weight_name=path.name)
+    pipe.fuse_lora()
+    assert difference(weights(pipe), expected) <= 1e-6
+
+
+def tiny_xl() -> StableDiffusionXLPipeline:
+    """A pipeline of SDXL's classes, with two text encoders."""
+    small = tiny_pipeline()
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    second = CLIPTextModelWithProjection(
+        CLIPTextConfig(vocab_size=54, max_position_embeddings=16, projection_dim=32, **sizes)
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        transformer_layers_per_block=(1, 2),
+        cross_attention_dim=64,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 32,
+    )
+    return StableDiffusionXLPipeline(
+        small.vae, small.text_encoder, second, small.tokenizer, small.tokenizer, unet, EulerDiscreteScheduler()
+    )
+
+
+def test_diffusers_reads_kohyas_file_into_a_pipeline_with_two_text_encoders(tmp_path: Path) -> None:
+    pipe = tiny_xl()
+    adaptor = write_tiny_adaptor(tmp_path / "adaptor", pipe)
+    expected = with_adaptor(pipe, adaptor)
+    path = export(adaptor, tmp_path / "x.safetensors", format="kohya", pipe=pipe)
+    assert {key.partition("_text_model")[0] for key in load_file(path) if "_te" in key} == {"lora_te1"}
+    pipe.load_lora_weights(path.parent, weight_name=path.name)
+    pipe.fuse_lora()
+    assert difference(weights(pipe), expected) <= 1e-6
+
+
+def test_the_second_text_encoder_has_kohyas_name_for_it() -> None:
+    stem = "text_encoder_2.text_model.encoder.layers.31.mlp.fc1"
+    tensors = {f"{stem}.lora_A.weight": torch.zeros(2, 1280), f"{stem}.lora_B.weight": torch.zeros(5120, 2)}
+    name = "lora_te2_text_model_encoder_layers_31_mlp_fc1"
+    named = kohya_tensors(tensors, two_encoders=True)
+    assert named.keys() == {f"{name}.lora_down.weight", f"{name}.lora_up.weight", f"{name}.alpha"}
+    assert named[f"{name}.alpha"] == 2
+
+
+# diffusers, peft and merged
+
+
+def test_diffusers_reads_its_file_to_the_same_weights(tmp_path: Path, pipe: Any, adaptor: Path) -> None:
+    expected = with_adaptor(pipe, adaptor)
+    folder = export(adaptor, tmp_path / "diffusers", format="diffusers")
+    assert [path.name for path in folder.iterdir()] == [WEIGHTS_FILE]
+    pipe.load_lora_weights(folder, weight_name=WEIGHTS_FILE)
+    pipe.fuse_lora()
+    assert difference(weights(pipe), expected) <= 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
+def test_peft_reads_its_folders_to_the_same_weights(tmp_path: Path, pipe: Any, adaptor: Path) -> None:
+    expected = with_adaptor(pipe, adaptor)
+    folder = export(adaptor, tmp_path / "peft", format="peft")
+    for part in PARTS:
+        merged = PeftModel.from_pretrained(getattr(pipe, part), folder / part).merge_and_unload()
+        setattr(pipe, part, merged)
+    assert difference(weights(pipe), expected) <= 1e-6
+
+
+def test_a_merged_pipeline_is_the_base_with_the_adaptor_in_it(tmp_path: Path, pipe: Any, adaptor: Path) -> None:
+    before, plain = weights(pipe), image(pipe)
+    with load_fair_adaptor(pipe, adaptor):
+        expected, drawn = weights(pipe), image(pipe)
+    folder = export(adaptor, tmp_path / "merged", format="merged", pipe=pipe)
+    assert difference(weights(pipe), before) == 0
+    merged = StableDiffusionPipeline.from_pretrained(folder)
+    merged.set_progress_bar_config(disable=True)
+    assert difference(weights(merged), expected) == 0
+    assert torch.equal(image(merged), drawn) and not torch.allclose(drawn, plain, atol=1e-3)
+
+
+def test_a_merged_pipeline_has_the_adaptor_at_its_own_strength(tmp_path: Path, pipe: Any, adaptor: Path) -> None:
+    config = json.loads((adaptor / CONFIG_FILE).read_text())
+    (adaptor / CONFIG_FILE).write_text(json.dumps({**config, "default_weight": 0.5}))
+    with load_fair_adaptor(pipe, adaptor, weight=0.5):
+        expected = weights(pipe)
+    merged = StableDiffusionPipeline.from_pretrained(export(adaptor, tmp_path / "m", format="merged", pipe=pipe))
+    assert difference(weights(merged), expected) == 0
+
+
+# There and back
+
+
+@pytest.mark.parametrize(("first", "second"), [*product(("kohya", "diffusers", "peft"), repeat=2)])
+def test_any_format_becomes_any_other_and_nothing_is_lost(
+    tmp_path: Path, adaptor: Path, base: str, first: str, second: str
+) -> None:
+    there = convert(export(adaptor, tmp_path / "1", format=first), tmp_path / "2", base=base, attributes=["gender"])
+    back = convert(export(there, tmp_path / "3", format=second), tmp_path / "4", base=base, attributes=["gender"])
+    assert (back / WEIGHTS_FILE).read_bytes() == (adaptor / WEIGHTS_FILE).read_bytes()
+    assert read_adaptor(back).config["base_signature"] == read_adaptor(adaptor).config["base_signature"]
+
+
+@pytest.mark.parametrize("format", ["kohya", "diffusers", "peft"])
+def test_any_format_can_be_merged(tmp_path: Path, pipe: Any, adaptor: Path, base: str, format: str) -> None:
+    expected = with_adaptor(pipe, adaptor)
+    there = convert(export(adaptor, tmp_path / "1", format=format), tmp_path / "2", base=base, attributes=["gender"])
+    merged = StableDiffusionPipeline.from_pretrained(export(there, tmp_path / "3", format="merged", pipe=pipe))
+    assert difference(weights(merged), expected) == 0
+
+
+def test_half_precision_stays_as_it_is(tmp_path: Path, pipe: Any, adaptor: Path, base: str) -> None:
+    tensors = {key: value.half() for key, value in load_file(adaptor / WEIGHTS_FILE).items()}
+    half = write_adaptor(
+        tmp_path / "half", tensors, name="half", pipe=pipe, base_model="tiny", attributes={}, rank=2, training={}
+    )
+    path = export(half, tmp_path / "x.safetensors", format="kohya")
+    back = convert(path, tmp_path / "back", base=base, attributes=["gender"])
+    assert (back / WEIGHTS_FILE).read_bytes() == (half / WEIGHTS_FILE).read_bytes()
+
+
+# What is refused, with nothing written
+
+
+def refused(error: type[Exception], message: str, folder: Path, **settings: Any) -> None:
+    before = sorted(folder.parent.rglob("*"))
+    with pytest.raises(error, match=message):
+        export(folder, folder.parent / "out", **settings)
+    assert sorted(folder.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("format", ["kohya", "diffusers", "peft", "merged"])
+def test_soft_tokens_have_no_place_in_a_lora(tmp_path: Path, pipe: Any, format: str) -> None:
+    tokens = {"text_encoder": torch.randn(2, 32)}
+    folder = write_adaptor(
+        tmp_path / "tokens",
+        {},
+        tokens=tokens,
+        name="tokens",
+        pipe=pipe,
+        base_model="tiny",
+        attributes={},
+        rank=1,
+        training={},
+    )
+    refused(FairAdaptorError, "soft tokens", folder, format=format, pipe=pipe)
+
+
+def test_a_format_that_is_none_is_refused(adaptor: Path) -> None:
+    refused(ConfigError, "Did you mean 'kohya'", adaptor, format="kohia")
+
+
+def test_a_damaged_adaptor_is_refused(adaptor: Path) -> None:
+    (adaptor / WEIGHTS_FILE).write_bytes((adaptor / WEIGHTS_FILE).read_bytes()[:-1])
+    refused(InvalidAdaptorError, "truncated", adaptor, format="diffusers")
+
+
+def test_merging_needs_a_base_that_fits_and_is_plain(adaptor: Path, pipe: Any) -> None:
+    refused(ConfigError, "give the base", adaptor, format="merged")
+    refused(WrongBaseError, "another model", adaptor, format="merged", pipe=tiny_pipeline(width=64))
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    refused(FairAdaptorError, "unload it first", adaptor, format="merged", pipe=pipe)
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path, adaptor: Path) -> None:
+    path = export(adaptor, tmp_path / "x.safetensors", format="kohya")
+    with pytest.raises(ConfigError, match="exists already"):
+        export(adaptor, path, format="kohya")
+    with pytest.raises(ConfigError, match="exists already"):
+        export(adaptor, adaptor, format="diffusers")
+
+
+def test_a_name_that_would_lead_elsewhere_does_not(tmp_path: Path, adaptor: Path) -> None:
+    config = json.loads((adaptor / CONFIG_FILE).read_text())
+    (adaptor / CONFIG_FILE).write_text(json.dumps({**config, "name": "../../etc/ nice"}))
+    path = export(adaptor, tmp_path / "out", format="kohya")
+    assert path == tmp_path / "out" / "etc-nice_kohya.safetensors" and path.is_file()
+
+
+def test_a_format_mixed_of_two_is_not_read(tmp_path: Path, adaptor: Path, base: str) -> None:
+    kohya = load_file(export(adaptor, tmp_path / "x.safetensors", format="kohya"))
+    plain = {key: value for key, value in load_file(adaptor / WEIGHTS_FILE).items() if key.startswith("unet.")}
+    save_file({**{k: v for k, v in kohya.items() if "_te_" in k}, **plain}, tmp_path / "mixed.safetensors")
+    with pytest.raises(InvalidAdaptorError, match="mixes the names of diffusers and kohya"):
+        convert(tmp_path / "mixed.safetensors", tmp_path / "out", base=base, attributes=["gender"])
+
+
+def test_the_commands_go_there_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["fair-adaptors", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out + captured.err
+
+    file, back, merged = tmp_path / "x.safetensors", tmp_path / "back", tmp_path / "merged"
+    status, said = run("export", "sandbox-gender", "--format", "kohya", "--out", str(file))
+    assert status == 0 and str(file) in said
+    status, said = run("convert", str(file), "--base", "sandbox", "--out", str(back), "--attribute", "gender")
+    assert status == 0 and "x.safetensors (kohya)" in said
+    status, said = run("export", str(back), "--format", "merged", "--out", str(merged))
+    assert status == 0 and (merged / "model_index.json").is_file()
+    status, said = run("export", str(back), "--format", "onnx", "--out", str(tmp_path / "new"))
+    assert status == 1 and "no such format" in said and "Traceback" not in said
+    status, said = run("export", "nobody", "--format", "peft", "--out", str(tmp_path / "new"))
+    assert status == 1 and "there is no adaptor 'nobody'" in said
