@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from fair_adaptors.errors import CheckpointError as CheckpointError
     from fair_adaptors.errors import ConfigError as ConfigError
     from fair_adaptors.errors import FairAdaptorError as FairAdaptorError
+    from fair_adaptors.errors import HubError as HubError
+    from fair_adaptors.errors import HubUnreachableError as HubUnreachableError
     from fair_adaptors.errors import InvalidAdaptorError as InvalidAdaptorError
     from fair_adaptors.errors import MissingExtraError as MissingExtraError
     from fair_adaptors.errors import NotPublishedError as NotPublishedError
@@ -39,6 +41,8 @@ _HOME_OF = {
     "ConfigError": "errors",
     "MissingExtraError": "errors",
     "TrainingError": "errors",
+    "HubError": "errors",
+    "HubUnreachableError": "errors",
 }
 
 __all__ = ["__version__", *_HOME_OF]  # noqa: F822 (ruff does not follow __getattr__)

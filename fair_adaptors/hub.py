@@ -4,11 +4,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import FairAdaptorError, HubError
 from .formats import read_adaptor, read_config
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
+_T = TypeVar("_T")
 _REF = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 
 
@@ -84,51 +85,68 @@ def push(
         if name is not None and (not _REF.fullmatch(name) or ".." in name or re.fullmatch("[0-9a-f]{40}", name)):
             raise HubError(f"{option} {name!r} cannot be the name of a {'tag' if option == 'tag' else 'branch'}")
     files = files_to_publish(Path(folder))
-    api = connect(endpoint, token)
-    what = f"push to {repo_id!r}"
-    _make_repository(api, repo_id, what, private=private)
-    branch = revision or "main"
+    target = _Target(connect(endpoint, token), repo_id, revision or "main")
+    _make_repository(target, private=private)
     if revision is not None:
-        ask(api, what, lambda: api.create_branch(repo_id, branch=branch, exist_ok=True))
-    head = str(ask(api, what, lambda: api.model_info(repo_id, revision=branch)).sha)
-    remote = _remote_files(api, repo_id, what, head)
+        target.ask(lambda api: api.create_branch(repo_id, branch=revision, exist_ok=True))
+    head = target.head()
+    remote = _remote_files(target, head)
     same = _is_same(files, remote)
-    taken = _commit_of_tag(api, repo_id, what, tag) if tag else None
+    taken = _commit_of_tag(target, tag) if tag else None
     if taken and not (same and taken == head):
         raise HubError(
-            f"{what}: the tag {tag!r} is already at commit {taken[:12]}; choose another. Nothing was pushed"
+            f"{target.what}: the tag {tag!r} is already at commit {taken[:12]}; choose another. Nothing was pushed"
         )
-    commit = head if same else _commit(api, repo_id, what, files, remote, branch, head)
+    commit = head if same else _commit(target, files, remote, parent=head)
     if tag and not taken:
-        ask(api, f"tag {tag!r} of {repo_id!r}", lambda: _tag(api, repo_id, tag, commit))
-    return PushResult(repo_id, f"{api.endpoint}/{repo_id}", commit, not same, tuple(sorted(files)), tag)
+        target.ask(lambda api: _tag(target, tag, commit))
+    return PushResult(repo_id, f"{target.api.endpoint}/{repo_id}", commit, not same, tuple(sorted(files)), tag)
 
 
-def _make_repository(api: "HfApi", repo_id: str, what: str, *, private: bool) -> None:
+@dataclass(frozen=True)
+class _Target:
+    """A branch of a repository."""
+
+    api: "HfApi"
+    repo_id: str
+    branch: str
+
+    @property
+    def what(self) -> str:
+        return f"push to {self.repo_id!r}"
+
+    def ask(self, call: Callable[["HfApi"], _T]) -> _T:
+        return ask(self.api, self.what, lambda: call(self.api))
+
+    def head(self) -> str:
+        return str(self.ask(lambda api: api.model_info(self.repo_id, revision=self.branch)).sha)
+
+
+def _make_repository(target: _Target, *, private: bool) -> None:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    def is_private() -> bool | None:
+    def is_private(api: "HfApi") -> bool | None:
         try:
-            return bool(api.model_info(repo_id).private)
+            return bool(api.model_info(target.repo_id).private)
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
             return None
 
-    there = ask(api, what, is_private)
+    there = target.ask(is_private)
     if there is None:
-        ask(api, what, lambda: api.create_repo(repo_id, private=private, exist_ok=True))
-        there = ask(api, what, is_private)
+        target.ask(lambda api: api.create_repo(target.repo_id, private=private, exist_ok=True))
+        there = target.ask(is_private)
     if private and there is False:
         raise HubError(
-            f"{what}: the repository is public already. Make it private on its page, or push without private"
+            f"{target.what}: the repository is public already. Make it private on its page, or push without private"
         )
 
 
-def _remote_files(api: "HfApi", repo_id: str, what: str, commit: str) -> dict[str, "RepoFile"]:
+def _remote_files(target: _Target, commit: str) -> dict[str, "RepoFile"]:
     from huggingface_hub.hf_api import RepoFile
 
-    entries = ask(api, what, lambda: list(api.list_repo_tree(repo_id, revision=commit, recursive=True)))
+    entries = target.ask(lambda api: list(api.list_repo_tree(target.repo_id, revision=commit, recursive=True)))
     return {entry.path: entry for entry in entries if isinstance(entry, RepoFile) and is_part(entry.path)}
 
 
@@ -137,56 +155,52 @@ def _is_same(files: dict[str, Path | bytes], remote: dict[str, "RepoFile"]) -> b
     return files.keys() == remote.keys() and all(has_bytes_of(files[name], remote[name]) for name in files)
 
 
-def _commit(
-    api: "HfApi",
-    repo_id: str,
-    what: str,
-    files: dict[str, Path | bytes],
-    remote: dict[str, "RepoFile"],
-    branch: str,
-    head: str,
-) -> str:
+def _commit(target: _Target, files: dict[str, Path | bytes], remote: dict[str, "RepoFile"], *, parent: str) -> str:
     """Make the one commit on top of the head that was seen; large files that the Hub has already are not sent."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    def attempt() -> str | None:
+    def attempt(api: "HfApi") -> str | None:
         adds = [CommitOperationAdd(name, file) for name, file in sorted(files.items())]
         deletes = [CommitOperationDelete(name) for name in sorted(remote.keys() - files.keys())]
         try:
             return api.create_commit(
-                repo_id, [*adds, *deletes], commit_message="Publish adaptor", revision=branch, parent_commit=head
+                target.repo_id,
+                [*adds, *deletes],
+                commit_message="Publish adaptor",
+                revision=target.branch,
+                parent_commit=parent,
             ).oid
         except Exception as error:
             if status_of(error) == 412:
                 return None
             raise
 
-    commit = ask(api, what, attempt)
+    commit = target.ask(attempt)
     if commit is None:  # somebody was first: we ourselves, if the answer to an earlier attempt was lost
-        commit = str(ask(api, what, lambda: api.model_info(repo_id, revision=branch)).sha)
-        if not _is_same(files, _remote_files(api, repo_id, what, commit)):
+        commit = target.head()
+        if not _is_same(files, _remote_files(target, commit)):
             raise HubError(
-                f"{what}: somebody else pushed to {branch!r} meanwhile (commit {commit[:12]}). Nothing of yours was"
-                " published; look at what is there, then push again"
+                f"{target.what}: somebody else pushed to {target.branch!r} meanwhile (commit {commit[:12]})."
+                " Nothing of yours was published; look at what is there, then push again"
             )
     return commit
 
 
-def _commit_of_tag(api: "HfApi", repo_id: str, what: str, tag: str) -> str | None:
-    refs = ask(api, what, lambda: api.list_repo_refs(repo_id))
+def _commit_of_tag(target: _Target, tag: str) -> str | None:
+    refs = target.ask(lambda api: api.list_repo_refs(target.repo_id))
     return next((str(ref.target_commit) for ref in refs.tags if ref.name == tag), None)
 
 
-def _tag(api: "HfApi", repo_id: str, tag: str, commit: str) -> None:
+def _tag(target: _Target, tag: str, commit: str) -> None:
     try:
-        api.create_tag(repo_id, tag=tag, revision=commit)
+        target.api.create_tag(target.repo_id, tag=tag, revision=commit)
     except Exception as error:
         if status_of(error) != 409:
             raise
-        where = _commit_of_tag(api, repo_id, f"tag {tag!r}", tag)  # ours, if the answer to an earlier attempt was lost
+        where = _commit_of_tag(target, tag)  # ours, if the answer to an earlier attempt was lost
         if where != commit:
             raise HubError(
-                f"the adaptor is at {repo_id}, commit {commit[:12]}, but somebody else put the tag {tag!r} at"
+                f"the adaptor is at {target.repo_id}, commit {commit[:12]}, but somebody else put the tag {tag!r} at"
                 f" {str(where)[:12]}; choose another and push again"
             ) from error
 
@@ -265,7 +279,7 @@ def search(
 
     def look(model: Any) -> Found | None:
         try:
-            check_repo_id(model.id)
+            check_repo_id(str(model.id))
             config = read_config(fetch_config(api, model.id, str(model.sha), cache_dir=cache_dir))
         except FairAdaptorError:  # it has our tag, but is no adaptor or may not be read: it cannot be loaded either
             return None

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import threading
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,21 @@ _MOST_FILES = 200
 _MOST_ENTRIES = 10_000
 _PATIENCE_WITH_A_COPY = 3.0  # seconds
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_REVISION = re.compile(r"[\w.@+-]+(/[\w.@+-]+)*")
+_ETAG = re.compile(r"[\w-]{1,128}", re.ASCII)
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A commit of a repository, what it is called in errors, and the cache that it goes to."""
+
+    api: "HfApi"
+    repo_id: str
+    commit: str
+    what: str
+    cache_dir: str | Path | None
 
 
 def download(
@@ -53,7 +67,9 @@ def download(
 
     check_repo_id(repo_id)
     api = connect(endpoint, token)
-    what = f"{repo_id!r}" + (f" at revision {revision!r}" if revision else "")
+    what = f"{repo_id!r}" + (f" at revision {revision[:100]!r}" if revision else "")
+    if revision and (len(revision) > 200 or ".." in revision or not _REVISION.fullmatch(revision)):
+        raise UnknownAdaptorError(f"{what}: no branch, tag or commit can have this name")
     if local_files_only or is_offline_mode():
         snapshot = _in_cache(repo_id, revision, cache_dir)
         if snapshot is None:
@@ -73,7 +89,7 @@ def download(
         commit = str(info.sha)
         if not _COMMIT.fullmatch(commit):
             raise HubError(f"{what}: {api.endpoint} names no commit; it does not seem to be a Hub")
-        return _fetch(api, repo_id, what, revision, commit, cache_dir, everything)
+        return _fetch(_Source(api, repo_id, commit, what, cache_dir), revision or "main", everything=everything)
     except HubUnreachableError as error:
         if cached is None:
             raise
@@ -116,41 +132,38 @@ def _not_ours(what: str, perhaps: str = "") -> str:
     )
 
 
-def _fetch(
-    api: "HfApi",
-    repo_id: str,
-    what: str,
-    revision: str | None,
-    commit: str,
-    cache_dir: str | Path | None,
-    everything: bool,
-) -> Path:
+def _fetch(source: _Source, revision: str, *, everything: bool) -> Path:
     """Bring the files of a commit into the cache, and let the revision point at it when all are there."""
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.hf_api import RepoFile
 
-    def listing() -> "list[RepoFile]":
-        entries = api.list_repo_tree(repo_id, revision=commit, recursive=everything)
-        files = [entry for entry in islice(entries, _MOST_ENTRIES) if isinstance(entry, RepoFile)]
-        return [file for file in files if is_part(file.path, everything=everything)]
-
-    files = sorted(ask(api, what, listing), key=lambda file: file.path == CONFIG_FILE)  # the config comes last
+    files = [file for file in _listed(source, recursive=everything) if is_part(file.path, everything=everything)]
+    files.sort(key=lambda file: file.path == CONFIG_FILE)
     if not files or files[-1].path != CONFIG_FILE:
-        raise InvalidAdaptorError(_not_ours(what))
+        raise InvalidAdaptorError(_not_ours(source.what))
     size = sum(file.size for file in files)
     if size > MOST_BYTES or len(files) > _MOST_FILES:
         raise InvalidAdaptorError(
-            f"{what} has {len(files)} files of {size / 1e9:.1f} GB; an adaptor has at most {_MOST_FILES} of"
+            f"{source.what} has {len(files)} files of {size / 1e9:.1f} GB; an adaptor has at most {_MOST_FILES} of"
             f" {MOST_BYTES / 1e9:g} GB. Nothing was downloaded"
         )
     # The config is the last to come: where it is, the others were checked when they came.
-    begun = everything or not isinstance(try_to_load_from_cache(repo_id, CONFIG_FILE, cache_dir, commit), str)
-    paths = [
-        _fetch_file(api, repo_id, what, file, commit, cache_dir, check=begun or file.path == CONFIG_FILE)
-        for file in files
-    ]
-    _point_at(paths[-1].parents[2], revision or "main", commit)
+    config = try_to_load_from_cache(source.repo_id, CONFIG_FILE, source.cache_dir, source.commit)
+    check = everything or not isinstance(config, str)
+    paths = [_fetch_file(source, file, check=check or file.path == CONFIG_FILE) for file in files]
+    _point_at(paths[-1].parents[2], revision, source.commit)
     return paths[-1].parent
+
+
+def _listed(source: _Source, *, recursive: bool) -> "list[RepoFile]":
+    """Return the files of a commit that the server lists, without what no file is."""
+    from huggingface_hub.hf_api import RepoFile
+
+    def listing() -> "list[RepoFile]":
+        entries = source.api.list_repo_tree(source.repo_id, revision=source.commit, recursive=recursive)
+        files = [entry for entry in islice(entries, _MOST_ENTRIES) if isinstance(entry, RepoFile)]
+        return [file for file in files if isinstance(file.path, str) and isinstance(file.size, int) and file.size >= 0]
+
+    return ask(source.api, source.what, listing)
 
 
 def fetch_config(api: "HfApi", repo_id: str, commit: str, *, cache_dir: str | Path | None = None) -> Path:
@@ -160,57 +173,63 @@ def fetch_config(api: "HfApi", repo_id: str, commit: str, *, cache_dir: str | Pa
         InvalidAdaptorError: there is none, or it is too large to be one of ours.
         HubError, UnknownAdaptorError: as for ``download``.
     """
-    from huggingface_hub.hf_api import RepoFile
-
-    what = f"{repo_id!r}"
-    entries = ask(api, what, lambda: list(islice(api.list_repo_tree(repo_id, revision=commit), _MOST_ENTRIES)))
-    for entry in entries:
-        if isinstance(entry, RepoFile) and entry.path == CONFIG_FILE and entry.size <= _MOST_CONFIG_BYTES:
-            return _fetch_file(api, repo_id, what, entry, commit, cache_dir, check=True).parent
-    raise InvalidAdaptorError(_not_ours(what))
+    source = _Source(api, repo_id, commit, f"{repo_id!r}", cache_dir)
+    for file in _listed(source, recursive=False):
+        if file.path == CONFIG_FILE and file.size <= _MOST_CONFIG_BYTES:
+            return _fetch_file(source, file, check=True).parent
+    raise InvalidAdaptorError(_not_ours(source.what))
 
 
-def _fetch_file(
-    api: "HfApi",
-    repo_id: str,
-    what: str,
-    file: "RepoFile",
-    commit: str,
-    cache_dir: str | Path | None,
-    *,
-    check: bool,
-) -> Path:
-    """Return one file in the cache, with the bytes that the commit says; others never stay there."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+def _fetch_file(source: _Source, file: "RepoFile", *, check: bool) -> Path:
+    """Return one file in the cache, with the bytes that the commit says; others never stay there.
 
-    known = try_to_load_from_cache(repo_id, file.path, cache_dir=cache_dir, revision=commit)
+    Args:
+        check: whether to look at one that is in the cache already.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    known = try_to_load_from_cache(source.repo_id, file.path, source.cache_dir, source.commit)
     if isinstance(known, str):
         if not check or has_bytes_of(Path(known), file):
             return Path(known)
         _discard(Path(known))
-    url = hf_hub_url(repo_id, file.path, revision=commit, endpoint=api.endpoint)
-    timeout = float(constants.HF_HUB_ETAG_TIMEOUT)
-
-    def get() -> Path:
-        # Asked first, because the download itself waits minutes for a server that does not answer this.
-        size = get_hf_file_metadata(url, token=api.token, timeout=timeout, endpoint=api.endpoint).size
-        if size is not None and size != file.size:
-            raise HubError(f"{what}: {file.path} has {size} bytes where the commit says {file.size}. Try again later")
-        path = hf_hub_download(
-            repo_id, file.path, revision=commit, cache_dir=cache_dir, token=api.token, endpoint=api.endpoint,
-            etag_timeout=timeout,
-        )  # fmt: skip
-        return Path(path)
-
     for _ in range(2):
-        path = ask(api, f"{what}: {file.path}", get)
+        path = ask(source.api, f"{source.what}: {file.path}", lambda: _get(source, file))
         if has_bytes_of(path, file):
             return path
         _discard(path)
     raise HubError(
-        f"{what}: {api.endpoint} sends other bytes for {file.path} than those of commit {commit[:12]}. Nothing of them"
-        " was kept; try again later or from another network"
+        f"{source.what}: {source.api.endpoint} sends other bytes for {file.path} than those of commit"
+        f" {source.commit[:12]}. Nothing of them was kept; try again later or from another network"
     )
+
+
+def _get(source: _Source, file: "RepoFile") -> Path:
+    """Download a file into the cache.
+
+    The server is asked about it first: the download itself waits minutes for one that does not answer, and takes
+    whatever size and name in the cache it is given.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    api, timeout = source.api, float(constants.HF_HUB_ETAG_TIMEOUT)
+    url = hf_hub_url(source.repo_id, file.path, revision=source.commit, endpoint=api.endpoint)
+    told = get_hf_file_metadata(url, token=api.token, timeout=timeout, endpoint=api.endpoint)
+    if told.size not in (None, file.size) or not _ETAG.fullmatch(told.etag or ""):
+        raise HubError(
+            f"{source.what}: of {file.path} the server tells another size or hash than the commit: {told.size} bytes,"
+            f" not {file.size}. Try again later"
+        )
+    path = hf_hub_download(
+        source.repo_id,
+        file.path,
+        revision=source.commit,
+        cache_dir=source.cache_dir,
+        token=api.token,
+        endpoint=api.endpoint,
+        etag_timeout=timeout,
+    )
+    return Path(path)
 
 
 def _discard(path: Path) -> None:

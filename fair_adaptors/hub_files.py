@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,12 +57,30 @@ def files_to_publish(folder: Path) -> dict[str, Path | bytes]:
         for name, path in files.items()
         if is_part(name) and (name in config["files"] or not _is_weight(name))
     }
+    for name, path in files.items():
+        _check_readable(name, Path(str(path)))
     size = sum(path.stat().st_size for path in files.values() if isinstance(path, Path))
     if size > MOST_BYTES:
         raise InvalidAdaptorError(f"{folder} has {size / 1e9:.1f} GB; more than {MOST_BYTES / 1e9:g} GB is not loaded")
     if CARD_FILE not in files:
         files[CARD_FILE] = minimal_card(config).encode()
     return files
+
+
+def _check_readable(name: str, path: Path) -> None:
+    """Refuse a companion of the weights that nobody could read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if name == RESULTS_FILE:
+            json.loads(path.read_text(encoding="utf-8"))
+        elif name == CARD_FILE:
+            path.read_text(encoding="utf-8")
+        elif name.endswith(".safetensors"):
+            with safe_open(path, "pt"):
+                pass
+    except (ValueError, SafetensorError) as error:
+        raise InvalidAdaptorError(f"{path} cannot be read: {error}. Write it again, or take it away") from error
 
 
 def _is_weight(name: str) -> bool:

@@ -5,6 +5,7 @@ import logging
 import re
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,7 +92,8 @@ def ask(api: "HfApi", what: str, call: Callable[[], _T], *, patience: float | No
             if not may_pass(error) or time.monotonic() + wait > end:
                 secret = _secret(api)
                 known = _explained(api, what, error, secret)
-                raise known from (None if secret and secret in str(error) else error)
+                shown = secret is not None and secret in "".join(traceback.format_exception(error))
+                raise known from (None if shown else error)
             logger.warning("%s: %s. Trying again in %.0f s.", what, type(error).__name__, wait)
         time.sleep(wait)
         pause = min(2 * pause, 8.0)

@@ -56,6 +56,7 @@ def load_fair_adaptor(
     Raises:
         UnknownAdaptorError: nothing goes by that name.
         NotPublishedError: only a recipe is known.
+        HubError: the Hub refuses, cannot be reached, or sends something else than it should.
         InvalidAdaptorError: the files are damaged or not ours.
         WrongBaseError: the adaptor was made for another base.
         FairAdaptorError: the weights are quantised or not in memory, or the adaptor is already fused into them.

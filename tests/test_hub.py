@@ -174,6 +174,19 @@ def test_a_folder_that_could_not_be_loaded_is_not_pushed(adaptor: Path) -> None:
         push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
 
 
+@pytest.mark.parametrize("name", [CARD_FILE, RESULTS_FILE, "x_kohya.safetensors"])
+def test_a_companion_that_nobody_could_read_is_not_pushed(adaptor: Path, name: str) -> None:  # noqa: F811
+    (adaptor / name).write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(InvalidAdaptorError, match=f"{name} cannot be read"):
+        push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "x" * 5000, "/etc", "a\0b", "x..y"])
+def test_a_revision_that_git_allows_nowhere_is_refused(name: str) -> None:
+    with pytest.raises(UnknownAdaptorError, match="can have this name"):
+        pull("ann/x", revision=name, endpoint=NOWHERE)
+
+
 def test_without_a_card_a_plain_one_is_published_and_the_folder_is_left_alone(hub: Hub, adaptor: Path) -> None:  # noqa: F811
     (adaptor / CARD_FILE).unlink()
     push(adaptor, "ann/plain", token=ANN, endpoint=hub.url)

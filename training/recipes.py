@@ -59,7 +59,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         "sandbox-gender-both", ["gender"], parts=("text_encoder", "unet"), learning_rate=3e-3, **SHORT
     ),
     "sandbox-gender-tokens": lambda: _sandbox(
-        "sandbox-gender-tokens", ["gender"], parts=("tokens",), learning_rate=6e-2, preservation=15.0, **SHORT
+        "sandbox-gender-tokens", ["gender"], parts=("tokens",), learning_rate=6e-2, preservation=15.0
     ),
     "sandbox-age": lambda: _sandbox("sandbox-age", ["age"], shares={"age": (0.75, 0.25)}, **SHORT),
 }

@@ -21,6 +21,7 @@ ADAPTOR = EMBEDDED / "sandbox-gender"
 def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Lets the client use the network, soon gives up, and keeps it from this machine's token and cache."""
     from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     home = tmp_path_factory.mktemp("hf-home")
     with pytest.MonkeyPatch.context() as patch:
@@ -33,8 +34,9 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(hub_requests, "TIMEOUT", 2.0)
         patch.setattr(hub_requests, "PATIENCE", 12.0)
         patch.delenv("HF_TOKEN", raising=False)
-        patch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        disable_progress_bars()
         yield
+        enable_progress_bars()
 
 
 @pytest.fixture(scope="module")
