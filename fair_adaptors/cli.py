@@ -294,6 +294,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Give up an earlier run's checkpoints.")] = False,
     num_processes: Annotated[int | None, typer.Option(help="Start this many processes on this machine.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print settings, plan and what is missing.")] = False,
+    push_to: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Publish it on the Hub in the end.")] = None,
 ) -> None:
     """Train an adaptor: progress, sample grids, numbers before and after, and the adaptor's folder."""
     import os
@@ -319,6 +320,10 @@ def train(
         values[key] = value
     if seed is not None:
         values["seed"] = str(seed)
+    if push_to:
+        from .hub_requests import check_repo_id
+
+        check_repo_id(push_to)
     folder = out or Path("runs") / recipe
     restarted = was_restarted(folder)
     if restarted:
@@ -337,7 +342,9 @@ def train(
         launch(_without_option(sys.argv[2:], "--num-processes"), num_processes)
     else:
         from_where = str(checkpoint) if checkpoint else "latest" if resume else None
-        run_training(wanted, folder, recipe=recipe, resume=from_where, overwrite=overwrite)
+        finished = run_training(wanted, folder, recipe=recipe, resume=from_where, overwrite=overwrite)
+        if push_to and finished and os.environ.get("RANK", "0") == "0":
+            cli_hub.push_trained(folder, push_to)
 
 
 def _without_option(arguments: list[str], name: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The commands that talk to the Hub: push, pull and search."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,21 @@ def push(
     done = f"{len(result.files)} files pushed" if result.changed else "Nothing to push: the same files are there"
     print(f"{done}. {result.url}, commit {result.commit}" + (f", tag {result.tag}" if result.tag else ""))
     print(f'load_fair_adaptor(pipe, "{repo_id}", revision="{result.tag or result.commit}")')
+
+
+def push_trained(folder: Path, repo_id: str) -> None:
+    """Publish what a run has just left in a folder; if that fails, say how to do it later.
+
+    Raises:
+        HubError: it could not be published. The folder is as it was.
+    """
+    from .errors import HubError
+
+    try:
+        push(folder, repo_id)
+    except HubError as error:
+        again = shlex.join(["fair-adaptors", "push", str(folder), repo_id])
+        raise HubError(f"{error}. The adaptor is safe in {folder}; publish it with: {again}") from error
 
 
 def pull(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fair_adaptors import hub_cache, load_fair_adaptor
+from fair_adaptors.cli_hub import push_trained
 from fair_adaptors.errors import (
     HubError,
     HubUnreachableError,
@@ -382,6 +383,17 @@ def test_the_command_line(
     assert "there is no folder" in run("push", str(tmp_path / "no"), "ann/cli")
     assert "write it as ORG/NAME" in run("push", str(ADAPTOR), "cli")
     assert "Did you mean 'sandbox-gender'" in run("pull", "sandbox-gendr")
+    trained = tmp_path / "trained"
+    quick = [
+        word for text in ("iterations=1", "num_steps=2", "gradient_steps=1", "trackers=") for word in ("--set", text)
+    ]
+    said = run("train", "sandbox-gender", "--out", str(trained), *quick, "--push-to", "ann/trained")
+    assert 'load_fair_adaptor(pipe, "ann/trained", revision=' in said
+    assert run("pull", "ann/trained", "--out", str(tmp_path / "back")) == f"{tmp_path / 'back'}\n"
+    assert (tmp_path / "back" / WEIGHTS_FILE).read_bytes() == (trained / WEIGHTS_FILE).read_bytes()
+    assert "write it as ORG/NAME" in run("train", "sandbox-gender", "--push-to", "trained")
     monkeypatch.setenv("HF_TOKEN", "hf_wrongsecret")
+    with pytest.raises(HubError, match=f"safe in {trained}; publish it with: fair-adaptors push"):
+        push_trained(trained, "ann/trained")
     refused = run("push", str(ADAPTOR), "ann/cli")
     assert refused.startswith("1 fair-adaptors: push to 'ann/cli'") and "secret" not in refused
