@@ -52,7 +52,7 @@ def url() -> Iterator[str]:
             yield address
             with drawing(address):
                 process.send_signal(signal.SIGINT)
-                _, complaints = process.communicate(timeout=20)
+                _, complaints = process.communicate(timeout=90)
         finally:
             process.kill()
     assert (process.returncode, complaints) == (0, "")
