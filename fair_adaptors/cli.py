@@ -258,9 +258,10 @@ def app_(
 ) -> None:
     """Try adaptors in the browser: the same noise before and after, side by side, and what is counted."""
     _quiet()
-    from .app import serve
+    from .app import leave, serve
 
     serve(_load_base(base), base=base, adaptors=adaptor or [], host=host, port=port, open_browser=browser)
+    leave()
 
 
 cli_hub.register(app)
