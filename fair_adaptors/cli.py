@@ -393,9 +393,7 @@ def _load_base(base: str) -> Any:
     try:
         pipe = DiffusionPipeline.from_pretrained(base, dtype="auto")
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"--base {base} is no pipeline that can be loaded: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise ConfigError(f"{base} is no pipeline that can be loaded: {str(error).strip().splitlines()[0]}") from error
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(accelerator())
 

@@ -319,7 +319,7 @@ def _check_pairs(tensors: "dict[str, Tensor]", config: dict[str, Any], path: Pat
     absent = [prefix + "*" for prefix in prefixes if not any(key.startswith(prefix) for key in tensors)]
     if foreign or lonely or absent:
         raise InvalidAdaptorError(
-            f"{path}: unexpected keys: {_some(foreign)}; missing keys: {_some(lonely + absent)}. Expected pairs"
+            f"{path}: unexpected keys: {some(foreign)}; missing keys: {some(lonely + absent)}. Expected pairs"
             f" '<part>.<module>{_ENDS[0]}' and '…{_ENDS[1]}' of {' and '.join(config['trained_parts'])}"
         )
     for stem in sorted(stems):
@@ -337,7 +337,7 @@ def _check_tokens(tokens: "dict[str, Tensor]", path: Path) -> None:
     import torch
 
     if tokens.keys() != {"text_encoder"}:
-        raise InvalidAdaptorError(f"{path}: expected the key 'text_encoder', found {_some(list(tokens))}")
+        raise InvalidAdaptorError(f"{path}: expected the key 'text_encoder', found {some(list(tokens))}")
     for key, rows in tokens.items():
         if rows.dtype not in (torch.float32, torch.bfloat16, torch.float16) or rows.ndim != 2 or not rows.numel():
             raise InvalidAdaptorError(f"{path}: {key}: {rows.dtype} {list(rows.shape)} are no tokens [n, width]")
@@ -345,14 +345,15 @@ def _check_tokens(tokens: "dict[str, Tensor]", path: Path) -> None:
             raise InvalidAdaptorError(f"{path}: {key} holds values that are not finite")
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str] | set[str]) -> str:
+    """Return a few names, quoted, and how many more there are."""
     shown = ", ".join(f"{name[:100]!r}" for name in sorted(names)[:3]) or "none"
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def _pickles(folder: Path) -> str:
     names = sorted(p.name for p in folder.glob("*") if p.suffix in (".pth", ".pt", ".bin", ".ckpt", ".pkl"))
-    return f" (it has {_some(names)}: pickles can run code, and are never loaded)" if names else ""
+    return f" (it has {some(names)}: pickles can run code, and are never loaded)" if names else ""
 
 
 def library_versions() -> dict[str, str]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from .bases import Base
 from .errors import InvalidAdaptorError
+from .formats import some
 from .lora_keys import Role, known_keys, trained_by_the_authors
-from .untrusted import PEFT_CONFIG, StateDict, some
+from .untrusted import PEFT_CONFIG, StateDict
 
 if TYPE_CHECKING:
     from torch import Tensor

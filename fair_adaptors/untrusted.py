@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidAdaptorError
-from .formats import CONFIG_FILE, is_text
+from .formats import CONFIG_FILE, is_text, some
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,12 +80,6 @@ def read_state_dicts(source: Path) -> tuple[list[StateDict], list[str]]:
                 raise InvalidAdaptorError(f"{source} holds more than {_MOST_BYTES:,} bytes of weights")
             found.append(_parse(name, data, files))
     return found, left_out
-
-
-def some(names: "list[str] | set[str]") -> str:
-    """Return a few names, quoted, and how many more there are."""
-    shown = ", ".join(f"{name[:100]!r}" for name in sorted(names)[:3]) or "none"
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def _said(error: Exception) -> str:
