@@ -138,7 +138,7 @@ def _read(name: str, folder: Path, base_model: str) -> Base:
         return CLIPTextConfig.from_pretrained(str(folder / part), local_files_only=True)
 
     try:
-        for part in PARTS:
+        for part in ("text_encoder", "unet"):
             if not (folder / part / "config.json").is_file():
                 raise OSError(f"{part}/config.json is not there")
         with torch.device("meta"):

@@ -24,8 +24,9 @@ CONFIG_FILE = "fair_adaptor.json"
 RESULTS_FILE = "results.json"
 CARD_FILE = "README.md"
 SCHEMA_VERSION = 1
-PARTS = ("text_encoder", "unet")
-"""Parts of a pipeline that a LoRA can be on. ``trained_parts`` of an adaptor may also hold ``tokens``."""
+PARTS = ("text_encoder", "text_encoder_2", "unet")
+"""Parts of a pipeline that a LoRA can be on; Stable Diffusion XL has two encoders. ``trained_parts`` of an adaptor may
+also hold ``tokens``."""
 
 _ENDS = (".lora_A.weight", ".lora_B.weight")
 _MOST_CONFIG_BYTES = 4_000_000  # some thousand times what we write
@@ -54,27 +55,34 @@ class AdaptorFiles:
 def linear_modules(pipe: Any, part: str) -> "dict[str, nn.Linear | nn.Conv2d]":
     """Return the linear and convolution modules of a part of a pipeline under their names in the file.
 
-    The names do not depend on the transformers version (a text encoder's always carry ``text_model.``), on
-    ``torch.compile`` or on a peft adapter: of a module with one, it is the base layer.
+    The names do not depend on ``torch.compile``, or on a peft adapter: of a module with one, it is the base layer. A
+    pipeline without the part has none.
     """
     from torch import nn
 
-    prefix = "text_encoder.text_model." if part == "text_encoder" else f"{part}."
-    found = {}
-    for name, module in getattr(pipe, part).named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d) and ".lora_" not in name:
-            plain = name.replace("_orig_mod.", "").removeprefix("text_model.").replace(".base_layer", "")
-            found[prefix + plain] = module
-    return found
+    model = getattr(pipe, part, None)
+    return {
+        name_in_file(part, name): module
+        for name, module in (model.named_modules() if model is not None else ())
+        if isinstance(module, nn.Linear | nn.Conv2d) and ".lora_" not in name
+    }
+
+
+def name_in_file(part: str, module: str) -> str:
+    """Return a module's name in our files, whatever the transformers version: a text encoder's has ``text_model.``."""
+    plain = module.replace("_orig_mod.", "").replace(".base_layer", "")
+    if part.startswith("text_encoder") and plain.startswith("encoder."):
+        plain = f"text_model.{plain}"
+    return f"{part}.{plain}"
 
 
 def shape_signature(pipe: Any) -> dict[str, str]:
-    """Return a hash of the names and shapes of all linear and convolution weights of each part of a base model.
+    """Return a hash of the names and shapes of all linear and convolution weights of each part that a base model has.
 
     It tells architectures apart, and does not change with dtype, device or an installed transformers version.
     """
     signature = {}
-    for part in PARTS:
+    for part in (part for part in PARTS if getattr(pipe, part, None) is not None):
         rows = sorted(f"{name}:{tuple(module.weight.shape)}" for name, module in linear_modules(pipe, part).items())
         signature[part] = hashlib.sha256("\n".join(rows).encode()).hexdigest()[:32]
     return signature

@@ -61,7 +61,7 @@ def load_fair_adaptor(
         WrongBaseError: the adaptor was made for another base.
         FairAdaptorError: the weights are quantised or not in memory, or the adaptor is already fused into them.
     """
-    if missing := [part for part in PARTS if getattr(pipe, part, None) is None]:
+    if missing := [part for part in ("text_encoder", "unet") if getattr(pipe, part, None) is None]:
         raise WrongBaseError(f"{type(pipe).__name__} has no {' or '.join(missing)}; a Stable Diffusion pipeline has")
     folder = resolve(
         name if name is not None else default_for(pipe).name,
@@ -330,7 +330,7 @@ def _match(pipe: Any, files: AdaptorFiles) -> "Pairs":
             problems.append(f"{part} takes up to {room} tokens of {width}, the adaptor has {list(rows.shape)}")
     signature = shape_signature(pipe)
     trained = {"text_encoder" if part == "tokens" else part for part in config["trained_parts"]}
-    parts = [part for part in sorted(trained) if config["base_signature"].get(part) != signature[part]]
+    parts = [part for part in sorted(trained) if config["base_signature"].get(part) != signature.get(part)]
     if problems or parts:
         details = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         origin = pipe.config.get("_name_or_path") or type(pipe).__name__

@@ -5,7 +5,7 @@ A *stem* is a module under its name in our file format, such as ``unet.mid_block
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Literal
 
 Role = Literal["lora_A", "lora_B", "alpha"]
@@ -80,12 +80,17 @@ LAYOUTS: Mapping[str, Callable[[str], list[Key]]] = {
 }
 
 
-def known_keys(stems: Iterable[str]) -> dict[str, tuple[str, str, Role]]:
-    """Return what every key in every layout stands for: (layout, stem, role)."""
+def known_keys(stems: Collection[str]) -> dict[str, tuple[str, str, Role]]:
+    """Return what every key in every layout stands for: (layout, stem, role).
+
+    A key of peft that could be of either of two text encoders is taken for the second one's.
+    """
     found: dict[str, tuple[str, str, Role]] = {}
     for layout, keys in LAYOUTS.items():
-        for stem in stems:
+        for stem in sorted(stems):  # the second encoder's come after the first one's
             for key, role in keys(stem):
-                assert key not in found, key  # else a tensor would be taken for another one's
+                other = found.get(key, ("", "", ""))[1]
+                # else a tensor would be taken for another one's
+                assert not other or (layout == "peft" and other.startswith("text_encoder.")), key
                 found[key] = layout, stem, role
     return found

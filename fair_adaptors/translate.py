@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from .bases import Base
 from .errors import InvalidAdaptorError
-from .formats import some
+from .formats import PARTS, some
 from .lora_keys import Role, known_keys, trained_by_the_authors
 from .untrusted import PEFT_CONFIG, StateDict
 
@@ -61,16 +62,15 @@ def translate(files: Sequence[StateDict], base: Base) -> Found:
     Raises:
         InvalidAdaptorError: one does not, two want the same place, or one is missing.
     """
-    shapes = base.shapes()
-    known = known_keys(shapes)
     found = Found()
     for file in files:
+        shapes = _candidates(file, base.shapes())
         if TOKENS in file.tensors:
             if found.tokens is not None:
                 raise InvalidAdaptorError(f"{file.name}: soft tokens are in another file too; give one of them")
             found.layouts[file.name], found.tokens = "authors", _tokens_of(file, base)
             continue
-        layout, layers = _layers_of(file, known, base)
+        layout, layers = _layers_of(file, known_keys(shapes), base)
         _check_complete(file, layout, layers, shapes)
         if twice := layers.keys() & found.layers.keys():
             raise InvalidAdaptorError(f"{file.name}: {some(twice)} are in another file too; give one of them")
@@ -82,6 +82,14 @@ def translate(files: Sequence[StateDict], base: Base) -> Found:
     if len(ranks) > 1:
         raise InvalidAdaptorError(f"its layers have the ranks {', '.join(map(str, ranks))}; an adaptor has one rank")
     return found
+
+
+def _candidates(file: StateDict, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the layers that a file may be about: one of peft does not say of what part it is, but its folder does."""
+    path = PurePosixPath(file.name)
+    if path.stem != "adapter_model" or path.parent.name not in PARTS:
+        return shapes
+    return {stem: shape for stem, shape in shapes.items() if stem.startswith(f"{path.parent.name}.")}
 
 
 def _layers_of(

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from fair_adaptors.training.losses import scale_gradient
-from fair_adaptors.training.sampling import encode_prompt, predict_noise
+from fair_adaptors.training.sampling import encode_prompt, predict
 from torch import Tensor
 
 
@@ -34,7 +34,7 @@ def whole_graph_latents(
     latents = noise * scheduler.init_noise_sigma
     for timestep, factor in zip(scheduler.timesteps, factors.tolist(), strict=True):
         scaled = scheduler.scale_model_input(latents.detach() if detached else latents, timestep)
-        predicted = predict_noise(pipe, scaled, timestep, embeds, guidance_scale=guidance_scale)
+        predicted = predict(pipe, scaled, timestep, embeds, guidance_scale=guidance_scale)
         predicted = scale_gradient(predicted, factor)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
     return latents

@@ -15,6 +15,7 @@ from fair_adaptors.training.gradients import (
     accumulate_gradients,
     affine_coefficients,
     choose_steps,
+    noise_per_output,
     published_factors,
     step_weights,
 )
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from fair_adaptors.errors import UnsupportedSchedulerError
 from tests.reference import whole_graph_gradients
-from tests.tiny import tiny_pipeline
+from tests.tiny import FAMILIES, tiny_pipeline
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 DDIM = DDIMScheduler(**SCHEDULE, clip_sample=False)
@@ -139,9 +140,44 @@ def test_a_solver_that_clips_or_adds_noise_is_refused(scheduler: Any) -> None:
         affine_coefficients(scheduler, 6)
 
 
-def test_a_model_that_predicts_velocity_is_refused() -> None:
-    with pytest.raises(UnsupportedSchedulerError, match="v_prediction"):
-        affine_coefficients(DDIMScheduler(**SCHEDULE, prediction_type="v_prediction"), 6)
+@pytest.mark.parametrize(
+    ("family", "part"),
+    [
+        ("SD 2.x", "text_encoder"),
+        ("SD 2.x", "unet"),
+        *(("SDXL", p) for p in ("text_encoder", "text_encoder_2", "unet")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["uniform", "exact"])
+def test_the_gradients_of_every_family_are_those_of_the_whole_graph(family: str, part: str, kind: Any) -> None:
+    pipe = FAMILIES[family]()
+    parameters = list(lora.attach(pipe, [part], rank=2).values())
+    for parameter in parameters:
+        torch.nn.init.normal_(parameter, std=0.1)
+    noise = initial_noise(pipe, [0, 1])
+    v, weights = torch.randn_like(noise), step_weights(pipe.scheduler, 5, kind)
+    per_step(pipe, noise, v, 5.0, weights)
+    ours = gradients(parameters)
+    factors = weights / affine_coefficients(pipe.scheduler, 5)
+    whole_graph_gradients(pipe, "a nurse", noise, v, num_steps=5, guidance_scale=5.0, factors=factors)
+    reference = gradients(parameters)
+    assert reference.norm() > 0
+    assert (ours - reference).norm() <= 1e-5 * reference.norm()
+
+
+@pytest.mark.parametrize("solver", [DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler])
+def test_a_model_of_velocity_moves_as_the_same_model_of_noise_would(solver: type) -> None:
+    """With ε = √ᾱ·v + √(1−ᾱ)·xₜ, a change of v changes ε by √ᾱ, and what the step makes as that change of ε does."""
+    noise = solver.from_config(DPM.config, clip_sample=False)
+    velocity = solver.from_config(DPM.config, clip_sample=False, prediction_type="v_prediction")
+    by_chain_rule = affine_coefficients(noise, 1) * noise_per_output(velocity, 1)
+    assert torch.allclose(affine_coefficients(velocity, 1), by_chain_rule, rtol=1e-4)
+    assert torch.equal(step_weights(velocity, 7), -noise_per_output(velocity, 7))
+
+
+def test_a_model_that_predicts_the_image_is_refused() -> None:
+    with pytest.raises(UnsupportedSchedulerError, match="'sample'"):
+        step_weights(DDIMScheduler(**SCHEDULE, clip_sample=False, prediction_type="sample"), 6)
 
 
 def test_uniform_weights_are_the_papers() -> None:

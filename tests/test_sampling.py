@@ -1,17 +1,20 @@
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
+from diffusers import DDIMScheduler, DDPMPipeline, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
+from fair_adaptors.training.denoiser import denoiser_for
 from fair_adaptors.training.sampling import decode, encode_prompt, initial_noise, sample
 
-from tests.tiny import tiny_pipeline
+from fair_adaptors.errors import ConfigError
+from tests.tiny import FAMILIES, tiny_pipeline
 
 SCHEDULERS = [DPMSolverMultistepScheduler, DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler]
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_sampling_is_what_the_pipeline_does(scheduler: type, guidance_scale: float) -> None:
-    pipe = tiny_pipeline()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sampling_is_what_the_pipeline_does(family: str, scheduler: type, guidance_scale: float) -> None:
+    pipe = FAMILIES[family]()
     pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
     noise = initial_noise(pipe, [3, 4])
     expected = pipe(
@@ -27,8 +30,9 @@ def test_sampling_is_what_the_pipeline_does(scheduler: type, guidance_scale: flo
     assert torch.equal(run.latents, expected)
 
 
-def test_decoding_is_what_the_pipeline_does_but_for_the_cut_to_0_and_1() -> None:
-    pipe = tiny_pipeline()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_decoding_is_what_the_pipeline_does_but_for_the_cut_to_0_and_1(family: str) -> None:
+    pipe = FAMILIES[family]()
     noise = initial_noise(pipe, [0])
     settings = {"latents": noise, "num_inference_steps": 2, "guidance_scale": 1.0}
     latents = pipe("a nurse", output_type="latent", **settings).images
@@ -43,5 +47,18 @@ def test_an_image_has_its_noise_whatever_the_batch() -> None:
 
 def test_a_prompt_is_padded_to_the_length_of_the_model() -> None:
     pipe = tiny_pipeline()
-    assert encode_prompt(pipe, "a nurse", guidance_scale=7.5).shape[:2] == (2, pipe.tokenizer.model_max_length)
-    assert encode_prompt(pipe, "a nurse", guidance_scale=1.0).shape[0] == 1
+    assert encode_prompt(pipe, "a nurse", guidance_scale=7.5)[0].shape[:2] == (2, pipe.tokenizer.model_max_length)
+    assert encode_prompt(pipe, "a nurse", guidance_scale=1.0)[0].shape[0] == 1
+
+
+def test_images_can_be_drawn_a_few_at_a_time() -> None:
+    pipe = tiny_pipeline()
+    noise, prompt = initial_noise(pipe, [3, 4, 5]), encode_prompt(pipe, "a nurse", guidance_scale=7.5)
+    together = sample(pipe, prompt, noise, num_steps=3, guidance_scale=7.5)
+    split = sample(pipe, prompt, noise, num_steps=3, guidance_scale=7.5, images_per_call=2)
+    assert (together.latents - split.latents).norm() < 1e-5 * together.latents.norm()
+
+
+def test_another_family_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="DDPMPipeline cannot be trained"):
+        denoiser_for(DDPMPipeline(tiny_pipeline().unet, DDIMScheduler()))

@@ -4,9 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from fair_adaptors.training import lora
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from fair_adaptors.formats import write_adaptor
 
@@ -58,6 +65,62 @@ def tiny_pipeline(
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def tiny_v_pipeline(*, seed: int = 0) -> StableDiffusionPipeline:
+    """A pipeline as Stable Diffusion 2.1: its U-Net predicts velocity and projects by linear layers."""
+    pipe = tiny_pipeline(seed=seed)
+    config = {key: value for key, value in pipe.unet.config.items() if not key.startswith("_")}
+    torch.manual_seed(seed)
+    pipe.register_modules(
+        unet=UNet2DConditionModel(**config | {"use_linear_projection": True, "attention_head_dim": (2, 4)}).eval(),
+        scheduler=DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction"),
+    )
+    return pipe
+
+
+def tiny_xl_pipeline(*, seed: int = 0) -> StableDiffusionXLPipeline:
+    """A Stable Diffusion XL pipeline with random weights: two text encoders, of width 32 and 16."""
+    first = tiny_pipeline(seed=seed)
+    settings = {
+        **first.text_encoder.config.to_dict(),
+        "hidden_size": 16,
+        "projection_dim": 16,
+        "intermediate_size": 32,
+    }
+    torch.manual_seed(seed + 1)
+    second = CLIPTextModelWithProjection(CLIPTextConfig(**settings)).eval()
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        cross_attention_dim=48,
+        attention_head_dim=(2, 4),
+        transformer_layers_per_block=(1, 2),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 16,
+        norm_num_groups=8,
+    )
+    schedule = {key: first.scheduler.config[key] for key in ("beta_start", "beta_end", "beta_schedule")}
+    pipe = StableDiffusionXLPipeline(
+        first.vae,
+        first.text_encoder,
+        second,
+        first.tokenizer,
+        first.tokenizer,
+        unet.eval(),
+        EulerDiscreteScheduler(**schedule, timestep_spacing="leading", steps_offset=1),
+        add_watermarker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+FAMILIES = {"SD 1.x": tiny_pipeline, "SD 2.x": tiny_v_pipeline, "SDXL": tiny_xl_pipeline}
 
 
 def write_tiny_adaptor(

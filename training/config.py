@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.formats import is_text
 
-PARTS = ("text_encoder", "unet", "tokens")
-"""What can be trained: LoRAs on the text encoder and the U-Net, and soft tokens before the prompt."""
+PARTS = ("text_encoder", "text_encoder_2", "unet", "tokens")
+"""What can be trained: LoRAs on the text encoders and the U-Net, and soft tokens before the prompt."""
 
 Share = tuple[str, float]
 

@@ -11,29 +11,25 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from fair_adaptors.errors import UnsupportedSchedulerError
 
-from .sampling import Trajectory, encode_prompt, predict_noise
+from .sampling import Trajectory, encode_prompt, predict
 
 StepWeights = Literal["uniform", "published", "exact"]
 
 
 def affine_coefficients(scheduler: Any, num_steps: int) -> Tensor:
-    """Return cᵢ = ∂z₀/∂ε⁽ⁱ⁾ of a scheduler with the U-Net's input cut from the graph, float64 [T].
+    """Return cᵢ = ∂z₀/∂o⁽ⁱ⁾ of a scheduler with the model's input cut from the graph, float64 [T]; o is its output.
 
     Found by running a copy of the scheduler on scalars: once on zeros and once with a one in each step's noise, all
     rows of one batch. The result is then tried on random noises of ordinary and of large size.
 
     Raises:
         UnsupportedSchedulerError: z₀ is no affine function of the noises (thresholding, clipping), differs from run to
-            run (stochastic), or the model does not predict noise.
+            run (stochastic).
     """
-    kind = scheduler.config.get("prediction_type", "epsilon")
-    if kind != "epsilon":
-        raise UnsupportedSchedulerError(f"the scheduler expects prediction_type {kind!r}; only 'epsilon' is supported")
     steps = _run(scheduler, num_steps, None).shape[0]
     probes = torch.cat([torch.zeros(steps, 1), torch.eye(steps)], 1).double()
     outputs = _run(scheduler, num_steps, probes)
@@ -67,6 +63,26 @@ def _run(scheduler: Any, num_steps: int, noises: Tensor | None) -> Tensor:
     return latents.flatten()
 
 
+def noise_per_output(scheduler: Any, num_steps: int) -> Tensor:
+    """Return ∂ε⁽ⁱ⁾/∂o⁽ⁱ⁾ at each step with the model's input fixed, float64 [T]: how the noise follows the output.
+
+    One where the model predicts noise. Of v = √ᾱ·ε − √(1−ᾱ)·x₀ it is √ᾱ, since ε = √ᾱ·v + √(1−ᾱ)·xₜ (Salimans & Ho
+    2022, appendix D).
+
+    Raises:
+        UnsupportedSchedulerError: the model predicts something else.
+    """
+    kind = scheduler.config.get("prediction_type", "epsilon")
+    if kind not in ("epsilon", "v_prediction"):
+        raise UnsupportedSchedulerError(
+            f"the scheduler expects prediction_type {kind!r}; only 'epsilon' and 'v_prediction' are supported"
+        )
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.set_timesteps(num_steps)
+    roots = scheduler.alphas_cumprod.double()[scheduler.timesteps.long().cpu()].sqrt()
+    return roots if kind == "v_prediction" else torch.ones_like(roots)
+
+
 def published_factors(scheduler: Any, num_steps: int) -> Tensor:
     """Return gᵢ = √ᾱ·√(1−ᾱ)/(1−αₜ) over its geometric mean, [T]: what the published code's hook multiplies by.
 
@@ -83,17 +99,19 @@ def published_factors(scheduler: Any, num_steps: int) -> Tensor:
 
 
 def step_weights(scheduler: Any, num_steps: int, kind: StepWeights = "uniform") -> Tensor:
-    """Return wᵢ [T] such that the gradient is Σᵢ wᵢ·vᵀ·∂ε⁽ⁱ⁾/∂θ with v = ∂L/∂z₀.
+    """Return wᵢ [T] such that the gradient is Σᵢ wᵢ·vᵀ·∂o⁽ⁱ⁾/∂θ with v = ∂L/∂z₀ and o the model's output.
 
-    ``uniform`` is the paper's A := 1, so that wᵢ = −1 exactly (0 for a call that z₀ does not depend on).
-    ``published`` are the effective coefficients of the published code, gᵢ·cᵢ. ``exact`` is cᵢ alone (only B := I).
+    ``uniform`` is the paper's A := 1, so that wᵢ = −1 exactly (0 for a call that z₀ does not depend on), times ∂ε/∂o
+    where the model does not predict noise. ``published`` are the effective coefficients of the published code, gᵢ·cᵢ.
+    ``exact`` is cᵢ alone (only B := I).
 
     Raises:
-        UnsupportedSchedulerError: as ``affine_coefficients``.
+        UnsupportedSchedulerError: as ``affine_coefficients`` and ``noise_per_output``.
     """
+    noise = noise_per_output(scheduler, num_steps)
     coefficients = affine_coefficients(scheduler, num_steps)
     if kind == "uniform":
-        return torch.where(coefficients == 0, 0.0, -torch.ones_like(coefficients))
+        return torch.where(coefficients == 0, 0.0, -noise)
     if kind == "published":
         return coefficients * published_factors(scheduler, num_steps)
     return coefficients
@@ -105,7 +123,7 @@ def choose_steps(num_steps: int, count: int, *, generator: torch.Generator) -> T
 
 
 def accumulate_gradients(
-    pipe: StableDiffusionPipeline,
+    pipe: Any,
     trajectory: Trajectory,
     latent_gradient: Tensor,
     prompt: str,
@@ -116,9 +134,9 @@ def accumulate_gradients(
     images_per_call: int | None = None,
     tokens: Tensor | None = None,
 ) -> None:
-    """Add the adjusted gradient of a loss to ``.grad`` of all trainable parameters of text encoder, U-Net and tokens.
+    """Add the adjusted gradient of a loss to ``.grad`` of all trainable parameters of text encoders, U-Net and tokens.
 
-    The text encoder runs once: each step's gradient is collected at its output and taken through it at the end.
+    The text encoders run once: each step's gradient is collected at their output and taken through them at the end.
 
     Args:
         trajectory: what ``sample`` returned for N images of ``prompt``.
@@ -133,17 +151,17 @@ def accumulate_gradients(
     chosen = torch.arange(total) if steps is None else torch.as_tensor(steps)
     scale = total / len(chosen)
     with torch.enable_grad():
-        embeds = encode_prompt(pipe, prompt, guidance_scale=guidance_scale, tokens=tokens)
-        leaf = (
-            embeds.detach().float().requires_grad_(embeds.requires_grad)
-        )  # sums over steps lose bits in half precision
+        conditions = encode_prompt(pipe, prompt, guidance_scale=guidance_scale, tokens=tokens)
+        # Sums over steps lose bits in half precision.
+        leaves = [rows.detach().float().requires_grad_(rows.requires_grad) for rows in conditions]
         images = len(latent_gradient)
         pairs = torch.cartesian_prod(chosen, torch.arange(images))
         for step, image in (call.unbind(1) for call in pairs.split(images_per_call or images)):
             inputs, timesteps = trajectory.scaled_inputs[step, image], trajectory.timesteps[step]
-            noise = predict_noise(pipe, inputs, timesteps, leaf.to(embeds.dtype), guidance_scale=guidance_scale)
-            factors = (scale * weights[step]).to(noise)[:, None, None, None]
-            noise.backward(factors * latent_gradient[image].to(noise))
-        if embeds.requires_grad:
-            assert leaf.grad is not None
-            embeds.backward(leaf.grad.to(embeds.dtype))
+            given = tuple(leaf.to(rows.dtype) for leaf, rows in zip(leaves, conditions, strict=True))
+            output = predict(pipe, inputs, timesteps, given, guidance_scale=guidance_scale)
+            factors = (scale * weights[step]).to(output)[:, None, None, None]
+            output.backward(factors * latent_gradient[image].to(output))
+        reached = [(rows, leaf.grad) for rows, leaf in zip(conditions, leaves, strict=True) if leaf.grad is not None]
+        if reached:
+            torch.autograd.backward([rows for rows, _ in reached], [grad.to(rows.dtype) for rows, grad in reached])

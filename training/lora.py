@@ -5,24 +5,26 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.formats import name_in_file
 
 ADAPTOR = "fair"
 TOKENS = "tokens.text_encoder"
+_CLIP = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 TARGET_MODULES = {
-    "text_encoder": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+    "text_encoder": _CLIP,
+    "text_encoder_2": _CLIP,
     "unet": ["to_q", "to_k", "to_v", "to_out.0"],
 }
 """The linear layers that the published adaptors train (paper §4)."""
 
 
 def attach(
-    pipe: StableDiffusionPipeline,
+    pipe: Any,
     parts: Sequence[str],
     *,
     rank: int = 1,
@@ -38,19 +40,24 @@ def attach(
     torch's global generator.
 
     Args:
-        parts: of ``text_encoder``, ``unet`` and ``tokens``.
+        parts: of ``text_encoder``, ``text_encoder_2``, ``unet`` and ``tokens``.
         alpha: the change is alpha/rank · BA; 0 means alpha = rank.
         dropout: of the LoRA's input, in training mode, see ``dropout_on``.
         target_modules: names of linear layers; none for ``TARGET_MODULES``.
 
     Raises:
-        ConfigError: a part has no layer of these names, or there is a LoRA on it already.
+        ConfigError: the base lacks a part, or it has no layer of these names, or a LoRA already.
     """
     for part in (part for part in TARGET_MODULES if part in parts):
+        if getattr(pipe, part, None) is None:
+            raise ConfigError(f"the base has no {part}; take it out of parts")
         if _layers(getattr(pipe, part)):
             raise ConfigError(f"the {part} has a LoRA already; unload or fuse it before training another")
-    for component in (pipe.text_encoder, pipe.unet, pipe.vae):
-        component.requires_grad_(False)
+    if "tokens" in parts and getattr(pipe, "text_encoder_2", None) is not None:
+        raise ConfigError("soft tokens are for a base with one text encoder; train its text encoders instead")
+    for component in pipe.components.values():
+        if isinstance(component, nn.Module):
+            component.requires_grad_(False)
     parameters = {}
     for part in (part for part in TARGET_MODULES if part in parts):
         model = getattr(pipe, part)
@@ -73,7 +80,7 @@ def attach(
     return parameters
 
 
-def extract(pipe: StableDiffusionPipeline, parts: Sequence[str]) -> dict[str, Tensor]:
+def extract(pipe: Any, parts: Sequence[str]) -> dict[str, Tensor]:
     """Return the LoRAs' tensors under the names of the file format (``fair_adaptors.formats``), on the CPU.
 
     The file has alpha = rank: another alpha is folded into the second factor.
@@ -82,18 +89,17 @@ def extract(pipe: StableDiffusionPipeline, parts: Sequence[str]) -> dict[str, Te
     for part in (part for part in TARGET_MODULES if part in parts):
         model = getattr(pipe, part)
         scale = {name: layer.scaling[ADAPTOR] for name, layer in _layers(model)}
-        prefix = "text_encoder.text_model." if part == "text_encoder" else "unet."
         for name, tensor in get_peft_model_state_dict(model, adapter_name=ADAPTOR).items():
             module, second, _ = name.partition(".lora_B")
             value = tensor.detach().float().cpu() * (scale[module] if second else 1.0)
-            tensors[prefix + name.removeprefix("text_model.")] = value.contiguous()
+            tensors[name_in_file(part, name)] = value.contiguous()
     return tensors
 
 
-def detach(pipe: StableDiffusionPipeline, parts: Sequence[str]) -> None:
+def detach(pipe: Any, parts: Sequence[str]) -> None:
     """Take the LoRA layers out again; the base's weights were never touched."""
     for part in (part for part in TARGET_MODULES if part in parts):
-        model = getattr(pipe, part)
+        model = getattr(pipe, part, None)
         for name, layer in _layers(model):
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer.get_base_layer())
@@ -102,12 +108,12 @@ def detach(pipe: StableDiffusionPipeline, parts: Sequence[str]) -> None:
 
 
 @contextmanager
-def dropout_on(pipe: StableDiffusionPipeline, seed: int) -> Iterator[None]:
+def dropout_on(pipe: Any, seed: int) -> Iterator[None]:
     """Let the LoRAs' dropout act inside the block, with masks from ``seed``; global generators are restored."""
     drops = [
         drop
         for part in TARGET_MODULES
-        for _, layer in _layers(getattr(pipe, part))
+        for _, layer in _layers(getattr(pipe, part, None))
         for drop in layer.lora_dropout.values()
         if isinstance(drop, nn.Dropout)
     ]
@@ -127,9 +133,9 @@ def dropout_on(pipe: StableDiffusionPipeline, seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def switched_off(pipe: StableDiffusionPipeline) -> Iterator[None]:
+def switched_off(pipe: Any) -> Iterator[None]:
     """Run the original model inside the block."""
-    layers = [layer for part in TARGET_MODULES for _, layer in _layers(getattr(pipe, part))]
+    layers = [layer for part in TARGET_MODULES for _, layer in _layers(getattr(pipe, part, None))]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -139,8 +145,9 @@ def switched_off(pipe: StableDiffusionPipeline) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def _layers(model: nn.Module) -> list[tuple[str, Any]]:
-    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)]
+def _layers(model: nn.Module | None) -> list[tuple[str, Any]]:
+    modules = model.named_modules() if model is not None else ()
+    return [(name, layer) for name, layer in modules if isinstance(layer, BaseTunerLayer)]
 
 
 class ExponentialAverage:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from . import lora
@@ -26,7 +26,7 @@ class Originals:
     folder: Path | None = None
 
     @torch.no_grad()
-    def latents(self, pipe: StableDiffusionPipeline, batch: Batch, seeds: Sequence[int], noise: Tensor) -> Tensor:
+    def latents(self, pipe: Any, batch: Batch, seeds: Sequence[int], noise: Tensor) -> Tensor:
         """Return z₀ [n, C, h, w] of ``noise``, which is that of ``seeds``, without any adaptor.
 
         A file that cannot be read is made again, and one that cannot be written is done without.
@@ -42,7 +42,7 @@ class Originals:
         return run.latents
 
 
-def _key(pipe: StableDiffusionPipeline, batch: Batch, seeds: Sequence[int]) -> str:
+def _key(pipe: Any, batch: Batch, seeds: Sequence[int]) -> str:
     scheduler = type(pipe.scheduler).__name__, sorted(pipe.scheduler.config.items())
     parts = batch.prompt, list(seeds), batch.num_steps, batch.guidance_scale, str(pipe.unet.dtype), scheduler
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:40]

@@ -1,19 +1,21 @@
-"""The sampler as functions of a Stable Diffusion pipeline: encode, predict noise, sample, decode.
+"""The sampler as functions of a pipeline: encode, predict, sample, decode.
 
 ``sample`` does exactly what ``pipe(...)`` does with its text conditioning, guidance and scheduler, and keeps the
-latents that went into each call of the U-Net: all that the gradient needs (see ``gradients``).
+latents that went into each call of the model: all that the gradient needs (see ``gradients``).
 """
 
 import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from fair_adaptors.tokens import inserted
+
+from .denoiser import Conditions, denoiser_for
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Trajectory:
     Attributes:
         timesteps: the scheduler's timesteps [T].
         inputs: latents that entered each step, before the scheduler's input scaling, [T, N, C, h, w].
-        scaled_inputs: what the U-Net saw, [T, N, C, h, w].
+        scaled_inputs: what the model saw, [T, N, C, h, w].
         latents: the final latents z₀ [N, C, h, w].
     """
 
@@ -33,73 +35,71 @@ class Trajectory:
     latents: Tensor
 
 
-def encode_prompt(
-    pipe: StableDiffusionPipeline, prompt: str, *, guidance_scale: float, tokens: Tensor | None = None
-) -> Tensor:
-    """Encode a prompt as ``pipe`` does, padded to the model's length. Gradients reach the text encoder and the tokens.
+def encode_prompt(pipe: Any, prompt: str, *, guidance_scale: float, tokens: Tensor | None = None) -> Conditions:
+    """Encode a prompt as ``pipe`` does, padded to the model's length. Gradients reach text encoders and tokens.
 
     Args:
         tokens: soft tokens [n, D] before the prompt; the unconditional branch does not get them.
 
     Returns:
-        Embeddings [1, L, D], or [2, L, D] with guidance: unconditional first.
+        Conditions of one row, or with guidance of two: unconditional first.
     """
+    denoiser = denoiser_for(pipe)
     with nullcontext() if tokens is None else inserted(pipe.text_encoder, tokens):
-        conditional = _encode(pipe, prompt)
-    return torch.cat([_encode(pipe, ""), conditional]) if guidance_scale > 1 else conditional
+        conditional = denoiser.encode(prompt)
+    if guidance_scale <= 1:
+        return conditional
+    return tuple(torch.cat(rows) for rows in zip(denoiser.encode(None), conditional, strict=True))
 
 
-def _encode(pipe: StableDiffusionPipeline, text: str) -> Tensor:
-    tokens = pipe.tokenizer(
-        text, padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    )
-    device = next(pipe.text_encoder.parameters()).device
-    uses_mask = getattr(pipe.text_encoder.config, "use_attention_mask", None)
-    mask = tokens.attention_mask.to(device) if uses_mask else None
-    return pipe.text_encoder(tokens.input_ids.to(device), attention_mask=mask)[0].to(pipe.unet.dtype)
-
-
-def initial_noise(pipe: StableDiffusionPipeline, seeds: Sequence[int]) -> Tensor:
+def initial_noise(pipe: Any, seeds: Sequence[int]) -> Tensor:
     """Draw standard normal noise [N, C, h, w], one CPU generator per seed, so that a batch's split changes nothing."""
-    size = pipe.unet.config.sample_size
-    shape = (pipe.unet.config.in_channels, size, size)
+    model = denoiser_for(pipe).model
+    size = model.config.sample_size
+    shape = (model.config.in_channels, size, size)
     rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32) for seed in seeds]
-    return torch.stack(rows).to(pipe.unet.device, pipe.unet.dtype)
+    return torch.stack(rows).to(model.device, model.dtype)
 
 
-def predict_noise(
-    pipe: StableDiffusionPipeline, scaled_input: Tensor, timestep: Tensor, embeds: Tensor, *, guidance_scale: float
+def predict(
+    pipe: Any, scaled_input: Tensor, timestep: Tensor, conditions: Conditions, *, guidance_scale: float
 ) -> Tensor:
-    """Predict the guided noise, ε_∅ + g (ε_c − ε_∅).
+    """Return the guided output of the model, ε_∅ + g (ε_c − ε_∅), or the same of another prediction type.
 
     Args:
-        scaled_input: U-Net input [M, C, h, w].
+        scaled_input: the model's input [M, C, h, w].
         timestep: one timestep, or one per row [M].
-        embeds: from ``encode_prompt``, [1 or 2, L, D]; shared by all rows.
+        conditions: from ``encode_prompt``, shared by all rows.
         guidance_scale: g; 1 and below mean no guidance, as in ``pipe``.
     """
-    count = len(scaled_input)
+    denoiser, count = denoiser_for(pipe), len(scaled_input)
+    repeated = tuple(rows.repeat_interleave(count, 0) for rows in conditions)
     if guidance_scale <= 1:
-        return pipe.unet(scaled_input, timestep, embeds.expand(count, -1, -1), return_dict=False)[0]
-    both = embeds.repeat_interleave(count, 0)
+        return denoiser.predict(scaled_input, timestep, repeated)
     if timestep.ndim:
         timestep = torch.cat([timestep] * 2)
-    noise = pipe.unet(torch.cat([scaled_input] * 2), timestep, both, return_dict=False)[0]
-    unconditional, conditional = noise.chunk(2)
+    unconditional, conditional = denoiser.predict(torch.cat([scaled_input] * 2), timestep, repeated).chunk(2)
     return unconditional + guidance_scale * (conditional - unconditional)
 
 
 @torch.no_grad()
 def sample(
-    pipe: StableDiffusionPipeline, embeds: Tensor, noise: Tensor, *, num_steps: int, guidance_scale: float
+    pipe: Any,
+    conditions: Conditions,
+    noise: Tensor,
+    *,
+    num_steps: int,
+    guidance_scale: float,
+    images_per_call: int | None = None,
 ) -> Trajectory:
     """Run the pipeline's sampler without gradient and keep what went into each step.
 
     Args:
-        embeds: from ``encode_prompt`` with the same guidance.
+        conditions: from ``encode_prompt`` with the same guidance.
         noise: standard normal latents [N, C, h, w].
         num_steps: T. Schedulers that make more calls than steps are followed as they are.
         guidance_scale: classifier-free guidance g.
+        images_per_call: images of one call of the model; None for all.
     """
     scheduler = copy.deepcopy(pipe.scheduler)
     scheduler.set_timesteps(num_steps, device=noise.device)
@@ -107,17 +107,18 @@ def sample(
     inputs, scaled_inputs = [], []
     for timestep in scheduler.timesteps:
         scaled = scheduler.scale_model_input(latents, timestep)
-        predicted = predict_noise(pipe, scaled, timestep, embeds, guidance_scale=guidance_scale)
+        calls = scaled.split(images_per_call or len(scaled))
+        output = torch.cat([predict(pipe, c, timestep, conditions, guidance_scale=guidance_scale) for c in calls])
         inputs.append(latents)
         scaled_inputs.append(scaled)
-        latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+        latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
     return Trajectory(scheduler.timesteps, torch.stack(inputs), torch.stack(scaled_inputs), latents)
 
 
-def decode(pipe: StableDiffusionPipeline, latents: Tensor) -> Tensor:
+def decode(pipe: Any, latents: Tensor) -> Tensor:
     """Decode latents [N, C, h, w] to images [N, 3, H, W]; differentiable.
 
     Values in [0, 1] up to the overshoot that ``pipe`` cuts off at the end. It is not cut off here: a saturated pixel
     would have no gradient.
     """
-    return pipe.vae.decode(latents / pipe.vae.config.scaling_factor, return_dict=False)[0] / 2 + 0.5
+    return denoiser_for(pipe).decode(latents)

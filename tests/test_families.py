@@ -1,0 +1,97 @@
+"""Stable Diffusion 1.x, 2.x and XL: an adaptor of each loads, unloads, and goes through every format unchanged."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fair_adaptors import load_fair_adaptor
+from fair_adaptors.convert import convert
+from fair_adaptors.errors import WrongBaseError
+from fair_adaptors.export import export
+from fair_adaptors.formats import WEIGHTS_FILE, linear_modules, read_adaptor
+from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
+
+PARTS = {
+    "SD 1.x": ("text_encoder", "unet"),
+    "SD 2.x": ("text_encoder", "unet"),
+    "SDXL": ("text_encoder", "text_encoder_2", "unet"),
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def pipe(family: str) -> Any:
+    return FAMILIES[family]()
+
+
+@pytest.fixture
+def adaptor(tmp_path: Path, family: str, pipe: Any) -> Path:
+    return write_tiny_adaptor(tmp_path / "adaptor", pipe, parts=PARTS[family])
+
+
+def weights(pipe: Any) -> dict[str, torch.Tensor]:
+    modules = [linear_modules(pipe, part) for part in ("text_encoder", "text_encoder_2", "unet")]
+    return {name: module.weight.detach().clone() for found in modules for name, module in found.items()}
+
+
+def image(pipe: Any) -> torch.Tensor:
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    return pipe("a nurse", latents=noise, num_inference_steps=2, output_type="latent").images
+
+
+def test_what_is_added_is_the_product_of_the_factors_and_unloading_is_exact(pipe: Any, adaptor: Path) -> None:
+    before, tensors = weights(pipe), read_adaptor(adaptor).tensors
+    handle = load_fair_adaptor(pipe, adaptor)
+    stems = {key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")}
+    for name, weight in weights(pipe).items():
+        change = tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"] if name in stems else 0.0
+        assert torch.allclose(weight, before[name] + change, atol=1e-6), name
+    assert stems <= before.keys()
+    handle.unload()
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(pipe).items())
+
+
+def test_diffusers_own_loader_makes_the_same_image_of_the_file(pipe: Any, adaptor: Path) -> None:
+    with load_fair_adaptor(pipe, adaptor):
+        ours = image(pipe)
+    plain = image(pipe)
+    pipe.load_lora_weights(adaptor, weight_name=WEIGHTS_FILE)
+    theirs = image(pipe)
+    assert (plain - ours).norm() > 0.01 * plain.norm()
+    assert (theirs - ours).norm() < 1e-4 * ours.norm()
+
+
+@pytest.mark.parametrize("format", ["kohya", "diffusers", "peft"])
+def test_a_format_and_back_is_the_same_change(
+    tmp_path: Path, family: str, pipe: Any, adaptor: Path, format: Any
+) -> None:
+    pipe.save_pretrained(tmp_path / "base")
+    folder = export(adaptor, tmp_path / format, format=format, pipe=pipe)
+    back = convert(folder, tmp_path / "back", base=str(tmp_path / "base"), attributes=["gender"])
+    first, second = read_adaptor(adaptor), read_adaptor(back)
+    assert second.config["trained_parts"] == list(PARTS[family]) == first.config["trained_parts"]
+    assert first.config["base_signature"] == second.config["base_signature"]
+    assert first.tensors.keys() == second.tensors.keys()
+    assert all(torch.equal(tensor, second.tensors[key]) for key, tensor in first.tensors.items())
+
+
+def test_a_merged_pipeline_is_the_base_with_the_adaptor(tmp_path: Path, pipe: Any, adaptor: Path) -> None:
+    export(adaptor, tmp_path / "merged", format="merged", pipe=pipe)
+    merged = type(pipe).from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    merged.set_progress_bar_config(disable=True)
+    with load_fair_adaptor(pipe, adaptor):
+        assert (image(merged) - image(pipe)).norm() < 1e-5 * image(pipe).norm()
+
+
+def test_an_adaptor_of_another_family_is_refused(family: str, adaptor: Path) -> None:
+    other = tiny_pipeline() if family != "SD 1.x" else FAMILIES["SDXL"]()
+    before = weights(other)
+    with pytest.raises(WrongBaseError, match="another model"):
+        load_fair_adaptor(other, adaptor)
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(other).items())
