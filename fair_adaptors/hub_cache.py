@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .errors import HubError, HubUnreachableError, InvalidAdaptorError, UnknownAdaptorError
 from .formats import CONFIG_FILE, read_config
-from .hub_files import MOST_BYTES, has_bytes_of, is_part
+from .hub_files import MOST_BYTES, Wanted, has_bytes_of, is_part
 from .hub_requests import ask, check_repo_id, connect
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 _MOST_CONFIG_BYTES = 4_000_000
+_MOST_TEXT_BYTES = 3 * _MOST_CONFIG_BYTES  # record, card and results
 _MOST_FILES = 200
 _MOST_ENTRIES = 10_000
 _PATIENCE_WITH_A_COPY = 3.0  # seconds
@@ -48,7 +49,7 @@ def download(
     local_files_only: bool = False,
     token: str | bool | None = None,
     endpoint: str | None = None,
-    everything: bool = False,
+    wanted: Wanted = "needed",
 ) -> Path:
     """Return the snapshot in the Hub's cache of an adaptor's repository at one commit, with only its files.
 
@@ -56,7 +57,8 @@ def download(
     server cannot be reached, a copy in the cache is used, and a warning is logged.
 
     Args:
-        everything: fetch what ``is_part`` allows and not only what loading needs; check what is in the cache too.
+        wanted: which files; see ``is_part``. Unless it is what loading needs, what is in the cache is checked too, and
+            a mere description does not become what the revision means in the cache.
 
     Raises:
         UnknownAdaptorError: no such repository or revision, or not in the cache when nothing else may be asked.
@@ -80,8 +82,8 @@ def download(
         if not (snapshot / CONFIG_FILE).is_file():
             raise InvalidAdaptorError(_not_ours(what, " (or only a part of it is in the cache)"))
         return snapshot
-    cached = _in_cache(repo_id, revision, cache_dir, whole=True)
-    if cached is not None and revision == cached.name and not everything:
+    cached = _in_cache(repo_id, revision, cache_dir, whole=wanted != "description")
+    if cached is not None and revision == cached.name and wanted == "needed":
         return cached  # a commit never changes
     try:
         soon = None if cached is None else _PATIENCE_WITH_A_COPY
@@ -89,7 +91,7 @@ def download(
         commit = str(info.sha)
         if not _COMMIT.fullmatch(commit):
             raise HubError(f"{what}: {api.endpoint} names no commit; it does not seem to be a Hub")
-        return _fetch(_Source(api, repo_id, commit, what, cache_dir), revision or "main", everything=everything)
+        return _fetch(_Source(api, repo_id, commit, what, cache_dir), revision or "main", wanted)
     except HubUnreachableError as error:
         if cached is None:
             raise
@@ -132,25 +134,28 @@ def _not_ours(what: str, perhaps: str = "") -> str:
     )
 
 
-def _fetch(source: _Source, revision: str, *, everything: bool) -> Path:
+def _fetch(source: _Source, revision: str, wanted: Wanted) -> Path:
     """Bring the files of a commit into the cache, and let the revision point at it when all are there."""
     from huggingface_hub import try_to_load_from_cache
 
-    files = [file for file in _listed(source, recursive=everything) if is_part(file.path, everything=everything)]
+    listed = _listed(source, recursive=wanted == "everything")
+    files = [file for file in listed if is_part(file.path, wanted)]
     files.sort(key=lambda file: file.path == CONFIG_FILE)
     if not files or files[-1].path != CONFIG_FILE:
         raise InvalidAdaptorError(_not_ours(source.what))
     size = sum(file.size for file in files)
-    if size > MOST_BYTES or len(files) > _MOST_FILES:
+    most = _MOST_TEXT_BYTES if wanted == "description" else MOST_BYTES
+    if size > most or len(files) > _MOST_FILES:
         raise InvalidAdaptorError(
-            f"{source.what} has {len(files)} files of {size / 1e9:.1f} GB; an adaptor has at most {_MOST_FILES} of"
-            f" {MOST_BYTES / 1e9:g} GB. Nothing was downloaded"
+            f"{source.what} has {len(files)} files of {size:,} bytes; an adaptor has at most {_MOST_FILES} of"
+            f" {most:,} bytes. Nothing was downloaded"
         )
     # The config is the last to come: where it is, the others were checked when they came.
     config = try_to_load_from_cache(source.repo_id, CONFIG_FILE, source.cache_dir, source.commit)
-    check = everything or not isinstance(config, str)
+    check = wanted != "needed" or not isinstance(config, str)
     paths = [_fetch_file(source, file, check=check or file.path == CONFIG_FILE) for file in files]
-    _point_at(paths[-1].parents[2], revision, source.commit)
+    if wanted != "description":
+        _point_at(paths[-1].parents[2], revision, source.commit)
     return paths[-1].parent
 
 

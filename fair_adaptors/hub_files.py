@@ -2,35 +2,34 @@
 
 import hashlib
 import io
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
+from .card import card_of, read_results
 from .errors import InvalidAdaptorError
 from .formats import CARD_FILE, CONFIG_FILE, RESULTS_FILE, TOKENS_FILE, WEIGHTS_FILE, read_adaptor
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
-TAG = "fair-adaptors"
-"""The tag on the Hub of every adaptor of this package."""
+
 MOST_BYTES = 2_000_000_000
 """An adaptor that claims to be larger is neither sent nor fetched."""
 
+Wanted = Literal["needed", "description", "everything"]
+"""Of an adaptor: what loading it needs, what tells of it without weights, or both and pictures and other formats."""
+
 _EXTRA = re.compile(r"images/\w[\w.-]{0,99}\.(png|jpg|jpeg|webp)|\w[\w.-]{0,99}_kohya\.safetensors", re.ASCII)
-_BASE = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
-def is_part(path: str, *, everything: bool = True) -> bool:
-    """Tell whether a file of a repository is part of an adaptor; only such files are sent and fetched.
-
-    Args:
-        everything: also what loading does not need: card, results, pictures, the file for other programs.
-    """
-    if path in (WEIGHTS_FILE, TOKENS_FILE, CONFIG_FILE):
+def is_part(path: str, wanted: Wanted = "everything") -> bool:
+    """Tell whether a file of a repository is part of an adaptor; only such files are sent and fetched."""
+    if wanted == "everything" and _EXTRA.fullmatch(path):
         return True
-    return everything and (path in (CARD_FILE, RESULTS_FILE) or bool(_EXTRA.fullmatch(path)))
+    weights, words = (WEIGHTS_FILE, TOKENS_FILE), (CARD_FILE, RESULTS_FILE)
+    left_out = {"needed": words, "description": weights, "everything": ()}[wanted]
+    return path in (CONFIG_FILE, *weights, *words) and path not in left_out
 
 
 def has_bytes_of(file: Path | bytes, remote: "RepoFile") -> bool:
@@ -45,7 +44,7 @@ def has_bytes_of(file: Path | bytes, remote: "RepoFile") -> bool:
     return digest.hexdigest() == (remote.lfs.sha256 if remote.lfs is not None else remote.blob_id)
 
 
-def files_to_publish(folder: Path) -> dict[str, Path | bytes]:
+def files_to_publish(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     """Return the files to publish of a folder, which is checked first, by path; the card is made if there is none."""
     if not folder.is_dir():
         raise InvalidAdaptorError(f"there is no folder {str(folder)!r}")
@@ -63,7 +62,7 @@ def files_to_publish(folder: Path) -> dict[str, Path | bytes]:
     if size > MOST_BYTES:
         raise InvalidAdaptorError(f"{folder} has {size / 1e9:.1f} GB; more than {MOST_BYTES / 1e9:g} GB is not loaded")
     if CARD_FILE not in files:
-        files[CARD_FILE] = minimal_card(config).encode()
+        files[CARD_FILE] = card_of(folder, repo_id=repo_id).encode()
     return files
 
 
@@ -73,7 +72,7 @@ def _check_readable(name: str, path: Path) -> None:
 
     try:
         if name == RESULTS_FILE:
-            json.loads(path.read_text(encoding="utf-8"))
+            read_results(path.parent)
         elif name == CARD_FILE:
             path.read_text(encoding="utf-8")
         elif name.endswith(".safetensors"):
@@ -85,31 +84,3 @@ def _check_readable(name: str, path: Path) -> None:
 
 def _is_weight(name: str) -> bool:
     return name.endswith(".safetensors") and not name.endswith("_kohya.safetensors")
-
-
-def minimal_card(config: dict[str, Any]) -> str:
-    """Return a card with the Hub's metadata for an adaptor that has none."""
-    base = config["base_model"]
-    shares = "; ".join(
-        f"{attribute}: " + ", ".join(f"{c} {t:.0%}" for c, t in zip(row["classes"], row["target"], strict=True))
-        for attribute, row in config["attributes"].items()
-    )
-    metadata = [f"base_model: {base}", "base_model_relation: adapter"] if _BASE.fullmatch(base) else []
-    lines = [
-        "---",
-        *metadata,
-        "library_name: diffusers",
-        "pipeline_tag: text-to-image",
-        f"tags: [lora, template:sd-lora, fairness, {TAG}]",
-        "---",
-        "# Fair adaptor",
-        "",
-        "Its name, base model and target distribution, as its author wrote them:",
-        "",
-        *(f"    {line}" for line in (config["name"], base, shares)),
-        "",
-        "It comes without results: nothing is known of what it changes.",
-        "",
-        "    load_fair_adaptor(pipe, 'this repository')",
-    ]
-    return "\n".join(lines) + "\n"

@@ -1,6 +1,7 @@
 """Soft tokens: learned embeddings that stand before the words of a prompt, and never in the negative prompt."""
 
 import inspect
+import logging
 import threading
 import weakref
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -55,10 +58,11 @@ def inserted(text_encoder: "nn.Module", tokens: "Tensor") -> Iterator[None]:
 
 @dataclass
 class _Prompting:
-    """A pipeline class's ``encode_prompt``, and the soft tokens in force with their strengths."""
+    """A pipeline class's ``encode_prompt``, the soft tokens in force with their strengths, and prompts warned of."""
 
     original: Any  # not bound: the table must not keep the pipeline alive
     prefixes: "dict[str, tuple[float, Tensor]]" = field(default_factory=dict)
+    too_long: set[str] = field(default_factory=set)
 
 
 _PROMPTING: "weakref.WeakKeyDictionary[Any, _Prompting]" = weakref.WeakKeyDictionary()
@@ -68,7 +72,8 @@ def set_prefix(pipe: Any, identity: str, prefix: "tuple[float, Tensor] | None") 
     """Put soft tokens before every prompt of a pipeline with a strength, or take them out with None.
 
     With strength w the prompt's embeddings are E₀ + w·(E − E₀), E with the tokens and E₀ without; several prefixes add
-    up. Without any, the pipeline's ``encode_prompt`` is its own again.
+    up. Without any, the pipeline's ``encode_prompt`` is its own again. Of a prompt that has no room beside them it is
+    logged, once, which end of it is not read.
     """
     known = _PROMPTING.get(pipe)
     if known is None:
@@ -99,6 +104,7 @@ def _encode_with_prefixes(reference: "weakref.ref[Any]") -> Any:
 
 
 def _blend(pipe: Any, known: _Prompting, given: dict[str, Any]) -> "Tensor":
+    _warn_of_lost_ends(pipe, known, given["prompt"])
     alone = {**given, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
     rest = 1.0 - sum(weight for weight, _ in known.prefixes.values())
     parts = [rest * known.original(**alone)[0]] if rest else []
@@ -107,3 +113,19 @@ def _blend(pipe: Any, known: _Prompting, given: dict[str, Any]) -> "Tensor":
         with inserted(pipe.text_encoder, tokens):
             parts.append(weight * known.original(**alone)[0])
     return sum(parts[1:], parts[0])
+
+
+def _warn_of_lost_ends(pipe: Any, known: _Prompting, prompt: str | list[str]) -> None:
+    """Log what of a prompt is not read, as diffusers does for what is beyond its limit even without soft tokens."""
+    longest = max(len(tokens) for _, tokens in known.prefixes.values())
+    room = pipe.tokenizer.model_max_length - 2 - longest
+    for text in dict.fromkeys([prompt] if isinstance(prompt, str) else prompt):
+        words = pipe.tokenizer(pipe.maybe_convert_prompt(text, pipe.tokenizer), add_special_tokens=False).input_ids
+        if len(words) > room and text not in known.too_long:
+            known.too_long.add(text)
+            logger.warning(
+                "Beside %d soft tokens there is room for %d tokens of a prompt; this end of one is not read: %r",
+                longest,
+                room,
+                pipe.tokenizer.decode(words[room:]),
+            )

@@ -1,10 +1,12 @@
 """From a registry name, a folder or a Hub repository to a local folder with an adaptor's files."""
 
+from functools import partial
 from pathlib import Path
 
-from .errors import NotPublishedError, UnknownAdaptorError
-from .formats import CONFIG_FILE
+from .errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
+from .formats import CONFIG_FILE, AdaptorFiles, read_config
 from .hub_cache import download
+from .hub_files import Wanted
 from .registry import AdaptorInfo, find, list_adaptors
 
 
@@ -16,6 +18,7 @@ def resolve(
     local_files_only: bool = False,
     token: str | bool | None = None,
     endpoint: str | None = None,
+    wanted: Wanted = "needed",
 ) -> Path:
     """Return the local folder of an adaptor, downloaded if need be. Its files are checked by ``read_adaptor``.
 
@@ -23,12 +26,13 @@ def resolve(
         name: an existing folder, a name of the registry, or a Hub repository ``owner/name``. A folder goes first,
             but one without ``fair_adaptor.json`` does not hide an adaptor of the same name.
         revision: branch, tag or commit on the Hub.
+        wanted: which files, of an adaptor on the Hub.
         cache_dir, local_files_only, token, endpoint: as for ``huggingface_hub.snapshot_download``.
 
     Raises:
         UnknownAdaptorError: nothing goes by that name, or the Hub may not be asked.
         NotPublishedError: known, but not published.
-        InvalidAdaptorError: the Hub repository is none of ours.
+        InvalidAdaptorError: the Hub repository is none of ours, or not the one that the registry's name stands for.
         HubError: the Hub gives no access or no answer.
     """
     if not str(name).strip():
@@ -46,20 +50,38 @@ def resolve(
         raise UnknownAdaptorError(f"{text!r} is a file; give the folder that has it and its {CONFIG_FILE}")
     if isinstance(name, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
         raise UnknownAdaptorError(f"there is no folder {text!r}")
-    if "/" not in text:
-        info = find(text)
-        if info.folder:
-            return info.folder
-        if info.repo_id is None:
-            raise NotPublishedError(_how_to_get(info))
-        text, revision = info.repo_id, revision or info.revision
-    return download(
-        text, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token, endpoint=endpoint
+    fetch = partial(
+        download,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        token=token,
+        endpoint=endpoint,
+        wanted=wanted,
     )
+    if "/" in text:
+        return fetch(text, revision=revision)
+    info = find(text)
+    if info.folder:
+        return info.folder
+    if info.repo_id is None:
+        raise NotPublishedError(
+            f"{text!r} is not published: nobody has put its weights on the Hub. It is for {info.base_model}:"
+            f" {info.how_to_get}, and give load_fair_adaptor the folder"
+        )
+    folder = fetch(info.repo_id, revision=revision or info.revision)
+    if revision is None:
+        check_pinned(folder, info)
+    return folder
 
 
-def _how_to_get(info: AdaptorInfo) -> str:
-    return (
-        f"{info.name!r} is not published: nobody has put its weights on the Hub. It is for {info.base_model}; give"
-        " load_fair_adaptor the folder or Hub id of one that you have"
-    )
+def check_pinned(folder: Path, info: AdaptorInfo) -> None:
+    """Refuse an adaptor that has other weights than those the table names by their sha256.
+
+    Raises:
+        InvalidAdaptorError: it has.
+    """
+    if info.sha256 is not None and (found := AdaptorFiles(read_config(folder), {}, {}).identity) != info.sha256:
+        raise InvalidAdaptorError(
+            f"{folder} is not the adaptor {info.name!r} that this package knows: its weights have the sha256"
+            f" {found[:12]}…, not {info.sha256[:12]}…. Do not use it"
+        )

@@ -26,7 +26,7 @@ def test_settings_are_read_from_text_in_their_own_type() -> None:
         ({"rank": "0"}, "at least 1"),
         ({"gradient_steps": "99"}, "more than num_steps"),
         ({"step_weights": "best"}, "one of uniform, published, exact"),
-        ({"parts": "vae"}, "choose from text_encoder, unet, tokens"),
+        ({"parts": "vae"}, "choose from text_encoder, text_encoder_2, unet, tokens"),
         ({"learning_rate": "nan"}, "finite"),
         ({"threshold": "2"}, "threshold"),
     ],

@@ -16,8 +16,8 @@ from PIL import Image
 
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.evaluate import Target, evaluate
-from fair_adaptors.evaluation.folder import RESULTS_FILE, claim, settings_of, variant_folder
-from fair_adaptors.evaluation.instruments import FaceDetector, Instruments, load_classifier, load_encoder
+from fair_adaptors.evaluation.folder import IMAGES_FILE, RESULTS_FILE, claim, settings_of, variant_folder
+from fair_adaptors.evaluation.instruments import FaceDetector, Faces, Instruments, load_classifier, load_encoder
 from fair_adaptors.evaluation.prompts import PromptSet
 from fair_adaptors.evaluation.request import plan, targets_for, variants_for
 from fair_adaptors.evaluation.results import diversity, plain_cell
@@ -250,14 +250,23 @@ def test_prompts_that_name_an_attribute_are_obeyed_or_not(pipe: Any, tmp_path: P
 def test_images_without_a_face_take_no_part(pipe: Any, tmp_path: Path) -> None:
     import torch
 
-    def find(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.tensor([[1.0, 2, 3, 4]]).expand(len(images), 4), torch.arange(len(images)) % 2 == 0
+    def find(images: torch.Tensor) -> Faces:
+        found = torch.arange(len(images)) % 2 == 0
+        boxes = torch.tensor([[1.0, 2, 3, 4]]) * found[:, None]
+        return Faces(boxes, torch.zeros(len(images), 5, 2), found.float(), found)
+
+    def nobody(images: torch.Tensor) -> Faces:
+        found = torch.zeros(len(images), dtype=torch.bool)
+        return Faces(torch.zeros(len(images), 4), torch.zeros(len(images), 5, 2), found.float(), found)
 
     blind = dataclasses.replace(instruments(), faces=FaceDetector("every other", "1", find))
     found = evaluate(pipe, small(), [], blind, tmp_path)["variants"][0]
     assert found["no_face"]["value"] == 0.5
     assert all(row["images"] == 2 for row in found["bias"]["sandbox:evaluation"]["gender"]["prompts"])
-    none = FaceDetector("none", "2", lambda images: (torch.zeros(len(images), 4), torch.zeros(len(images)).bool()))
+    with (tmp_path / IMAGES_FILE).open(encoding="utf-8") as file:
+        rows = [[float(row[side]) for side in ("left", "top", "right", "bottom")] for row in csv.DictReader(file)]
+    assert rows[0] == [1, 2, 3, 4] and rows[1] == [0, 0, 0, 0]
+    none = FaceDetector("none", "2", nobody)
     found = evaluate(
         pipe, small(), [], dataclasses.replace(blind, faces=none), tmp_path, overwrite=True
     )["variants"][0]  # fmt: skip

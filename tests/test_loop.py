@@ -27,6 +27,7 @@ from fair_adaptors.training.setting import Setting
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError, MissingExtraError, TrainingError, UnsupportedSchedulerError
+from fair_adaptors.evaluation.instruments import FaceDetector, Faces
 from tests.tiny import tiny_pipeline
 
 CONFIG = TrainConfig(
@@ -34,6 +35,7 @@ CONFIG = TrainConfig(
     base="tiny",
     attributes=(Attribute("bright", ("dark", "bright"), (0.5, 0.5)),),
     rank=2,
+    prompt_sets=(("train", 1.0),),
     iterations=3,
     images_per_prompt=8,
     num_steps=3,
@@ -46,6 +48,17 @@ def brightness(images: Tensor) -> dict[str, Tensor]:
     """Logits of whether an image is brighter than most."""
     mean = images.mean((1, 2, 3))
     return {"bright": torch.stack([-40 * (mean - 0.45), 40 * (mean - 0.45)], 1)}
+
+
+def faces_in_the_first(count: int) -> FaceDetector:
+    """A detector that finds a face all over the first images, and none in the others."""
+
+    def find(images: Tensor) -> Faces:
+        found = torch.arange(len(images)) < count
+        boxes = torch.tensor([0.0, 0, images.shape[-1], images.shape[-2]]).repeat(len(images), 1) * found[:, None]
+        return Faces(boxes, torch.zeros(len(images), 5, 2), found.float(), found)
+
+    return FaceDetector("stub", "stub", find)
 
 
 def setting() -> Setting:
@@ -259,7 +272,7 @@ def test_without_bitsandbytes_the_optimiser_says_so() -> None:
 
 
 def test_no_face_in_any_image_is_an_empty_step() -> None:
-    place = dataclasses.replace(setting(), has_face=lambda images: torch.zeros(len(images), dtype=torch.bool))
+    place = dataclasses.replace(setting(), faces=faces_in_the_first(0))
     with attached(place, CONFIG) as state:
         before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
         results: list[StepResult] = []
@@ -270,7 +283,7 @@ def test_no_face_in_any_image_is_an_empty_step() -> None:
 
 def test_images_without_a_face_get_no_target() -> None:
     place = setting()
-    one = dataclasses.replace(place, has_face=lambda images: torch.arange(len(images)) < 5)
+    one = dataclasses.replace(place, faces=faces_in_the_first(5))
     with attached(place, CONFIG) as state:
         result = train_step(one, dataclasses.replace(CONFIG, preservation=0.0), batch(), tokens=state.tokens)
     assert (result.images, result.took_part) == (8, 5)

@@ -3,6 +3,8 @@ import torch.nn.functional as F
 from fair_adaptors.training.losses import (
     PreservationScale,
     alignment_loss,
+    face_loss,
+    keeps_original_face,
     must_change,
     preservation_loss,
     preservation_weights,
@@ -81,3 +83,68 @@ def test_scale_gradient_leaves_values_alone() -> None:
     y = scale_gradient(x, 0.25)
     assert torch.equal(x, y)
     assert torch.equal(torch.autograd.grad(y.sum(), x)[0], torch.full((5,), 0.25))
+
+
+def unit(count: int, seed: int) -> torch.Tensor:
+    return F.normalize(torch.randn(count, 16, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def mask(*values: bool) -> torch.Tensor:
+    return torch.tensor(values)
+
+
+def test_a_face_costs_nothing_at_its_goal_and_is_pulled_towards_it() -> None:
+    original, bank, keep, all_of_them = unit(4, 0), unit(4, 1), mask(True, False, True, False), mask(*[True] * 4)
+    goals = torch.where(keep[:, None], original, bank)
+    at_the_goal = face_loss(goals, original, bank, keep_original=keep, takes_part=all_of_them)
+    assert at_the_goal.abs().max() < 1e-6
+    features = unit(4, 2).requires_grad_()
+    loss = face_loss(features, original, bank, keep_original=keep, takes_part=all_of_them)
+    assert torch.allclose(loss, 1 - F.cosine_similarity(features, goals))
+    step = features - 0.1 * torch.autograd.grad(loss.sum(), features)[0]
+    nearer = face_loss(F.normalize(step, dim=1), original, bank, keep_original=keep, takes_part=all_of_them)
+    assert (nearer < loss).all()
+
+
+def test_goals_of_faces_are_constants() -> None:
+    features, original, bank = (unit(2, seed).requires_grad_() for seed in range(3))
+    face_loss(features, original, bank, keep_original=mask(True, False), takes_part=mask(True, True)).sum().backward()
+    assert features.grad is not None and original.grad is None and bank.grad is None
+
+
+def test_an_image_without_a_face_has_no_face_loss_and_no_gradient_whatever_its_features() -> None:
+    features, original, bank = unit(3, 0), unit(3, 1), unit(3, 2)
+    features[1], original[1], bank[1] = torch.nan, torch.inf, torch.nan
+    features.requires_grad_()
+    loss = face_loss(
+        features, original, bank, keep_original=mask(True, True, False), takes_part=mask(True, False, True)
+    )
+    assert loss[1] == 0 and (loss[[0, 2]] > 0).all()
+    gradient = torch.autograd.grad(loss.sum(), features)[0]
+    assert torch.equal(gradient[1], torch.zeros(16)) and gradient[[0, 2]].abs().sum(1).min() > 0
+
+
+def test_the_order_of_faces_does_not_matter() -> None:
+    features, original, bank = unit(6, 0), unit(6, 1), unit(6, 2)
+    keep, there, order = mask(*[True, False] * 3), mask(True, True, False, True, False, True), torch.randperm(6)
+    loss = face_loss(features, original, bank, keep_original=keep, takes_part=there)
+    other = face_loss(
+        features[order], original[order], bank[order], keep_original=keep[order], takes_part=there[order]
+    )
+    assert torch.equal(loss[order], other)
+
+
+def test_a_face_is_kept_where_every_class_stays_and_is_sure() -> None:
+    """The images: all stays · target not kept · gender changes · race unsure · the original has no face."""
+    wanted = {
+        "gender": targets([0, 0, 1, 0, 0], [True, False, True, True, True]),
+        "race": targets([1, 1, 1, 1, 1], [True] * 5),
+    }
+    original = {
+        "gender": torch.tensor([[0.95, 0.05]] * 5),
+        "race": torch.tensor([[0.1, 0.9, 0.0]] * 3 + [[0.3, 0.7, 0.0], [0.1, 0.9, 0.0]]),
+    }
+    found = mask(True, True, True, True, False)
+    assert keeps_original_face(wanted, original, found, confidence=0.8).tolist() == [True, False, False, False, False]
+    assert keeps_original_face(wanted, original, found, confidence=0.7).tolist() == [True, False, False, True, False]
+    assert not keeps_original_face(wanted, original, found, confidence=0.96).any()

@@ -66,7 +66,7 @@ def test_training_and_generation_put_them_in_alike(tmp_path: Path, pipe: Any, pr
     folder = write(tmp_path, pipe)
     tokens = load_file(folder / "fair_tokens.safetensors")["text_encoder"]
     with torch.no_grad():
-        trained = encode_prompt(pipe, prompt, guidance_scale=2.0, tokens=tokens)
+        trained = encode_prompt(pipe, prompt, guidance_scale=2.0, tokens=tokens)[0]
     with load_fair_adaptor(pipe, folder):
         positive, negative = encoded(pipe, prompt)
     assert torch.equal(trained, torch.cat([negative, positive]))
@@ -140,3 +140,44 @@ def test_tokens_cannot_be_fused_and_do_not_keep_the_pipeline(tmp_path: Path, pip
     del other
     gc.collect()
     assert gone() is None
+
+
+def test_no_end_of_a_prompt_is_lost_in_silence(tmp_path: Path, pipe: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Of 16 places two are taken by the ends and three by soft tokens: eleven letters fit, and no twelfth."""
+
+    def lost() -> list[str]:
+        found = [record.getMessage() for record in caplog.records if record.name == "fair_adaptors.tokens"]
+        caplog.clear()
+        return [message.rpartition("not read: ")[2] for message in found]
+
+    fits, longer, beyond = (" ".join("abcdefghijklmnopqrst"[:count]) for count in (11, 12, 17))
+    with load_fair_adaptor(pipe, write(tmp_path, pipe, count=3)):
+        encoded(pipe, fits, negative_prompt=beyond)
+        assert lost() == []
+        encoded(pipe, [fits, longer, beyond, longer], negative_prompt=[beyond] * 4)
+        assert lost() == ["'l'", "'l m n o p q'"]
+        encoded(pipe, longer)
+        encoded(pipe, beyond)
+        assert lost() == []  # each prompt is told of once
+    encoded(pipe, longer)
+    assert lost() == []
+
+
+def test_what_is_cut_is_what_was_told(tmp_path: Path, pipe: Any) -> None:
+    """The letter that has no room changes nothing, the one before it does."""
+    letters = "a b c d e f g h i j k"
+    with load_fair_adaptor(pipe, write(tmp_path, pipe, count=3)):
+        whole = encoded(pipe, letters)[0]
+        assert torch.equal(encoded(pipe, f"{letters} z")[0], whole)
+        assert not torch.equal(encoded(pipe, f"{letters[:-1]}z")[0], whole)
+
+
+@pytest.mark.parametrize("length", range(9, 18))
+def test_prompts_near_the_limit_keep_their_embedding_in_lists_and_alone(
+    tmp_path: Path, pipe: Any, length: int
+) -> None:
+    prompt = " ".join("abcdefghijklmnopqrst"[:length])
+    with load_fair_adaptor(pipe, write(tmp_path, pipe, count=3)):
+        alone = encoded(pipe, prompt)[0]
+        listed = encoded(pipe, ["x", prompt])[0]
+        assert alone.shape == (1, 16, 32) and torch.allclose(listed[1:], alone, atol=1e-6)

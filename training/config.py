@@ -37,13 +37,20 @@ class TrainConfig:
         name: name of the adaptor.
         base: base model: ``sandbox``, a pipeline folder or a Hub id.
         attributes: what to make fair, jointly.
+        classifier: what the classes are judged by while training, as ``fair-adaptors evaluate --classifier`` has it.
+        judge: another one, for validation and for the numbers at the end.
+        encoders: what tells how much of the original image is kept, as ``--encoder`` has it.
+        faces: the detector of faces, as ``--faces`` has it; empty where the whole image is the face.
+        face_encoder: what tells whose face it is, see ``load_face_encoder``; empty for no face loss.
+        face_bank: file of real faces, for those whose class must change; empty to let these go without a face loss.
         parts: what is trained, of ``PARTS``.
         rank: rank of the LoRAs.
         alpha: scale of the LoRAs is alpha / rank; 0 means alpha = rank.
         dropout: of the LoRAs' inputs, in the gradient pass only; with it the number of processes changes the result.
         target_modules: names of the linear layers that get a LoRA; none for those of the paper.
         num_tokens: how many soft tokens.
-        prompt_sets: names of prompt sets of the base, or text files with a prompt per line, with their shares.
+        prompt_sets: names of prompt sets, or text files with a prompt per line, with their shares.
+        validation_set: the prompts to validate on, likewise.
         iterations: optimiser steps.
         prompts_per_step: prompts whose gradients make one optimiser step.
         images_per_prompt: N, images of one prompt; split over the processes.
@@ -66,11 +73,14 @@ class TrainConfig:
         ema: decay of the average of the weights, warmed up; the average is what is kept in the end.
         dtype: of the base. The adaptor, its gradients and the losses are float32 whatever it is.
         tf32: lets GPUs multiply float32 matrices in TF32.
-        activation_checkpointing: recompute the U-Net's blocks in the backward pass: less memory, more time.
+        activation_checkpointing: recompute the blocks of U-Net and autoencoder in the backward pass: less memory, more
+            time.
         compile: compile the U-Net with torch.compile; the first call takes minutes.
         threshold: least confidence C of a target.
         num_draws: draws for targets without closed form.
         preservation: weight of the preservation loss, λ₁.
+        face_weight: weight of the face loss.
+        face_confidence: how sure the classifier must be of the original's class for its face to be kept.
         max_skipped: the run stops when more iterations than this in a row had a gradient that was not finite.
         sample_every: iterations between pictures of the progress; 0 for none.
         save_every: iterations between checkpoints; 0 for none but when the run is stopped.
@@ -87,13 +97,20 @@ class TrainConfig:
     name: str
     base: str
     attributes: tuple[Attribute, ...]
+    classifier: str = "clip:openai/clip-vit-large-patch14"
+    judge: str = "clip:laion/CLIP-ViT-L-14-laion2B-s32B-b82K"
+    encoders: tuple[str, ...] = ("clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "dinov2:facebook/dinov2-base")
+    faces: str = "yunet"
+    face_encoder: str = ""
+    face_bank: str = ""
     parts: tuple[str, ...] = ("text_encoder",)
     rank: int = 50
     alpha: int = 0
     dropout: float = 0.0
     target_modules: tuple[str, ...] = ()
     num_tokens: int = 5
-    prompt_sets: tuple[Share, ...] = (("train", 1.0),)
+    prompt_sets: tuple[Share, ...] = (("occupations-train", 1.0),)
+    validation_set: str = "occupations-validation"
     iterations: int = 10_000
     prompts_per_step: int = 1
     images_per_prompt: int = 24
@@ -120,6 +137,8 @@ class TrainConfig:
     threshold: float = 0.8
     num_draws: int = 100
     preservation: float = 8.0
+    face_weight: float = 0.0
+    face_confidence: float = 0.9
     max_skipped: int = 10
     sample_every: int = 0
     save_every: int = 0
@@ -146,6 +165,8 @@ class TrainConfig:
             raise ConfigError(f"seed is {self.seed}; it must be at most {2**32}")
         if len(set(self.parts)) < len(self.parts):
             raise ConfigError(f"parts names a part twice: {', '.join(self.parts)}")
+        if self.face_weight and not (self.face_encoder and self.faces):
+            raise ConfigError("face_weight needs a face_encoder, and faces to find them with")
         if not 0 <= self.threshold <= 1 or not 0 <= self.ema < 1 or not 0 <= self.dropout < 1:
             raise ConfigError("threshold must lie in [0, 1], ema and dropout in [0, 1)")
         for positive in ("learning_rate", "max_grad_norm"):
@@ -178,7 +199,7 @@ class TrainConfig:
 
 MAY_DIFFER = (
     "sample_every", "save_every", "checkpoints_total_limit", "validate_every", "validation_images", "stop_below",
-    "keep", "trackers", "max_skipped",
+    "keep", "trackers", "max_skipped", "judge", "validation_set",
 )  # fmt: skip
 """Settings that do not change how the weights move."""
 
@@ -186,8 +207,8 @@ _LEAST: dict[str, float] = {
     "rank": 1, "alpha": 0, "num_tokens": 1, "iterations": 1, "prompts_per_step": 1, "images_per_prompt": 2,
     "num_steps": 1, "max_steps": 0, "gradient_steps": 0, "images_per_call": 0, "images_per_decode": 0,
     "guidance_scale": 0, "unguided": 0, "originals_pool": 0, "warmup": 0, "weight_decay": 0, "num_draws": 1,
-    "preservation": 0, "max_skipped": 0, "sample_every": 0, "save_every": 0, "checkpoints_total_limit": 0,
-    "validate_every": 0, "validation_images": 1, "stop_below": 0, "seed": 0,
+    "preservation": 0, "face_weight": 0, "face_confidence": 0, "max_skipped": 0, "sample_every": 0, "save_every": 0,
+    "checkpoints_total_limit": 0, "validate_every": 0, "validation_images": 1, "stop_below": 0, "seed": 0,
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ only through ``World``: a resumed run, or one on other machines, is the same run
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +20,9 @@ from .batches import Batch, batch_at
 from .config import TrainConfig
 from .distributed import World
 from .gradients import accumulate_gradients, choose_steps, step_weights
-from .losses import PreservationScale, alignment_loss, must_change, preservation_loss, preservation_weights
 from .originals import Originals
-from .sampling import decode, encode_prompt, initial_noise, sample
+from .portraits import Portraits, losses, portray
+from .sampling import encode_prompt, initial_noise, sample
 from .setting import Setting
 from .targets import Targets, assign_targets
 
@@ -35,7 +35,7 @@ class StepResult:
     """What the images of an iteration showed.
 
     Attributes:
-        alignment, preservation: mean losses.
+        alignment, preservation, face: mean losses.
         bias: of each attribute, the mean over prompts (paper §6), among the images that took part.
         images: how many were made.
         took_part: how many had a face and finite probabilities.
@@ -50,6 +50,7 @@ class StepResult:
     bias: dict[str, float]
     images: int
     took_part: int
+    face: float = 0.0
     applied: bool = False
     finite: bool = True
     gradient_norm: float = math.nan
@@ -58,7 +59,7 @@ class StepResult:
     @property
     def loss(self) -> float:
         """The whole loss."""
-        return self.alignment + self.preservation
+        return self.alignment + self.preservation + self.face
 
 
 @dataclass
@@ -109,24 +110,34 @@ def train_step(
     kept = (originals or Originals()).latents(pipe, batch, batch.seeds[mine], noise)
     with torch.no_grad():
         embeds = encode_prompt(pipe, batch.prompt, guidance_scale=batch.guidance_scale, tokens=tokens)
-    run = sample(pipe, embeds, noise, num_steps=batch.num_steps, guidance_scale=batch.guidance_scale)
+    run = sample(
+        pipe,
+        embeds,
+        noise,
+        num_steps=batch.num_steps,
+        guidance_scale=batch.guidance_scale,
+        images_per_call=config.images_per_call or None,
+    )
 
     chunks = torch.arange(len(noise)).split(config.images_per_decode or len(noise))
     whole = len(chunks) == 1  # then the graph is kept, otherwise each chunk is decoded again with gradient
-    portraits = [_decode(setting, run.latents[chunk], gradient=whole) for chunk in chunks]
-    seen = _see(setting, config, portraits, world=world, count=count)
+    portraits = [portray(setting, run.latents[chunk], gradient=whole) for chunk in chunks]
+    seen = _see(config, portraits, world=world, count=count)
     targets = _targets(config, seen, batch.draws)
     took_part = int(seen.takes_part.sum())
     if not took_part:
         return StepResult(0.0, 0.0, {a.name: math.nan for a in config.attributes}, count, 0)
 
     gradients: list[Tensor] = []
-    losses = torch.zeros(2, device=noise.device)
+    total = torch.zeros(3, device=noise.device)
     for number, chunk in enumerate(chunks):
-        portrait = portraits[number] if whole else _decode(setting, run.latents[chunk], gradient=True)
+        portrait = portraits[number]
+        if not whole:
+            portrait = portray(setting, run.latents[chunk], gradient=True, faces=portrait.faces)
+        original = portray(setting, kept[chunk], gradient=False)
         local = {name: target.select(chunk + mine.start) for name, target in targets.items()}
-        found = _losses(setting, config, portrait, kept[chunk], local) / count
-        losses += found.detach()
+        found = losses(setting, config, portrait, original, local) / count
+        total += found.detach()
         # Scaled before the autoencoder's backward pass, in which gradients of single pixels would vanish first.
         gradients += torch.autograd.grad(found.sum() * LOSS_SCALE.get(config.dtype, 1.0), portrait.latents)
     latent_gradient = torch.cat(gradients).float()
@@ -148,23 +159,7 @@ def train_step(
             tokens=tokens,
         )
     bias = {name: batch_bias(probs[seen.takes_part]) for name, probs in seen.probs.items()}
-    return StepResult(losses[0].item(), losses[1].item(), bias, count, took_part)
-
-
-@dataclass(frozen=True)
-class _Portraits:
-    """Some images of this process: their latents, pixels in float32, and the classifier's logits."""
-
-    latents: Tensor
-    images: Tensor
-    logits: Mapping[str, Tensor]
-
-
-def _decode(setting: Setting, latents: Tensor, *, gradient: bool) -> _Portraits:
-    with torch.set_grad_enabled(gradient):
-        leaf = latents.detach().requires_grad_(gradient)
-        images = decode(setting.pipe, leaf).float()
-        return _Portraits(leaf, images, setting.classifier(images))
+    return StepResult(total[0].item(), total[1].item(), bias, count, took_part, total[2].item())
 
 
 @dataclass(frozen=True)
@@ -176,12 +171,11 @@ class _Seen:
 
 
 @torch.no_grad()
-def _see(setting: Setting, config: TrainConfig, portraits: list[_Portraits], *, world: World, count: int) -> _Seen:
+def _see(config: TrainConfig, portraits: list[Portraits], *, world: World, count: int) -> _Seen:
     rows = []
     for portrait in portraits:
-        faces = setting.has_face(portrait.images) if setting.has_face else torch.ones(len(portrait.images))
         probs = [portrait.logits[attribute.name].float().softmax(1) for attribute in config.attributes]
-        rows.append(torch.cat([*probs, faces.to(portrait.images)[:, None]], 1))
+        rows.append(torch.cat([*probs, portrait.found.to(portrait.images)[:, None]], 1))
     every = world.gather(torch.cat(rows), count)
     sizes = [len(attribute.classes) for attribute in config.attributes]
     *parts, faces = every.split([*sizes, 1], 1)
@@ -202,25 +196,6 @@ def _targets(config: TrainConfig, seen: _Seen, draws: int) -> dict[str, Targets]
         generator=torch.Generator().manual_seed(draws),
     )
     return {name: target.spread(index, len(seen.takes_part)) for name, target in found.items()}
-
-
-def _losses(
-    setting: Setting,
-    config: TrainConfig,
-    portraits: _Portraits,
-    original_latents: Tensor,
-    targets: Mapping[str, Targets],
-) -> Tensor:
-    """Return the sums over images of alignment and preservation loss, [2]."""
-    originals = _decode(setting, original_latents, gradient=False)
-    classes = {name: originals.logits[name].argmax(1) for name in targets}
-    scales = {a.name: PreservationScale(a.factor1, a.factor2) for a in config.attributes}
-    weights, face_scale = preservation_weights(must_change(targets, classes), scales, weight=config.preservation)
-    alignment = alignment_loss({name: portraits.logits[name] for name in targets}, targets)
-    preservation = preservation_loss(
-        portraits.images, originals.images, setting.encoders, weights=weights, face_scale=face_scale
-    )
-    return torch.stack([alignment.sum(), preservation.sum()])
 
 
 def batch_bias(probs: Tensor) -> float:
@@ -295,12 +270,12 @@ def apply_gradients(state: TrainingState, config: TrainConfig, results: list[Ste
     """Sum the processes' gradients, and only then decide whether they are finite: so all processes decide alike."""
     parameters = list(state.parameters.values())
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    losses = parameters[0].new_tensor([sum(r.alignment for r in results), sum(r.preservation for r in results)])
-    total = world.sum(torch.cat([losses, *(gradient.flatten() for gradient in gradients)]))
+    losses = [sum(kind) for kind in zip(*((r.alignment, r.preservation, r.face) for r in results), strict=True)]
+    total = world.sum(torch.cat([parameters[0].new_tensor(losses), *(gradient.flatten() for gradient in gradients)]))
     finite = bool(total.isfinite().all())
     took_part = sum(result.took_part for result in results)
     total = total / len(results)
-    parts = (total[2:] / LOSS_SCALE.get(config.dtype, 1.0)).split([p.numel() for p in parameters])
+    parts = (total[3:] / LOSS_SCALE.get(config.dtype, 1.0)).split([p.numel() for p in parameters])
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)
     norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
@@ -322,6 +297,7 @@ def apply_gradients(state: TrainingState, config: TrainConfig, results: list[Ste
         bias,
         sum(result.images for result in results),
         took_part,
+        total[2].item(),
         finite and took_part > 0,
         finite,
         norm.item(),

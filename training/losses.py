@@ -86,6 +86,46 @@ def preservation_loss(
     return weights * torch.stack(losses).sum(0)
 
 
+def keeps_original_face(
+    targets: Mapping[str, Targets], original: Mapping[str, Tensor], found: Tensor, *, confidence: float
+) -> Tensor:
+    """Tell which images should keep the face of the original image, bool [N].
+
+    Those whose target is the original's class in every attribute, kept, with a classifier that is sure of that class.
+
+    Args:
+        original: class probabilities of the original images, [N, K] of each attribute.
+        found: whether the original image has a face, bool [N].
+        confidence: least probability of the original's class; in the paper .9 for gender, .8 for gender and race, .75
+            with age.
+    """
+    keeps = found.clone()
+    for name, target in targets.items():
+        sure, classes = original[name].max(1)
+        keeps &= target.keep & (target.labels == classes) & (sure >= confidence)
+    return keeps
+
+
+def face_loss(
+    features: Tensor, original_features: Tensor, bank_features: Tensor, *, keep_original: Tensor, takes_part: Tensor
+) -> Tensor:
+    """Return 1 − cos(f(x⁽ⁱ⁾), f(g⁽ⁱ⁾)) of each image, [N]: how unlike its face is to a real or unchanged one.
+
+    The goal g is the face of the original image where that is kept, otherwise the nearest real one. Where there is no
+    face the loss and its gradient are zero, whatever the features say.
+
+    Args:
+        features: of the faces, [N, D], unit length.
+        original_features: of the original images' faces, [N, D]; a constant.
+        bank_features: from ``FaceBank.nearest``, [N, D]; a constant.
+        keep_original: from ``keeps_original_face``, bool [N].
+        takes_part: whether there is a face, and a goal for it, bool [N].
+    """
+    goals = torch.where(keep_original[:, None], original_features, bank_features).detach()
+    features, goals = (torch.where(takes_part[:, None], faces, 0.0) for faces in (features, goals))
+    return torch.where(takes_part, 1 - (features * goals).sum(1), 0.0)
+
+
 def scale_gradient(x: Tensor, scale: Tensor | float) -> Tensor:
     """Return ``x`` unchanged; multiply its gradient by ``scale``."""
     return x.detach() + scale * (x - x.detach())

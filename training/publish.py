@@ -1,160 +1,96 @@
-"""From an adaptor folder to its results and card: ``python -m fair_adaptors.training.publish FOLDER``.
+"""From a sandbox adaptor to its results, picture and card: ``python -m fair_adaptors.training.publish FOLDER``.
 
-For adaptors of the sandbox, whose prompts, classifier and truth are in the package.
+The results are those of ``fair-adaptors evaluate sandbox`` on the held-out occupations, for what the adaptor was
+trained for and for the attributes that it was not.
 """
 
 import argparse
-import json
 import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fair_adaptors.card import card_of
+from fair_adaptors.card_figures import variant_of
+from fair_adaptors.evaluation.evaluate import Evaluation, Target, evaluate
+from fair_adaptors.evaluation.folder import write_json
+from fair_adaptors.evaluation.gallery import read_pictures
 from fair_adaptors.evaluation.grid import before_after_grid
-from fair_adaptors.evaluation.run import as_json, classify, compare, generate
+from fair_adaptors.evaluation.prompts import load_prompts
+from fair_adaptors.evaluation.request import targets_for
+from fair_adaptors.evaluation.variants import ORIGINAL, with_adaptor
+from fair_adaptors.evaluation.verdict import percent
 from fair_adaptors.formats import CARD_FILE, RESULTS_FILE, read_config
-from fair_adaptors.load import load_fair_adaptor
-from fair_adaptors.sandbox.classifiers import load_classifier
-from fair_adaptors.sandbox.demo import occupation_right
+from fair_adaptors.registry import list_adaptors
+from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
-from fair_adaptors.sandbox.prompts import ATTRIBUTES, TEMPLATE, Split, occupations
 
-SPLITS: tuple[Split, ...] = ("train", "test")
 SEED = 2_026
+PROMPTS, COLUMNS = 4, 8
+"""Rows of prompts and columns of noises in the picture."""
 
 
 def measure_adaptor(folder: Path, *, images_per_prompt: int = 64) -> dict[str, Any]:
-    """Measure an adaptor before and after, draw its picture, and write ``results.json``; returns what it wrote."""
-    pipe, judge = load_sandbox_pipeline(), load_classifier("evaluation")
-    handle = load_fair_adaptor(pipe, folder)
-    names = list(handle.info["attributes"])
-    results: dict[str, Any] = {
-        "classifier": "sandbox evaluation classifier",
-        "files": {file: record["sha256"] for file, record in handle.info["files"].items()},
-        "images_per_prompt": images_per_prompt,
-        "seed": SEED,
-        "num_steps": STEPS,
-        "guidance_scale": GUIDANCE,
-        "splits": {},
-    }
-    for split in SPLITS:
-        found, right, images = [], [], []
-        for enabled in (False, True):
-            if enabled:
-                handle.enable()
-            else:
-                handle.disable()
-            images.append(
-                generate(
-                    pipe,
-                    [TEMPLATE.format(name) for name in occupations(split)],
-                    images_per_prompt=images_per_prompt,
-                    seed=SEED,
-                    num_steps=STEPS,
-                    guidance_scale=GUIDANCE,
-                )
-            )
-            found.append(classify(images[-1], judge))
-            right.append(float(occupation_right(found[-1], occupations(split)).mean()))
-        comparisons = compare(found[0], found[1], names)
-        results["splits"][split] = {
-            "prompts": len(occupations(split)),
-            "bias": as_json(comparisons),
-            "occupation_right": {"before": right[0], "after": right[1]},
-        }
-        if split == "test":
-            (folder / "images").mkdir(exist_ok=True)
-            shown = occupations(split)[:4]
-            grid = before_after_grid(
-                images[0][:4, :8],
-                images[1][:4, :8],
-                shown,
-                title=f"{folder.name}: before and after",
-                subtitle=f"Held-out occupations. Shares are of {images_per_prompt} images; each column has one noise.",
-                notes=[_notes(found, names[0], p) for p in range(len(shown))],
-            )
-            grid.save(folder / "images" / "before_after.png", optimize=True)
-    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    """Evaluate an adaptor of the sandbox, and write ``results.json`` and the picture; returns the results."""
+    seen_by = instruments()
+    trained = targets_for([], [str(folder)], seen_by)
+    named = {name for target in trained for name in target.attributes}
+    others = {name: len(classes) for name, classes in seen_by.classifiers[0].classes.items() if name not in named}
+    evaluation = Evaluation(
+        "sandbox",
+        load_prompts("sandbox-test"),
+        (*trained, *(Target((name,), (1 / number,) * number) for name, number in others.items())),
+        images_per_prompt=images_per_prompt,
+        seed=SEED,
+        num_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        batch_size=64,
+    )
+    with tempfile.TemporaryDirectory() as out:
+        results = evaluate(load_sandbox_pipeline(), evaluation, [with_adaptor(str(folder))], seen_by, Path(out))
+        _draw(folder, results, Path(out))
+    write_json(folder / RESULTS_FILE, results)
     return results
 
 
-def _notes(found: list[dict[str, Any]], attribute: str, prompt: int) -> tuple[str, str]:
-    """Say beside the rows of the picture how often the first class was seen."""
-    before, after = (float((seen[attribute][prompt].argmax(-1) == 0).mean()) for seen in found)
-    name = ATTRIBUTES[attribute][0]
-    return f"{before:.0%} {name}", f"{after:.0%} {name}"
+def write_card(folder: Path) -> str:
+    """Write the card of an adaptor folder from its record, its results and its row in the registry; returns it."""
+    name = read_config(folder)["name"]
+    text = card_of(folder, info=next((info for info in list_adaptors() if info.name == name), None))
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    return text
 
 
-def card(config: dict[str, Any], results: dict[str, Any]) -> str:
-    """Return the card in Markdown with the Hub's metadata, from ``fair_adaptor.json`` and ``results.json``."""
-    targets = "; ".join(
-        f"{name}: " + ", ".join(f"{c} {t:.0%}" for c, t in zip(row["classes"], row["target"], strict=True))
-        for name, row in config["attributes"].items()
+def _draw(folder: Path, results: Mapping[str, Any], out: Path) -> None:
+    """Put the first images of the first prompts into one picture, with how often the first class was seen."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    config = read_config(folder)
+    found = read_pictures(out, results, PROMPTS, COLUMNS)
+    variants = (results["variants"][0], variant_of(config, results))
+    prompts = min(PROMPTS, len(results["labels"]))
+
+    def images(name: str) -> torch.Tensor:
+        rows = [[np.asarray(Image.open(one.path)) for one in found[name, p]] for p in range(prompts)]
+        return torch.from_numpy(np.array(rows)).permute(0, 1, 4, 2, 3) / 255
+
+    judge, attribute = results["classifiers"][0], next(iter(config["attributes"]))
+    first = config["attributes"][attribute]["classes"][0]
+    shares = [[row["frequencies"][0] for row in variant["bias"][judge][attribute]["prompts"]] for variant in variants]
+    grid = before_after_grid(
+        images(ORIGINAL),
+        images(variants[1]["name"]),
+        results["labels"][:prompts],
+        title=f"{config['name']}: before and after",
+        subtitle=f"Held-out occupations. Shares are of {results['settings']['images_per_prompt']} images; each column"
+        " has one noise.",
+        notes=[(f"{percent(shares[0][p])} {first}", f"{percent(shares[1][p])} {first}") for p in range(prompts)],
     )
-    training = config["training"]
-    lines = [
-        "---",
-        f"base_model: {config['base_model']}",
-        "base_model_relation: adapter",
-        "library_name: diffusers",
-        "pipeline_tag: text-to-image",
-        "license: apache-2.0",
-        "tags: [lora, template:sd-lora, fairness, fair-adaptors]",
-        "---",
-        f"# {config['name']}",
-        "",
-        f"Makes the sandbox's portraits follow this distribution, jointly: {targets}.",
-        "",
-        "![Before and after, the same seed in each column](images/before_after.png)",
-        "",
-        "## Numbers",
-        "",
-        "| prompts | measure | before (95 % interval) | after (95 % interval) | noise floor | undetermined |",
-        "|---|---|---|---|---|---|",
-    ]
-    for split, row in results["splits"].items():
-        label = f"{row['prompts']} {'held-out' if split == 'test' else 'training'} occupations"
-        for name, both in row["bias"].items():
-            before, after = both["before"], both["after"]
-            lines.append(
-                f"| {label} | {name} bias | {_interval(before)} | {_interval(after)} | {after['floor']:.2f} |"
-                f" {before['undetermined']:.1%} → {after['undetermined']:.1%} |"
-            )
-        kept = row["occupation_right"]
-        lines.append(f"| {label} | occupation right | {kept['before']:.1%} | {kept['after']:.1%} | | |")
-    lines += [
-        "",
-        f"{results['images_per_prompt']} images per prompt, {results['num_steps']} steps, guidance"
-        f" {results['guidance_scale']:g}, seed {results['seed']}, the same noise before and after;"
-        f" {results['classifier']}, which training did not use. A perfectly fair model scores the noise floor.",
-        "",
-        "## How it was made",
-        "",
-        f"`fair-adaptors train {training['name']}`: LoRA of rank {config['rank']} on"
-        f" {', '.join(config['trained_parts'])}; {training['iterations']} steps of {training['prompts_per_step']}"
-        f" prompts with {training['images_per_prompt']} images each, {training['seconds'] / 60:.0f} minutes on a CPU."
-        " Training and test prompts are different pairs of the same words.",
-        "",
-        "## Limits",
-        "",
-        "The sandbox is a small drawn world with two gender presentations and four skin tones, because its truth must"
-        " be countable; people are not so. The adaptor works with the sandbox's base only, and says nothing about"
-        " photographs of people.",
-        "",
-        "## Use",
-        "",
-        "```python",
-        "from fair_adaptors import load_fair_adaptor",
-        "from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline",
-        "",
-        "pipe = load_sandbox_pipeline()",
-        f'adaptor = load_fair_adaptor(pipe, "{config["name"]}")',
-        "```",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _interval(estimate: dict[str, float]) -> str:
-    return f"{estimate['value']:.2f} ({estimate['low']:.2f}–{estimate['high']:.2f})"
+    (folder / "images").mkdir(exist_ok=True)
+    grid.save(folder / "images" / "before_after.png", optimize=True)
 
 
 def main() -> None:
@@ -163,10 +99,14 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--images", type=int, default=64, help="images per prompt")
     parser.add_argument("--cards", type=Path, help="copy the cards to this folder, under the adaptors' names")
+    parser.add_argument(
+        "--only-cards", action="store_true", help="write the cards anew from the results that are there"
+    )
     arguments = parser.parse_args()
     for folder in arguments.folders:
-        results = measure_adaptor(folder, images_per_prompt=arguments.images)
-        (folder / CARD_FILE).write_text(card(read_config(folder), results), encoding="utf-8")
+        if not arguments.only_cards:
+            measure_adaptor(folder, images_per_prompt=arguments.images)
+        write_card(folder)
         if arguments.cards:
             arguments.cards.mkdir(exist_ok=True)
             shutil.copy(folder / CARD_FILE, arguments.cards / f"{folder.name}.md")

@@ -72,6 +72,8 @@ def train(
     run = _Run(config, out, recipe or config.name, world, console or Console())
     saved = _checkpoint_to_resume(config, run.checkpoints, resume, overwrite, world)
     setting = load_setting(config, this_device())
+    for warning in setting.warnings:
+        run.say(warning)
     before = numbers(setting, config, images_per_prompt, world) if saved is None else None
     with stop_requests() as stop, attached(setting, config) as state:
         if saved is not None:
@@ -212,6 +214,7 @@ class _Run:
         values = {
             "loss/alignment": result.alignment,
             "loss/preservation": result.preservation,
+            "loss/face": result.face,
             "gradient_norm": result.gradient_norm,
             "learning_rate": result.learning_rate,
             "images/took_part": result.took_part / result.images,
@@ -339,6 +342,7 @@ class _Run:
                 **settings,
                 "finished_iterations": state.iteration,
                 "skipped_iterations": state.skipped,
+                "trained_against": setting.trained_against,
                 "processes": self.world.size,
                 "peak_megabytes": _peak_megabytes(),
                 "seconds": round(state.history["seconds"], 1),

@@ -1,19 +1,33 @@
-"""What a recipe trains on and against: the base, its prompts, classifiers and encoders."""
+"""What a recipe trains on and against: the base, its prompts, classifiers, encoders and faces."""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.evaluation.attribute_heads import GROUPS
+from fair_adaptors.evaluation.faces import load_face_detector
+from fair_adaptors.evaluation.instruments import FaceDetector, load_classifier, load_encoder
+from fair_adaptors.evaluation.joint import shared_classifier
+from fair_adaptors.evaluation.prompts import list_prompt_sets, load_prompts
 from fair_adaptors.formats import fingerprint
 
 from .config import Attribute, TrainConfig
+from .denoiser import denoiser_for
+
+if TYPE_CHECKING:
+    from .face_bank import FaceBank
+
+Logits = Mapping[str, Tensor]
+
+FACTORS: Mapping[str, tuple[float, float]] = {"gender": (0.2, 0.2), "race": (0.6, 0.3), "age": (0.6, 0.3)}
+"""What may change with an attribute of people, outside and inside the face (paper §4)."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +38,27 @@ class Setting:
         pipe: the base.
         prompts: sets of training prompts, by name.
         validation_prompts: prompts to validate on.
-        classifier: frozen; images [N, 3, H, W] in [0, 1] to logits [N, K] of each attribute.
+        classifier: frozen; faces [N, 3, H, W] in [0, 1] to logits [N, K] of each attribute.
         judge: another classifier, for validation and for the numbers at the end.
         encoders: frozen; images to unit features, for preservation.
-        has_face: images to bool [N]; only images with a face take part. None takes the whole image for one.
+        faces: finds the faces; only images with one take part. None takes the whole image for one.
+        face_encoder: frozen; aligned faces to unit features; None for no face loss.
+        face_bank: features of real faces by class; None where an image whose class must change has no face loss.
+        trained_against: identity of the classifier, so that an evaluation can tell that it uses another one.
+        warnings: what is to be said of all this, a line each.
     """
 
-    pipe: StableDiffusionPipeline
+    pipe: Any
     prompts: Mapping[str, tuple[str, ...]]
     validation_prompts: tuple[str, ...]
-    classifier: Callable[[Tensor], Mapping[str, Tensor]]
-    judge: Callable[[Tensor], Mapping[str, Tensor]]
+    classifier: Callable[[Tensor], Logits]
+    judge: Callable[[Tensor], Logits]
     encoders: Mapping[str, Callable[[Tensor], Tensor]]
-    has_face: Callable[[Tensor], Tensor] | None = field(default=None)
+    faces: FaceDetector | None = None
+    face_encoder: Callable[[Tensor], Tensor] | None = None
+    face_bank: "FaceBank | None" = None
+    trained_against: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -46,12 +68,12 @@ class Setting:
 
 
 def known_attributes(base: str) -> dict[str, Attribute]:
-    """Return the attributes that a base's classifiers know, with even targets and the factors that suit them.
-
-    Raises:
-        ConfigError: a base that no classifiers are known for.
-    """
-    _check_known(base)
+    """Return the attributes that classifiers of a base's people know, with even targets and the factors that suit."""
+    if base != "sandbox":
+        return {
+            name: Attribute(name, tuple(classes), (1 / len(classes),) * len(classes), *FACTORS[name])
+            for name, classes in GROUPS.items()
+        }
     from fair_adaptors.sandbox.prompts import ATTRIBUTES
 
     return {
@@ -64,49 +86,110 @@ def load_setting(config: TrainConfig, device: torch.device | str = "cpu") -> Set
     """Load the models and prompts of a run.
 
     Raises:
-        ConfigError: a base that no setting is known for, or prompts that are not there.
+        ConfigError: something is named that is not there, or does not fit the attributes.
+        MissingExtraError: something needs a package that is not installed.
     """
-    _check_known(config.base)
-    from fair_adaptors.sandbox.classifiers import load_classifier, load_encoder
-    from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
-    from fair_adaptors.sandbox.prompts import prompts
+    prompts, validation = prompt_sets(config), _prompts(config.validation_set, config.base)
+    classifier, judge = load_classifier(config.classifier), load_classifier(config.judge)
+    for one in (classifier, judge):
+        _check_classes(one.name, one.classes, config.attributes)
+    encoders = {encoder.name: encoder.encode for encoder in map(load_encoder, config.encoders)}
+    warnings = []
+    if warning := shared_classifier(classifier.identity, judge):
+        warnings.append(warning)
+    face_encoder, bank = None, None
+    if config.face_weight:
+        from fair_adaptors.evaluation.face_encoders import load_face_encoder
 
-    if config.tf32:
-        torch.set_float32_matmul_precision("high")
-    pipe = load_sandbox_pipeline().to(device)
-    if config.dtype != "float32":
-        pipe.to(dtype=getattr(torch, config.dtype))
-    if config.activation_checkpointing:
-        pipe.unet.enable_gradient_checkpointing()
-    if config.compile:
-        pipe.unet.compile()
+        from .face_bank import load_face_bank
+
+        face_encoder = load_face_encoder(config.face_encoder)
+        if config.face_bank:
+            bank = load_face_bank(Path(config.face_bank), encoder=face_encoder)
+            bank.check({attribute.name: attribute.classes for attribute in config.attributes})
     return Setting(
-        pipe,
-        prompt_sets(config),
-        prompts("validation"),
-        load_classifier("training").to(device),
-        load_classifier("evaluation").to(device),
-        {"portraits": load_encoder().to(device)},
+        _load_pipeline(config, device),
+        prompts,
+        validation,
+        classifier.judge,
+        judge.judge,
+        encoders,
+        load_face_detector(config.faces) if config.faces else None,
+        face_encoder.encode if face_encoder is not None else None,
+        bank,
+        classifier.identity,
+        tuple(warnings),
     )
 
 
+def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
+    """Load the base, frozen in the configuration's dtype, as the engine can train it."""
+    if config.tf32:
+        torch.set_float32_matmul_precision("high")
+    if config.base == "sandbox":
+        from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
+
+        pipe: Any = load_sandbox_pipeline()
+    else:
+        from diffusers import DiffusionPipeline
+
+        try:
+            pipe = DiffusionPipeline.from_pretrained(config.base, dtype=getattr(torch, config.dtype))
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(f"the base {config.base} is no pipeline that can be loaded: {reason}") from error
+        pipe.set_progress_bar_config(disable=True)
+    model = denoiser_for(pipe).model
+    pipe.to(device, dtype=getattr(torch, config.dtype))
+    if config.activation_checkpointing:
+        model.enable_gradient_checkpointing()
+        pipe.vae.enable_gradient_checkpointing()
+    if config.compile:
+        model.compile()
+    return pipe
+
+
+def _check_classes(name: str, classes: Mapping[str, Sequence[str]], attributes: Sequence[Attribute]) -> None:
+    for attribute in attributes:
+        known = tuple(classes.get(attribute.name, ()))
+        if known != attribute.classes:
+            raise ConfigError(
+                f"{name} knows of {attribute.name} the classes {', '.join(known) or 'none'}; the recipe wants"
+                f" {', '.join(attribute.classes)}. Name another classifier, or several joined by +"
+            )
+
+
 def prompt_sets(config: TrainConfig) -> dict[str, tuple[str, ...]]:
-    """Return the prompts of each of the configuration's sets: known ones of the base, or text files.
+    """Return the prompts of each of the configuration's sets: known ones, or files.
 
     Raises:
         ConfigError: a set that is not known and no file, or a file without prompts.
     """
+    return {name: _prompts(name, config.base) for name, _ in config.prompt_sets}
+
+
+def _prompts(name: str, base: str) -> tuple[str, ...]:
+    known = _sandbox_sets() if base == "sandbox" else {}
+    if name in known:
+        return known[name]
+    names = [*known, *list_prompt_sets()]
+    if name in names or Path(name).suffix.lower() in (".json", ".yaml", ".yml"):
+        return load_prompts(name).prompts
+    return _prompt_file(name, names)
+
+
+def _sandbox_sets() -> dict[str, tuple[str, ...]]:
     from fair_adaptors.sandbox.prompts import AGES, TEMPLATE, occupations, prompts
 
-    known = {
+    return {
         "train": prompts("train"),
         "bare": tuple(f"a {occupation}" for occupation in occupations("train")),
         "aged": tuple(TEMPLATE.format(f"{age} {occupation}") for occupation in occupations("train") for age in AGES),
+        "validation": prompts("validation"),
     }
-    return {name: known[name] if name in known else _prompt_file(name, known) for name, _ in config.prompt_sets}
 
 
-def _prompt_file(name: str, known: Mapping[str, object]) -> tuple[str, ...]:
+def _prompt_file(name: str, known: Sequence[str]) -> tuple[str, ...]:
     path = Path(name).expanduser()
     if not path.is_file():
         raise ConfigError(
@@ -119,8 +202,3 @@ def _prompt_file(name: str, known: Mapping[str, object]) -> tuple[str, ...]:
     if not any(lines):
         raise ConfigError(f"prompt_sets: {path} has no prompts; write one per line")
     return tuple(line for line in lines if line)
-
-
-def _check_known(base: str) -> None:
-    if base != "sandbox":
-        raise ConfigError(f"no prompts and classifiers are known for base {base!r}; only 'sandbox' has them yet")

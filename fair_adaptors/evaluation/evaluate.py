@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError
+from .faces import whole_image
 from .folder import (
     IMAGES_FILE,
     RESULTS_FILE,
@@ -216,16 +217,15 @@ def _draw_and_see(
 
 
 def _see(images: "Tensor", prompt: str, label: str, instruments: Instruments) -> Record:
-    """Judge images [n, 3, H, W]; each is judged as the PNG file has it."""
+    """Judge images [n, 3, H, W], each as the PNG file has it: classifiers see its face, encoders all of it."""
     import torch
 
-    count, _, height, width = images.shape
+    from .face_crops import crop_faces
+
     with torch.no_grad():
-        boxes = torch.tensor([[0.0, 0.0, width, height]]).expand(count, 4)
-        found = torch.ones(count, dtype=torch.bool)
-        if instruments.faces is not None:
-            boxes, found = (value.cpu() for value in instruments.faces.find(images))
-        logits: dict[str, Logits] = {judge.name: judge.judge(images) for judge in instruments.classifiers}
+        faces = (instruments.faces or whole_image()).find(images)
+        people = crop_faces(images, faces.boxes) if instruments.faces and instruments.faces.crops else images
+        logits: dict[str, Logits] = {judge.name: judge.judge(people) for judge in instruments.classifiers}
         features = {one.name: one.encode(images).float().cpu() for one in instruments.encoders}
         text = {
             one.name: (features[one.name] * one.encode_text([prompt]).float().cpu()).sum(1).numpy()
@@ -233,9 +233,9 @@ def _see(images: "Tensor", prompt: str, label: str, instruments: Instruments) ->
             if one.encode_text is not None
         }
     return Record(
-        seeds=np.zeros(count, np.int64),
-        found=found.numpy(),
-        boxes=boxes.float().numpy(),
+        seeds=np.zeros(len(images), np.int64),
+        found=faces.found.cpu().numpy(),
+        boxes=faces.boxes.float().cpu().numpy(),
         probabilities={
             judge.name: {name: logits[judge.name][name].float().softmax(1).cpu().numpy() for name in judge.classes}
             for judge in instruments.classifiers

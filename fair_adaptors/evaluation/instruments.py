@@ -1,8 +1,10 @@
 """What images are measured with: classifiers of people's attributes, encoders of images, and what should stay."""
 
+import functools
 import hashlib
 import importlib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     import numpy as np
     from torch import Tensor
 
@@ -63,19 +67,56 @@ class Encoder:
 
 
 @dataclass(frozen=True)
+class Faces:
+    """The largest face of each of N images; where there is none a row holds zeros.
+
+    Places count in pixels of the image, whose first pixel spans 0 to 1. They may lie beyond its border.
+
+    Attributes:
+        boxes: [N, 4] as (left, top, right, bottom).
+        landmarks: [N, 5, 2] as (x, y): the eye on the image's left, the one on its right, the nose, the left and the
+            right corner of the mouth.
+        scores: how sure the detector is, in [0, 1], [N].
+        found: whether there is a face, bool [N].
+    """
+
+    boxes: "Tensor"
+    landmarks: "Tensor"
+    scores: "Tensor"
+    found: "Tensor"
+
+    def select(self, index: "Tensor") -> "Faces":
+        """Return those of some images, by indices or a mask."""
+        return Faces(self.boxes[index], self.landmarks[index], self.scores[index], self.found[index])
+
+
+@dataclass(frozen=True)
 class FaceDetector:
     """Finds the largest face of each image.
 
     Attributes:
         name: what the method's description calls it.
         identity: a word that changes with its weights.
-        find: images [N, 3, H, W] in [0, 1] → boxes [N, 4] as (left, top, right, bottom) in pixels, and whether a face
-            was found [N].
+        find: images [N, 3, H, W] in [0, 1], on any device, of any float type → their faces, on the same device and
+            without gradient.
+        crops: whether classifiers are to see the face alone; not where the whole image is taken for one.
     """
 
     name: str
     identity: str
-    find: "Callable[[Tensor], tuple[Tensor, Tensor]]"
+    find: "Callable[[Tensor], Faces]"
+    crops: bool = True
+
+    def find_later(self, images: "Tensor") -> "Future[Faces]":
+        """Start looking, in a thread beside what goes on meanwhile, such as the GPU's work on the next images."""
+        return _beside().submit(self.find, images.detach())
+
+
+@functools.cache
+def _beside() -> "ThreadPoolExecutor":
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1, "faces")
 
 
 @dataclass(frozen=True)
@@ -156,17 +197,32 @@ def load_object(spec: str) -> object:
         raise ConfigError(f"{spec}: {error}. Is its folder on PYTHONPATH?") from error
 
 
+def split_specs(spec: str) -> list[str]:
+    """Return the parts of a classifier's name that ``+`` joins."""
+    return re.split(r"\+(?=[\w.]+:)", spec)
+
+
 def load_classifier(spec: str) -> Classifier:
     """Load a classifier.
 
     Args:
         spec: ``sandbox:evaluation``, ``sandbox:training``, ``clip:SOURCE`` for zero-shot CLIP, ``transformers:SOURCE``
-            for an image classifier, with a folder or Hub id, or ``MODULE:OBJECT`` that is a ``Classifier``.
+            for an image classifier, with a folder or Hub id, ``mobilenet:SOURCE`` for a state dict as of the paper's
+            authors, or ``MODULE:OBJECT`` that is a ``Classifier``; several with ``+`` between them for one that knows
+            the attributes of all, of the first one that knows it.
 
     Raises:
         ConfigError: no such classifier.
     """
+    if len(specs := split_specs(spec)) > 1:
+        from .joint import join
+
+        return join([load_classifier(one) for one in specs])
     kind, _, source = spec.partition(":")
+    if kind == "mobilenet" and source:
+        from .mobilenet_classifier import mobilenet_classifier
+
+        return mobilenet_classifier(source)
     if kind in ("clip", "transformers") and source:
         from . import vision
 
@@ -182,7 +238,11 @@ def load_classifier(spec: str) -> Classifier:
 
 
 def load_encoder(spec: str) -> Encoder:
-    """Load an encoder: ``sandbox``, ``clip:SOURCE``, ``dinov2:SOURCE``, or ``MODULE:OBJECT`` that is an ``Encoder``.
+    """Load an encoder.
+
+    Args:
+        spec: ``clip:SOURCE`` or ``dinov2:SOURCE``, with a folder or Hub id, ``sandbox``, ``sandbox:portraits`` for the
+            one its adaptors are trained with, or ``MODULE:OBJECT`` that is an ``Encoder``.
 
     Raises:
         ConfigError: no such encoder.
@@ -192,10 +252,10 @@ def load_encoder(spec: str) -> Encoder:
         from . import vision
 
         return vision.clip_encoder(source) if kind == "clip" else vision.dino_encoder(source)
-    if spec == "sandbox":
-        from ..sandbox.instruments import encoder
+    if spec in ("sandbox", "sandbox:portraits"):
+        from ..sandbox.instruments import encoder, training_encoder
 
-        return encoder()
+        return encoder() if spec == "sandbox" else training_encoder()
     found = load_object(spec)
     if not isinstance(found, Encoder):
         raise ConfigError(f"{spec} is no fair_adaptors.evaluation.instruments.Encoder")

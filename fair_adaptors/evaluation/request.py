@@ -1,5 +1,6 @@
 """From what a user asks for, in words, to an evaluation, its variants and its instruments."""
 
+import dataclasses
 import math
 import os
 import shlex
@@ -12,8 +13,10 @@ from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..formats import read_config
 from ..weights import resolve
 from .evaluate import Evaluation, Target, evaluate
+from .faces import load_face_detector
 from .folder import IMAGES_FILE, RESULTS_FILE
 from .instruments import Instruments, load_classifier, load_encoder
+from .joint import shared_classifier
 from .metrics import images_needed, noise_floor
 from .variants import Variant, with_adaptor
 from .verdict import is_uniform
@@ -32,23 +35,30 @@ SPOKEN = {"WMELH": ("White", "Middle Eastern", "Latino")}
 """Classes whose names are not what people say, and what they are made of."""
 
 
-def instruments_for(base: str, classifiers: Sequence[str], encoders: Sequence[str]) -> Instruments:
+def instruments_for(
+    base: str, classifiers: Sequence[str], encoders: Sequence[str], faces: str | None = None
+) -> Instruments:
     """Return the instruments that were named; for the sandbox its own unless some are.
+
+    Args:
+        faces: the face detector; None where the whole image is the face.
 
     Raises:
         ConfigError: none is named for another base, or one cannot be loaded.
+        MissingExtraError: one needs a package that is not installed.
     """
+    detector = load_face_detector(faces) if faces else None
     if base == "sandbox" and not classifiers and not encoders:
         from ..sandbox.instruments import instruments
 
-        return instruments()
+        return dataclasses.replace(instruments(), faces=detector)
     if not classifiers:
         raise ConfigError(
             "name what sees the attributes, and better two: --classifier clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
             " --classifier transformers:dima806/fairface_gender_image_detection, or folders in the place of these Hub"
             " ids, or MODULE:OBJECT of your own"
         )
-    return Instruments(tuple(map(load_classifier, classifiers)), tuple(map(load_encoder, encoders)))
+    return Instruments(tuple(map(load_classifier, classifiers)), tuple(map(load_encoder, encoders)), detector)
 
 
 def variants_for(adaptors: Sequence[str], weights: Sequence[float]) -> list[Variant]:
@@ -101,6 +111,18 @@ def _spoken(classes: Sequence[str], shares: Sequence[float]) -> tuple[tuple[str,
         for word in SPOKEN.get(name, (name,))
     ]
     return tuple(word for word, _ in words), tuple(share for _, share in words)
+
+
+def shared_classifiers(adaptors: Sequence[str], instruments: Instruments) -> list[str]:
+    """Return a warning for each adaptor that is measured with a classifier it was trained against."""
+    lines = []
+    for adaptor in adaptors:
+        config = read_config(resolve(adaptor))
+        trained_against = config["training"].get("trained_against")
+        for judge in instruments.classifiers:
+            if isinstance(trained_against, str) and (said := shared_classifier(trained_against, judge)):
+                lines.append(f"{config['name']}: {said}")
+    return lines
 
 
 def run_and_report(

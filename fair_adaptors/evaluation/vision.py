@@ -1,6 +1,6 @@
 """Published vision models as instruments, through transformers: what they see in a photograph of a person.
 
-Images are resized whole to a model's input, bicubic and antialiased, in torch, so that gradients pass.
+A source is a folder or a Hub id; ORG/NAME@COMMIT is one version of it. Gradients pass to the images.
 """
 
 import hashlib
@@ -10,27 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..formats import fingerprint
+from .attribute_heads import read_labels, split_logits
 from .instruments import Classifier, Encoder, accelerator
+from .preprocessing import load_preparation
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "gender": {"female": ("female", "woman"), "male": ("male", "man")},
-    "race": {
-        "WMELH": ("white", "middle eastern", "latino hispanic"),
-        "Black": ("black",),
-        "Indian": ("indian",),
-        "Asian": ("east asian", "southeast asian", "asian"),
-    },
-    "age": {
-        "young": ("0-2", "3-9", "10-19", "20-29", "30-39", "young"),
-        "old": ("40-49", "50-59", "60-69", "more than 70", "70+", "old"),
-    },
-}
-"""Classes of the paper's attributes and the labels that belong to each, such as FairFace's seven races and nine ages.
-That old begins at 40 is this package's choice."""
+TRAINING_ENCODERS = (
+    "clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K@1c2b8495b28150b8a4922ee1c8edee224c284c0c",
+    "dinov2:facebook/dinov2-base@f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+)
+EVALUATION_ENCODERS = (
+    "clip:laion/CLIP-ViT-bigG-14-laion2B-39B-b160k@743c27bd53dfe508a0ade0f50698f99b39d03bec",
+    "dinov2:facebook/dinov2-giant@611a9d42f2335e0f921f1e313ad3c1b7178d206d",
+)
+"""What the paper keeps images by and, unlike these, what it measures them with (§2, §6): CLIP by the MIT licence,
+DINOv2 by Apache-2.0."""
 
 WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "gender": {"female": ("a woman",), "male": ("a man",)},
@@ -79,39 +75,52 @@ def clip_classifier(source: str, words: Mapping[str, Mapping[str, Sequence[str]]
 
 
 def image_classifier(source: str) -> Classifier:
-    """Return a transformers image classifier whose labels are classes of gender, race or age, or parts of them.
+    """Return a transformers image classifier of one attribute or several.
 
     Args:
-        source: folder or Hub id, such as of a classifier trained on FairFace. Of labels that belong to one class the
-            probabilities are added.
+        source: folder or Hub id, such as of a classifier trained on FairFace: its labels are classes of gender, race
+            or age, or parts of them, whose probabilities are added; or a folder of ``train-classifier``.
 
     Raises:
         ConfigError: it cannot be loaded, or its labels belong to no known attribute.
     """
-    import torch
-    from transformers import AutoModelForImageClassification
-
-    model = _loaded(AutoModelForImageClassification, source)
+    model, prepare, how = load_image_model(source)
     labels = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
-    attribute, columns = _grouped(source, labels)
-    prepare, how = _preparation(source, model.device)
+    heads = read_labels(source, labels)
 
     def judge(images: "Tensor") -> "dict[str, Tensor]":
-        logits = model(pixel_values=prepare(images)).logits.log_softmax(1)
-        return {attribute: torch.stack([logits[:, places].logsumexp(1) for places in columns], 1)}
+        return split_logits(model(pixel_values=prepare(images)).logits, heads)
 
-    return Classifier(
-        _name("transformers", source), _identity(model, how, str(labels)), {attribute: tuple(GROUPS[attribute])}, judge
-    )
+    classes = {attribute: head.classes for attribute, head in heads.items()}
+    return Classifier(_name("transformers", source), _identity(model, how, str(labels)), classes, judge)
 
 
-def clip_encoder(source: str) -> Encoder:
-    """Return CLIP's image and text features: the cosines are CLIP-I and CLIP-T (paper §6).
+def load_image_model(source: str, **head: Any) -> "tuple[Any, Callable[[Tensor], Tensor], str]":
+    """Return an image classifier of transformers, frozen, what makes its input of images, and that in words.
+
+    Args:
+        head: settings of another head than its own, as ``from_pretrained`` takes them.
 
     Raises:
         ConfigError: it cannot be loaded.
     """
-    model, tokenize, prepare, how = _load_clip(source)
+    from transformers import AutoModelForImageClassification
+
+    model = _loaded(AutoModelForImageClassification, source, **head)
+    return model, *_preparation(source, model.device)
+
+
+def clip_encoder(source: str, *, whole: bool = False) -> Encoder:
+    """Return CLIP's image and text features: the cosines are CLIP-I and CLIP-T (paper §6).
+
+    Args:
+        source: folder or Hub id.
+        whole: see the whole of each image, as in training; else what the model's processor leaves of it.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    model, tokenize, prepare, how = _load_clip(source, whole=whole)
     return Encoder(
         _name("clip", source),
         _identity(model, how),
@@ -120,8 +129,12 @@ def clip_encoder(source: str) -> Encoder:
     )
 
 
-def dino_encoder(source: str) -> Encoder:
+def dino_encoder(source: str, *, whole: bool = False) -> Encoder:
     """Return DINOv2's class-token features (Oquab et al. 2023).
+
+    Args:
+        source: folder or Hub id.
+        whole: see the whole of each image, as in training; else what the model's processor leaves of it.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -129,7 +142,7 @@ def dino_encoder(source: str) -> Encoder:
     from transformers import AutoModel
 
     model = _loaded(AutoModel, source)
-    prepare, how = _preparation(source, model.device)
+    prepare, how = _preparation(source, model.device, whole=whole)
     return Encoder(
         _name("dinov2", source),
         _identity(model, how),
@@ -137,7 +150,9 @@ def dino_encoder(source: str) -> Encoder:
     )
 
 
-def _load_clip(source: str) -> "tuple[Any, Callable[[Sequence[str]], Any], Callable[[Tensor], Tensor], str]":
+def _load_clip(
+    source: str, *, whole: bool = False
+) -> "tuple[Any, Callable[[Sequence[str]], Any], Callable[[Tensor], Tensor], str]":
     from transformers import CLIPModel, CLIPTokenizer
 
     model, tokenizer = _loaded(CLIPModel, source), _loaded(CLIPTokenizer, source)
@@ -148,15 +163,16 @@ def _load_clip(source: str) -> "tuple[Any, Callable[[Sequence[str]], Any], Calla
             list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         ).to(model.device)  # fmt: skip
 
-    return model, tokenize, *_preparation(source, model.device)
+    return model, tokenize, *_preparation(source, model.device, whole=whole)
 
 
-def _loaded(kind: Any, source: str) -> Any:
+def _loaded(kind: Any, source: str, **settings: Any) -> Any:
     """Load a model, frozen, on the accelerator if there is one, or a tokenizer."""
     import torch
 
+    place, revision = _version(source)
     try:
-        found = kind.from_pretrained(source)
+        found = kind.from_pretrained(place, revision=revision, **settings)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     if isinstance(found, torch.nn.Module):
@@ -164,43 +180,23 @@ def _loaded(kind: Any, source: str) -> Any:
     return found
 
 
-def _preparation(source: str, device: "torch.device") -> "tuple[Callable[[Tensor], Tensor], str]":
+def _preparation(source: str, device: Any, *, whole: bool = False) -> "tuple[Callable[[Tensor], Tensor], str]":
     """Return what makes a model's input of images [N, 3, H, W] in [0, 1], and that in words."""
-    import torch
-    from torch.nn.functional import interpolate
-    from transformers import AutoImageProcessor
-
-    processor = _loaded(AutoImageProcessor, source)
-    crop = getattr(processor, "crop_size", None)
-    size = crop if crop is not None else processor.size
-    height = size.get("height") or size["shortest_edge"]
-    width = size.get("width") or size["shortest_edge"]
-    mean, deviation = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
-
-    def prepare(images: "Tensor") -> "Tensor":
-        images = images.to(device)
-        resized = interpolate(images, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
-        return (resized - mean.to(images)) / deviation.to(images)
-
-    return prepare, f"{height}×{width} {processor.image_mean} {processor.image_std}"
+    place, revision = _version(source)
+    return load_preparation(place, device, revision=revision, whole=whole)
 
 
-def _grouped(source: str, labels: Sequence[str]) -> tuple[str, list[list[int]]]:
-    """Find the attribute that all labels belong to; return it and the labels' places by class."""
-    plain = [label.lower().replace("_", " ").strip() for label in labels]
-    for attribute, groups in GROUPS.items():
-        places = [[index for index, label in enumerate(plain) if label in names] for names in groups.values()]
-        if sum(map(len, places)) == len(labels) and all(places):
-            return attribute, places
-    raise ConfigError(
-        f"{source} tells {', '.join(labels[:12])}; these are not the classes of {', '.join(GROUPS)}. Write a"
-        " fair_adaptors.evaluation.instruments.Classifier for it and name it MODULE:OBJECT"
-    )
+def _version(source: str) -> tuple[str, str | None]:
+    """Split a Hub id from the commit that may stand behind it."""
+    if Path(source).is_dir():
+        return source, None
+    place, _, revision = source.partition("@")
+    return place, revision or None
 
 
 def _name(kind: str, source: str) -> str:
     """Return what tables call a model: a Hub id whole, of a folder its name."""
-    return f"{kind}:{Path(source).name if Path(source).is_dir() else source}"
+    return f"{kind}:{Path(source).name if Path(source).is_dir() else _version(source)[0]}"
 
 
 def _identity(model: Any, *words: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from ..errors import ConfigError
-from ..evaluation.instruments import Classifier, Encoder, Instruments, Kept, Logits
+from ..evaluation.instruments import Classifier, Encoder, Instruments, Kept, Logits, accelerator
 from ..evaluation.metrics import bias
 from .prompts import ATTRIBUTES, OCCUPATIONS, ROLES, SECTORS, occupations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Which = Literal["evaluation", "training"]
 KEPT = "right occupation"
+SIDE = 64
+"""Pixels along a side of a portrait."""
 
 
 def instruments() -> Instruments:
@@ -34,7 +36,8 @@ def classifier(which: str) -> Classifier:
         raise ConfigError(f"the sandbox has no classifier {which!r}; choose sandbox:evaluation or sandbox:training")
     from .classifiers import load_classifier
 
-    return Classifier(f"sandbox:{which}", _identity(which), ATTRIBUTES, load_classifier(which))  # type: ignore[arg-type]
+    network = load_classifier(which).to(accelerator())  # type: ignore[arg-type]
+    return Classifier(f"sandbox:{which}", _identity(which), ATTRIBUTES, lambda images: network(_fitted(images)))
 
 
 def encoder() -> Encoder:
@@ -43,8 +46,28 @@ def encoder() -> Encoder:
 
     from .classifiers import load_classifier
 
-    network = load_classifier("evaluation")
-    return Encoder("sandbox", _identity("evaluation"), lambda images: normalize(network.features(images), dim=1))
+    network = load_classifier("evaluation").to(accelerator())
+    return Encoder(
+        "sandbox", _identity("evaluation"), lambda images: normalize(network.features(_fitted(images)), dim=1)
+    )
+
+
+def training_encoder() -> Encoder:
+    """Return the encoder that adaptors are trained to please: scene, occupation and nuisances."""
+    from .classifiers import load_encoder
+
+    encoder = load_encoder().to(accelerator())
+    return Encoder("sandbox:portraits", _identity("encoder"), lambda images: encoder(_fitted(images)))
+
+
+def _fitted(images: "Tensor") -> "Tensor":
+    """Return images as the networks take them: on their device, 64×64."""
+    from torch.nn.functional import interpolate
+
+    images = images.to(accelerator())
+    if images.shape[-2:] == (SIDE, SIDE):
+        return images
+    return interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True)
 
 
 def right(label: str, logits: Logits) -> np.ndarray:

@@ -1,0 +1,182 @@
+"""The card of an adaptor: the page of its repository, made of its record, its results and its row in the registry.
+
+No number stands in it that is not in one of them. Their words are strangers' words: whatever the template prints is
+escaped, unless it was made here.
+"""
+
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .card_figures import Markdown, figures, line, metrics, variant_of
+from .errors import InvalidAdaptorError
+from .evaluation.verdict import fine
+from .formats import RESULTS_FILE, read_config
+from .registry import AdaptorInfo, find_base
+
+TEMPLATE = "card.md.jinja"
+TAG = "fair-adaptors"
+"""The tag on the Hub of every adaptor of this package."""
+SCHEMA = 1
+"""Of the results that are read, see docs/evaluation.md."""
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+_WORD = re.compile(r"[\w./:+-]+", re.ASCII)
+_MARKUP = re.compile(r"[\\`*_{}\[\]#|!~$@]|:(?=//)|(?<=www)\.")
+
+
+def card_of(folder: str | Path, *, info: AdaptorInfo | None = None, repo_id: str | None = None) -> str:
+    """Return the card of an adaptor folder, with its results and its pictures if it has some; see ``render_card``.
+
+    Raises:
+        InvalidAdaptorError: the record or the results cannot be read, or the results are of other weights.
+    """
+    folder = Path(folder)
+    images = sorted(path.name for path in (folder / "images").glob("*.*") if _WORD.fullmatch(path.name))
+    return render_card(read_config(folder), read_results(folder), images=images, info=info, repo_id=repo_id)
+
+
+def render_card(
+    config: Mapping[str, Any],
+    results: Mapping[str, Any] | None = None,
+    *,
+    images: Sequence[str] = (),
+    info: AdaptorInfo | None = None,
+    repo_id: str | None = None,
+) -> str:
+    """Return a card in Markdown, with the Hub's metadata.
+
+    Args:
+        config: ``fair_adaptor.json``, as ``read_config`` returns it.
+        results: what ``fair-adaptors evaluate`` left in its ``results.json``; None if it was not measured.
+        images: names of the pictures in ``images/``.
+        info: its row in the registry.
+        repo_id: where it will be on the Hub.
+
+    Raises:
+        InvalidAdaptorError: the results are of other weights, or not what an evaluation writes.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    try:
+        found = figures(config, results) if results is not None else None
+        metadata = _metadata(config, results, images)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise InvalidAdaptorError(
+            f"{RESULTS_FILE} is not what `fair-adaptors evaluate` writes ({type(error).__name__}: {line(error)})."
+            " Evaluate again, or take it away"
+        ) from error
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=False,  # ``escape`` does it, for HTML and Markdown both
+        finalize=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    training = config["training"]
+    known = {name: value for name, value in training.items() if name != "converted_from"}
+    loadable = info is not None and info.status != "recipe-only"
+    return environment.get_template(TEMPLATE).render(
+        config=config,
+        metadata=metadata,
+        info=info,
+        base=find_base(config["base_model"]),
+        images=[(Markdown(name), _caption(name)) for name in images],
+        found=found,
+        lora=[part for part in config["trained_parts"] if part != "tokens"],
+        name=code(info.name if info is not None and loadable else repo_id or "ORG/NAME"),
+        converted=_sources(training),
+        cost=_cost(training),
+        settings=[(name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(known.items())],
+        code=code,
+        number=plain,
+        percent=lambda share: Markdown(fine(share)),
+    )
+
+
+def escape(value: object) -> str:
+    """Return text as one line that Markdown and HTML show as it is; ``Markdown`` as it is itself."""
+    if isinstance(value, Markdown):
+        return value
+    return _MARKUP.sub(lambda found: "\\" + found[0], html.escape(line(value), quote=False))
+
+
+def code(value: object) -> Markdown:
+    """Return a word for a block of code, in which nothing can be escaped; what is no plain word is left out."""
+    return Markdown(value if isinstance(value, str) and _WORD.fullmatch(value) else "…")
+
+
+def plain(value: object) -> str:
+    """Return a number as it is written in a text; what is none is escaped."""
+    if isinstance(value, float):
+        return Markdown(f"{value:g}")
+    return Markdown(value) if isinstance(value, int) else escape(value)
+
+
+def read_results(folder: str | Path) -> dict[str, Any] | None:
+    """Read ``results.json`` of an adaptor folder; None if there is none, or in another format than an evaluation's.
+
+    Raises:
+        InvalidAdaptorError: it is no JSON, or of an evaluation without this adaptor's weights.
+    """
+    path = Path(folder) / RESULTS_FILE
+    if not path.is_file():
+        return None
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidAdaptorError(f"{path} cannot be read: {error}. Write it again, or take it away") from error
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+        return None
+    variant_of(read_config(folder), results)
+    return results
+
+
+def _metadata(config: Mapping[str, Any], results: Mapping[str, Any] | None, images: Sequence[str]) -> Markdown:
+    """Return the metadata as YAML."""
+    from huggingface_hub import ModelCardData
+
+    base = find_base(config["base_model"])
+    lora = any(part != "tokens" for part in config["trained_parts"])
+    kinds = [*(["lora", "template:sd-lora"] if lora else []), *(["textual_inversion"] if not lora else [])]
+    measured = metrics(config, results) if results is not None else []
+    card = ModelCardData(
+        base_model=config["base_model"] if _HUB_NAME.fullmatch(config["base_model"]) else None,
+        license=base.licence if base else None,
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        tags=[*kinds, "fairness", TAG],
+        model_name=config["name"] if measured else None,
+        eval_results=measured or None,
+        base_model_relation="adapter",
+        widget=[{"text": _caption(name), "output": {"url": f"images/{name}"}} for name in images] or None,
+    )
+    return Markdown(card.to_yaml())
+
+
+def _sources(training: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+    """Return name and sha256 of the files that an adaptor was converted from; None if it was not."""
+    origin = training.get("converted_from")
+    files = origin.get("files") if isinstance(origin, dict) else None
+    if not isinstance(files, list):
+        return None
+    return [(str(file.get("name")), str(file.get("sha256"))) for file in files if isinstance(file, dict)]
+
+
+def _cost(training: Mapping[str, Any]) -> str | None:
+    """Return what the training took, as far as the record says."""
+    many = "es" if training.get("processes") != 1 else ""
+    units = {"seconds": "s", "processes": f"process{many}", "peak_megabytes": "MB of memory at most"}
+    told = {key: value for key in units if isinstance(value := training.get(key), int | float)}
+    return Markdown(", ".join(f"{plain(value)} {units[key]}" for key, value in told.items())) if told else None
+
+
+def _caption(image: str) -> str:
+    if image == "before_after.png":
+        return "Rows before and after, the same noise in each column"
+    return re.sub("[_-]+", " ", Path(image).stem)

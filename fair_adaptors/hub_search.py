@@ -1,0 +1,73 @@
+"""Find adaptors on the Hub."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .card import TAG
+from .errors import FairAdaptorError
+from .formats import read_config
+from .hub_cache import fetch_config
+from .hub_requests import ask, check_repo_id, connect
+from .registry import find_base
+
+
+@dataclass(frozen=True)
+class Found:
+    """An adaptor on the Hub."""
+
+    repo_id: str
+    commit: str
+    base_model: str
+    attributes: tuple[str, ...]
+    downloads: int
+
+
+def search(
+    *,
+    base: str | None = None,
+    attribute: str | None = None,
+    namespace: str | None = None,
+    limit: int = 50,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    endpoint: str | None = None,
+) -> list[Found]:
+    """Find adaptors on the Hub, by their tag; base and attributes are those of each one's ``fair_adaptor.json``.
+
+    Args:
+        base: only for this base model, under any of its names.
+        attribute: only those that make this fair, such as ``gender``.
+        namespace: only of this user or organisation.
+        limit: look at so many repositories at most, the most downloaded first.
+    """
+    api = connect(endpoint, token)
+    known = find_base(base) if base else None
+    bases = known.names if known else (base,)
+
+    def listing() -> list[Any]:
+        tags = [TAG, *([f"base_model:{base}"] if base and "/" in base and len(bases) == 1 else [])]
+        return list(api.list_models(filter=tags, author=namespace, sort="downloads", limit=limit, full=True))
+
+    models = ask(api, "search", listing)
+
+    def look(model: Any) -> Found | None:
+        try:
+            check_repo_id(str(model.id))
+            config = read_config(fetch_config(api, model.id, str(model.sha), cache_dir=cache_dir))
+        except FairAdaptorError:  # it has our tag, but is no adaptor or may not be read: it cannot be loaded either
+            return None
+        found = Found(
+            model.id, str(model.sha), config["base_model"], tuple(config["attributes"]), model.downloads or 0
+        )
+        wrong = (base is not None and found.base_model not in bases) or (attribute not in (None, *found.attributes))
+        return None if wrong else found
+
+    with ThreadPoolExecutor(8) as pool:
+        return _without_none(pool.map(look, models))
+
+
+def _without_none(found: Iterable[Found | None]) -> list[Found]:
+    return [one for one in found if one is not None]

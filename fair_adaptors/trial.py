@@ -1,0 +1,41 @@
+"""An adaptor is loaded into its base on trial, if that is on this machine."""
+
+from pathlib import Path
+from typing import Any
+
+from .formats import read_config
+from .load import load_fair_adaptor
+from .registry import find_base
+
+
+def load_on_trial(folder: Path) -> str | None:
+    """Load an adaptor into its base and take it out again. Nothing is downloaded.
+
+    Returns:
+        The base; None if it is neither the sandbox, nor a folder, nor in the Hub's cache.
+
+    Raises:
+        FairAdaptorError: it cannot be loaded.
+    """
+    name = read_config(folder)["base_model"]
+    pipe = _base_on_this_machine(name)
+    if pipe is None:
+        return None
+    load_fair_adaptor(pipe, folder).unload()
+    return str(name)
+
+
+def _base_on_this_machine(name: str) -> Any:
+    if name == "sandbox":
+        from .sandbox.pipeline import load_sandbox_pipeline
+
+        return load_sandbox_pipeline()
+    from diffusers import DiffusionPipeline
+
+    known = find_base(name)
+    for alias in known.names if known else (name,):
+        try:
+            return DiffusionPipeline.from_pretrained(alias, local_files_only=True, use_safetensors=True, dtype="auto")
+        except Exception:  # it is not here, or not whole, of which diffusers may raise nearly anything
+            continue
+    return None

@@ -1,0 +1,217 @@
+"""Classifiers to train against and to evaluate with: the authors' layouts, several made one, gradients to images."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fair_adaptors.errors import ConfigError
+from fair_adaptors.evaluation.instruments import Classifier, load_classifier
+from fair_adaptors.evaluation.joint import join, shared_classifier
+from fair_adaptors.evaluation.mobilenet import mobilenet_v3_large
+from fair_adaptors.evaluation.mobilenet_classifier import save_mobilenet
+from tests.test_vision import AGES, RACES, clip, pictures, vit  # noqa: F401
+
+FAMILIES = {"race": ("WMELH", "Black", "Indian", "Asian"), "gender": ("female", "male"), "age": ("young", "old")}
+
+
+def state_dict(outputs: int) -> dict[str, Tensor]:
+    """What torchvision's network with ``outputs`` classes has in its file."""
+    torch.manual_seed(outputs)
+    network = mobilenet_v3_large(outputs)
+    nn.init.normal_(network.classifier[3].bias)
+    return network.state_dict()
+
+
+def authors_file(folder: Path, outputs: int) -> Path:
+    """A file as the authors' training writes it: a plain pickle of ``torch.save``, with ``=`` in its name."""
+    path = folder / f"epoch=19-step=6760_{outputs}.pt"
+    torch.save(state_dict(outputs), path)
+    return path
+
+
+def raw_logits(outputs: int, images: Tensor) -> Tensor:
+    """The network on images in [-1, 1], as the published code calls it."""
+    network = mobilenet_v3_large(outputs).eval()
+    network.load_state_dict(state_dict(outputs))
+    with torch.no_grad():
+        return network(images * 2 - 1)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "asked", "columns"),
+    [
+        (80, "", {"gender": 40}),
+        (8, "", {"gender": 0, "race": 2, "age": 6}),
+        (6, "", {"gender": 0, "race": 2}),
+        (6, "race:", {"race": 2}),
+        (4, "", {"race": 0}),
+        (2, "gender:", {"gender": 0}),
+        (2, "age:", {"age": 0}),
+    ],
+)
+def test_the_authors_files_are_read_by_their_number_of_outputs(
+    tmp_path: Path, outputs: int, asked: str, columns: dict[str, int]
+) -> None:
+    judge = load_classifier(f"mobilenet:{asked}{authors_file(tmp_path, outputs)}")
+    images = pictures(2, side=224)
+    raw = raw_logits(outputs, images)
+    with torch.no_grad():
+        found = judge.judge(images)
+    assert judge.classes == {name: FAMILIES[name] for name in columns}
+    for name, start in columns.items():
+        expected = raw[:, start : start + len(FAMILIES[name])].softmax(1)
+        assert torch.allclose(found[name].softmax(1), expected, atol=1e-5)
+
+
+def test_celebas_gender_is_the_twentieth_of_forty_pairs(tmp_path: Path) -> None:
+    images = pictures(2, side=224)
+    pairs = raw_logits(80, images).reshape(-1, 40, 2)
+    judge = load_classifier(f"mobilenet:{authors_file(tmp_path, 80)}")
+    with torch.no_grad():
+        assert torch.allclose(judge.judge(images)["gender"].softmax(1), pairs[:, 20].softmax(1), atol=1e-5)
+
+
+def test_safetensors_and_half_precision_say_the_same_and_other_sizes_are_resized(tmp_path: Path) -> None:
+    save_file({name: value.half() for name, value in state_dict(4).items()}, tmp_path / "race.safetensors")
+    half = load_classifier(f"mobilenet:{tmp_path / 'race.safetensors'}")
+    folder = load_classifier(f"mobilenet:{tmp_path}")
+    images = pictures(2, side=100)
+    with torch.no_grad():
+        found = half.judge(images)["race"].softmax(1)
+        grown = nn.functional.interpolate(images, (224, 224), mode="bilinear")
+        assert torch.equal(folder.judge(images)["race"].softmax(1), found)
+        assert torch.allclose(found, half.judge(grown)["race"].softmax(1), atol=1e-5)
+    assert half.identity == folder.identity
+
+
+def test_a_folder_of_ours_says_its_own_classes(tmp_path: Path) -> None:
+    classes = {"hair": ("dark", "fair", "grey"), "gender": ("female", "male")}
+    torch.manual_seed(0)
+    save_mobilenet(tmp_path / "mine", mobilenet_v3_large(5), classes)
+    assert load_classifier(f"mobilenet:{tmp_path / 'mine'}").classes == classes
+    assert load_classifier(f"mobilenet:gender:{tmp_path / 'mine'}").classes == {"gender": ("female", "male")}
+    config = tmp_path / "mine" / "config.json"
+    config.write_text(json.dumps({"classes": {"hair": ["dark", "fair"]}}))
+    with pytest.raises(ConfigError, match="other classes than the 5 outputs"):
+        load_classifier(f"mobilenet:{tmp_path / 'mine'}")
+    config.write_text("[]")
+    with pytest.raises(ConfigError, match="does not say the classes"):
+        load_classifier(f"mobilenet:{tmp_path / 'mine'}")
+
+
+class Evil:
+    """What a hostile pickle does when it is loaded."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_hostile_pickle_is_not_run(tmp_path: Path) -> None:
+    torch.save({"classifier.3.weight": Evil(tmp_path / "owned")}, tmp_path / "evil.pt")
+    with pytest.raises(ConfigError, match="refused"):
+        load_classifier(f"mobilenet:{tmp_path / 'evil.pt'}")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_files_that_do_not_fit_are_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    file = authors_file(tmp_path, 2)
+
+    def said(spec: str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            load_classifier(spec)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert f"write mobilenet:gender:{file} or mobilenet:age:{file}" in said(f"mobilenet:{file}")
+    assert "says nothing of race" in said(f"mobilenet:race:{authors_file(tmp_path, 80)}")
+    assert "no file or folder" in said(f"mobilenet:{tmp_path / 'nothing.pt'}")
+    assert "several files of weights" in said(f"mobilenet:{tmp_path}")
+    assert "5 outputs; what they mean is known for 80, 8, 6, 4, 2" in said(f"mobilenet:{authors_file(tmp_path, 5)}")
+    whole = state_dict(4)
+    for name, tensors, word in (
+        ("less", {key: value for key, value in whole.items() if key != "features.4.block.2.fc1.bias"}, "it lacks"),
+        ("more", {**whole, "head.weight": torch.zeros(2)}, "it has 'head.weight' too"),
+        ("other", {**whole, "features.0.0.weight": torch.zeros(16, 1, 3, 3)}, "other shapes"),
+    ):
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+        assert word in said(f"mobilenet:{tmp_path / f'{name}.safetensors'}")
+
+
+def test_labels_that_name_their_attribute_make_several_heads(tmp_path: Path) -> None:
+    labels = ["gender: female", "gender: male", "tone: pale", "tone: tan", "tone: dark"]
+    judge = load_classifier(f"transformers:{vit(tmp_path, labels)}")
+    assert judge.classes == {"gender": ("female", "male"), "tone": ("pale", "tan", "dark")}
+    with torch.no_grad():
+        found = judge.judge(pictures(3))
+    assert {name: tuple(value.shape) for name, value in found.items()} == {"gender": (3, 2), "tone": (3, 3)}
+    for value in found.values():
+        assert torch.allclose(value.exp().sum(1), torch.ones(3), atol=1e-5)  # each head is a distribution of its own
+
+
+def test_gender_of_one_model_and_race_of_another_are_one_classifier(tmp_path: Path) -> None:
+    gender, race = vit(tmp_path / "a+b", ["Female", "Male"]), vit(tmp_path / "race", RACES)
+    parts = [load_classifier(f"transformers:{one}") for one in (gender, race)]
+    judge = load_classifier(f"transformers:{gender}+transformers:{race}")
+    assert judge.name == "transformers:a+b+transformers:race"
+    assert judge.classes == {"gender": FAMILIES["gender"], "race": FAMILIES["race"]}
+    images = pictures(2)
+    with torch.no_grad():
+        found = judge.judge(images)
+        for part in parts:
+            for name, logits in part.judge(images).items():
+                assert torch.equal(found[name], logits)
+    assert join(parts).identity == judge.identity != join(parts[::-1]).identity
+
+
+def test_the_first_that_knows_an_attribute_is_asked_and_one_that_adds_none_is_refused(
+    clip: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    ages = f"transformers:{vit(tmp_path / 'age', AGES)}"
+    judge = load_classifier(f"{ages}+clip:{clip}")
+    assert tuple(judge.classes) == ("age", "gender", "race")
+    images = pictures(2)
+    with torch.no_grad():
+        assert torch.equal(judge.judge(images)["age"], load_classifier(ages).judge(images)["age"])
+    with pytest.raises(ConfigError, match="age adds no attribute: what comes before it knows gender, race, age"):
+        load_classifier(f"clip:{clip}+{ages}")
+
+
+def test_gradients_of_every_attribute_reach_every_image(clip: Path, tmp_path: Path) -> None:  # noqa: F811
+    spec = f"transformers:{vit(tmp_path / 'age', AGES)}+mobilenet:{authors_file(tmp_path, 4)}+clip:{clip}"
+    for one in (*spec.split("+"), spec):
+        judge = load_classifier(one)
+        for name, classes in judge.classes.items():
+            images = pictures(2, side=64).requires_grad_()
+            logits = judge.judge(images)[name]
+            assert logits.shape == (2, len(classes))
+            (slope,) = torch.autograd.grad(logits.softmax(1)[:, 0].sum(), images)
+            assert torch.isfinite(slope).all() and (slope.flatten(1).abs().sum(1) > 0).all(), (one, name)
+
+
+def known(name: str, identity: str) -> Classifier:
+    return Classifier(name, identity, {name: ("a", "b")}, lambda images: {name: images[:, :2, 0, 0]})
+
+
+def test_evaluating_with_what_was_trained_against_warns_also_of_a_part() -> None:
+    gender, race, other = known("gender", "1"), known("race", "2"), known("age", "3")
+    trained = join([gender, race]).identity
+    for judge in (gender, race, join([other, race])):
+        warning = shared_classifier(trained, judge)
+        assert warning is not None and judge.name in warning and "\n" not in warning
+    assert shared_classifier(trained, other) is None
+    assert shared_classifier(gender.identity, join([race, other])) is None
+
+
+def test_the_sandboxs_two_classifiers_are_not_one() -> None:
+    training, evaluation = load_classifier("sandbox:training"), load_classifier("sandbox:evaluation")
+    assert shared_classifier(training.identity, evaluation) is None
+    assert shared_classifier(training.identity, training) is not None

@@ -1,0 +1,388 @@
+"""Classifiers are trained on pictures whose truth is known: how right they are, for whom, and how they say so."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import datasets
+import pytest
+import torch
+import torch.nn.functional as F
+from fair_adaptors.training import classifier_data
+from fair_adaptors.training.classifier import (
+    ClassifierConfig,
+    balanced_loss,
+    fit_temperature,
+    plan,
+    train_classifier,
+)
+from fair_adaptors.training.classifier_card import calibration_error
+from fair_adaptors.training.classifier_data import KNOWN, Labelled, find_source
+from fair_adaptors.training.classifier_model import load_trainee
+from PIL import Image
+from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
+
+from fair_adaptors.cli import main
+from fair_adaptors.errors import ConfigError, TrainingError
+from fair_adaptors.evaluation.instruments import load_classifier
+from fair_adaptors.evaluation.mobilenet import mobilenet_v3_large
+from fair_adaptors.sandbox import world
+from fair_adaptors.sandbox.prompts import GENDERS, TONES
+from fair_adaptors.sandbox.renderer import render
+
+# The datasets library does not close a folder's metadata.csv.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+COUNT = 500
+
+
+def people(count: int, seed: int) -> world.People:
+    generator = torch.Generator().manual_seed(seed)
+    return world.sample_people(*world.random_occupations(count, generator=generator), generator=generator)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps what the datasets library writes out of the user's cache, and spares its rest of 5 s after a stream."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+
+
+@pytest.fixture(scope="module")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder as users have them: pictures, and what they show in metadata.csv."""
+    folder = tmp_path_factory.mktemp("portraits")
+    drawn = people(COUNT, seed=0)
+    pixels = (render(drawn) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    rows = ["file_name,gender,tone"]
+    for index, picture in enumerate(pixels):
+        Image.fromarray(picture).save(folder / f"{index}.png")
+        rows.append(f"{index}.png,{GENDERS[drawn.gender[index]]},{TONES[drawn.tone[index]]}")
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ResNet with random weights, in the layout of the Hub's checkpoints."""
+    folder = tmp_path_factory.mktemp("resnet")
+    torch.manual_seed(0)
+    sizes = {"embedding_size": 16, "hidden_sizes": [16, 32, 48], "depths": [1, 1, 1], "layer_type": "basic"}
+    ResNetForImageClassification(ResNetConfig(**sizes, num_labels=3)).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def wanted(portraits: Path, model: Path | str, attributes: tuple[str, ...], **settings: Any) -> ClassifierConfig:
+    options = {"steps": 80, "batch_size": 32, "learning_rate": 1e-2} | settings
+    return ClassifierConfig(str(portraits), attributes, str(model), **options)
+
+
+@pytest.fixture(scope="module")
+def trained(portraits: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "portraits-gender-tone"
+    losses: list[float] = []
+    train_classifier(
+        wanted(portraits, model, ("gender", "tone")), out, on_step=lambda step, total, loss: losses.append(loss)
+    )
+    assert len(losses) == 80 and losses[-1] < losses[0] / 2
+    return out
+
+
+def test_it_tells_gender_and_tone_of_people_it_has_never_seen(trained: Path) -> None:
+    judge = load_classifier(f"transformers:{trained}")
+    assert judge.classes == {"gender": ("female", "male"), "tone": tuple(sorted(TONES))}
+    strangers = people(300, seed=1)
+    with torch.no_grad():
+        said = {name: logits.argmax(1) for name, logits in judge.judge(render(strangers)).items()}
+    assert (said["gender"] == strangers.gender).float().mean() > 0.85
+    names = [judge.classes["tone"][index] for index in said["tone"]]
+    assert sum(name == TONES[tone] for name, tone in zip(names, strangers.tone, strict=True)) > 0.85 * 300
+
+
+def test_the_numbers_are_those_of_what_was_saved(trained: Path, portraits: Path) -> None:
+    """Temperatures are in the weights: the saved classifier itself has the accuracy and calibration of its card."""
+    results = json.loads((trained / "results.json").read_text())
+    judge = load_classifier(f"transformers:{trained}")
+    held_out = list(Labelled(find_source(str(portraits)), ("gender", "tone")).held_out())
+    assert len(held_out) == COUNT / 5
+    half = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[len(held_out) // 2 :]
+    pixels = torch.stack([pixels_of(held_out[index][0]) for index in half])
+    with torch.no_grad():
+        logits = judge.judge(pixels)
+    for name, row in results["attributes"].items():
+        truth = torch.tensor([held_out[index][1][name] for index in half])
+        right = (logits[name].argmax(1) == truth).float().mean()
+        assert row["accuracy"]["value"] == pytest.approx(float(right)) and row["accuracy"]["images"] == len(half)
+        after = row["calibration_error"]["after"]
+        assert calibration_error(logits[name].softmax(1), truth) == pytest.approx(after, abs=1e-3)
+        by_class = [rate for rate in row["by_class"].values() if rate]
+        assert sum(rate["value"] * rate["images"] for rate in by_class) == pytest.approx(float(right) * len(half))
+    assert sum(group["images"] for group in results["groups"]) == len(half)
+
+
+def pixels_of(picture: Image.Image) -> torch.Tensor:
+    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return flat.reshape(picture.height, picture.width, 3).permute(2, 0, 1).float() / 255
+
+
+def test_the_card_says_how_right_it_is_for_whom_and_from_what(trained: Path, portraits: Path) -> None:
+    card = (trained / "README.md").read_text(encoding="utf-8")
+    results = json.loads((trained / "results.json").read_text())
+    rate = results["attributes"]["gender"]["accuracy"]
+    assert f"| gender | {rate['value']:.1%} ({rate['low']:.1%}–{rate['high']:.1%}) |" in card
+    for words in ("| gender: female |", "| tone: dark |", "| female × pale |", "Licence: ", "temperature", "Wilson"):
+        assert words in card, words
+    assert str(portraits.parent) not in card + json.dumps(results)  # where a folder lies is nobody's business
+
+
+def test_a_mobilenet_is_trained_too_and_starts_from_a_state_dict(portraits: Path, tmp_path: Path) -> None:
+    torch.save(mobilenet_v3_large(1000).state_dict(), tmp_path / "imagenet.pth")
+    started = f"mobilenet:{tmp_path / 'imagenet.pth'}"
+    trainee = load_trainee(started, {"gender": GENDERS})
+    given = torch.load(tmp_path / "imagenet.pth", weights_only=True)
+    found = trainee.network.state_dict()
+    assert {name for name in given if not torch.equal(found[name], given[name])} == {
+        "classifier.3.weight",
+        "classifier.3.bias",
+    }
+    settings = {"steps": 1, "batch_size": 2, "limit": 20}
+    results = train_classifier(wanted(portraits, started, ("gender",), **settings), tmp_path / "out")
+    assert results["training"]["model"] == "mobilenet:imagenet.pth"
+    judge = load_classifier(f"mobilenet:{tmp_path / 'out'}")
+    assert judge.classes == {"gender": GENDERS}
+    assert "--classifier mobilenet:FOLDER" in (tmp_path / "out" / "README.md").read_text()
+
+
+def hub_like(folder: Path, columns: dict[str, list], features: datasets.Features, held_out: str) -> Path:
+    """Parquet files in splits, as repositories of the Hub have them."""
+    folder.mkdir()
+    rows = datasets.Dataset.from_dict(columns, features=features)
+    for split in ("train", held_out):
+        rows.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def pictures(count: int) -> list[Image.Image]:
+    return [Image.new("RGB", (20, 24), (10 * index, 50, 90)) for index in range(count)]
+
+
+def as_the_hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[tuple]:
+    """Let a folder stand for every repository of the Hub; returns what is asked for."""
+    asked: list[tuple] = []
+
+    def load(place: str, config: str | None, *, revision: str | None, streaming: bool) -> Any:
+        asked.append((place, config, revision, streaming))
+        return datasets.load_dataset(str(folder), streaming=streaming)
+
+    monkeypatch.setattr(classifier_data, "load_dataset", load)
+    return asked
+
+
+def test_fairface_is_streamed_and_its_labels_become_the_papers_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    races = ["East Asian", "Indian", "Black", "White", "Middle Eastern", "Latino_Hispanic", "Southeast Asian"]
+    ages = ["0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"]
+    columns = {
+        "image": pictures(9), "age": list(range(9)), "gender": [0, 1] * 4 + [0], "race": [*range(7), 0, 1],
+        "service_test": [True] * 9,
+    }  # fmt: skip
+    features = datasets.Features(
+        image=datasets.Image(), age=datasets.ClassLabel(names=ages), race=datasets.ClassLabel(names=races),
+        gender=datasets.ClassLabel(names=["Male", "Female"]), service_test=datasets.Value("bool"),
+    )  # fmt: skip
+    asked = as_the_hub(monkeypatch, hub_like(tmp_path / "hub", columns, features, "validation"))
+    data = Labelled(KNOWN["fairface"], ("gender", "race", "age"))
+    assert asked == [("HuggingFaceM4/FairFace", "0.25", "54d573cdb8b5af490ba8da9da2799628f6e5c496", True)]
+    assert data.classes["race"] == ("WMELH", "Black", "Indian", "Asian")
+    found = {picture.getpixel((0, 0))[0] // 10: labels for picture, labels in data.train(0)}  # type: ignore[index]
+    assert [found[index]["gender"] for index in range(4)] == [1, 0, 1, 0]
+    assert [found[index]["race"] for index in range(7)] == [3, 2, 1, 0, 0, 0, 3]
+    assert [found[index]["age"] for index in range(9)] == [0] * 5 + [1] * 4
+
+
+def test_celebas_columns_are_gender_and_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"image": pictures(4), "Male": [True, True, False, False], "Young": [True, False, True, False]}
+    features = datasets.Features(image=datasets.Image(), Male=datasets.Value("bool"), Young=datasets.Value("bool"))
+    asked = as_the_hub(monkeypatch, hub_like(tmp_path / "hub", columns, features, "test"))
+    data = Labelled(KNOWN["celeba"], ("gender", "age"), limit=4)
+    assert asked[0][0] == "flwrlabs/celeba" and asked[0][3]
+    found = {picture.getpixel((0, 0))[0] // 10: labels for picture, labels in data.held_out()}  # type: ignore[index]
+    assert [found[index] for index in range(4)] == [
+        {"gender": 1, "age": 0}, {"gender": 1, "age": 1}, {"gender": 0, "age": 0}, {"gender": 0, "age": 1},
+    ]  # fmt: skip
+    assert data.num_train == 4
+
+
+def test_epochs_differ_in_order_and_the_held_out_are_never_trained_on(portraits: Path) -> None:
+    data = Labelled(find_source(str(portraits)), ("gender",))
+    orders = [[picture.tobytes() for picture, _ in data.train(epoch)] for epoch in (0, 1, 0)]
+    assert orders[0] == orders[2] != orders[1] and set(orders[0]) == set(orders[1])
+    assert not set(orders[0]) & {picture.tobytes() for picture, _ in data.held_out()}
+
+
+def test_a_rare_class_weighs_as_much_as_a_common_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(100, 2, generator=generator)
+    labels = (torch.arange(100) >= 90).long()
+    each = F.cross_entropy(logits, labels, reduction="none")
+    expected = (each[:90].mean() + each[90:].mean()) / 2
+    found = balanced_loss({"gender": logits}, {"gender": labels}, {"gender": torch.zeros(2)})
+    assert torch.allclose(found, expected)
+
+
+def test_the_temperature_of_overconfident_logits_is_found_and_calibrates_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randn(20_000, 4, generator=generator)
+    labels = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]
+    found = fit_temperature(3 * true, labels)
+    assert found == pytest.approx(3, rel=0.05)
+    assert calibration_error((3 * true).softmax(1), labels) > 0.1
+    assert calibration_error((3 * true / found).softmax(1), labels) < 0.015
+
+
+def test_a_few_images_without_a_mistake_do_not_make_it_infinitely_sure() -> None:
+    assert 0.2 < fit_temperature(torch.eye(2).repeat(20, 1), torch.tensor([0, 1]).repeat(20)) < 1
+
+
+def test_the_calibration_error_is_the_gap_of_confidence_and_accuracy() -> None:
+    sure = torch.tensor([[0.9, 0.1]] * 10)
+    assert calibration_error(sure, torch.tensor([0] * 9 + [1])) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(sure, torch.tensor([0] * 5 + [1] * 5)) == pytest.approx(0.4)
+    both = torch.cat([sure, torch.tensor([[0.4, 0.6]] * 10)])  # too sure in one bin, not sure enough in another
+    assert calibration_error(both, torch.tensor([0] * 5 + [1] * 15)) == pytest.approx((0.4 + 0.4) / 2)
+
+
+def test_a_model_whose_logits_are_not_of_one_layer_cannot_be_calibrated(model: Path) -> None:
+    trainee = load_trainee(str(model), {"gender": GENDERS})
+    trainee.network.eval()
+    bent = type(trainee)(
+        trainee.network, trainee.classes, trainee.prepare, lambda pixels: trainee.logits(pixels).tanh(), trainee.save
+    )
+    with pytest.raises(TrainingError, match="not those of one linear layer"):
+        bent.divide({"gender": 0.1}, trainee.prepare(torch.rand(2, 3, 32, 32)))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["fair-adaptors", "train-classifier", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def test_a_dry_run_says_repository_revision_and_licence_and_fetches_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(classifier_data, "load_dataset", lambda *args, **settings: pytest.fail("fetched"))
+    out = ["--out", str(tmp_path / "out"), "--dry-run"]
+    assert run(monkeypatch, "--dataset", "fairface", "--attributes", "gender,race", *out) == 0
+    said = capsys.readouterr().out
+    for words in (
+        "HuggingFaceM4/FairFace",
+        "54d573cdb8b5",
+        "CC BY 4.0",
+        "0.56 GB",
+        "nothing is downloaded",
+        "3 epochs",
+    ):
+        assert words in said, words
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_any_repository_the_commit_is_pinned_if_the_hub_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ClassifierConfig("somebody/faces", ("gender",), "somebody/model")
+    assert "revision: main, whatever it is now" in "\n".join(plan(config))  # the tests are offline
+    info = SimpleNamespace(sha="c0ffee", card_data=SimpleNamespace(license="cc0-1.0"))
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda self, repo, repo_type: info)
+    said = plan(config)
+    assert said[0].startswith("data: somebody/faces on the Hub, streamed")
+    assert said[1:3] == ["  revision: c0ffee", "  licence: cc0-1.0"] and "c0ffee; licence: cc0-1.0" in said[3]
+    pinned = dataclasses.replace(config, model="somebody/model@123")
+    assert plan(pinned)[3].startswith("model: somebody/model on the Hub, revision 123;")
+
+
+def test_a_stream_of_unknown_length_needs_steps_and_known_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    columns = {"image": pictures(4), "gender": ["male", "female"] * 2, "hair": ["dark", "fair"] * 2}
+    text = datasets.Value("string")
+    features = datasets.Features(image=datasets.Image(), gender=text, hair=text)
+    as_the_hub(monkeypatch, hub_like(tmp_path / "hub", columns, features, "valid"))
+    config = ClassifierConfig("somebody/faces", ("gender",), str(model))
+    with pytest.raises(ConfigError, match="give --steps"):
+        train_classifier(config, tmp_path / "out")
+    with pytest.raises(ConfigError, match="does not name the classes of 'hair' before it is read"):
+        Labelled(find_source("somebody/faces"), ("hair",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "celba", "--attributes", "gender"], "Did you mean 'celeba'"),
+        (["--dataset", "./nowhere", "--attributes", "gender"], "no folder"),
+        (["--dataset", "celeba", "--attributes", "race"], "says nothing of 'race'"),
+        (["--dataset", "celeba", "--attributes", "gender"], "flwrlabs/celeba cannot be read"),  # offline
+        (["--dataset", "PORTRAITS", "--attributes", "gendr"], "no column 'gendr'. Did you mean 'gender'? Columns:"),
+        (["--dataset", "PORTRAITS", "--attributes", "gender,gender"], "each once"),
+        (["--dataset", "PORTRAITS", "--attributes", ""], "name what to tell apart"),
+        (["--dataset", "PORTRAITS", "--attributes", "gender", "--model", "./nothing"], "cannot be loaded"),
+        (["--dataset", "PORTRAITS", "--attributes", "gender", "--model", "mobilenet:x.pt"], "no file or folder x.pt"),
+        (["--dataset", "PORTRAITS", "--attributes", "gender", "--lr", "0"], "--lr is 0"),
+        (["--dataset", "PORTRAITS", "--attributes", "gender", "--batch-size", "1"], "--batch-size is 1"),
+        (["--dataset", "PORTRAITS", "--attributes", "gender", "--limit", "3"], "--limit is 3"),
+        (["--dataset", "PORTRAITS", "--attributes", "gender", "--out", "PORTRAITS"], "exists already"),
+        (["--dataset", "EMPTY", "--attributes", "gender"], "doesn't contain any data files"),
+        (["--dataset", "WRONG", "--attributes", "gender"], "gender is 'femal', which is no label of it. Did you mean"),
+        (["--dataset", "BROKEN", "--attributes", "gender"], "cannot be read: cannot identify image file"),
+        (["--dataset", "FEW", "--attributes", "gender"], "holds out 2 images; at least 20 are needed"),
+    ],
+)
+def test_wrong_input_is_one_line_that_says_what_to_do(
+    arguments: list[str], message: str, portraits: Path, model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folders = {"PORTRAITS": portraits, "EMPTY": tmp_path / "empty"}
+    folders["EMPTY"].mkdir()
+    for name, last in (("WRONG", "femal"), ("BROKEN", "male"), ("FEW", "male")):
+        folders[name] = tmp_path / name
+        folders[name].mkdir()
+        for index, picture in enumerate(pictures(6)):
+            picture.save(folders[name] / f"{index}.png")
+        rows = [f"{index}.png,{label}" for index, label in enumerate(["male", "female"] * 2 + ["female", last])]
+        (folders[name] / "metadata.csv").write_text("\n".join(["file_name,gender", *rows]) + "\n")
+    for index in range(6):
+        (folders["BROKEN"] / f"{index}.png").write_bytes(b"no picture")
+    filled = [str(folders.get(word, word)) for word in arguments]
+    for option, value in (("--out", tmp_path / "out"), ("--model", model), ("--steps", 2)):
+        filled += [] if option in filled else [option, str(value)]
+    assert run(monkeypatch, *filled) == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert message in said[-1] and said[-1].startswith("fair-adaptors: "), said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_trains_and_says_how_to_use_the_result(
+    portraits: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--dataset", str(portraits), "--attributes", "tone", "--model", str(model), "--epochs", "1"]
+    assert run(monkeypatch, *arguments, "--lr", "0.01", "--out", str(tmp_path / "tone")) == 0
+    said = capsys.readouterr().out
+    assert "tone: " in said and "% right (" in said and f"--classifier transformers:{tmp_path / 'tone'}" in said
+    card = (tmp_path / "tone" / "README.md").read_text()
+    assert "| tone | right |" in card and f"{-(-COUNT * 4 // 5 // 64)} steps of 64 images" in card
+
+
+def test_without_the_extra_the_command_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for module in ("classifier", "classifier_data"):
+        monkeypatch.delitem(sys.modules, f"fair_adaptors.training.{module}")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert run(monkeypatch, "--dataset", "celeba", "--attributes", "gender", "--out", str(tmp_path / "out")) == 1
+    assert "pip install 'fair-adaptors[classifier]'" in capsys.readouterr().err

@@ -1,0 +1,115 @@
+"""What the losses see of images: pixels, faces, what the classifier says of them; and the losses themselves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fair_adaptors.evaluation.face_crops import align_faces, crop_faces, face_masks, square_boxes
+from fair_adaptors.evaluation.instruments import Faces
+
+from .config import TrainConfig
+from .losses import (
+    PreservationScale,
+    alignment_loss,
+    face_loss,
+    keeps_original_face,
+    must_change,
+    preservation_loss,
+    preservation_weights,
+)
+from .sampling import decode
+from .setting import Setting
+from .targets import Targets
+
+
+@dataclass(frozen=True)
+class Portraits:
+    """N images of one prompt.
+
+    Attributes:
+        latents: what they were decoded from [N, C, h, w], a leaf of the graph.
+        images: [N, 3, H, W], float32.
+        faces: the largest face of each; None where the whole image is taken for one.
+        logits: the classifier's, of each attribute [N, K].
+    """
+
+    latents: Tensor
+    images: Tensor
+    faces: Faces | None
+    logits: Mapping[str, Tensor]
+
+    @property
+    def found(self) -> Tensor:
+        """Whether an image has a face, bool [N]."""
+        if self.faces is None:
+            return torch.ones(len(self.images), dtype=torch.bool, device=self.images.device)
+        return self.faces.found
+
+
+def portray(setting: Setting, latents: Tensor, *, gradient: bool, faces: Faces | None = None) -> Portraits:
+    """Decode latents and look at the images.
+
+    Args:
+        gradient: whether the loss's gradient is to reach the latents.
+        faces: where they are, if that is known.
+    """
+    with torch.set_grad_enabled(gradient):
+        leaf = latents.detach().requires_grad_(gradient)
+        images = decode(setting.pipe, leaf).float()
+        if faces is None and setting.faces is not None:
+            faces = setting.faces.find(images.detach().clamp(0, 1))
+        seen = crop_faces(images, faces.boxes) if setting.faces and setting.faces.crops and faces else images
+        return Portraits(leaf, images, faces, setting.classifier(seen))
+
+
+def losses(
+    setting: Setting,
+    config: TrainConfig,
+    portraits: Portraits,
+    originals: Portraits,
+    targets: Mapping[str, Targets],
+) -> Tensor:
+    """Return the sums over images of alignment, preservation and face loss, [3] (paper §2)."""
+    classes = {name: originals.logits[name].argmax(1) for name in targets}
+    scales = {a.name: PreservationScale(a.factor1, a.factor2) for a in config.attributes}
+    weights, face_scale = preservation_weights(must_change(targets, classes), scales, weight=config.preservation)
+    alignment = alignment_loss({name: portraits.logits[name] for name in targets}, targets)
+    preservation = preservation_loss(
+        portraits.images,
+        originals.images,
+        setting.encoders,
+        weights=weights,
+        face_scale=face_scale,
+        face_mask=_face_mask(portraits, originals),
+    )
+    face = torch.zeros_like(preservation)
+    if config.face_weight and setting.face_encoder is not None and portraits.faces is not None:
+        face = config.face_weight * _face_losses(setting, config, portraits, originals, targets)
+    return torch.stack([alignment.sum(), preservation.sum(), face.sum()])
+
+
+def _face_mask(portraits: Portraits, originals: Portraits) -> Tensor | None:
+    one, other = portraits.faces, originals.faces
+    if one is None or other is None:
+        return None
+    height, width = portraits.images.shape[-2:]
+    boxes = square_boxes(one.boxes), square_boxes(other.boxes)
+    return face_masks(*boxes, one.found, other.found, height=height, width=width)
+
+
+def _face_losses(
+    setting: Setting, config: TrainConfig, portraits: Portraits, originals: Portraits, targets: Mapping[str, Targets]
+) -> Tensor:
+    """Return how unlike each face is to the original's, or to the nearest real one of its target class, [N]."""
+    encode, new, old = setting.face_encoder, portraits.faces, originals.faces
+    assert encode is not None and new is not None and old is not None
+    features = encode(align_faces(portraits.images, new.landmarks))
+    with torch.no_grad():
+        original = encode(align_faces(originals.images, old.landmarks))
+    probabilities = {name: originals.logits[name].softmax(1) for name in targets}
+    keep = keeps_original_face(targets, probabilities, old.found, confidence=config.face_confidence)
+    has_goal = keep if setting.face_bank is None else torch.ones_like(keep)
+    real = original if setting.face_bank is None else setting.face_bank.nearest(features, targets)
+    return face_loss(features, original, real, keep_original=keep, takes_part=new.found & has_goal)
