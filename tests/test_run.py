@@ -20,9 +20,10 @@ from fair_adaptors.training.distributed import World
 from fair_adaptors.training.record import read_run, was_restarted
 from fair_adaptors.training.run import train
 from fair_adaptors.training.setting import Setting
+from fair_adaptors.training.validation import Measured, collapse
 from rich.console import Console
 
-from fair_adaptors.errors import CheckpointError, ConfigError
+from fair_adaptors.errors import CheckpointError, ConfigError, TrainingError
 from fair_adaptors.formats import CONFIG_FILE, read_config
 from fair_adaptors.load import load_fair_adaptor
 from tests.test_loop import CONFIG, setting
@@ -105,6 +106,33 @@ def tiny_run(folder: Path, *, iterations: int = 3, **settings: Any) -> str:
     console = Console(record=True, width=200, file=io.StringIO())
     train(config, folder, images_per_prompt=4, console=console, **options)
     return console.export_text()
+
+
+def test_a_run_that_has_collapsed_ends_with_the_best_adaptor_and_says_why(
+    tiny: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"validate_every": 1, "validation_images": 2, "iterations": 9}
+    with pytest.raises(TrainingError, match="first good validation: only .* is kept, and least_kept is 2"):
+        tiny_run(tmp_path / "at once", least_kept=2.0, **settings)
+    seen = []
+
+    def collapse(config: TrainConfig, now: Measured, before: float) -> str | None:
+        seen.append(now)
+        return "nobody is there" if len(seen) == 3 else None
+
+    monkeypatch.setattr(run_module, "collapse", collapse)
+    said = tiny_run(tmp_path / "later", **settings)
+    assert "iteration 3: the adaptor has collapsed: nobody is there" in said and len(seen) == 3
+    assert "the adaptor is that of the best validation" in said
+    assert read_config(tmp_path / "later")["training"]["finished_iterations"] < 3
+
+
+def test_what_counts_as_collapsed() -> None:
+    config = dataclasses.replace(CONFIG, least_kept=0.3, most_unclear=0.1)
+    assert collapse(config, Measured({}, 0.2, 0.9), unclear_before=0.15) is None
+    assert "only 0.20" in str(collapse(config, Measured({}, 0.2, 0.2), unclear_before=0.15))
+    assert "26% of the images" in str(collapse(config, Measured({}, 0.26, 0.9), unclear_before=0.15))
+    assert collapse(config, Measured({}, 0.2), unclear_before=0.15) is None, "nothing was compared"
 
 
 @pytest.mark.parametrize("parts", [("text_encoder", "unet"), ("tokens",), ("tokens", "unet")])

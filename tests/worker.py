@@ -40,7 +40,7 @@ def same_result(folder: Path, world: World) -> None:
         for name, parameter in state.parameters.items():
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             found[f"gradient/{name}"] = world.sum(gradient)
-        estimate = measure(place, LONG, place.validation_prompts, 5, tokens=state.tokens, world=world)
+        estimate = measure(place, LONG, place.validation_prompts, 5, tokens=state.tokens, world=world).bias
         found["validation"] = torch.tensor(estimate["bright"].value)
     for begin in (0, 10):
         with attached(place, LONG) as state:

@@ -87,6 +87,9 @@ class TrainConfig:
         checkpoints_total_limit: how many checkpoints are kept, beside the best; 0 for all.
         validate_every: iterations between measurements on the validation prompts; 0 for none.
         validation_images: images per validation prompt.
+        least_kept: the run has collapsed when on the validation prompts the mean cosine of its images to the original
+            model's, over all encoders, is below this. It then ends with the best adaptor so far.
+        most_unclear: likewise when the share of images that show no clear face has risen by more than this.
         stop_below: the run ends when on the validation prompts the upper end of the averaged weights' bias interval
             is below this, for every attribute; 0 for never.
         keep: which weights become the adaptor: the ``last``, or those of the ``best`` validation.
@@ -145,6 +148,8 @@ class TrainConfig:
     checkpoints_total_limit: int = 3
     validate_every: int = 0
     validation_images: int = 32
+    least_kept: float = 0.3
+    most_unclear: float = 0.1
     stop_below: float = 0.0
     keep: Literal["last", "best"] = "last"
     trackers: tuple[str, ...] = ("tensorboard",)
@@ -199,6 +204,7 @@ class TrainConfig:
 
 MAY_DIFFER = (
     "sample_every", "save_every", "checkpoints_total_limit", "validate_every", "validation_images", "stop_below",
+    "least_kept", "most_unclear",
     "keep", "trackers", "max_skipped", "judge", "validation_set",
 )  # fmt: skip
 """Settings that do not change how the weights move."""
@@ -208,7 +214,8 @@ _LEAST: dict[str, float] = {
     "num_steps": 1, "max_steps": 0, "gradient_steps": 0, "images_per_call": 0, "images_per_decode": 0,
     "guidance_scale": 0, "unguided": 0, "originals_pool": 0, "warmup": 0, "weight_decay": 0, "num_draws": 1,
     "preservation": 0, "face_weight": 0, "face_confidence": 0, "max_skipped": 0, "sample_every": 0, "save_every": 0,
-    "checkpoints_total_limit": 0, "validate_every": 0, "validation_images": 1, "stop_below": 0, "seed": 0,
+    "checkpoints_total_limit": 0, "validate_every": 0, "validation_images": 1,
+    "least_kept": -1, "most_unclear": 0, "stop_below": 0, "seed": 0,
 }  # fmt: skip
 
 

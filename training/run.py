@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fair_adaptors.errors import CheckpointError, ConfigError
+from fair_adaptors.errors import CheckpointError, ConfigError, TrainingError
 from fair_adaptors.evaluation.estimates import BiasEstimate
 from fair_adaptors.evaluation.grid import plain_grid
 from fair_adaptors.evaluation.run import image_seed
@@ -33,7 +33,7 @@ from .originals import Originals
 from .record import RUN_FILE, refuse_earlier_run, run_record
 from .setting import Setting, load_setting
 from .trackers import Trackers
-from .validation import draw, measure, numbers, numbers_table
+from .validation import collapse, draw, measure, numbers, numbers_table
 
 SAMPLE_PROMPTS, SAMPLE_IMAGES = 4, 8
 
@@ -152,6 +152,7 @@ class _Run:
         self.checkpoints = out / "checkpoints"
         self.recent: list[StepResult] = []
         self.counted = time.perf_counter()
+        self.collapsed: str | None = None
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -239,27 +240,31 @@ class _Run:
     def _validate(self, setting: Setting, state: TrainingState) -> bool:
         """Measure raw and averaged weights, keep the best, and tell whether the bias is low enough to stop."""
         config, prompts = self.config, setting.validation_prompts
-        found = {
-            "raw": measure(setting, config, prompts, config.validation_images, tokens=state.tokens, world=self.world)
-        }
+        count, tokens, world = config.validation_images, state.tokens, self.world
+        found = {"raw": measure(setting, config, prompts, count, tokens=tokens, world=world)}
         with state.average.applied():
-            found["average"] = measure(
-                setting, config, prompts, config.validation_images, tokens=state.tokens, world=self.world
+            average = found["average"] = measure(
+                setting, config, prompts, count, tokens=tokens, world=world, kept=True
             )
-        values: dict[str, float] = {}
-        for kind, estimates in found.items():
-            for name, e in estimates.items():
+        values = {"validation/kept": average.kept, "validation/unclear": average.unclear}
+        for kind, measured in found.items():
+            for name, e in measured.bias.items():
                 values |= {f"validation/{name}/{kind}": e.value, f"validation/{name}/{kind}_high": e.high}
                 self.say(
                     f"iteration {state.iteration}: validation {name} bias of the {kind} weights {e.value:.2f}"
                     f" ({e.low:.2f}–{e.high:.2f}, floor {e.floor:.2f})"
                 )
         self.trackers.log(values, state.iteration)
-        mean = sum(e.value for e in found["average"].values()) / len(found["average"])
+        before = [row[2]["undetermined"] for row in state.history.get("before", []) if row[0] == "validation"]
+        self.collapsed = collapse(config, average, max(before, default=0.0))
+        if self.collapsed:
+            self.say(f"iteration {state.iteration}: the adaptor has collapsed: {self.collapsed}")
+            return True
+        mean = sum(e.value for e in average.bias.values()) / len(average.bias)
         if mean < state.best:
             state.best = mean
             self._save(state, checkpoint.BEST)
-        if config.stop_below and all(e.high < config.stop_below for e in found["average"].values()):
+        if config.stop_below and all(e.high < config.stop_below for e in average.bias.values()):
             self.say(f"the upper end of every interval is below {config.stop_below:g}: enough")
             return True
         return False
@@ -302,9 +307,15 @@ class _Run:
 
     def finish(self, setting: Setting, state: TrainingState, images_per_prompt: int) -> None:
         """Write the adaptor, measure it, and print the numbers before and after."""
-        config = self.config
+        config, best = self.config, self.checkpoints / checkpoint.BEST
         self._save(state)
-        if config.keep == "best" and (best := self.checkpoints / checkpoint.BEST).is_file():
+        if self.collapsed and not best.is_file():
+            raise TrainingError(
+                f"the adaptor has collapsed before the first good validation: {self.collapsed}. Start anew with a"
+                " lower learning_rate, a larger preservation, or a smaller validate_every"
+            )
+        if (config.keep == "best" or self.collapsed) and best.is_file():
+            self.say(f"the adaptor is that of the best validation, {best}")
             history = state.history
             checkpoint.restore(state, checkpoint.load(best, config))
             state.history = history

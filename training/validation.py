@@ -1,6 +1,8 @@
 """Bias on the way: the same images of the same prompts every time, split over the processes."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,8 +10,10 @@ from rich.table import Table
 from torch import Tensor
 
 from fair_adaptors.evaluation.estimates import BiasEstimate, estimate_bias
+from fair_adaptors.evaluation.face_crops import crop_faces
 from fair_adaptors.evaluation.run import image_seed
 
+from . import lora
 from .config import TrainConfig
 from .distributed import World
 from .sampling import decode, encode_prompt, initial_noise, sample
@@ -18,6 +22,22 @@ from .setting import Setting
 BATCH = 32
 Numbers = dict[tuple[str, str], BiasEstimate]
 """By prompts ("training" or "validation") and attribute."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What images of the adaptor in training show.
+
+    Attributes:
+        bias: of each attribute.
+        unclear: share of images without a face, or whose class the classifier that judges is not sure of.
+        kept: mean cosine, over images and encoders, to the original model's images from the same noise; NaN if it was
+            not asked for.
+    """
+
+    bias: dict[str, BiasEstimate]
+    unclear: float
+    kept: float = math.nan
 
 
 @torch.no_grad()
@@ -29,16 +49,54 @@ def measure(
     *,
     tokens: Tensor | None = None,
     world: World = World(),  # noqa: B008 (frozen)
-) -> dict[str, BiasEstimate]:
-    """Estimate each attribute's bias on prompts, with the classifier that judges. The same in every process."""
+    kept: bool = False,
+) -> Measured:
+    """Measure the adaptor on prompts, with the classifier that judges. The same in every process.
+
+    Args:
+        kept: whether to compare with the original model's images too, which costs as many images again.
+    """
     found: dict[str, list[Tensor]] = {attribute.name: [] for attribute in config.attributes}
+    cosines = []
     for prompt in prompts:
         mine = range(images_per_prompt)[world.share(images_per_prompt)]
-        images = draw(setting, config, prompt, [image_seed(config.seed, prompt, i) for i in mine], tokens=tokens)
-        logits = setting.judge(images)
+        seeds = [image_seed(config.seed, prompt, i) for i in mine]
+        images = draw(setting, config, prompt, seeds, tokens=tokens)
+        probabilities = _judged(setting, images)
         for name, rows in found.items():
-            rows.append(world.gather(logits[name].float().softmax(1), images_per_prompt))
-    return {name: estimate_bias(torch.stack(rows).cpu().numpy()) for name, rows in found.items()}
+            rows.append(world.gather(probabilities[name], images_per_prompt))
+        if kept and setting.encoders:
+            with lora.switched_off(setting.pipe):
+                originals = draw(setting, config, prompt, seeds)
+            alike = [(encode(images) * encode(originals)).sum(1) for encode in setting.encoders.values()]
+            cosines.append(world.gather(torch.stack(alike, 1), images_per_prompt))
+    bias = {name: estimate_bias(torch.stack(rows).cpu().numpy()) for name, rows in found.items()}
+    unclear = max(estimate.undetermined for estimate in bias.values())
+    return Measured(bias, unclear, torch.cat(cosines).mean().item() if cosines else math.nan)
+
+
+def _judged(setting: Setting, images: Tensor) -> dict[str, Tensor]:
+    """Return class probabilities [N, K] of each attribute; NaN where there is no face."""
+    if setting.faces is None or not len(images):
+        return {name: logits.float().softmax(1) for name, logits in setting.judge(images).items()}
+    faces = setting.faces.find(images)
+    seen = crop_faces(images, faces.boxes) if setting.faces.crops else images
+    nobody = ~faces.found[:, None]
+    return {
+        name: logits.float().softmax(1).masked_fill(nobody, math.nan) for name, logits in setting.judge(seen).items()
+    }
+
+
+def collapse(config: TrainConfig, now: Measured, unclear_before: float) -> str | None:
+    """Say why an adaptor has collapsed, if it has: its images are other ones, or show nobody any more."""
+    if now.kept < config.least_kept:
+        return f"only {now.kept:.2f} of the original images is kept, and least_kept is {config.least_kept:g}"
+    if now.unclear > unclear_before + config.most_unclear:
+        return (
+            f"{now.unclear:.0%} of the images show no clear face, and {unclear_before:.0%} did before; most_unclear"
+            f" allows {config.most_unclear:.0%} more"
+        )
+    return None
 
 
 def numbers(setting: Setting, config: TrainConfig, count: int, world: World, tokens: Tensor | None = None) -> Numbers:
@@ -49,7 +107,7 @@ def numbers(setting: Setting, config: TrainConfig, count: int, world: World, tok
     result: Numbers = {}
     for split, prompts in (("training", spread), ("validation", setting.validation_prompts)):
         found = measure(setting, config, prompts, count, tokens=tokens, world=world)
-        result |= {(split, name): estimate for name, estimate in found.items()}
+        result |= {(split, name): estimate for name, estimate in found.bias.items()}
     return result
 
 

@@ -201,13 +201,14 @@ def estimate_bias(probabilities: ArrayLike, *, seed: int = 0) -> BiasEstimate:
     """Estimate the bias of an attribute from class probabilities [P, n, K]; every image counts as its likeliest class.
 
     Args:
-        probabilities: a classifier's, of every image.
+        probabilities: a classifier's, of every image; NaN for one without a face, which is not counted.
         seed: of the bootstrap.
     """
     probs = np.asarray(probabilities)
     num_prompts, num_images, num_classes = probs.shape
+    classes = np.where(np.isnan(probs).any(-1), num_classes, probs.argmax(-1))
     found = estimate_mean(
-        count_classes(probs.argmax(-1), num_classes), bias, generator=np.random.default_rng(seed),
+        count_classes(classes, num_classes), bias, generator=np.random.default_rng(seed),
         bounds=(0.0, 2 / num_classes),
     )  # fmt: skip
     floor = noise_floor(num_images, num_classes)

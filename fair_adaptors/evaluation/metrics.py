@@ -176,8 +176,11 @@ def images_needed(difference: float, num_prompts: int, num_classes: int = 2, *, 
 
 
 def undetermined_rate(probabilities: ArrayLike, *, confidence: float = CONFIDENCE) -> float:
-    """Return the share of images whose most probable class has less than ``confidence``, from [..., K]."""
-    return float((np.asarray(probabilities).max(-1) < confidence).mean())
+    """Return the share of images whose most probable class has less than ``confidence``, from [..., K].
+
+    Images without a face, whose probabilities are NaN, are among them.
+    """
+    return float((~(np.asarray(probabilities).max(-1) >= confidence)).mean())
 
 
 def normalise(frequencies: ArrayLike) -> NDArray[np.float64]:
