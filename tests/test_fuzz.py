@@ -1,7 +1,7 @@
 """Whatever an adaptor folder holds, it is loaded or refused with an error of ours, and the pipeline is what it was.
 
-2,400 cases: records, safetensors files and folder layouts, each drawn from valid ones with something wrong. Most of the
-damaged files come with records of their true size and sha256, or else every case would end at the checksum.
+2,400 cases: records, safetensors files and folder layouts, each drawn from valid ones with something wrong. Most of
+the damaged files come with records of their true size and sha256, or else every case would end at the checksum.
 """
 
 import contextlib
@@ -139,8 +139,9 @@ def sign(folder: Path) -> None:
     """Let the record say what the files are."""
     record = record_of(folder)
     for name in record["files"]:
-        data = (folder / name).read_bytes()
-        record["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        if (folder / name).is_file():  # neither a device nor a pipe, which have no end
+            data = (folder / name).read_bytes()
+            record["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     (folder / CONFIG_FILE).write_text(json.dumps(record), encoding="utf-8")
 
 

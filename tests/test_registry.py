@@ -8,10 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fair_adaptors.training.recipes import RECIPES, get_recipe
 
 from fair_adaptors import registry
-from fair_adaptors.errors import UnknownAdaptorError
-from fair_adaptors.registry import STABLE_DIFFUSION_1_5, AdaptorInfo, default_for, find, list_adaptors
+from fair_adaptors.errors import NotPublishedError, UnknownAdaptorError
+from fair_adaptors.formats import RESULTS_FILE, read_adaptor, read_config
+from fair_adaptors.registry import (
+    AUTHORS,
+    NAMESPACE,
+    STABLE_DIFFUSION_1_5,
+    AdaptorInfo,
+    default_for,
+    find,
+    list_adaptors,
+)
+from fair_adaptors.weights import resolve
 from tests.tiny import tiny_pipeline, write_tiny_adaptor
 
 EMBEDDED = [info.name for info in list_adaptors() if info.folder]
@@ -26,6 +37,52 @@ def test_every_name_is_there_once_and_found() -> None:
 def test_embedded_adaptors_come_first() -> None:
     assert EMBEDDED == ["sandbox-gender", "sandbox-gender-tone"]
     assert [info.name for info in list_adaptors()][: len(EMBEDDED)] == EMBEDDED
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_an_embedded_adaptor_has_the_weights_that_the_table_names(name: str) -> None:
+    info = find(name)
+    assert info.folder is not None and read_adaptor(info.folder).identity == info.sha256
+    config = read_config(info.folder)
+    assert (config["base_model"], tuple(config["attributes"])) == (info.base_model, info.attributes)
+    assert tuple(config["trained_parts"]) == info.trained_parts and (info.folder / RESULTS_FILE).is_file()
+
+
+def test_every_row_has_a_licence_and_what_has_a_recipe_names_it() -> None:
+    for info in list_adaptors():
+        assert info.licence and info.base_model == info.base_models[0]
+        assert info.recipe == (info.name if info.name in RECIPES else None)
+        assert info.status != "recipe-only" or info.recipe or info.checkpoint
+        if info.recipe:
+            recipe = get_recipe(info.recipe)
+            assert (recipe.base, recipe.parts) == (info.base_model, info.trained_parts)
+            assert tuple(attribute.name for attribute in recipe.attributes) == info.attributes
+
+
+def test_what_is_not_published_says_how_to_get_it() -> None:
+    with pytest.raises(NotPublishedError) as caught:
+        resolve("gender-race-age")
+    for words in (
+        STABLE_DIFFUSION_1_5,
+        "fair-adaptors train gender-race-age",
+        "convert FILE --name gender-race-age",
+        AUTHORS,
+    ):
+        assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_in_a_namespace_of_ones_own_what_has_only_a_recipe_is_looked_for_on_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(NAMESPACE, "my-lab")
+    assert find("gender").repo_id == "my-lab/gender" and find("gender").status == "published"
+    assert find("sandbox-gender").repo_id is None
+    with pytest.raises(UnknownAdaptorError, match="'my-lab/gender'.*not in the cache"):
+        resolve("gender", cache_dir=tmp_path, local_files_only=True)
+    monkeypatch.setenv(NAMESPACE, "../my lab")
+    with pytest.raises(UnknownAdaptorError, match="cannot be the name of a Hub repository"):
+        resolve("gender", cache_dir=tmp_path, local_files_only=True)
 
 
 def test_what_is_published_has_a_repository_and_a_commit_and_what_is_not_has_none() -> None:
@@ -52,9 +109,10 @@ def test_a_far_miss_gets_the_list_and_no_guess() -> None:
     assert "Did you mean" not in str(caught.value)
 
 
-def test_the_default_is_known_by_the_name_of_the_base() -> None:
+@pytest.mark.parametrize("name", [STABLE_DIFFUSION_1_5, "runwayml/stable-diffusion-v1-5"])
+def test_the_default_is_known_by_any_name_of_the_base(name: str) -> None:
     pipe = tiny_pipeline()
-    pipe.register_to_config(_name_or_path=STABLE_DIFFUSION_1_5)
+    pipe.register_to_config(_name_or_path=name)
     assert default_for(pipe).base_model == STABLE_DIFFUSION_1_5
 
 

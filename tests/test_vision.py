@@ -33,8 +33,11 @@ AGES = ["0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "mor
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
+    return small_clip(tmp_path_factory.mktemp("clip"))
+
+
+def small_clip(folder: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
     letters = [chr(code) for code in range(97, 123)]
     symbols = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab={s: i for i, s in enumerate(symbols)}, merges=[], model_max_length=77)
@@ -83,11 +86,15 @@ def test_images_of_another_size_are_resized_whole_with_gradients(clip: Path) -> 
     assert images.grad is not None and images.grad[:, :, :4, :4].abs().sum() > 0
 
 
-def test_dino_features_have_length_one(tmp_path: Path) -> None:
+def small_dino(folder: Path) -> Path:
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    Dinov2Model(Dinov2Config(**sizes, image_size=SIDE, patch_size=14)).save_pretrained(tmp_path)
-    ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(tmp_path)
-    found = load_encoder(f"dinov2:{tmp_path}").encode(pictures(3))
+    Dinov2Model(Dinov2Config(**sizes, image_size=SIDE, patch_size=14)).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
+    return folder
+
+
+def test_dino_features_have_length_one(tmp_path: Path) -> None:
+    found = load_encoder(f"dinov2:{small_dino(tmp_path)}").encode(pictures(3))
     assert found.shape == (3, 16) and torch.allclose(found.norm(dim=1), torch.ones(3))
 
 

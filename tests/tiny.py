@@ -19,9 +19,9 @@ from fair_adaptors.formats import write_adaptor
 
 
 def tiny_pipeline(
-    *, width: int = 32, layers: int = 2, channels: tuple[int, int] = (32, 64), seed: int = 0
+    *, width: int = 32, layers: int = 2, channels: tuple[int, int] = (32, 64), seed: int = 0, side: int = 8
 ) -> StableDiffusionPipeline:
-    """A Stable Diffusion pipeline with random weights: images 16×16, latents 8×8."""
+    """A Stable Diffusion pipeline with random weights: latents ``side`` × ``side``, images twice as large."""
     torch.manual_seed(seed)
     letters = [chr(code) for code in range(97, 123)]
     symbols = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
@@ -41,7 +41,7 @@ def tiny_pipeline(
         )
     )
     unet = UNet2DConditionModel(
-        sample_size=8,
+        sample_size=side,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         block_out_channels=channels,
@@ -55,7 +55,7 @@ def tiny_pipeline(
         up_block_types=("UpDecoderBlock2D",) * 2,
         block_out_channels=(8, 16),
         norm_num_groups=4,
-        sample_size=16,
+        sample_size=2 * side,
     )
     scheduler = DPMSolverMultistepScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
@@ -67,9 +67,9 @@ def tiny_pipeline(
     return pipe
 
 
-def tiny_v_pipeline(*, seed: int = 0) -> StableDiffusionPipeline:
+def tiny_v_pipeline(*, seed: int = 0, side: int = 8) -> StableDiffusionPipeline:
     """A pipeline as Stable Diffusion 2.1: its U-Net predicts velocity and projects by linear layers."""
-    pipe = tiny_pipeline(seed=seed)
+    pipe = tiny_pipeline(seed=seed, side=side)
     config = {key: value for key, value in pipe.unet.config.items() if not key.startswith("_")}
     torch.manual_seed(seed)
     pipe.register_modules(
@@ -79,9 +79,9 @@ def tiny_v_pipeline(*, seed: int = 0) -> StableDiffusionPipeline:
     return pipe
 
 
-def tiny_xl_pipeline(*, seed: int = 0) -> StableDiffusionXLPipeline:
+def tiny_xl_pipeline(*, seed: int = 0, side: int = 8) -> StableDiffusionXLPipeline:
     """A Stable Diffusion XL pipeline with random weights: two text encoders, of width 32 and 16."""
-    first = tiny_pipeline(seed=seed)
+    first = tiny_pipeline(seed=seed, side=side)
     settings = {
         **first.text_encoder.config.to_dict(),
         "hidden_size": 16,
@@ -91,7 +91,7 @@ def tiny_xl_pipeline(*, seed: int = 0) -> StableDiffusionXLPipeline:
     torch.manual_seed(seed + 1)
     second = CLIPTextModelWithProjection(CLIPTextConfig(**settings)).eval()
     unet = UNet2DConditionModel(
-        sample_size=8,
+        sample_size=side,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=(32, 64),

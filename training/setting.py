@@ -93,7 +93,8 @@ def load_setting(config: TrainConfig, device: torch.device | str = "cpu") -> Set
     classifier, judge = load_classifier(config.classifier), load_classifier(config.judge)
     for one in (classifier, judge):
         _check_classes(one.name, one.classes, config.attributes)
-    encoders = {encoder.name: encoder.encode for encoder in map(load_encoder, config.encoders)}
+    loaded = [load_encoder(spec, whole=True) for spec in config.encoders]
+    encoders = {encoder.name: encoder.encode for encoder in loaded}
     warnings = []
     if warning := shared_classifier(classifier.identity, judge):
         warnings.append(warning)

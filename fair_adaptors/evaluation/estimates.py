@@ -19,7 +19,9 @@ Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 RESAMPLES = 2000
 FEW = 8
-"""Up to so many prompts may well look alike by chance."""
+"""Fewer prompts than these may well look alike by chance."""
+UNSEEN = 0.5
+"""Weight, in prompts, of one that few prompts do not show; Jeffreys' for a share."""
 _Z = 1.959964  # the normal distribution's 97.5 % quantile
 
 
@@ -75,14 +77,18 @@ def estimate_mean(
     variance right where prompts do not differ, and leaves an interval over the images alone for a single prompt. The
     bootstrap of few prompts is too narrow; the part between prompts is widened to a t interval's width.
 
+    A few prompts that are all one-sided, say, do not show how much prompts differ, and no t interval can. So the
+    interval of fewer than 8 is also that of a Bayesian bootstrap (Rubin 1981) in which half a prompt is like
+    ``extra``, where that one is wider.
+
     Args:
         counts: images in each cell, [P, M]. Prompts where the statistic is NaN, such as those without an image that
             counts, are left out.
         statistic: of counts [..., M], a value each.
         generator: source of the resampling.
         bounds: the least and the largest value there can be.
-        extra: how an image that was not drawn falls into the cells, [M]; each of few prompts gets one before its
-            images are drawn again. None for every cell alike.
+        extra: how images that were not drawn fall into the cells, [M]: each of few prompts gets one before its images
+            are drawn again. None for every cell alike.
         num_resamples: bootstrap samples.
 
     Returns:
@@ -107,8 +113,16 @@ def estimate_mean(
     again = np.where(np.isfinite(again), again, values[drawn])
     count = np.bincount(drawn.ravel(), minlength=num_prompts)
     mean_again = np.bincount(drawn.ravel(), again.ravel(), minlength=num_prompts) / np.maximum(count, 1)
-    deviations = (again - mean_again[drawn]) / math.sqrt(num_prompts)
-    return _around(values, drawn, deviations.mean(1), bounds)
+    of_images = ((again - mean_again[drawn]) / math.sqrt(num_prompts)).mean(1)
+    found = _around(values, drawn, of_images, bounds)
+    unseen = float(statistic(more * total.mean()))
+    if not 1 < num_prompts < FEW or not math.isfinite(unseen):
+        return found
+    weights = generator.dirichlet([*[1.0] * num_prompts, UNSEEN], size=num_resamples)
+    low, high = np.quantile(weights @ [*values, unseen] + of_images, [0.025, 0.975])
+    return Estimate(
+        found.value, min(found.low, max(bounds[0], float(low))), max(found.high, min(bounds[1], float(high)))
+    )
 
 
 def estimate_values(
@@ -223,19 +237,22 @@ def count_classes(classes: ArrayLike, num_classes: int) -> NDArray[np.int64]:
 def estimate_rate(hits: ArrayLike) -> Estimate:
     """Estimate a share from outcomes [P, n]: Wilson's 95 % interval, with prompts as clusters.
 
-    Images of one prompt are alike, so that P·n images are worth fewer: the count is divided by the ratio of the
-    variance between prompts to what independent images would show, where that is more than 1.
+    Images of one prompt are alike. The interval is the wider one of two: of independent images, with the normal
+    quantile z, and of independent prompts, with Student's t times the square root of what their shares vary more than
+    independent images would make them. With both in Wilson's formula it covers too often rather than too rarely where
+    prompts are few and do not differ. Something rare that only a few prompts show is the exception: prompts that
+    happen not to show it say nothing of it.
     """
     outcomes = np.asarray(hits, dtype=np.float64)
     num_prompts, num_images = outcomes.shape
     share = float(outcomes.mean())
     independent = share * (1 - share) / num_images
     between = float(outcomes.mean(1).var(ddof=1)) if num_prompts > 1 else 0.0
-    clustering = max(1.0, between / independent if independent else 1.0)
-    count = outcomes.size / clustering
-    z = _t_quantile(num_prompts - 1) if clustering > 1 else _Z
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
+    clustering = between / independent if independent else 0.0
+    z = max(_Z, _t_quantile(num_prompts - 1) * math.sqrt(clustering) if num_prompts > 1 else 0.0)
+    centre = (share + z**2 / (2 * outcomes.size)) / (1 + z**2 / outcomes.size)
+    half = z * math.sqrt(share * (1 - share) / outcomes.size + (z / (2 * outcomes.size)) ** 2)
+    half /= 1 + z**2 / outcomes.size
     return Estimate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 

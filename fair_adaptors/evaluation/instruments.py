@@ -237,12 +237,13 @@ def load_classifier(spec: str) -> Classifier:
     return found
 
 
-def load_encoder(spec: str) -> Encoder:
+def load_encoder(spec: str, *, whole: bool = False) -> Encoder:
     """Load an encoder.
 
     Args:
         spec: ``clip:SOURCE`` or ``dinov2:SOURCE``, with a folder or Hub id, ``sandbox``, ``sandbox:portraits`` for the
             one its adaptors are trained with, or ``MODULE:OBJECT`` that is an ``Encoder``.
+        whole: let a published model see the whole image, as the paper's training does, not what its processor crops.
 
     Raises:
         ConfigError: no such encoder.
@@ -251,7 +252,7 @@ def load_encoder(spec: str) -> Encoder:
     if kind in ("clip", "dinov2") and source:
         from . import vision
 
-        return vision.clip_encoder(source) if kind == "clip" else vision.dino_encoder(source)
+        return vision.clip_encoder(source, whole=whole) if kind == "clip" else vision.dino_encoder(source, whole=whole)
     if spec in ("sandbox", "sandbox:portraits"):
         from ..sandbox.instruments import encoder, training_encoder
 

@@ -1,0 +1,312 @@
+"""A card says what record and results say, to the Hub and to people, and nothing else whatever is in them."""
+
+import copy
+import html
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import EvalResult, ModelCard
+from markdown_it import MarkdownIt
+
+from fair_adaptors.card import TAG, TEMPLATE, card_of, escape, read_results, render_card
+from fair_adaptors.card_figures import variant_of
+from fair_adaptors.errors import InvalidAdaptorError
+from fair_adaptors.evaluation.variants import with_adaptor
+from fair_adaptors.formats import CARD_FILE, CONFIG_FILE, RESULTS_FILE, read_config
+from fair_adaptors.registry import BASES, EMBEDDED, STABLE_DIFFUSION_1_5, find
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = [EMBEDDED / "sandbox-gender", EMBEDDED / "sandbox-gender-tone"]
+PROSE = {"95", "2024", "2311.07604", "0"}
+"""Numbers of the template itself: the level of an interval, the paper's year and address, and what fair is not."""
+NUMBER = re.compile(r"(?<![\w.])[+\u2212-]?\d+(?:\.\d+)*(?:e-?\d+)?(?!\w)")
+
+embedded = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+
+
+def parts_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    results = read_results(folder)
+    assert results is not None
+    return read_config(folder), results
+
+
+@embedded
+def test_the_committed_cards_are_what_registry_record_and_results_make(folder: Path) -> None:
+    text = (folder / CARD_FILE).read_text(encoding="utf-8")
+    assert text == card_of(folder, info=find(folder.name))
+    assert text == (ROOT / "cards" / f"{folder.name}.md").read_text(encoding="utf-8")
+
+
+def test_every_card_is_of_an_adaptor_in_the_registry() -> None:
+    assert {path.stem for path in (ROOT / "cards").glob("*.md")} == {folder.name for folder in FOLDERS}
+
+
+@embedded
+def test_the_results_are_of_the_very_weights(folder: Path) -> None:
+    config, results = parts_of(folder)
+    assert variant_of(config, results)["identity"] == with_adaptor(str(folder)).identity
+
+
+@embedded
+def test_the_hubs_own_classes_read_the_metadata(folder: Path) -> None:
+    data = ModelCard.load(folder / CARD_FILE).data
+    config, results = parts_of(folder)
+    assert data.library_name == "diffusers" and data.pipeline_tag == "text-to-image"
+    assert data.base_model == "sandbox" and data["base_model_relation"] == "adapter" and data.license == "apache-2.0"
+    assert {"lora", "template:sd-lora", "fairness", TAG} == set(data.tags)
+    assert all((folder / row["output"]["url"]).is_file() and row["text"] for row in data["widget"])
+    assert data.model_name == folder.name
+    found = {row.metric_name: row for row in data.eval_results or []}
+    after = variant_of(config, results)["bias"][results["classifiers"][0]]
+    assert {f"{name} bias" for name, target in results["targets"].items() if set(target["attributes"]) <= set(config["attributes"])} == set(found)  # fmt: skip
+    for name, row in found.items():
+        assert isinstance(row, EvalResult) and row.task_type == "text-to-image" and row.dataset_name == "sandbox-test"
+        told = after[name.removesuffix(" bias")]["bias"]
+        assert row.metric_value == told["value"]
+        assert {key: row.metric_args[key] for key in ("low", "high", "floor")} == {
+            key: told[key] for key in ("low", "high", "floor")
+        }
+
+
+def numbers_in(value: Any) -> Iterator[float]:
+    """Every number of a JSON value, and how long its lists are."""
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return
+    if isinstance(value, int | float):
+        yield float(value)
+        return
+    yield float(len(value))
+    for inner in value.values() if isinstance(value, dict) else value:
+        yield from numbers_in(inner)
+
+
+def unfounded(card: str, *sources: Any) -> list[str]:
+    """Numbers of a card that no source has, as they are, rounded, or in percent."""
+    known = sorted({abs(number) for source in sources for number in numbers_in(source)})
+    words = " ".join(json.dumps(source, ensure_ascii=False) for source in sources)
+    found = []
+    for match in NUMBER.finditer(card):
+        text = match[0].lstrip("+\u2212-")
+        if text in PROSE or text.count(".") > 1:
+            found += [] if text in PROSE or text in words else [text]
+            continue
+        scale = 0.01 if card[match.end() : match.end() + 1] == "%" else 1.0
+        near = 0.5000001 * scale * 10.0 ** -len(text.partition(".")[2])
+        if not any(abs(float(text) * scale - number) <= near for number in known):
+            found += [] if re.search(rf"(?<![\d.]){re.escape(text)}(?![\d.])", words) else [text]
+    return found
+
+
+@embedded
+def test_no_number_is_in_a_card_that_is_in_none_of_its_sources(folder: Path) -> None:
+    assert unfounded((folder / CARD_FILE).read_text(encoding="utf-8"), *parts_of(folder)) == []
+
+
+def test_a_number_from_elsewhere_would_be_noticed() -> None:
+    config, results = parts_of(FOLDERS[0])
+    for foreign in ("| 0.123456 |", "41.37%", "7654321 MB"):
+        assert unfounded(f"text {foreign}", config, results)
+
+
+def test_the_template_has_no_numbers_but_those_of_its_prose() -> None:
+    template = (ROOT / "fair_adaptors" / TEMPLATE).read_text(encoding="utf-8")
+    said = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", template)
+    assert {match[0] for match in NUMBER.finditer(said)} <= PROSE
+
+
+def test_every_figure_moves_with_its_source() -> None:
+    """Changed by a distinct amount each, no shown estimate keeps the text it had."""
+    config, results = parts_of(FOLDERS[0])
+    judge = results["classifiers"][0]
+    marked = copy.deepcopy(results)
+    after = variant_of(config, marked)
+    figures = after["bias"][judge]["gender"]
+    figures["bias"] |= {"value": 0.1111, "low": 0.0211, "high": 0.3111, "floor": 0.0911}
+    figures["change"]["bias"] |= {"value": -0.7311, "low": -0.7711, "high": -0.6911}
+    figures["undetermined"]["value"] = 0.0777
+    figures["frequencies"][0] |= {"value": 0.4321, "low": 0.4123, "high": 0.4567}
+    after["kept"] |= {"value": 0.8888, "low": 0.8111, "high": 0.9222}
+    card = render_card(config, marked)
+    for said in ("0.11 (0.02 to 0.31)", "\u22120.73 (\u22120.77 to \u22120.69)", "7.8%", "43.2% (41.2% to 45.7%)", "88.9% (81.1% to 92.2%)"):  # fmt: skip
+        assert said in card and said not in render_card(config, results)
+    assert unfounded(card, config, results)
+
+
+def test_a_target_of_other_shares_is_told_by_its_distance() -> None:
+    config, results = parts_of(FOLDERS[0])
+    results = copy.deepcopy(results)
+    results["targets"]["gender"]["shares"] = [0.75, 0.25]
+    card = render_card(config, results)
+    assert "gender off target" in card and "gender bias |" in card.partition("worst tenth")[2]
+    assert ModelCard(card).data.eval_results[0].metric_type == "total_variation"
+
+
+def test_a_card_says_all_that_it_should() -> None:
+    card = card_of(FOLDERS[1], info=find("sandbox-gender-tone"))
+    for words in (
+        "What it changes and what not",
+        "| gender × tone bias | yes | sandbox:evaluation |",
+        "| age bias | no |",
+        "| tone | brown | 25% |",
+        "noise floor",
+        "95 % interval",
+        "Classifiers and their limits",
+        "Perceived attributes are not identity",
+        "scheme of the paper",
+        "Training configuration",
+        "| learning\\_rate | 0.006 |",
+        "Cost: 849.5 s, 1 process",
+        "fair-adaptors train sandbox-gender-tone",
+        "--prompts sandbox-test -n 64 --seed 2026 --steps 10 --guidance 1.5",
+        "shen2024finetuning",
+        "@software{fair_adaptors",
+        read_config(FOLDERS[1])["files"]["pytorch_lora_weights.safetensors"]["sha256"],
+    ):
+        assert words in card, words
+
+
+def test_without_results_it_says_that_nothing_is_known() -> None:
+    config, _ = parts_of(FOLDERS[0])
+    card = render_card(config, repo_id="org/mine")
+    assert 'load_fair_adaptor(pipe, "org/mine")' in card and "nothing is known of how far" in card
+    assert ModelCard(card).data.eval_results is None and unfounded(card, config) == []
+
+
+def test_a_converted_adaptor_has_a_card() -> None:
+    config, _ = parts_of(FOLDERS[0])
+    files = [{"name": "run/text_encoder_lora_EMA.pth", "sha256": "ab" * 32, "layout": "authors", "averaged": True}]
+    config = {
+        **config,
+        "base_model": STABLE_DIFFUSION_1_5,
+        "training": {"converted_from": {"name": "x.zip", "files": files}},
+    }
+    card = render_card(config, info=find("gender"), repo_id="org/gender")
+    assert "Converted by" in card and "ab" * 32 in card and "Training configuration" not in card
+    data = ModelCard(card).data
+    assert data.base_model == STABLE_DIFFUSION_1_5 and data.license == "creativeml-openrail-m"
+    assert f'from_pretrained("{STABLE_DIFFUSION_1_5}")' in card and 'load_fair_adaptor(pipe, "org/gender")' in card
+
+
+def test_soft_tokens_are_no_lora() -> None:
+    config, _ = parts_of(FOLDERS[0])
+    card = render_card({**config, "trained_parts": ["tokens"]})
+    assert "lora" not in ModelCard(card).data.tags and "put before every prompt" in card and "of rank" not in card
+
+
+@pytest.mark.parametrize("base", [name for base in BASES for name in base.names] + ["my model", "a/b/c", "x: y"])
+def test_a_base_is_named_to_the_hub_if_it_can_be_one(base: str) -> None:
+    config, _ = parts_of(FOLDERS[0])
+    card = render_card({**config, "base_model": base})
+    known = {name: one.licence for one in BASES for name in one.names}
+    assert (ModelCard(card).data.base_model, ModelCard(card).data.license) == (
+        (base, known[base]) if base in known else (None, None)
+    )
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "](javascript:alert(1)) ![x](http://evil/x.png)",
+    "| a | b |\n|---|---|\n# Title\n---\nlicense: mit\n---",
+    "`code` ``` **bold** _it_ ~~no~~ $x$",
+    "&lt;b&gt; &amp; http://evil.example www.evil.example a@evil.example",
+    "{{ 7 * 7 }} {% raw %} {# #}",
+    "a: b\n- c: [d, {e: f}] # & * ! %",
+    "\x1b[2J\u202e\ud800 end",
+]
+
+
+class Tags(HTMLParser):
+    """The tags and links of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+        self.links: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.add(tag)
+        self.links |= {value or "" for name, value in attrs if name in ("href", "src")}
+
+
+def page_of(card: str) -> tuple[Tags, str]:
+    """What a reader of GitHub's Markdown makes of the page, raw HTML allowed."""
+    page = MarkdownIt("gfm-like", {"linkify": False, "html": True}).render(
+        re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.S)
+    )
+    tags = Tags()
+    tags.feed(page)
+    return tags, page
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_strangers_words_are_shown_and_do_nothing(text: str) -> None:
+    config, results = (copy.deepcopy(part) for part in parts_of(FOLDERS[0]))
+    honest, _ = page_of(render_card(config, results, images=["x.png"]))
+    shown = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+    config |= {"name": shown, "base_model": shown}
+    config["attributes"] = {shown: {"classes": [shown, "other"], "target": [0.5, 0.5]}}
+    config["versions"] = {"fair-adaptors": text, text: text}
+    config["training"] |= {text: text, "seed": text, "name": [text], "seconds": text}
+    results["settings"] |= {"prompt_set": text, "seed": text}
+    results["targets"]["gender"] |= {"attributes": [shown], "classes": [text, text]}
+    renamed = json.loads(json.dumps(results).replace('"sandbox:evaluation"', json.dumps(text)))
+    card = render_card(config, renamed, images=["x.png"])
+    card.encode()
+    tags, page = page_of(card)
+    assert (tags.found, tags.links) == (honest.found, honest.links)
+    assert " ".join(shown.split()) in " ".join(html.unescape(re.sub(r"<[^>]+>", "", page)).split())
+    data = ModelCard(card).data.to_dict()
+    assert data["library_name"] == "diffusers" and data["model-index"][0]["name"] == shown
+    assert data.get("license") is None and "base_model" not in data
+    assert yaml.safe_load(card.split("---\n")[1])["pipeline_tag"] == "text-to-image"
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"converted_from": 5},
+        {"converted_from": {"files": [1, {"name": None}]}},
+        {"seconds": "x", "processes": None},
+        {},
+    ],
+)
+def test_a_record_of_anything_has_a_card(training: dict[str, Any]) -> None:
+    config, _ = parts_of(FOLDERS[0])
+    assert ModelCard(render_card({**config, "training": training})).data.library_name == "diffusers"
+
+
+def test_escaping_leaves_plain_words_alone() -> None:
+    assert escape("sandbox-gender, 50% (a: b)") == "sandbox-gender, 50% (a: b)"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("no JSON", "cannot be read"),
+        ('{"schema": 1}', "of other weights"),
+        ('{"schema": 1, "variants": 3}', "of other weights"),
+        ('{"schema": 1, "variants": [{"identity": "x"}, 4]}', "of other weights"),
+    ],
+)
+def test_results_of_other_weights_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / CONFIG_FILE).write_bytes((FOLDERS[0] / CONFIG_FILE).read_bytes())
+    (tmp_path / RESULTS_FILE).write_text(content)
+    with pytest.raises(InvalidAdaptorError, match=message):
+        card_of(tmp_path)
+
+
+def test_results_of_another_kind_are_not_shown_and_damaged_ones_are_refused(tmp_path: Path) -> None:
+    config, results = parts_of(FOLDERS[0])
+    (tmp_path / CONFIG_FILE).write_bytes((FOLDERS[0] / CONFIG_FILE).read_bytes())
+    (tmp_path / RESULTS_FILE).write_text('{"accuracy": 0.99}')
+    assert "0.99" not in card_of(tmp_path) and read_results(tmp_path) is None
+    for key in ("targets", "classifiers", "labels", "settings"):
+        with pytest.raises(InvalidAdaptorError, match="is not what `fair-adaptors evaluate` writes"):
+            render_card(config, {**results, key: None})
