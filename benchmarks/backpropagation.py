@@ -1,5 +1,7 @@
 """Adjusted gradients against full backpropagation through the sampler, at several numbers of steps, for the same time.
 
+The time is that of the processor, in one thread, so that a busy machine changes nothing.
+
 Trains the sandbox's gender recipe on every second of its prompts and reports, on the validation prompts and with the
 evaluation classifier, the bias that is left, the right occupations, and how many iterations there was time for.
 """
@@ -20,7 +22,7 @@ METHODS = ("uniform", "published", "full backpropagation")
 
 
 def train(method: str, num_steps: int, seed: int, seconds: float) -> dict[str, float]:
-    """Train for some seconds and measure."""
+    """Train for some seconds of the processor and measure."""
     import torch
     from fair_adaptors.training import loop
     from fair_adaptors.training.recipes import get_recipe
@@ -41,10 +43,10 @@ def train(method: str, num_steps: int, seed: int, seconds: float) -> dict[str, f
     original = loop.accumulate_gradients
     if method == "full backpropagation":
         loop.accumulate_gradients = _full_backpropagation  # type: ignore[assignment]
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         with loop.attached(setting, config) as state:
-            loop.fit(setting, config, state, on_step=lambda state, result: time.perf_counter() - started > seconds)
+            loop.fit(setting, config, state, on_step=lambda state, result: time.process_time() - started > seconds)
             done, skipped = state.iteration, state.skipped
             with state.average.applied():
                 prompts = setting.validation_prompts
@@ -79,11 +81,14 @@ def _full_backpropagation(
 
 def main() -> None:
     """Print a row per method and number of steps: means over seeds."""
+    import torch
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", nargs="+", type=int, default=[10, 20, 40])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=300)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     rows, runs = [], []
     for num_steps in arguments.steps:
         for method in METHODS:

@@ -38,8 +38,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     import torch
-    from fair_adaptors.evaluation.face_crops import align_faces, crop_faces
 
+    from fair_adaptors.evaluation.face_crops import align_faces, crop_faces
     from fair_adaptors.evaluation.faces import LANDMARKS, LANDMARKS_SIDE, load_face_detector
 
     torch.set_num_threads(arguments.threads)

@@ -51,6 +51,25 @@ def test_the_interval_covers_what_the_measurement_gives_on_average(
         assert 0.93 <= covered <= 0.97
 
 
+@pytest.mark.parametrize("num_prompts", [2, 3, 5, 7])
+@pytest.mark.parametrize(("num_classes", "concentration"), [(2, 1e6), (2, 1.0), (2, 0.1), (4, 0.3)])
+def test_the_interval_of_few_prompts_does_not_miss(num_prompts: int, num_classes: int, concentration: float) -> None:
+    """Also of prompts that nearly all are of one class (0.1), where they happen to look alike; it may be too wide."""
+    rng = np.random.default_rng(13)
+
+    def measure(count: int) -> np.ndarray:
+        return rng.multinomial(NUM_IMAGES, rng.dirichlet(np.full(num_classes, concentration), size=count))
+
+    expected = bias(measure(40_000).astype(float)).mean()
+    found = [
+        estimate_mean(measure(num_prompts), bias, generator=rng, bounds=(0, 2 / num_classes), num_resamples=200)
+        for _ in range(TRIALS)
+    ]
+    assert np.mean([estimate.low <= expected <= estimate.high for estimate in found]) >= 0.93
+    widths = np.mean([estimate.high - estimate.low for estimate in found])
+    assert widths < 0.99 * 2 / num_classes, "an interval of all there can be would cover, too"
+
+
 def test_a_single_prompt_has_an_interval_over_its_images() -> None:
     rng = np.random.default_rng(9)
     counts = rng.multinomial(NUM_IMAGES, [0.8, 0.2], size=(TRIALS, 1))
@@ -152,6 +171,30 @@ def test_a_rate_keeps_its_doubt_where_every_image_is_right() -> None:
     sure = estimate_rate(np.ones((8, 16), bool))
     assert sure.value == sure.high == 1
     assert 0.95 < sure.low < 1
+
+
+def rates_covered(share: float, alike: float, num_prompts: int) -> float:
+    """How often the interval of a rate holds it, where two images of one prompt correlate by ``alike``."""
+    rng = np.random.default_rng(14)
+    spread = (1 - alike) / alike if alike else 0.0
+    size = (TRIALS, num_prompts)
+    shares = rng.beta(share * spread, (1 - share) * spread, size=size) if alike else np.full(size, share)
+    hits = rng.random((*shares.shape, 20)) < shares[..., None]
+    return float(np.mean([found.low <= share <= found.high for found in map(estimate_rate, hits)]))
+
+
+@pytest.mark.parametrize("num_prompts", [16, 50])
+@pytest.mark.parametrize("alike", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_the_interval_of_a_rate_covers_it(share: float, alike: float, num_prompts: int) -> None:
+    assert 0.93 <= rates_covered(share, alike, num_prompts) <= 0.97
+
+
+@pytest.mark.parametrize("num_prompts", [2, 4, 8])
+def test_the_interval_of_a_rate_of_few_prompts_is_rather_too_wide(num_prompts: int) -> None:
+    """That prompts do not differ cannot be known from few."""
+    assert rates_covered(0.5, 0.0, num_prompts) >= 0.95 and rates_covered(0.5, 0.1, num_prompts) >= 0.93
+    assert rates_covered(0.98, 0.0, num_prompts) >= 0.95
 
 
 def test_images_of_prompts_that_differ_are_worth_less() -> None:

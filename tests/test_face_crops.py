@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fair_adaptors.evaluation.face_crops import MARGIN, align_faces, crop_faces, face_masks, square_boxes
 from fair_adaptors.training.losses import PreservationScale, must_change, preservation_loss, preservation_weights
 from fair_adaptors.training.targets import Targets
 from PIL import Image
 
+from fair_adaptors.evaluation.face_crops import MARGIN, align_faces, crop_faces, face_masks, square_boxes
 from fair_adaptors.evaluation.faces import LANDMARKS, whole_image
 
 TEMPLATE = np.array(LANDMARKS) + 0.5  # counted from the corner of the first pixel

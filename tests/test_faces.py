@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fair_adaptors.evaluation.face_crops import align_faces, crop_faces
 
 from fair_adaptors.errors import ConfigError, MissingExtraError
 from fair_adaptors.evaluation import faces
+from fair_adaptors.evaluation.face_crops import align_faces, crop_faces
 from fair_adaptors.evaluation.faces import LANDMARKS, load_face_detector
 from fair_adaptors.evaluation.instruments import FaceDetector, Faces
 from fair_adaptors.evaluation.request import instruments_for

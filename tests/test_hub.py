@@ -13,21 +13,26 @@ from pathlib import Path
 
 import pytest
 
-from fair_adaptors import hub_cache, load_fair_adaptor
+from fair_adaptors import hub_cache, load_fair_adaptor, registry
+from fair_adaptors.card import card_of
 from fair_adaptors.cli_hub import push_trained
 from fair_adaptors.errors import (
     HubError,
     HubUnreachableError,
     InvalidAdaptorError,
     UnknownAdaptorError,
+    WrongBaseError,
 )
 from fair_adaptors.formats import CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
-from fair_adaptors.hub import pull, push, search
+from fair_adaptors.hub import pull, push
 from fair_adaptors.hub_cache import download
+from fair_adaptors.hub_search import search
+from fair_adaptors.registry import AdaptorInfo, find
+from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.weights import resolve
 from tests.hub.connection import Answer, Hub
 from tests.hub.fixtures import ADAPTOR, ANN, BOB, adaptor, hub, mirror, online  # noqa: F401
-from tests.tiny import tiny_pipeline
+from tests.tiny import tiny_pipeline, write_tiny_adaptor
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
 
@@ -50,6 +55,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 def retitle(folder: Path, title: str) -> Path:
     (folder / RESULTS_FILE).write_text(json.dumps({"title": title}))
     return folder
+
+
+def rename_base(folder: Path, base: str) -> None:
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps(config | {"base_model": base}))
 
 
 def drawn(name: str, home: Path, endpoint: str) -> str:
@@ -175,6 +185,34 @@ def test_a_folder_that_could_not_be_loaded_is_not_pushed(adaptor: Path) -> None:
         push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
 
 
+def test_an_adaptor_is_loaded_into_its_base_before_it_is_pushed_if_that_is_here(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+    from huggingface_hub import constants
+
+    assert push(ADAPTOR, "ann/tried", token=ANN, endpoint=hub.url).tried_on == "sandbox"
+    pipe = tiny_pipeline()
+    folder = write_tiny_adaptor(tmp_path / "tiny", pipe)
+    assert push(folder, "ann/untried", token=ANN, endpoint=hub.url).tried_on is None
+    repository = Path(constants.HF_HUB_CACHE) / "models--ann--base"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("1" * 40)
+    pipe.save_pretrained(repository / "snapshots" / ("1" * 40))
+    for base in (str(repository / "snapshots" / ("1" * 40)), "ann/base"):
+        rename_base(folder, base)
+        assert push(folder, "ann/untried", token=ANN, endpoint=hub.url).tried_on == base
+    rename_base(folder, "sandbox")
+    hub.log.clear()
+    with pytest.raises(WrongBaseError, match="made for sandbox"):
+        push(folder, "ann/untried", token=ANN, endpoint=hub.url)
+    assert not hub.log
+
+
+def test_results_of_other_weights_are_not_pushed(adaptor: Path) -> None:  # noqa: F811
+    other = ADAPTOR.with_name("sandbox-gender-tone")
+    shutil.copyfile(other / RESULTS_FILE, adaptor / RESULTS_FILE)
+    with pytest.raises(InvalidAdaptorError, match="of other weights than those of 'sandbox-gender'"):
+        push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
+
+
 @pytest.mark.parametrize("name", [CARD_FILE, RESULTS_FILE, "x_kohya.safetensors"])
 def test_a_companion_that_nobody_could_read_is_not_pushed(adaptor: Path, name: str) -> None:  # noqa: F811
     (adaptor / name).write_bytes(b"\x80\x02}q\x00.")
@@ -188,12 +226,14 @@ def test_a_revision_that_git_allows_nowhere_is_refused(name: str) -> None:
         pull("ann/x", revision=name, endpoint=NOWHERE)
 
 
-def test_without_a_card_a_plain_one_is_published_and_the_folder_is_left_alone(hub: Hub, adaptor: Path) -> None:  # noqa: F811
+def test_without_a_card_one_is_made_and_the_folder_is_left_alone(hub: Hub, adaptor: Path) -> None:  # noqa: F811
     (adaptor / CARD_FILE).unlink()
     push(adaptor, "ann/plain", token=ANN, endpoint=hub.url)
     assert not (adaptor / CARD_FILE).exists()
     info = hub.repositories["ann/plain"].info("main")
     assert info["cardData"]["base_model"] == "sandbox" and "base_model:adapter:sandbox" in info["tags"]
+    made = card_of(adaptor, repo_id="ann/plain")
+    assert pull("ann/plain", endpoint=hub.url).joinpath(CARD_FILE).read_text() == made and "ann/plain" in made
     assert not push(adaptor, "ann/plain", token=ANN, endpoint=hub.url).changed
 
 
@@ -315,6 +355,48 @@ def test_only_an_adaptors_files_are_fetched_and_only_if_they_are_small_enough(
     assert not {"get", "head", "large"} & set(hub.requests("ann/stuffed"))
 
 
+def test_what_tells_of_an_adaptor_comes_without_its_weights(
+    hub: Hub,  # noqa: F811
+    adaptor: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = push(adaptor, "ann/told", token=ANN, endpoint=hub.url).commit
+    loaded = resolve("ann/told", cache_dir=tmp_path, endpoint=hub.url)
+    push(retitle(adaptor, "new"), "ann/told", token=ANN, endpoint=hub.url)
+    folder = resolve("ann/told", cache_dir=tmp_path, endpoint=hub.url, wanted="description")
+    assert (
+        set(contents(folder)) == {CARD_FILE, CONFIG_FILE, RESULTS_FILE}
+        and "new" in (folder / RESULTS_FILE).read_text()
+    )
+    # What can be loaded offline is still there.
+    assert resolve("ann/told", cache_dir=tmp_path, local_files_only=True) == loaded and loaded.name == whole
+    load_fair_adaptor(load_sandbox_pipeline(), "ann/told", cache_dir=tmp_path, local_files_only=True).unload()
+    hub.repositories["ann/told"].commit("main", "long", files={CARD_FILE: b"x" * 13_000_000})
+    hub.log.clear()
+    with pytest.raises(InvalidAdaptorError, match="Nothing was downloaded"):
+        resolve("ann/told", cache_dir=tmp_path, endpoint=hub.url, wanted="description")
+    assert not {"get", "head", "large"} & set(hub.requests("ann/told"))
+
+
+def test_a_name_of_the_table_is_only_what_the_table_says(
+    hub: Hub,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever gets hold of a published repository cannot put other weights under a known name."""
+    commit = push(ADAPTOR, "org/pinned", token=ANN, endpoint=hub.url).commit
+    for sha256, refused in ((find("sandbox-gender").sha256, False), ("0" * 64, True)):
+        row = AdaptorInfo("fair", "", ("gender",), "sandbox", "published", (), "org/pinned", commit, sha256)
+        monkeypatch.setattr(registry, "_BY_NAME", {"fair": row})
+        for get in (resolve, pull):
+            if refused:
+                with pytest.raises(InvalidAdaptorError, match="is not the adaptor 'fair' that this package knows"):
+                    get("fair", cache_dir=tmp_path, endpoint=hub.url)
+            else:
+                assert get("fair", cache_dir=tmp_path, endpoint=hub.url).name == commit
+
+
 def test_a_repository_of_something_else_is_no_adaptor(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
     push(ADAPTOR, "ann/lora", token=ANN, endpoint=hub.url)
     hub.repositories["ann/lora"].commit("main", "another kind", files={}, deleted=(CONFIG_FILE,))
@@ -373,6 +455,9 @@ def test_the_command_line(
     monkeypatch.setenv("COLUMNS", "160")
     out = tmp_path / "out"
     assert "5 files pushed" in (first := run("push", str(ADAPTOR), "ann/cli", "--tag", "v1"))
+    assert "Checked before: its files; loaded into sandbox." in first
+    told = run("info", "ann/cli", "--revision", "v1")
+    assert "female 50%" in told and "Perceived attributes are not identity" in told and "models--ann--cli" in told
     assert 'load_fair_adaptor(pipe, "ann/cli", revision="v1")' in first
     assert "Nothing to push" in run("push", str(ADAPTOR), "ann/cli")
     assert run("pull", "ann/cli", "--revision", "v1", "--out", str(out)) == f"{out}\n"

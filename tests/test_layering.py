@@ -13,7 +13,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fair_adaptors"
 HEAVY = ("torch", "diffusers", "transformers", "peft")
-IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL", "PyYAML": "yaml"}
+IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL", "PyYAML": "yaml", "Jinja2": "jinja2"}
+EXTRAS = {"fair_adaptors.training": ("train", "classifier", "8bit"), "fair_adaptors.evaluation": ("eval",)}
 
 Import = tuple[str, int, bool]  # absolute module name, line, inside a function?
 
@@ -92,7 +93,7 @@ def test_every_third_party_import_is_a_declared_requirement() -> None:
     undeclared = []
     for path in [*inference_files(), *sorted((ROOT / "training").glob("*.py"))]:
         package = package_of(path) if path.is_relative_to(PACKAGE) else "fair_adaptors.training"
-        extras = {"fair_adaptors.training": ("train", "classifier", "8bit"), "fair_adaptors.evaluation": ("eval",)}.get(package, ())
+        extras = EXTRAS.get(package, ())
         allowed = own.union(declared["base"], *(declared[extra] for extra in extras))
         for module, line, _ in imports_of(path, package):
             if module.split(".")[0] not in allowed:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.evaluation.vision import TRAINING_ENCODERS
 from fair_adaptors.formats import is_text
 
 PARTS = ("text_encoder", "text_encoder_2", "unet", "tokens")
@@ -102,7 +103,7 @@ class TrainConfig:
     attributes: tuple[Attribute, ...]
     classifier: str = "clip:openai/clip-vit-large-patch14"
     judge: str = "clip:laion/CLIP-ViT-L-14-laion2B-s32B-b82K"
-    encoders: tuple[str, ...] = ("clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "dinov2:facebook/dinov2-base")
+    encoders: tuple[str, ...] = TRAINING_ENCODERS
     faces: str = "yunet"
     face_encoder: str = ""
     face_bank: str = ""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fair_adaptors.errors import HubError, UnknownAdaptorError
+from fair_adaptors.evaluation.face_encoders import PUBLISHED
+from fair_adaptors.evaluation.faces import YUNET_BYTES, YUNET_COMMIT, YUNET_LICENCE, YUNET_REPO
 from fair_adaptors.evaluation.instruments import split_specs
 from fair_adaptors.hub_requests import ask, connect
 
@@ -39,7 +41,7 @@ class Download:
     def __str__(self) -> str:
         if self.problem:
             return f"{self.what}: {self.problem}"
-        return f"{self.repo_id} ({self.what}): {self.megabytes:,.0f} MB, commit {self.commit}, licence {self.licence}"
+        return f"{self.repo_id} ({self.what}): {self.megabytes:,.1f} MB, commit {self.commit}, licence {self.licence}"
 
 
 def downloads(config: TrainConfig, *, endpoint: str | None = None) -> list[Download]:
@@ -51,33 +53,46 @@ def downloads(config: TrainConfig, *, endpoint: str | None = None) -> list[Downl
         endpoint: another server than the Hub's, or than ``HF_ENDPOINT``.
     """
     named: dict[tuple[str, str], list[str]] = {}
-    for setting, kind, repo_id in _named(config):
-        named.setdefault((kind, repo_id), []).append(setting)
-    return [_ask_for(", ".join(settings), kind, repo_id, endpoint) for (kind, repo_id), settings in named.items()]
+    for setting, kind, source in _named(config):
+        named.setdefault((kind, source), []).append(setting)
+    found = [_ask_for(", ".join(settings), kind, source, endpoint) for (kind, source), settings in named.items()]
+    return found + _of_faces(config)
+
+
+def _of_faces(config: TrainConfig) -> list[Download]:
+    """Return the files that this package pins itself, of which all is known without asking."""
+    found = []
+    if config.faces == "yunet":
+        found.append(Download("faces", YUNET_REPO, YUNET_COMMIT, YUNET_BYTES / 1e6, YUNET_LICENCE))
+    if config.face_weight and (one := PUBLISHED.get(config.face_encoder)):
+        found.append(Download("face_encoder", one.repo, one.commit, one.megabytes, one.licence))
+    return found
 
 
 def _named(config: TrainConfig) -> Iterator[tuple[str, str, str]]:
-    """Yield (setting, kind of model, repository) for every Hub id."""
+    """Yield (setting, kind of model, source) for every Hub id, perhaps with a commit."""
     specs = [("base", f"pipeline:{config.base}")]
     specs += [("classifier", spec) for spec in split_specs(config.classifier)]
     specs += [("judge", spec) for spec in split_specs(config.judge)]
     specs += [("encoders", spec) for spec in config.encoders]
     for setting, spec in specs:
         kind, _, source = spec.partition(":")
-        if kind in _OF_THE_HUB and source.count("/") == 1 and source[0] not in "./~" and not Path(source).exists():
+        is_folder = source[:1] in ("", ".", "/", "~") or Path(source.partition("@")[0]).exists()
+        if kind in _OF_THE_HUB and source.count("/") == 1 and not is_folder:
             yield setting, kind, source
 
 
-def _ask_for(what: str, kind: str, repo_id: str, endpoint: str | None) -> Download:
+def _ask_for(what: str, kind: str, source: str, endpoint: str | None) -> Download:
     api = connect(endpoint, None)
+    repo_id, _, pinned = source.partition("@")
     try:
-        info = ask(api, repo_id, lambda: api.model_info(repo_id), patience=2.0)
+        info = ask(api, repo_id, lambda: api.model_info(repo_id, revision=pinned or None), patience=2.0)
         commit = str(info.sha)
         tree = ask(
             api, repo_id, lambda: list(api.list_repo_tree(repo_id, revision=commit, recursive=True)), patience=2.0
         )
     except (HubError, UnknownAdaptorError) as error:
-        return Download(what, repo_id, problem=str(error))
+        return Download(what, repo_id, pinned or None, problem=str(error))
     sizes = {entry.path: size for entry in tree if (size := getattr(entry, "size", None)) is not None}
     card = info.card_data.get("license") if info.card_data else None
     licence = card or next((tag.partition(":")[2] for tag in info.tags or () if tag.startswith("license:")), None)

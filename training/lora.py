@@ -99,7 +99,7 @@ def extract(pipe: Any, parts: Sequence[str]) -> dict[str, Tensor]:
 def detach(pipe: Any, parts: Sequence[str]) -> None:
     """Take the LoRA layers out again; the base's weights were never touched."""
     for part in (part for part in TARGET_MODULES if part in parts):
-        model = getattr(pipe, part, None)
+        model: Any = getattr(pipe, part, None)
         for name, layer in _layers(model):
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer.get_base_layer())

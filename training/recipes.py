@@ -129,10 +129,22 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         "sandbox-gender-unet", ["gender"], parts=("unet",), learning_rate=3e-3, preservation=20.0, **SHORT
     ),
     "sandbox-gender-both": lambda: _sandbox(
-        "sandbox-gender-both", ["gender"], parts=("text_encoder", "unet"), learning_rate=3e-3, **SHORT
+        "sandbox-gender-both",
+        ["gender"],
+        parts=("text_encoder", "unet"),
+        learning_rate=3e-3,
+        preservation=30.0,
+        **SHORT,
     ),
     "sandbox-gender-tokens": lambda: _sandbox(
-        "sandbox-gender-tokens", ["gender"], parts=("tokens",), learning_rate=6e-2, preservation=15.0
+        "sandbox-gender-tokens",
+        ["gender"],
+        parts=("tokens",),
+        num_tokens=2,  # three push the occupation to where the sandbox's text encoder has never seen one
+        iterations=200,
+        unguided=125,
+        learning_rate=6e-2,
+        preservation=12.0,
     ),
     "gender": lambda: _people("gender", ["gender"], **GENDER),
     "gender-unet": lambda: _people("gender-unet", ["gender"], parts=("unet",), **GENDER),

@@ -141,7 +141,9 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
             raise ConfigError(f"the base {config.base} is no pipeline that can be loaded: {reason}") from error
         pipe.set_progress_bar_config(disable=True)
     model = denoiser_for(pipe).model
-    pipe.to(device, dtype=getattr(torch, config.dtype))
+    pipe.to(device)
+    if config.dtype != "float32":
+        pipe.to(dtype=getattr(torch, config.dtype))
     if config.activation_checkpointing:
         model.enable_gradient_checkpointing()
         pipe.vae.enable_gradient_checkpointing()

@@ -265,6 +265,8 @@ def _few_prompts(num_prompts: int) -> float:
 
 def _t_quantile(freedom: int) -> float:
     """Return the 97.5 % quantile of Student's t, by its expansion (Abramowitz & Stegun 26.7.5)."""
+    if freedom <= 2:
+        return (12.7062, 4.3027)[freedom - 1]  # too few for the expansion
     z, n = _Z, freedom
     return (
         z
