@@ -242,7 +242,7 @@ def _print_pairs(name: str, what: str, rows: Mapping[str, str]) -> None:
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as sandbox-gender.")],
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as sandbox-gender; `list` for all.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the adaptor; runs/RECIPE by default.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**32, help="Seed of everything random.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE; may be given again.")] = None,
@@ -274,6 +274,11 @@ def train(
 
     from .evaluation.request import parse_target
 
+    if recipe == "list":
+        from fair_adaptors.training.recipes import described
+
+        _print_pairs("recipe", "what is trained", described())
+        return
     values = read_config_file(config) if config else {}
     targets = [parse_target(text) for text in target or []]
     for setting in settings or []:

@@ -40,6 +40,8 @@ def test_a_plain_grid_has_room_for_every_image_and_no_more(count: int, columns: 
     assert (black.sum(0) >= 15).sum() == pytest.approx(20 * columns, abs=2 * columns)
     assert (black.sum(1) >= 15).sum() == pytest.approx(20 * rows, abs=2 * rows)
     assert plain_grid(flat(count, value=0.0), tile=20, title="a prompt").height > sheet.height
+    labelled = plain_grid(flat(count, value=0.0), tile=20, labels=["a nurse"] * rows)
+    assert labelled.height == sheet.height + 24 * rows
 
 
 def test_images_that_are_not_square_keep_their_shape() -> None:

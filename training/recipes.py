@@ -146,6 +146,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         learning_rate=6e-2,
         preservation=12.0,
     ),
+    "sandbox-age": lambda: _sandbox("sandbox-age", ["age"], shares={"age": (0.75, 0.25)}, **SHORT),
     "gender": lambda: _people("gender", ["gender"], **GENDER),
     "gender-unet": lambda: _people("gender-unet", ["gender"], parts=("unet",), **GENDER),
     "gender-both": lambda: _people("gender-both", ["gender"], parts=("text_encoder", "unet"), **GENDER),
@@ -178,8 +179,17 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         guidance_scale=5.0,
         **JOINT | {"images_per_call": 2, "images_per_decode": 1, "activation_checkpointing": True},
     ),
-    "sandbox-age": lambda: _sandbox("sandbox-age", ["age"], shares={"age": (0.75, 0.25)}, **SHORT),
 }
+
+
+def described() -> dict[str, str]:
+    """Say of every recipe what it makes fair, on which base, and what is trained."""
+    lines = {}
+    for name, make in RECIPES.items():
+        config = make()
+        parts = " and ".join(f"{config.num_tokens} soft tokens" if p == "tokens" else p for p in config.parts)
+        lines[name] = f"{', '.join(a.name for a in config.attributes)} on {config.base}: {parts}"
+    return lines
 
 
 def deviations(config: TrainConfig) -> list[str]:

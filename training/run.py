@@ -230,7 +230,7 @@ class _Run:
         with state.average.applied():
             images = [draw(setting, self.config, p, seeds[p], tokens=state.tokens) for p in prompts]
         title = f"{self.config.name}, iteration {state.iteration}"
-        grid = plain_grid(torch.cat(images), title=title, columns=SAMPLE_IMAGES, tile=96)
+        grid = plain_grid(torch.cat(images), title=title, columns=SAMPLE_IMAGES, tile=96, labels=prompts)
         try:
             (self.out / "samples").mkdir(parents=True, exist_ok=True)
             grid.save(self.out / "samples" / f"iteration_{state.iteration:05d}.png")

@@ -67,21 +67,28 @@ def before_after_grid(
     return sheet
 
 
-def plain_grid(images: "Tensor", *, title: str = "", columns: int = 8, tile: int = 128) -> "Image.Image":
-    """Draw images [N, 3, H, W] in [0, 1] in rows, under an optional title."""
+def plain_grid(
+    images: "Tensor", *, title: str = "", columns: int = 8, tile: int = 128, labels: Sequence[str] = ()
+) -> "Image.Image":
+    """Draw images [N, 3, H, W] in [0, 1] in rows, under an optional title; each row under its label if it has one."""
     from PIL import Image, ImageDraw
 
     margin = 16
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     head = 40 if title else 0
+    above = 24 if labels else 0
     width = columns * (tile + GAP) - GAP + 2 * margin
-    sheet = Image.new("RGB", (width, head + rows * (tile + GAP) - GAP + 2 * margin), PAPER)
+    sheet = Image.new("RGB", (width, head + rows * (above + tile + GAP) - GAP + 2 * margin), PAPER)
+    draw = ImageDraw.Draw(sheet)
     if title:
         text = _fitted(title, _font(16), width - 2 * margin)
-        ImageDraw.Draw(sheet).text((margin, margin + 4), text, INK, _font(16), anchor="lt")
+        draw.text((margin, margin + 4), text, INK, _font(16), anchor="lt")
     for row in range(rows):
-        y = head + margin + row * (tile + GAP)
+        y = head + margin + above + row * (above + tile + GAP)
+        if row < len(labels):
+            text = _fitted(labels[row], _font(13), width - 2 * margin)
+            draw.text((margin, y - 8), text, FAINT, _font(13), anchor="lb")
         _paste_row(sheet, images[row * columns : (row + 1) * columns], margin, y, tile)
     return sheet
 
