@@ -21,13 +21,15 @@ from .config import TrainConfig
 from .distributed import World
 from .gradients import accumulate_gradients, choose_steps, step_weights
 from .originals import Originals
-from .portraits import Portraits, losses, portray
+from .portraits import Portraits, losses, portray, portray_each
 from .sampling import encode_prompt, initial_noise, sample
 from .setting import Setting
 from .targets import Targets, assign_targets
 
 LOSS_SCALE = {"float16": 2.0**12}
 """What a loss is multiplied by on its way through a base whose gradients would vanish in its dtype."""
+WITHOUT_GRADIENT = 4
+"""Images of a call without gradient for each of a call with it: nothing is kept for a backward pass."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def train_step(
     pipe, count = setting.pipe, len(batch.seeds)
     mine = world.share(count)
     noise = initial_noise(pipe, batch.seeds[mine])
-    kept = (originals or Originals()).latents(pipe, batch, batch.seeds[mine], noise)
+    few = WITHOUT_GRADIENT * config.images_per_call or None
+    kept = (originals or Originals()).latents(pipe, batch, batch.seeds[mine], noise, images_per_call=few)
     with torch.no_grad():
         embeds = encode_prompt(pipe, batch.prompt, guidance_scale=batch.guidance_scale, tokens=tokens)
     run = sample(
@@ -116,27 +119,28 @@ def train_step(
         noise,
         num_steps=batch.num_steps,
         guidance_scale=batch.guidance_scale,
-        images_per_call=config.images_per_call or None,
+        images_per_call=few,
     )
 
     chunks = torch.arange(len(noise)).split(config.images_per_decode or len(noise))
     whole = len(chunks) == 1  # then the graph is kept, otherwise each chunk is decoded again with gradient
-    portraits = [portray(setting, run.latents[chunk], gradient=whole) for chunk in chunks]
+    parts = [run.latents[chunk] for chunk in chunks]
+    portraits = [portray(setting, parts[0])] if whole else portray_each(setting, parts)
     seen = _see(config, portraits, world=world, count=count)
     targets = _targets(config, seen, batch.draws)
     took_part = int(seen.takes_part.sum())
     if not took_part:
         return StepResult(0.0, 0.0, {a.name: math.nan for a in config.attributes}, count, 0)
 
+    unchanged = portray_each(setting, [kept[chunk] for chunk in chunks])
     gradients: list[Tensor] = []
     total = torch.zeros(3, device=noise.device)
     for number, chunk in enumerate(chunks):
         portrait = portraits[number]
         if not whole:
-            portrait = portray(setting, run.latents[chunk], gradient=True, faces=portrait.faces)
-        original = portray(setting, kept[chunk], gradient=False)
+            portrait = portray(setting, parts[number], faces=portrait.faces)
         local = {name: target.select(chunk + mine.start) for name, target in targets.items()}
-        found = losses(setting, config, portrait, original, local) / count
+        found = losses(setting, config, portrait, unchanged[number], local) / count
         total += found.detach()
         # Scaled before the autoencoder's backward pass, in which gradients of single pixels would vanish first.
         gradients += torch.autograd.grad(found.sum() * LOSS_SCALE.get(config.dtype, 1.0), portrait.latents)

@@ -26,7 +26,9 @@ class Originals:
     folder: Path | None = None
 
     @torch.no_grad()
-    def latents(self, pipe: Any, batch: Batch, seeds: Sequence[int], noise: Tensor) -> Tensor:
+    def latents(
+        self, pipe: Any, batch: Batch, seeds: Sequence[int], noise: Tensor, *, images_per_call: int | None = None
+    ) -> Tensor:
         """Return z₀ [n, C, h, w] of ``noise``, which is that of ``seeds``, without any adaptor.
 
         A file that cannot be read is made again, and one that cannot be written is done without.
@@ -36,7 +38,14 @@ class Originals:
             return found
         with lora.switched_off(pipe):
             embeds = encode_prompt(pipe, batch.prompt, guidance_scale=batch.guidance_scale)
-            run = sample(pipe, embeds, noise, num_steps=batch.num_steps, guidance_scale=batch.guidance_scale)
+            run = sample(
+                pipe,
+                embeds,
+                noise,
+                num_steps=batch.num_steps,
+                guidance_scale=batch.guidance_scale,
+                images_per_call=images_per_call,
+            )
         if path is not None:
             _write(path, run.latents)
         return run.latents

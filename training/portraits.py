@@ -1,6 +1,6 @@
 """What the losses see of images: pixels, faces, what the classifier says of them; and the losses themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,7 @@ class Portraits:
     """N images of one prompt.
 
     Attributes:
-        latents: what they were decoded from [N, C, h, w], a leaf of the graph.
+        latents: what they were decoded from [N, C, h, w]; a leaf of the graph if there is a gradient.
         images: [N, 3, H, W], float32.
         faces: the largest face of each; None where the whole image is taken for one.
         logits: the classifier's, of each attribute [N, K].
@@ -48,20 +48,34 @@ class Portraits:
         return self.faces.found
 
 
-def portray(setting: Setting, latents: Tensor, *, gradient: bool, faces: Faces | None = None) -> Portraits:
-    """Decode latents and look at the images.
+def portray(setting: Setting, latents: Tensor, *, faces: Faces | None = None) -> Portraits:
+    """Decode latents and look at the images, such that a gradient reaches the latents.
 
     Args:
-        gradient: whether the loss's gradient is to reach the latents.
         faces: where they are, if that is known.
     """
-    with torch.set_grad_enabled(gradient):
-        leaf = latents.detach().requires_grad_(gradient)
-        images = decode(setting.pipe, leaf).float()
-        if faces is None and setting.faces is not None:
-            faces = setting.faces.find(images.detach().clamp(0, 1))
-        seen = crop_faces(images, faces.boxes) if setting.faces and setting.faces.crops and faces else images
-        return Portraits(leaf, images, faces, setting.classifier(seen))
+    leaf = latents.detach().requires_grad_(True)
+    images = decode(setting.pipe, leaf).float()
+    if faces is None and setting.faces is not None:
+        faces = setting.faces.find(images.detach().clamp(0, 1))
+    return _seen(setting, leaf, images, faces)
+
+
+@torch.no_grad()
+def portray_each(setting: Setting, latents: Sequence[Tensor]) -> list[Portraits]:
+    """Decode chunks of latents without gradient; their faces are looked for while the next chunk is decoded."""
+    drawn = []
+    for chunk in latents:
+        images = decode(setting.pipe, chunk).float()
+        faces = None if setting.faces is None else setting.faces.find_later(images.clamp(0, 1))
+        drawn.append((chunk, images, faces))
+    return [_seen(setting, chunk, images, None if faces is None else faces.result()) for chunk, images, faces in drawn]
+
+
+def _seen(setting: Setting, latents: Tensor, images: Tensor, faces: Faces | None) -> Portraits:
+    alone = faces is not None and setting.faces is not None and setting.faces.crops
+    people = crop_faces(images, faces.boxes) if alone and faces is not None else images
+    return Portraits(latents, images, faces, setting.classifier(people))
 
 
 def losses(
