@@ -1,0 +1,128 @@
+"""What the losses see of images: classifiers the faces alone, encoders all, and whose face is kept."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fair_adaptors.training.face_bank import FaceBank
+from fair_adaptors.training.portraits import Portraits, losses, portray, portray_each
+from fair_adaptors.training.sampling import initial_noise
+from fair_adaptors.training.setting import Setting
+from fair_adaptors.training.targets import Targets
+from torch import Tensor
+
+from fair_adaptors.evaluation.faces import LANDMARKS, LANDMARKS_SIDE
+from fair_adaptors.evaluation.instruments import FaceDetector, Faces
+from tests.test_loop import CONFIG, setting
+
+COUNT = 4
+FACE = dataclasses.replace(CONFIG, preservation=0.0, face_weight=1.0, face_encoder="stub", faces="stub")
+
+
+def detector(found: list[bool], *, crops: bool = True) -> FaceDetector:
+    """Finds a face in the upper left quarter of some images."""
+
+    def find(images: Tensor) -> Faces:
+        there = torch.tensor(found[: len(images)])
+        side = images.shape[-1] / 2
+        landmarks = (torch.tensor(LANDMARKS) + 0.5) / LANDMARKS_SIDE * side
+        boxes = torch.tensor([0.0, 0.0, side, side]).repeat(len(images), 1) * there[:, None]
+        return Faces(boxes, landmarks.repeat(len(images), 1, 1) * there[:, None, None], there.float(), there)
+
+    return FaceDetector("stub", "stub", find, crops)
+
+
+def encode(faces: Tensor) -> Tensor:
+    return F.normalize(F.adaptive_avg_pool2d(faces, 4).flatten(1) + 1e-3, dim=1)
+
+
+def place(found: list[bool], **changes: object) -> Setting:
+    return dataclasses.replace(setting(), faces=detector(found), face_encoder=encode, **changes)  # type: ignore[arg-type]
+
+
+def seen(where: Setting, seed: int) -> Portraits:
+    return portray(where, initial_noise(where.pipe, range(seed, seed + COUNT)))
+
+
+def targets_of(originals: Portraits, *, change: bool) -> dict[str, Targets]:
+    """Targets of the original's class, or of the other one, all kept."""
+    labels = originals.logits["bright"].argmax(1)
+    keep = torch.ones(COUNT, dtype=torch.bool)
+    return {"bright": Targets(1 - labels if change else labels, keep.float(), keep)}
+
+
+@pytest.mark.parametrize(("crops", "side"), [(True, 224), (False, 16)])
+def test_classifiers_see_the_face_alone_unless_the_image_is_one(crops: bool, side: int) -> None:
+    shapes = []
+
+    def classifier(images: Tensor) -> dict[str, Tensor]:
+        shapes.append(tuple(images.shape[-2:]))
+        return {"bright": images.mean((1, 2, 3))[:, None] * torch.tensor([1.0, -1.0])}
+
+    where = dataclasses.replace(setting(), faces=detector([True] * COUNT, crops=crops), classifier=classifier)
+    seen(where, 0)
+    assert shapes == [(side, side)]
+
+
+def test_chunks_are_seen_as_the_whole_is() -> None:
+    where = place([True, False] * 2)
+    latents = initial_noise(where.pipe, range(COUNT))
+    parts = portray_each(where, latents.split(2))
+    whole = portray(where, latents)
+    assert torch.allclose(torch.cat([part.images for part in parts]), whole.images.detach(), atol=1e-5)
+    assert [part.found.tolist() for part in parts] == [[True, False]] * 2 and not parts[0].images.requires_grad
+
+
+def test_an_unchanged_face_is_pulled_to_the_original_and_nobodys_face_is_not() -> None:
+    where = place([True, False, True, False])
+    portraits, originals = seen(where, 0), seen(where, 10)
+    sure = dataclasses.replace(FACE, face_confidence=0.0)
+    loss = losses(where, sure, portraits, originals, targets_of(originals, change=False))[2]
+    gradient = torch.autograd.grad(loss, portraits.latents)[0].flatten(1).norm(dim=1)
+    assert loss > 0 and (gradient > 0).tolist() == [True, False, True, False]
+    same = losses(where, sure, originals, originals, targets_of(originals, change=False))[2]
+    assert same.abs() < 1e-5
+
+
+def test_a_face_that_must_change_is_pulled_to_the_nearest_real_one_if_there_are_any() -> None:
+    where = place([True] * COUNT)
+    portraits, originals = seen(where, 0), seen(where, 10)
+    targets = targets_of(originals, change=True)
+    assert losses(where, FACE, portraits, originals, targets)[2] == 0
+    rows = F.normalize(torch.rand(6, 48, generator=torch.Generator().manual_seed(0)), dim=1)
+    labels = {"bright": torch.tensor([0, 1] * 3, dtype=torch.uint8)}
+    bank = FaceBank(rows, labels, {"bright": ("dark", "bright")}, "stub", "nowhere", "none")
+    from fair_adaptors.evaluation.face_crops import align_faces
+
+    assert portraits.faces is not None
+    features = encode(align_faces(portraits.images, portraits.faces.landmarks))
+    allowed = labels["bright"][None] == targets["bright"].labels[:, None]
+    nearest = (features @ rows.T).masked_fill(~allowed, -2).amax(1)
+    found = losses(dataclasses.replace(where, face_bank=bank), FACE, portraits, originals, targets)[2]
+    assert found.item() == pytest.approx((1 - nearest).sum().item(), rel=1e-5)
+
+
+def test_an_unsure_class_does_not_keep_its_face() -> None:
+    where = place([True] * COUNT)
+    portraits, originals = seen(where, 0), seen(where, 10)
+    never = dataclasses.replace(FACE, face_confidence=1.1)
+    assert losses(where, never, portraits, originals, targets_of(originals, change=False))[2] == 0
+
+
+def test_inside_the_common_face_a_changing_image_is_held_less() -> None:
+    where = place([True] * COUNT)
+    portraits, originals = seen(where, 0), seen(where, 10)
+    config = dataclasses.replace(CONFIG, preservation=1.0)
+    none, all_ = (tuple(dataclasses.replace(a, factor1=1.0, factor2=f) for a in CONFIG.attributes) for f in (0.0, 1.0))
+    targets = targets_of(originals, change=True)
+    pixels = []
+    for attributes in (none, all_):
+        images = portraits.images.detach().requires_grad_(True)
+        shown = dataclasses.replace(portraits, images=images)
+        loss = losses(where, dataclasses.replace(config, attributes=attributes), shown, originals, targets)[1]
+        pixels.append(torch.autograd.grad(loss, images)[0])
+    region = pixels[0].abs().sum((0, 1)) == 0
+    side = portraits.images.shape[-1] // 2
+    assert region[:side, :side].all() and not region[side + side // 2 :, side + side // 2 :].any()
+    assert torch.allclose(pixels[0] * ~region, pixels[1] * ~region, atol=1e-7)
