@@ -157,7 +157,8 @@ def evaluate(
         list[str] | None, typer.Option(help="clip:SOURCE, dinov2:SOURCE or MODULE:OBJECT; may be given again.")
     ] = None,
     faces: Annotated[
-        str | None, typer.Option(help="yunet, yunet:PATH, insightface, whole or MODULE:OBJECT; else the whole image.")
+        str | None,
+        typer.Option(help="yunet (the default for photographs), yunet:PATH, insightface, whole or MODULE:OBJECT."),
     ] = None,
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,

@@ -1,8 +1,7 @@
 """The report of an evaluation: one HTML file that needs no other and no network, with plots beside it."""
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from string import Template
@@ -10,12 +9,18 @@ from typing import Any
 
 from . import gallery, tables
 from .folder import IMAGES_FILE, PLOTS, REPORT_FILE, RESULTS_FILE, TIMING_FILE
-from .metrics import CONFIDENCE, noise_floor
+from .metrics import CONFIDENCE
+from .page_data import page_data
 from .plots import write_grids, write_plots
 from .verdict import Results, is_uniform, verdicts
 
 SENTENCES = 6
 """Variants whose sentence is shown at once."""
+
+DRAWN = (
+    "The sandbox is a small drawn world with two gender presentations and four skin tones, because its truth must be"
+    " countable. People are not so. What works here shows the method at work; it is no evidence about photographs."
+)
 
 METHOD = (
     (
@@ -109,6 +114,7 @@ def page(results: Results, timing: Mapping[str, Any], pictures: gallery.Pictures
         ),
         verdict=_verdict(results),
         judge=escape(judges[0]),
+        figure=_figure(results),
         main=tables.main_table(results, timing, judges[:1]),
         others=_other_classifiers(results, timing),
         frequencies=tables.frequency_tables(results),
@@ -135,7 +141,7 @@ def page(results: Results, timing: Mapping[str, Any], pictures: gallery.Pictures
         limits="".join(f"<li>{escape(limit)}</li>" for limit in _limits(results)),
         command=escape(command),
         settings=_settings(results),
-        data=embedded(_data(results)),
+        data=embedded(page_data(results)),
     )
 
 
@@ -164,6 +170,15 @@ def _verdict(results: Results) -> str:
     shown, rest = "".join(items[:SENTENCES]), "".join(items[SENTENCES:])
     more = f"<details><summary>{len(items) - SENTENCES} more variants</summary><ul>{rest}</ul></details>"
     return f'<ul class="verdict">{shown}</ul>{more if rest else ""}'
+
+
+def _figure(results: Results) -> str:
+    """Say which figure the plots show."""
+    uniform = {is_uniform(target) for target in results["targets"].values()}
+    distance = "total variation, the distance from the target"
+    return {(True,): "bias", (False,): distance}.get(
+        tuple(uniform), f"bias, or where a target is not the same share for every class the {distance},"
+    )
 
 
 def _other_classifiers(results: Results, timing: Mapping[str, Any]) -> str:
@@ -197,6 +212,7 @@ def _limits(results: Results) -> list[str]:
         else ""
     )
     return [
+        *([DRAWN] if results["settings"]["base"] == "sandbox" else []),
         "The classes are what a classifier sees in a picture. They are not identity: nobody was asked, and people who"
         " are none of them are counted as one of them.",
         "A classifier errs, and more for some people than for others. Its errors are in the figures and in no"
@@ -221,58 +237,3 @@ def _settings(results: Results) -> str:
     facts["face detector"] = results["face_detector"] or "none: the whole image is the face"
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     return "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
-
-
-def _data(results: Results) -> dict[str, Any]:
-    """Return what the page's script draws: per prompt, variant, target and classifier, in thousandths."""
-    variants, targets = results["variants"], results["targets"]
-    return {
-        "prompts": list(zip(results["labels"], results["settings"]["prompts"], strict=True)),
-        "variants": [[variant["name"], variant["adaptor"], variant["weight"]] for variant in variants],
-        "classifiers": results["classifiers"],
-        "encoders": results["encoders"],
-        "targets": [
-            {"name": name, "classes": target["classes"], "uniform": is_uniform(target)}
-            for name, target in targets.items()
-        ],
-        "kept": [[_triple(variant["preservation"].get(name)) for variant in variants] for name in results["encoders"]],
-        "rows": [
-            [[_rows(variant["bias"][judge].get(name)) for variant in variants] for name in targets]
-            for judge in results["classifiers"]
-        ],
-    }
-
-
-def _rows(figures: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return one variant's prompts by column, and mean, floor and change; None where the classifier cannot tell."""
-    if figures is None:
-        return None
-    prompts = figures["prompts"]
-    counts = [row["images"] for row in prompts]
-    number = len(figures["frequencies"])
-    change = figures.get("change", {})
-    return {
-        "v": [_thousandth(row["bias"]["value"]) for row in prompts],
-        "l": [_thousandth(row["bias"]["low"]) for row in prompts],
-        "h": [_thousandth(row["bias"]["high"]) for row in prompts],
-        "n": counts[0] if len(set(counts)) == 1 else counts,
-        "p": [round(100 * share) for row in prompts for share in row["frequencies"]],
-        "floors": {count: _thousandth(_floor(count, number)) for count in set(counts) if count},
-        "mean": _triple(figures["bias"]),
-        "floor": figures["bias"]["floor"],
-        "change": _triple(change.get("bias")),
-        "same": change.get("same_class"),
-    }
-
-
-@lru_cache(maxsize=4096)
-def _floor(images: int, number: int) -> float:
-    return noise_floor(images, number)
-
-
-def _triple(found: Mapping[str, Any] | None) -> Sequence[float | None] | None:
-    return None if found is None or found["value"] is None else [found["value"], found["low"], found["high"]]
-
-
-def _thousandth(value: float | None) -> int | None:
-    return None if value is None else round(1000 * value)

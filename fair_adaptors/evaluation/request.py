@@ -41,23 +41,23 @@ def instruments_for(
     """Return the instruments that were named; for the sandbox its own unless some are.
 
     Args:
-        faces: the face detector; None where the whole image is the face.
+        faces: the face detector; None for YuNet, and for the sandbox, whose whole image is the face, for none.
 
     Raises:
         ConfigError: none is named for another base, or one cannot be loaded.
         MissingExtraError: one needs a package that is not installed.
     """
-    detector = load_face_detector(faces) if faces else None
     if base == "sandbox" and not classifiers and not encoders:
         from ..sandbox.instruments import instruments
 
-        return dataclasses.replace(instruments(), faces=detector)
+        return dataclasses.replace(instruments(), faces=load_face_detector(faces) if faces else None)
     if not classifiers:
         raise ConfigError(
             "name what sees the attributes, and better two: --classifier clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
             " --classifier transformers:dima806/fairface_gender_image_detection, or folders in the place of these Hub"
             " ids, or MODULE:OBJECT of your own"
         )
+    detector = load_face_detector(faces or ("whole" if base == "sandbox" else "yunet"))
     return Instruments(tuple(map(load_classifier, classifiers)), tuple(map(load_encoder, encoders)), detector)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .verdict import Results, direction, fine, is_uniform, number, percent, signed
+from .verdict import Results, direction, figure_of, fine, number, percent, signed
 
 OPEN = 4
 """Targets whose class frequencies are shown at once."""
@@ -135,8 +135,7 @@ def _encoders(results: Results, key: str) -> list[str]:
 
 def _figure_cells(results: Results, variant: Mapping[str, Any], target: str, judge: str) -> str:
     found = variant["bias"][judge][target]
-    uniform = is_uniform(results["targets"][target])
-    change = found.get("change", {}).get("bias" if uniform else "total_variation")
+    change = found.get("change", {}).get(figure_of(results["targets"][target]))
     return "".join(
         [
             estimate_cell("bias", found["bias"]),

@@ -35,6 +35,21 @@ def is_uniform(target: Mapping[str, Any]) -> bool:
     return max(target["shares"]) - min(target["shares"]) < 1e-6
 
 
+def figure_of(target: Mapping[str, Any]) -> str:
+    """Return the key of a target's headline figure: ``bias``, or ``total_variation`` where it is not uniform."""
+    return "bias" if is_uniform(target) else "total_variation"
+
+
+def figure_name(name: str, target: Mapping[str, Any]) -> str:
+    """Return what the headline figure of a target is called."""
+    return f"{name} bias" if is_uniform(target) else f"distance of {name} from its target"
+
+
+def largest(target: Mapping[str, Any]) -> float:
+    """Return the most that the headline figure of a target can be: all images are of one class, the rarest wanted."""
+    return 2 / len(target["classes"]) if is_uniform(target) else 1 - min(target["shares"])
+
+
 def direction(change: Mapping[str, Any] | None) -> str:
     """Return ``falls``, ``rises`` or, where the change's interval holds 0 or is unknown, ``no clear change``."""
     if change is not None and change["high"] is not None and change["high"] < 0:
@@ -71,11 +86,10 @@ def _of_targets(results: Results, variant: Mapping[str, Any], first: Mapping[str
     judge = results["classifiers"][0]
     found = []
     for name, target in results["targets"].items():
-        uniform, now = is_uniform(target), variant["bias"][judge][name]
-        key = "bias" if uniform else "total_variation"
+        key, now = figure_of(target), variant["bias"][judge][name]
         images = sum(row["images"] for row in now["prompts"])
         before, change = first["bias"][judge][name][key], now.get("change", {}).get(key)
-        found.append(_Figure(name, uniform, now[key], before, change, images))
+        found.append(_Figure(name, target, now[key], before, change, images))
     if len(found) <= NAMED:
         return [figure.clause() for figure in found]
     grouped: dict[str, list[str]] = {}
@@ -89,7 +103,7 @@ class _Figure:
     """The headline figure of one target: its bias, or its total variation where the target is not uniform."""
 
     name: str
-    uniform: bool
+    target: Mapping[str, Any]
     now: Mapping[str, Any]
     before: Mapping[str, Any]
     change: Mapping[str, Any] | None
@@ -97,7 +111,7 @@ class _Figure:
 
     def clause(self) -> str:
         """Say what the figure is, or how it moved, and how far it is from the noise floor."""
-        what = f"{self.name} bias" if self.uniform else f"distance of {self.name} from its target"
+        what = figure_name(self.name, self.target)
         value, floor = number(self.now["value"]), self.floor()
         if self.now["value"] is None:
             return f"{what} could not be measured: no image counts"
@@ -126,7 +140,8 @@ class _Figure:
 
     def group(self) -> str:
         """Say the same without numbers, so that targets that fared alike can share it."""
-        what, moves = "bias" if self.uniform else "distance from the target", direction(self.change)
+        what = "bias" if is_uniform(self.target) else "distance from the target"
+        moves = direction(self.change)
         if self.change is None:
             return f"{what} is {self.floor().split(' of ')[0]}"
         return f"no clear change of {what}" if moves == "no clear change" else f"{what} {moves}"
