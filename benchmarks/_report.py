@@ -1,11 +1,15 @@
-"""What the benchmarks share: a table on the screen and a JSON file in ``results/``."""
+"""What the benchmarks share: a table on the screen, a JSON file in ``results/``, tables in a document."""
 
 import json
 import platform
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+DOCUMENTS = Path(__file__).parents[1] / "docs"
+_MARKED = re.compile(r"(<!-- table -->\n)(.*?)\n?<!-- end -->", re.DOTALL)
 
 
 def report(name: str, rows: list[dict[str, Any]], **details: Any) -> None:
@@ -18,6 +22,28 @@ def report(name: str, rows: list[dict[str, Any]], **details: Any) -> None:
     RESULTS.mkdir(exist_ok=True)
     record = {"benchmark": name, "rows": rows, **details, "machine": _machine()}
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table in Markdown."""
+    head, *lines = (f"| {' | '.join(map(str, line)).lstrip()} |" for line in (columns, *rows))
+    return "\n".join([head, "|---" * len(columns) + "|", *lines])
+
+
+def tables_in(name: str) -> list[str]:
+    """Return what stands between each pair of marks in ``docs/NAME.md``."""
+    return [text for _, text in _MARKED.findall((DOCUMENTS / f"{name}.md").read_text(encoding="utf-8"))]
+
+
+def write_tables(name: str, texts: Iterable[str]) -> None:
+    """Print texts, and put them into ``docs/NAME.md``, one between each pair of its marks."""
+    document, each = DOCUMENTS / f"{name}.md", iter(texts)
+
+    def filled(marked: re.Match[str]) -> str:
+        print("", text := next(each), sep="\n")
+        return f"{marked[1]}{text}\n<!-- end -->"
+
+    document.write_text(_MARKED.sub(filled, document.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _text(value: Any) -> str:

@@ -8,6 +8,7 @@ evaluation classifier, the bias that is left, the right occupations, and how man
 
 import argparse
 import dataclasses
+import json
 import statistics
 import sys
 import time
@@ -16,9 +17,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._report import report
+from benchmarks._report import RESULTS, report
 
 METHODS = ("uniform", "published", "full backpropagation")
+MEASURED = ("bias", "occupation", "iterations", "skipped")
 
 
 def train(method: str, num_steps: int, seed: int, seconds: float) -> dict[str, float]:
@@ -89,18 +91,32 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows, runs = [], []
+    runs = earlier_runs(arguments.seconds)
     for num_steps in arguments.steps:
         for method in METHODS:
-            found = []
             for seed in arguments.seeds:
-                found.append(train(method, num_steps, seed, arguments.seconds))
-                runs.append({"steps": num_steps, "method": method, "seed": seed, **found[-1]})
-                print(runs[-1], flush=True)
-            means = {name: statistics.fmean(run[name] for run in found) for name in found[0]}
-            spread = ", ".join(f"{run['bias']:.2f}" for run in found)
-            rows.append({"steps": num_steps, "method": method, **means, "bias of the seeds": spread})
-    report("backpropagation", rows, runs=runs, seconds=arguments.seconds)
+                which = {"steps": num_steps, "method": method, "seed": seed}
+                if not any(which.items() <= run.items() for run in runs):
+                    runs.append(which | train(method, num_steps, seed, arguments.seconds))
+                    report("backpropagation", rows_of(runs), runs=runs, seconds=arguments.seconds)
+
+
+def earlier_runs(seconds: float) -> list[dict[str, Any]]:
+    """Return the runs of as many seconds that the JSON file has: an hour's work that was cut short goes on."""
+    path = RESULTS / "backpropagation.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seconds": None}
+    return list(known["runs"]) if known["seconds"] == seconds else []
+
+
+def rows_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the means over seeds of each method and number of steps."""
+    rows = []
+    for steps, method in dict.fromkeys((run["steps"], run["method"]) for run in runs):
+        found = [run for run in runs if (run["steps"], run["method"]) == (steps, method)]
+        means = {name: statistics.fmean(run[name] for run in found) for name in MEASURED}
+        spread = ", ".join(f"{run['bias']:.2f}" for run in found)
+        rows.append({"steps": steps, "method": method, **means, "bias of the seeds": spread})
+    return rows
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from benchmarks._report import report
-from fair_adaptors import load_fair_adaptor
+from fair_adaptors import FairAdaptor, load_fair_adaptor
 from fair_adaptors.formats import WEIGHTS_FILE
 from tests.tiny import tiny_pipeline, write_tiny_adaptor
 
@@ -33,9 +33,12 @@ def seconds(work: Side) -> float:
 
 
 def in_pairs(one: tuple[Side, Side], other: tuple[Side, Side], rounds: int) -> list[tuple[float, float]]:
-    """Time two sides in each round, each followed by its untimed second call, the first of them alternately.
+    """Time two sides in each round, now one first and now the other.
 
     One round more comes before, and is not counted: it warms up.
+
+    Args:
+        one, other: what is timed, and what undoes it.
     """
     pairs = []
     for index in range(rounds + 1):
@@ -68,8 +71,9 @@ def loading(rank: int, rounds: int) -> tuple[int, list[tuple[float, float]], flo
     pipe = tiny_pipeline(width=768, layers=12, channels=(128, 256))  # a text encoder as Stable Diffusion 1.5's
     with tempfile.TemporaryDirectory() as folder:
         path = write_tiny_adaptor(Path(folder), pipe, rank=rank) / WEIGHTS_FILE
+        loaded: list[FairAdaptor] = []
         pairs = in_pairs(
-            (lambda: load_fair_adaptor(pipe, folder), lambda: load_fair_adaptor(pipe, folder).unload()),
+            (lambda: loaded.append(load_fair_adaptor(pipe, folder)), lambda: loaded.pop().unload()),
             (lambda: pipe.load_lora_weights(folder, weight_name=WEIGHTS_FILE), pipe.unload_lora_weights),
             rounds,
         )

@@ -17,7 +17,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._report import report
+from benchmarks._operations import base_operations
+from benchmarks._report import report, table, write_tables
 
 ASSUMED = {
     "teraflops": 300.0,  # sustained in bfloat16 by one GPU of the H100's class
@@ -87,48 +88,19 @@ def predict(found: dict[int, dict[str, float]], few: int, many: int, at: int) ->
     }
 
 
-def operations(kind: str) -> dict[str, float]:
+def operations(recipe: str) -> dict[str, float]:
     """Count the teraflops of one row through the U-Net and of decoding one image, forward, and the adaptor's bytes."""
-    import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from torch.utils.flop_counter import FlopCounterMode
+    from fair_adaptors.training.plan import skeleton, trained_values
+    from fair_adaptors.training.recipes import get_recipe
 
-    side, width = (64, 768) if kind == "SD 1.5" else (128, 2048)
-    extra: dict[str, Any] = {}
-    with torch.device("meta"):
-        if kind == "SD 1.5":
-            unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-        else:
-            unet = UNet2DConditionModel(
-                sample_size=128,
-                block_out_channels=(320, 640, 1280),
-                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-                transformer_layers_per_block=[1, 2, 10],
-                attention_head_dim=[5, 10, 20],
-                cross_attention_dim=2048,
-                addition_embed_type="text_time",
-                addition_time_embed_dim=256,
-                projection_class_embeddings_input_dim=2816,
-                use_linear_projection=True,
-            )
-            extra["added_cond_kwargs"] = {"text_embeds": torch.empty(1, 1280), "time_ids": torch.empty(1, 6)}
-        vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-        )
-        latents = torch.empty(1, 4, side, side)
-        with FlopCounterMode(display=False) as of_unet:
-            unet(latents, torch.empty(1), torch.empty(1, 77, width), **extra)
-        with FlopCounterMode(display=False) as of_vae:
-            vae.decode(latents)
-    values = {"SD 1.5": 8_294_400, "SDXL": 8_294_400 + 32 * (4 * 2 * 50 * 1280 + 2 * 50 * (1280 + 5120))}[kind]
+    from fair_adaptors.bases import KNOWN
+
+    config = get_recipe(recipe)
+    counted = base_operations(next(name for name, known in KNOWN.items() if known.base_model == config.base))
     return {
-        "unet": of_unet.get_total_flops() / 1e12,
-        "decode": of_vae.get_total_flops() / 1e12,
-        "megabytes": values * 4 / 1e6,
+        "unet": counted["unet"].forward,
+        "decode": counted["decoder"].forward,
+        "megabytes": trained_values(config, skeleton(config.base)) * 4 / 1e6,
     }
 
 
@@ -160,7 +132,7 @@ def main() -> None:
         for part, value in (*predicted.items(), ("whole", sum(predicted.values())))
     ]
     gpus = []
-    kinds = {kind: operations(kind) for kind in ("SD 1.5", "SDXL")}
+    kinds = {kind: operations(recipe) for kind, recipe in (("SD 1.5", "gender"), ("SDXL", "sdxl-gender-race"))}
     for kind, counted in kinds.items():
         for number in (1, 2, 4, 8, 16, 32, 64):
             seconds = iteration(counted, number)
@@ -168,28 +140,28 @@ def main() -> None:
             share = seconds["communicate"] / whole
             gpus.append({"model": kind, "gpus": number, "images/s": ASSUMED["images"] / whole, "communication": share})
     report("scaling", rows, parts=found, operations=kinds, assumed=ASSUMED, predicted=gpus)
-    write_tables(rows, kinds, gpus)
+    write_tables("scaling", [tables(rows, kinds, gpus)])
 
 
-def write_tables(rows: list[dict[str, Any]], kinds: dict[str, dict[str, float]], gpus: list[dict[str, Any]]) -> None:
-    """Put what was found into ``docs/scaling.md``, between its marks."""
-    lines = ["| part, 16 images | predicted / measured |", "|---|---|"]
-    lines += [f"| {row['what']} | {row['ratio']:.2f} |" for row in rows]
-    lines += ["", "| | SD 1.5, 512² | SDXL, 1024² |", "|---|---|---|"]
-    for what, unit in (("unet", "teraflops of a row forward"), ("decode", "teraflops of decoding an image")):
-        lines.append(f"| {unit} | {kinds['SD 1.5'][what]:.2f} | {kinds['SDXL'][what]:.2f} |")
-    lines.append(f"| megabytes summed | {kinds['SD 1.5']['megabytes']:.0f} | {kinds['SDXL']['megabytes']:.0f} |")
+def tables(rows: list[dict[str, Any]], kinds: dict[str, dict[str, float]], gpus: list[dict[str, Any]]) -> str:
+    """Return what stands between the marks of ``docs/scaling.md``."""
+    ratios = [(row["what"], f"{row['ratio']:.2f}") for row in rows]
+    named = {"unet": "teraflops of a row forward", "decode": "teraflops of decoding an image"}
+    counted = [(words, *(f"{kind[what]:.2f}" for kind in kinds.values())) for what, words in named.items()]
+    summed = ("megabytes summed", *(f"{kind['megabytes']:.0f}" for kind in kinds.values()))
+    operations = table(["", "SD 1.5, 512²", "SDXL, 1024²"], [*counted, summed])
     said = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in ASSUMED.items())
-    lines += ["", f"Assumed: {said}.", ""]
-    lines += ["| GPUs | SD 1.5 images/s | communication | SDXL images/s | communication |", "|---|---|---|---|---|"]
+    predicted = []
     for number in dict.fromkeys(row["gpus"] for row in gpus):
-        one, other = (row for row in gpus if row["gpus"] == number)
-        cells = " | ".join(f"{row['images/s']:.1f} | {row['communication']:.1%}" for row in (one, other))
-        lines.append(f"| {number} | {cells} |")
-    document = Path(__file__).parents[1] / "docs" / "scaling.md"
-    start, mark, rest = document.read_text(encoding="utf-8").partition("<!-- table -->\n")
-    end = rest[rest.index("<!-- end -->") :]
-    document.write_text(start + mark + "\n".join(lines) + "\n" + end, encoding="utf-8")
+        both = [row for row in gpus if row["gpus"] == number]
+        predicted.append([number, *(cell for row in both for cell in _cells(row))])
+    columns = ["GPUs", "SD 1.5 images/s", "communication", "SDXL images/s", "communication"]
+    checked = table(["part, 16 images", "predicted / measured"], ratios)
+    return "\n\n".join([checked, operations, f"Assumed: {said}.", table(columns, predicted)])
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, str]:
+    return f"{row['images/s']:.1f}", f"{row['communication']:.1%}"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
 """What the documents show is what there is."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fair_adaptors.training.recipes import RECIPES
 
-from fair_adaptors.registry import EMBEDDED
+from benchmarks import cost, scaling
+from benchmarks._passes import FORMS, count_passes, passes
+from benchmarks._report import RESULTS, tables_in
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,15 +29,23 @@ def test_scripts_are_shell(script: Path) -> None:
     assert script.stat().st_mode & 0o111
 
 
-@pytest.mark.parametrize("folder", sorted(EMBEDDED.iterdir()), ids=lambda path: path.name)
-def test_cards_are_what_their_results_say(folder: Path) -> None:
-    import json
+def results(benchmark: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{benchmark}.json").read_text(encoding="utf-8"))
 
-    from fair_adaptors.training.publish import card
 
-    from fair_adaptors.formats import read_config
+def test_tables_are_those_of_the_benchmarks() -> None:
+    costs, scales = results("cost"), results("scaling")
+    details = {name: costs[name] for name in ("forms", "bases", "vision", "sustained")}
+    assert tables_in("cost") == cost.tables(costs["rows"], **details)
+    assert tables_in("scaling") == [scaling.tables(scales["rows"], scales["operations"], scales["predicted"])]
 
-    config, results = read_config(folder), json.loads((folder / "results.json").read_text())
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    assert text == card(config, results) == (ROOT / "cards" / f"{folder.name}.md").read_text(encoding="utf-8")
-    assert results["files"] == {file: record["sha256"] for file, record in config["files"].items()}
+
+def test_what_every_recipe_for_people_costs_is_told() -> None:
+    rows = {row["recipe"]: (row["images"], row["iterations"]) for row in results("cost")["rows"]}
+    people = {name: recipe() for name, recipe in RECIPES.items() if not name.startswith("sandbox")}
+    assert rows == {name: (config.images_per_prompt, config.iterations) for name, config in people.items()}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_as_many_rows_go_through_the_models_as_the_formula_says(form: str) -> None:
+    assert count_passes(form, 3, 2) == passes(3, 2, **FORMS[form])

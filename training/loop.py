@@ -22,14 +22,12 @@ from .distributed import World
 from .gradients import accumulate_gradients, choose_steps, step_weights
 from .originals import Originals
 from .portraits import Portraits, losses, portray, portray_each
-from .sampling import encode_prompt, initial_noise, sample
+from .sampling import WITHOUT_GRADIENT, encode_prompt, initial_noise, sample
 from .setting import Setting
 from .targets import Targets, assign_targets
 
 LOSS_SCALE = {"float16": 2.0**12}
 """What a loss is multiplied by on its way through a base whose gradients would vanish in its dtype."""
-WITHOUT_GRADIENT = 4
-"""Images of a call without gradient for each of a call with it: nothing is kept for a backward pass."""
 
 
 @dataclass(frozen=True)

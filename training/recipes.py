@@ -134,7 +134,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         parts=("text_encoder", "unet"),
         learning_rate=3e-3,
         preservation=30.0,
-        **SHORT,
+        iterations=135,
+        unguided=82,
     ),
     "sandbox-gender-tokens": lambda: _sandbox(
         "sandbox-gender-tokens",

@@ -17,6 +17,9 @@ from fair_adaptors.tokens import inserted
 
 from .denoiser import Conditions, denoiser_for
 
+WITHOUT_GRADIENT = 4
+"""Images of a call without gradient for each of a call with it: nothing is kept for a backward pass."""
+
 
 @dataclass(frozen=True)
 class Trajectory:

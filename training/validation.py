@@ -16,7 +16,7 @@ from fair_adaptors.evaluation.run import image_seed
 from . import lora
 from .config import TrainConfig
 from .distributed import World
-from .sampling import decode, encode_prompt, initial_noise, sample
+from .sampling import WITHOUT_GRADIENT, decode, encode_prompt, initial_noise, sample
 from .setting import Setting
 
 BATCH = 32
@@ -130,11 +130,13 @@ def draw(
     """Draw a prompt with the adaptor in training: images [N, 3, H, W] in [0, 1], as ``pipe`` would."""
     pipe, guidance = setting.pipe, config.guidance_scale
     embeds = encode_prompt(pipe, prompt, guidance_scale=guidance, tokens=tokens)
+    drawn = min(BATCH, WITHOUT_GRADIENT * config.images_per_call or BATCH)
+    decoded = min(BATCH, WITHOUT_GRADIENT * config.images_per_decode or BATCH)
     images = []
-    for start in range(0, len(seeds), BATCH):
-        noise = initial_noise(pipe, seeds[start : start + BATCH])
+    for start in range(0, len(seeds), drawn):
+        noise = initial_noise(pipe, seeds[start : start + drawn])
         run = sample(pipe, embeds, noise, num_steps=config.num_steps, guidance_scale=guidance)
-        images.append(decode(pipe, run.latents).float().clamp(0, 1))
+        images += [decode(pipe, latents).float().clamp(0, 1) for latents in run.latents.split(decoded)]
     return torch.cat(images) if images else torch.empty(0, 3, *_size(pipe), device=pipe.unet.device)
 
 

@@ -1,0 +1,82 @@
+"""Floating-point operations of models of the published sizes, counted on torch's meta device, without weights."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+VISION = {
+    "CLIP ViT-L/14": ((1024, 4096, 24, 16), (768, 3072, 12, 12)),
+    "CLIP ViT-H/14": ((1280, 5120, 32, 16), (1024, 4096, 24, 16)),
+    "DINOv2 ViT-B/14": ((768, 3072, 12, 12), None),
+}
+"""What the recipes for people look at images with: width, width of the MLP, layers and heads of the vision tower and
+of the text tower, as the configurations on the Hub have them. All see 224² pixels in patches of 14²."""
+
+
+class Operations(NamedTuple):
+    """Teraflops of one row through a model with frozen weights: forward, and back to the gradient of its input."""
+
+    forward: float
+    backward: float
+
+
+def count_operations(call: Callable[[], Any]) -> Operations:
+    """Count what ``call`` computes, and what the backward pass from the tensor that it returns does."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as forward:
+        output = call()
+    with FlopCounterMode(display=False) as backward:
+        output.backward(torch.empty_like(output))
+    return Operations(forward.get_total_flops() / 1e12, backward.get_total_flops() / 1e12)
+
+
+def base_operations(base: str) -> dict[str, Operations]:
+    """Count the operations of a row through the U-Net, whose gradient goes to the embeddings, and through the decoder.
+
+    Args:
+        base: as ``fair_adaptors.bases`` has it, such as ``sd15``.
+    """
+    import torch
+    from fair_adaptors.training.plan import TOKENS_LENGTH, skeleton
+
+    models = skeleton(base)
+    unet, vae = models.unet.requires_grad_(False), models.vae.requires_grad_(False)
+    size, channels = unet.config.sample_size, unet.config.in_channels
+    with torch.device("meta"):
+        latents = torch.empty(1, channels, size, size)
+        leaf = torch.empty_like(latents).requires_grad_(True)
+        embeds = torch.empty(1, TOKENS_LENGTH, unet.config.cross_attention_dim).requires_grad_(True)
+        added = None
+        if models.text_encoder_2 is not None:
+            pooled = torch.empty(1, models.text_encoder_2.config.projection_dim)
+            added = {"text_embeds": pooled, "time_ids": torch.empty(1, 6)}
+        timestep = torch.empty(1)
+        return {
+            "unet": count_operations(lambda: unet(latents, timestep, embeds, added_cond_kwargs=added).sample),
+            "decoder": count_operations(lambda: vae.decode(leaf).sample),
+        }
+
+
+def vision_operations(name: str) -> tuple[Operations, float]:
+    """Count the operations of an image through one of ``VISION``, and the megabytes of all its weights in float32."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model
+
+    def sizes(width: int, inner: int, layers: int, heads: int) -> dict[str, int]:
+        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        return dict(zip(names, (width, inner, layers, heads), strict=True))
+
+    vision, text = VISION[name]
+    patches = {"image_size": 224, "patch_size": 14}
+    with torch.device("meta"):
+        pixels = torch.empty(1, 3, 224, 224).requires_grad_(True)
+        if text is None:
+            model: Any = Dinov2Model(Dinov2Config(**sizes(*vision), **patches)).requires_grad_(False)
+            found = count_operations(lambda: model(pixels).pooler_output)
+        else:
+            model = CLIPModel(
+                CLIPConfig(text_config=sizes(*text), vision_config=sizes(*vision) | patches, projection_dim=text[0])
+            ).requires_grad_(False)
+            found = count_operations(lambda: model.get_image_features(pixels).pooler_output)
+    return found, sum(parameter.numel() for parameter in model.parameters()) * 4 / 1e6

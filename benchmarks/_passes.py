@@ -1,0 +1,137 @@
+"""How many rows go through each model in an iteration of training: by formula, and counted on a tiny pipeline."""
+
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FORMS: Mapping[str, Mapping[str, Any]] = {
+    "published: one graph, checkpointed": {"all_steps": True, "checkpointed": ("unet",)},
+    "ours, all steps": {"all_steps": True},
+    "ours, K steps": {},
+    "ours, K steps, originals kept": {"kept": True},
+}
+"""How the gradient can be had, as arguments of ``passes``."""
+
+
+class Passes(NamedTuple):
+    """Rows through a model per image and iteration: forward without and with gradient, recomputed, backward."""
+
+    plain: float
+    graph: float
+    again: float
+    backward: float
+
+
+def passes(
+    steps: float,
+    gradient_steps: float,
+    *,
+    branches: int = 2,
+    all_steps: bool = False,
+    kept: bool = False,
+    checkpointed: Collection[str] = (),
+) -> dict[str, Passes]:
+    """Return by formula how many rows go through each model.
+
+    Originals and images are b·T rows each without gradient; the gradient is b·K rows forward and backward.
+
+    Args:
+        steps: T.
+        gradient_steps: K.
+        branches: b, two with guidance.
+        all_steps: K is T.
+        kept: the originals are read from a disk.
+        checkpointed: models whose forward pass is computed again in the backward pass.
+    """
+    rows = {
+        "unet": (branches * steps * (1 if kept else 2), branches * (steps if all_steps else gradient_steps)),
+        "decoder": (2, 1),  # originals and images; images again with gradient
+        "classifier": (2, 1),
+        "encoder": (1, 1),  # originals; images with gradient
+    }
+    return {
+        model: Passes(plain, graph, graph if model in checkpointed else 0, graph)
+        for model, (plain, graph) in rows.items()
+    }
+
+
+def count_passes(form: str, steps: int, gradient_steps: int, *, images: int = 4) -> dict[str, Passes]:
+    """Run an iteration in one of ``FORMS`` on a tiny pipeline, and count the rows that go through each model."""
+    import torch
+    from fair_adaptors.training import loop
+    from fair_adaptors.training.batches import batch_at
+    from fair_adaptors.training.config import Attribute, TrainConfig
+    from fair_adaptors.training.originals import Originals
+
+    from benchmarks.gpu import build_setting, published_form
+
+    setting, wanted = build_setting(True, torch.float32, torch.device("cpu")), FORMS[form]
+    config = TrainConfig(
+        "count",
+        "tiny",
+        (Attribute("gender", ("female", "male"), (0.5, 0.5)),),
+        rank=2,
+        prompt_sets=(("train", 1.0),),
+        images_per_prompt=images,
+        num_steps=steps,
+        gradient_steps=0 if wanted.get("all_steps") else gradient_steps,
+        images_per_call=2,
+        images_per_decode=2,
+    )
+    unet, decoder = setting.pipe.unet, setting.pipe.vae.decoder
+    watched = {
+        "unet": (unet, unet.up_blocks[-1].resnets[-1]),
+        "decoder": (decoder, decoder.up_blocks[-1].resnets[-1]),
+        "classifier": (setting.classifier, None),
+        "encoder": (setting.encoders["clip"], None),
+    }
+    ours, batch = loop.accumulate_gradients, batch_at(config, setting.prompts, 0, 0)
+    with tempfile.TemporaryDirectory() as folder, loop.attached(setting, config):
+        originals = Originals(Path(folder) if wanted.get("kept") else None)
+        if wanted.get("kept"):
+            loop.train_step(setting, config, batch, originals=originals)  # which makes them
+        if wanted.get("checkpointed"):
+            loop.accumulate_gradients = published_form(setting, config)  # type: ignore[assignment]
+        counts = {name: _watch(*modules) for name, modules in watched.items()}
+        try:
+            loop.train_step(setting, config, batch, originals=originals)
+        finally:
+            loop.accumulate_gradients = ours
+    return {name: read(images) for name, read in counts.items()}
+
+
+def _watch(model: Any, block: Any) -> Callable[[int], Passes]:
+    """Count the rows through a model, and through a block of it that checkpointing runs again.
+
+    Returns:
+        What turns the counts so far into those per image.
+    """
+    rows = dict.fromkeys(("plain", "graph", "block", "backward"), 0)
+
+    def add(kind: str, tensor: Any) -> None:
+        rows[kind] += len(tensor)
+
+    def after(_model: Any, inputs: Any, output: Any) -> None:
+        result = _first_tensor(output)
+        add("graph" if result.requires_grad else "plain", inputs[0])
+        if result.requires_grad:
+            result.register_hook(lambda gradient: add("backward", gradient))
+
+    model.register_forward_hook(after)
+    if block is not None:  # before it runs: checkpointing breaks off within the last operation it needs
+        block.register_forward_pre_hook(lambda _block, inputs: add("block", inputs[0]))
+
+    def read(images: int) -> Passes:
+        again = 0 if block is None else rows["block"] - rows["plain"] - rows["graph"]
+        return Passes(*(count / images for count in (rows["plain"], rows["graph"], again, rows["backward"])))
+
+    return read
+
+
+def _first_tensor(output: Any) -> Any:
+    import torch
+
+    while not isinstance(output, torch.Tensor):
+        output = next(iter(output.values() if isinstance(output, Mapping) else output))
+    return output

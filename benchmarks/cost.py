@@ -1,0 +1,220 @@
+"""What training costs: passes and operations are counted, hours and memory estimated; no GPU is measured.
+
+Three things. The rows that go through the U-Net per image and iteration, in the published form and in ours, counted on
+a tiny pipeline and compared with their formulas. The floating-point operations of models of the real sizes, counted on
+torch's meta device. From both, the cards' data sheets and the assumptions in ``ASSUMED``, the hours and the memory of
+each recipe. Writes the tables of ``docs/cost.md``.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks._operations import VISION, Operations, base_operations, vision_operations
+from benchmarks._passes import FORMS, Passes, count_passes, passes
+from benchmarks._report import report, table, write_tables
+
+CARDS: dict[str, dict[str, Any]] = {
+    "RTX 4090": {"bfloat16": 165.2, "float32": 82.6, "source": "Ada GPU Architecture, appendix A"},
+    "A100": {"bfloat16": 312.0, "float32": 19.5, "source": "A100 data sheet"},
+    "H100": {"bfloat16": 989.0, "float32": 67.0, "source": "H100 data sheet, SXM, without sparsity"},
+}
+"""Peak teraflops per second as NVIDIA states them: bfloat16 of the tensor cores, adding in float32; plain float32."""
+ROOM = 24
+"""Gigabytes of the smallest of them."""
+
+ASSUMED = {
+    "bfloat16": 0.35,  # share of its peak that a card sustains
+    "float32": 0.7,
+    "gigabytes": 3.0,  # activations of the encoders, pictures, the libraries' own, what the allocator wastes
+}
+KNOWN_TIMES: dict[str, dict[str, Any]] = {
+    "the paper's training": {"card": "A100", "cards": 8, "hours": 48.0},  # we take it to be of its first adaptor
+    "diffusers' sampling of SDXL": {"card": "A100", "cards": 1, "hours": 3.31 / 3600, "steps": 30},
+}
+"""What others report, in half precision, to tell what share of its peak a card sustains: paper §4; documentation of
+diffusers, "Accelerate inference of text-to-image diffusion models", with fused attention and not compiled."""
+
+FORMULAS = ("4bT forward, bT backward", "3bT, bT", "2bT + bK, bK", "bT + bK, bK")
+STEPS, GRADIENT_STEPS = 21, 5  # the recipes draw T from 19 to 23
+SEES = {"classifier": ("CLIP ViT-L/14",), "encoder": ("CLIP ViT-H/14", "DINOv2 ViT-B/14")}
+"""What looks at the images of the recipes for people."""
+JUDGE = "CLIP ViT-L/14"
+
+
+def teraflops(rows: Passes, one: Operations) -> float:
+    """Return the operations of all rows through a model."""
+    return (rows.plain + rows.graph + rows.again) * one.forward + rows.backward * one.backward
+
+
+def count_forms(unet: Operations) -> list[dict[str, Any]]:
+    """Count the U-Net's rows in each form; they are what the formula says.
+
+    Args:
+        unet: operations of a row.
+    """
+    found = []
+    for (form, settings), formula in zip(FORMS.items(), FORMULAS, strict=True):
+        counted = count_passes(form, STEPS, GRADIENT_STEPS)
+        assert counted == passes(STEPS, GRADIENT_STEPS, **settings), f"{form}: {counted}"
+        rows = counted["unet"]
+        found.append({"form": form, **rows._asdict(), "formula": formula, "teraflops": teraflops(rows, unet)})
+    return found
+
+
+def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) -> dict[str, Any]:
+    """Estimate the teraflops per image, the gigabytes, and on each card the seconds per iteration and the hours.
+
+    Args:
+        bases: the operations of the U-Net and the decoder of each base.
+        vision: the operations and megabytes of what looks at images.
+    """
+    from fair_adaptors.training.plan import memory, skeleton
+    from fair_adaptors.training.recipes import get_recipe
+
+    from fair_adaptors.bases import KNOWN
+    from fair_adaptors.evaluation.face_encoders import PUBLISHED as FACE_ENCODERS
+
+    config = get_recipe(name)
+    base = next(base for base, known in KNOWN.items() if known.base_model == config.base)
+    steps = (config.num_steps + max(config.num_steps, config.max_steps)) / 2
+    again = ("unet", "decoder") if config.activation_checkpointing else ()
+    rows = passes(steps, config.gradient_steps, checkpointed=again)
+    work = {
+        "bfloat16": sum(teraflops(rows[model], one) for model, one in bases[base].items()),
+        "float32": sum(teraflops(rows[role], vision[one][0]) for role, models in SEES.items() for one in models),
+    }
+    needed = memory(config, skeleton(config.base), config.images_per_prompt, branches=2)
+    activations = [megabytes for what, megabytes in needed.items() if what.startswith("activations")]
+    seen_by = sum(vision[one][1] for one in (JUDGE, *(model for models in SEES.values() for model in models)))
+    gigabytes = {
+        "training": (sum(needed.values()) - min(activations)) / 1e3,  # one of the two at a time
+        "classifiers and encoders": (seen_by + FACE_ENCODERS[config.face_encoder].megabytes) / 1e3,
+    }
+    seconds = {card: config.images_per_prompt * seconds_per_image(work, card) for card in CARDS}
+    return {
+        "recipe": name,
+        "base": base,
+        "images": config.images_per_prompt,
+        "iterations": config.iterations,
+        **work,
+        **gigabytes,
+        "gigabytes": sum(gigabytes.values()) + ASSUMED["gigabytes"],
+        **{f"{card}, seconds": value for card, value in seconds.items()},
+        **{f"{card}, hours": value * config.iterations / 3600 for card, value in seconds.items()},
+    }
+
+
+def seconds_per_image(work: Mapping[str, float], card: str) -> float:
+    """Return how long a card takes for teraflops by dtype."""
+    return sum(work[dtype] / (CARDS[card][dtype] * ASSUMED[dtype]) for dtype in work)
+
+
+def sustained(recipe: Mapping[str, Any], bases: Mapping[str, Mapping[str, Operations]]) -> dict[str, dict[str, Any]]:
+    """Return of each of ``KNOWN_TIMES`` the teraflops of the base and the share of the card's peak that they mean.
+
+    Args:
+        recipe: what the paper trained.
+        bases: the operations of the U-Net and the decoder of each base.
+    """
+    training, sampling = KNOWN_TIMES
+    rows = passes(STEPS, GRADIENT_STEPS, **FORMS["published: one graph, checkpointed"])
+    image = sum(teraflops(rows[model], one) for model, one in bases["sd15"].items())
+    xl = bases["sdxl"]
+    work = {
+        training: image * recipe["images"] * recipe["iterations"],
+        sampling: 2 * KNOWN_TIMES[sampling]["steps"] * xl["unet"].forward + xl["decoder"].forward,
+    }
+    shares = {}
+    for name, known in KNOWN_TIMES.items():
+        card_seconds = known["cards"] * known["hours"] * 3600
+        shares[name] = {"teraflops": work[name], "share": work[name] / card_seconds / CARDS[known["card"]]["bfloat16"]}
+    return shares
+
+
+def main() -> None:
+    """Print a row per recipe and write the document's tables."""
+    from fair_adaptors.training.recipes import RECIPES
+
+    from fair_adaptors.bases import KNOWN
+
+    bases = {base: base_operations(base) for base in KNOWN}
+    vision = {name: vision_operations(name) for name in VISION}
+    people = [name for name in RECIPES if not name.startswith("sandbox")]
+    rows = [recipe_cost(name, bases, vision) for name in people]
+    details: dict[str, Any] = {
+        "forms": count_forms(bases["sd15"]["unet"]),
+        "bases": bases,
+        "vision": vision,
+        "sustained": sustained(rows[0], bases),
+    }
+    report("cost", rows, **details, cards=CARDS, assumed=ASSUMED)
+    write_tables("cost", tables(rows, **details))
+
+
+def tables(
+    rows: list[dict[str, Any]],
+    *,
+    forms: list[dict[str, Any]],
+    bases: Mapping[str, Mapping[str, Any]],
+    vision: Mapping[str, Any],
+    sustained: Mapping[str, Mapping[str, float]],
+) -> list[str]:
+    """Return what stands between the marks of ``docs/cost.md``: the answer, the calls, the arithmetic."""
+    counted = {f"{base}, {model}": one for base, models in bases.items() for model, one in models.items()}
+    counted |= {name: one for name, (one, _) in vision.items()}
+    answer = [
+        (
+            f"`{row['recipe']}`",
+            f"{row['gigabytes']:.0f} GB",
+            "yes" if row["gigabytes"] <= ROOM else "no",
+            *(f"{row[f'{card}, hours']:,.0f} h" for card in CARDS),
+        )
+        for row in rows
+    ]
+    calls = [
+        (
+            form["form"],
+            *(f"{form[field]:.0f}" for field in Passes._fields),
+            form["formula"],
+            f"{form['teraflops'] / forms[0]['teraflops']:.0%}",
+        )
+        for form in forms
+    ]
+    models = [(name, f"{one[0]:.2f}", f"{one[1]:.2f}", f"{one[1] / one[0]:.2f}") for name, one in counted.items()]
+    work = [
+        (
+            f"`{row['recipe']}`",
+            f"{row['images']} × {row['iterations']:,}",
+            f"{row['bfloat16']:.0f}",
+            f"{row['float32']:.1f}",
+            *(f"{row[f'{card}, seconds']:.1f}" for card in CARDS),
+        )
+        for row in rows
+    ]
+    cards = [(card, said["bfloat16"], said["float32"], said["source"]) for card, said in CARDS.items()]
+    shares = [
+        (
+            name,
+            f"{known['cards']} × {known['card']}",
+            f"{known['hours'] * 3600:,.3g} s" if scale == 1 else f"{known['hours']:.0f} h",
+            f"{sustained[name]['teraflops'] / scale:.0f} {unit}",
+            f"{sustained[name]['share']:.2f}",
+        )
+        for (name, known), (scale, unit) in zip(KNOWN_TIMES.items(), ((1e6, "EFLOP"), (1, "TFLOP")), strict=True)
+    ]
+    return [
+        table(["recipe", f"memory of {ROOM} GB", "fits", *CARDS], answer),
+        table(["form", "forward, no gradient", "with gradient", "again", "backward", "formula", "operations"], calls),
+        table(["a row through", "forward", "backward", "backward / forward"], models),
+        table(["recipe", "images × iterations", "bfloat16", "float32", *(f"{card}, s" for card in CARDS)], work),
+        table(["card", "bfloat16", "float32", "as NVIDIA states"], cards),
+        table(["known", "on", "takes", "operations", "share of the peak"], shares),
+    ]
+
+
+if __name__ == "__main__":
+    main()
