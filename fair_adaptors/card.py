@@ -25,6 +25,7 @@ SCHEMA = 1
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 _WORD = re.compile(r"[\w./:+-]+", re.ASCII)
+_IMAGE = re.compile(r"\w[\w.-]*\.(png|jpg|jpeg|webp)", re.ASCII)
 _MARKUP = re.compile(r"[\\`*_{}\[\]#|!~$@]|:(?=//)|(?<=www)\.")
 
 
@@ -35,7 +36,7 @@ def card_of(folder: str | Path, *, info: AdaptorInfo | None = None, repo_id: str
         InvalidAdaptorError: the record or the results cannot be read, or the results are of other weights.
     """
     folder = Path(folder)
-    images = sorted(path.name for path in (folder / "images").glob("*.*") if _WORD.fullmatch(path.name))
+    images = sorted(path.name for path in (folder / "images").glob("*") if _IMAGE.fullmatch(path.name))
     return render_card(read_config(folder), read_results(folder), images=images, info=info, repo_id=repo_id)
 
 
@@ -64,6 +65,8 @@ def render_card(
     try:
         found = figures(config, results) if results is not None else None
         metadata = _metadata(config, results, images)
+    except InvalidAdaptorError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InvalidAdaptorError(
             f"{RESULTS_FILE} is not what `fair-adaptors evaluate` writes ({type(error).__name__}: {line(error)})."
@@ -143,7 +146,7 @@ def _metadata(config: Mapping[str, Any], results: Mapping[str, Any] | None, imag
 
     base = find_base(config["base_model"])
     lora = any(part != "tokens" for part in config["trained_parts"])
-    kinds = [*(["lora", "template:sd-lora"] if lora else []), *(["textual_inversion"] if not lora else [])]
+    kinds = ["lora", "template:sd-lora"] if lora else ["textual_inversion"]
     measured = metrics(config, results) if results is not None else []
     card = ModelCardData(
         base_model=config["base_model"] if _HUB_NAME.fullmatch(config["base_model"]) else None,

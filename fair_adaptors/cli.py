@@ -54,45 +54,42 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path("fair-adaptors-demo"),
     images: Annotated[int, typer.Option("-n", "--images", min=1, help="Images per prompt.")] = 20,
     seed: Seed = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Give up another evaluation in --out.")] = False,
 ) -> None:
     """Show a biased model before and after its fair adaptor: numbers, a picture grid and a report. Under a minute."""
+    import shlex
+    import time
+
     from rich.console import Console
     from rich.progress import Progress
-    from rich.table import Table
 
     _quiet()
-    from .sandbox.demo import run_demo
+    from .evaluation.audit import write_audit
+    from .sandbox.demo import comparison, run_demo
 
-    console = Console()
+    started, console = time.perf_counter(), Console()
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("drawing portraits", total=None)
-        result = run_demo(
+        results = run_demo(
             out,
             adaptor=adaptor,
             images_per_prompt=images,
             seed=seed,
+            overwrite=overwrite,
             on_images=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    table = Table("held-out", "before", "after (95 % interval)", "noise floor", "undetermined")
-    for name, comparison in result.comparisons.items():
-        before, after = comparison.before, comparison.after
-        table.add_row(
-            f"{name} bias",
-            f"{before.value:.2f} ({before.low:.2f}–{before.high:.2f})",
-            f"{after.value:.2f} ({after.low:.2f}–{after.high:.2f})",
-            f"{after.floor:.2f}",
-            f"{before.undetermined:.0%} → {after.undetermined:.0%}",
-        )
-    was, now = result.occupation
-    after_said = f"{now.value:.0%} ({now.low:.0%}–{now.high:.0%})"
-    table.add_row("occupation right", f"{was.value:.0%} ({was.low:.0%}–{was.high:.0%})", after_said, "", "")
-    console.print(table)
+    console.print(comparison(results))
     lines = [
         f"{images} images per prompt, seed {seed}, the same noise before and after; a perfectly fair model scores the"
-        " noise floor. More images (-n) make the figures surer.",
-        f"{result.seconds:.0f} s. Look at:",
-        *(f"  {path}" for path in result.files),
+        " noise floor. More images (-n) make the figures surer."
     ]
+    try:
+        write_audit(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
+    except MissingExtraError as error:  # the page and the picture grid are there
+        lines.append(str(error))
+    grids = sorted(out.glob("plots/grid_*.png"))
+    lines.append(f"{time.perf_counter() - started:.0f} s. Look at:")
+    lines += [f"  {path}" for path in (out / "report.html", *grids, out / "results.json")]
     console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
 
 

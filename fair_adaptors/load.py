@@ -254,7 +254,7 @@ class FairAdaptor:
             for module, down, up in self._layers:
                 record = _with_change(module, self._identity, (weight, down, up) if weight else None)
                 new = _total(record, module.weight.device).to(module.weight.dtype)
-                if not new.isfinite().all():
+                if not _is_finite(new):
                     raise FairAdaptorError(
                         f"with {self.info['name']!r} a weight would not be finite: lower its weight"
                     )
@@ -287,12 +287,21 @@ def _with_change(module: "Target", identity: str, change: "tuple[float, Tensor, 
 
 def _total(record: _Layer, device: "torch.device | str") -> "Tensor":
     """Return W₀ + Σ w·BA, summed in float32; W₀ itself, in its own dtype, if nothing is added."""
+    import torch
+
     total = record.original.to(device)
     for identity in sorted(record.changes):  # the order of loading must not change a bit
         weight, down, up = record.changes[identity]
-        delta = up.to(device).float().flatten(1) @ down.to(device).float().flatten(1)
-        total = total.float() + weight * delta.view_as(total)
+        factors = [factor.to(device).float().flatten(1) for factor in (up, down)]
+        total = torch.addmm(total.float().flatten(1), *factors, alpha=weight).view_as(total)
     return total
+
+
+def _is_finite(tensor: "Tensor") -> bool:
+    """Tell whether every value is finite. The norm, ten times as quick, is only in doubt where it overflows."""
+    import torch
+
+    return bool(torch.linalg.vector_norm(tensor, dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
 
 
 def _match(pipe: Any, files: AdaptorFiles) -> "Pairs":

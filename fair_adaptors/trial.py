@@ -1,11 +1,15 @@
 """An adaptor is loaded into its base on trial, if that is on this machine."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
 from .formats import read_config
 from .load import load_fair_adaptor
 from .registry import find_base
+
+_LOCK = threading.Lock()
+"""Two threads that load models at once may leave each other's without weights (transformers 5, diffusers 0.42)."""
 
 
 def load_on_trial(folder: Path) -> str | None:
@@ -18,7 +22,8 @@ def load_on_trial(folder: Path) -> str | None:
         FairAdaptorError: it cannot be loaded.
     """
     name = read_config(folder)["base_model"]
-    pipe = _base_on_this_machine(name)
+    with _LOCK:
+        pipe = _base_on_this_machine(name)
     if pipe is None:
         return None
     load_fair_adaptor(pipe, folder).unload()

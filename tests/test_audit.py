@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 
 from fair_adaptors.errors import MissingExtraError
-from fair_adaptors.evaluation import audit, gallery
+from fair_adaptors.evaluation import audit, gallery, plots
 from fair_adaptors.evaluation.evaluate import Evaluation, Target
 from fair_adaptors.evaluation.folder import IMAGES_FILE, RESULTS_FILE, image_path
 from fair_adaptors.evaluation.instruments import Classifier, Encoder, Instruments, Kept
+from fair_adaptors.evaluation.metrics import total_variation_floor
+from fair_adaptors.evaluation.page_data import page_data
 from fair_adaptors.evaluation.prompts import PromptSet
 from fair_adaptors.evaluation.records import Record
 from fair_adaptors.evaluation.results import summarise, write_csv
@@ -26,6 +29,7 @@ from tests.browser import CHROMIUM, Browser
 
 CLASSES = {"gender": ("female", "male"), "tone": ("pale", "tan", "brown", "dark")}
 HALF, QUARTER = Target(("gender",), (0.5, 0.5)), Target(("tone",), (0.25,) * 4)
+OLD = Target(("gender",), (0.95, 0.05))
 EVIL = "<script>alert(1)</script></script><b>&\u2028'\"$x ${y}" + 90 * "w"
 COMMAND = "fair-adaptors evaluate sandbox --out 'a folder'"
 
@@ -149,9 +153,58 @@ def test_the_interval_alone_says_what_happened(low: float | None, high: float | 
 
 
 def test_where_the_target_is_not_even_shares_the_distance_from_it_counts() -> None:
-    aim = Target(("gender",), (0.95, 0.05))
-    sentence = said((aim,), before=0.0, after=0.9)["fair"]
+    sentence = said((OLD,), before=0.0, after=0.9)["fair"]
     assert sentence.startswith("Distance of gender from its target falls from 0.4"), sentence
+
+
+def uneven() -> dict[str, Any]:
+    """An evaluation in which one target is not the same share for every class."""
+    evaluation, tools = named(8, 24, targets=(OLD, QUARTER)), instruments("one")
+    records = {"original": record(evaluation, tools, 0.0), "fair": record(evaluation, tools, 0.9, seed=1)}
+    return measured(evaluation, tools, records)
+
+
+def test_where_the_target_is_not_even_shares_the_page_draws_the_distance_from_it() -> None:
+    results = uneven()
+    data = page_data(results)
+    assert [(one["figure"], one["most"]) for one in data["targets"]] == [
+        ("distance of gender from its target", 0.95), ("tone bias", 0.5)
+    ]  # fmt: skip
+    for target, key, floor in (
+        ("gender", "total_variation", total_variation_floor(24, OLD.shares)),
+        ("tone", "bias", None),
+    ):
+        figures = [variant["bias"]["one"][target] for variant in results["variants"]]
+        for found, rows in zip(figures, data["rows"][0][target == "tone"], strict=True):
+            values = [row[key] if target == "gender" else row[key]["value"] for row in found["prompts"]]
+            assert rows["v"] == [round(1000 * value) for value in values]
+            assert all(low <= value <= high for low, value, high in zip(rows["l"], rows["v"], rows["h"], strict=True))
+            assert rows["mean"] == tuple(found[key][end] for end in ("value", "low", "high"))
+            assert rows["floor"] == found[key]["floor"]
+            assert floor is None or rows["floors"] == {24: round(1000 * floor)}
+        assert data["rows"][0][target == "tone"][1]["change"][0] == figures[1]["change"][key]["value"]
+
+
+def test_where_the_target_is_not_even_shares_the_plots_show_the_distance_from_it() -> None:
+    pytest.importorskip("matplotlib")
+    results = uneven()
+    found = results["variants"][1]["bias"]["one"]["gender"]
+    for figure, across in ((plots.bias_figure(results), True), (plots.pareto_figure(results), False)):
+        axes = figure.axes[0]
+        drawn = {float(value) for line in axes.lines for value in (line.get_xdata() if across else line.get_ydata())}
+        assert axes.get_title(loc="left") == "distance of gender from its target"
+        assert {found["total_variation"]["value"], found["total_variation"]["floor"]} <= drawn
+        assert found["bias"]["value"] not in drawn
+
+
+def test_words_on_the_plot_do_not_overlap() -> None:
+    """Twelve strengths with the same figures are twelve points in one place."""
+    pytest.importorskip("matplotlib")
+    figure = plots.pareto_figure(strengths(uneven(), *(k / 8 for k in range(12))))
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert 2 <= len(boxes) <= 4
+    assert not any(one.overlaps(other) for k, one in enumerate(boxes) for other in boxes[:k])
+    assert len(plots._label("runs/" + 40 * "long " + "seed 3", 28)) == 28 and "seed 3" in plots._label(EVIL + "seed 3")
 
 
 def test_images_that_do_not_count_or_are_doubtful_are_mentioned_unless_few() -> None:
@@ -207,6 +260,68 @@ def test_names_are_text_wherever_they_stand(page: Path) -> None:
     data = json.loads(re.findall(r'id="data">(.*?)</script>', text, re.DOTALL)[0])
     assert data["variants"][1][0] == f"fair {EVIL}" and data["prompts"][0][0] == f"{EVIL} 0"
     assert "\u2028" not in re.findall(r'id="data">(.*?)</script>', text, re.DOTALL)[0]
+
+
+class Elements(HTMLParser):
+    """What a page is made of: elements with the names of their attributes, and the text in them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, tuple[str, ...]]] = []
+        self.text: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, tuple(name for name, _ in attrs)))
+        self.text += [value for _, value in attrs if value]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def renamed(value: Any, ending: str, names: set[str]) -> Any:
+    """Put an ending to every text in some results, and to what is a name among the keys."""
+    if isinstance(value, str):
+        return value + ending
+    if isinstance(value, dict):
+        return {(key + ending if key in names else key): renamed(item, ending, names) for key, item in value.items()}
+    return [renamed(item, ending, names) for item in value] if isinstance(value, list) else value
+
+
+def page_of_names(ending: str, picture: Path) -> tuple[str, set[str]]:
+    """A page on which everything that has a name has it with an ending, and the names that it should show."""
+    evaluation, tools = named(2, 4), instruments()
+    records = {"original": record(evaluation, tools, 0.9), "fair": record(evaluation, tools, 0.0)}
+    results = strengths(measured(evaluation, tools, records), 0.5)
+    results["face_detector"] = "detector"
+    results["settings"]["base"] = "toy"
+    for variant in results["variants"]:
+        variant["obeyed"] = {"one": {"gender": {"value": 0.75, "low": 0.5, "high": 0.9}}}
+    names = {"one", "two", "eye", "gender", "tone"}
+    results = renamed(results, ending, names | set(results["versions"]))
+    seen = [gallery.Picture(picture, 0, True), gallery.Picture(picture, None, False)]
+    pictures = {(variant["name"], p): seen for variant in results["variants"] for p in range(2)}
+    words = {"toy", "detector", "jobs", "made up", "job 0", "a photo of a job 1", "It is fair.", "right job", "female",
+             "pale", "DDIM", "adaptor × 0.5", "fair-adaptors evaluate", *names}  # fmt: skip
+    text = audit.page(results, {}, pictures, f"fair-adaptors evaluate{ending}")
+    return text, {word + ending for word in words}
+
+
+HOSTILE = '</script></title></option><img src=x onerror=alert(1)>" onmouseover="alert(2)\' $x ${y} &amp; <!-- \u2028'
+
+
+def test_whatever_things_are_called_the_page_has_the_same_elements(tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    plain, _ = page_of_names(" of ours", picture)
+    hostile, words = page_of_names(HOSTILE, picture)
+    expected, found = Elements(plain), Elements(hostile)
+    assert found.found == expected.found
+    shown = " ".join(" ".join(found.text).split())
+    missing = [word for word in words if " ".join(word.split()) not in shown]
+    assert not missing
 
 
 def test_pictures_are_few_small_and_marked(folder: Path, page: Path) -> None:
@@ -300,6 +415,19 @@ def test_the_page_fits_and_has_nothing_to_complain_of(page: Path, browser: Brows
     assert browser.problems == []
 
 
+def test_names_stay_text_when_the_script_has_written_them(tmp_path: Path, browser: Browser) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
+    path = tmp_path / "report.html"
+    path.write_text(page_of_names(HOSTILE, tmp_path / "picture.png")[0], encoding="utf-8")
+    browser.problems.clear()
+    browser.open(path)
+    assert browser.run("document.querySelectorAll('[onerror], [onmouseover], img[src=x], #data img').length") == 0
+    assert browser.run("document.querySelector('#dots tbody th').textContent") == f"job 0{HOSTILE}"
+    assert browser.problems == []
+
+
 def test_tables_sort_by_click_and_by_key_and_filter(page: Path, browser: Browser) -> None:
     browser.problems.clear()
     browser.open(page)
@@ -354,6 +482,25 @@ def test_the_dot_plot_shows_what_is_chosen(page: Path, browser: Browser) -> None
         "[...document.querySelectorAll('#dots tbody tr')].map(row => Number(row.cells[4].dataset.v))"
     )
     assert changes == sorted(changes) and changes[0] < changes[-1]
+
+
+def test_the_dot_plot_of_a_target_that_is_not_even_is_of_the_distance_from_it(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "write_plots", lambda folder, results: [])
+    results = uneven()
+    (tmp_path / RESULTS_FILE).write_text(json.dumps(results))
+    browser.open(audit.write_audit(tmp_path, command=COMMAND))
+    figure = results["variants"][1]["bias"]["one"]["gender"]
+    about = browser.run("document.querySelector('#dots p').textContent")
+    assert about.startswith("Distance of gender from its target, mean over prompts: original ")
+    assert f"Noise floor {number(figure['total_variation']['floor'])}." in about
+    shown = browser.run("[...document.querySelectorAll('#dots tbody tr')].map(row => Number(row.cells[3].dataset.v))")
+    assert shown == [round(row["total_variation"], 3) for row in figure["prompts"]]
+    assert browser.run("document.querySelector('#dots svg.axis').textContent") == "00.4750.95"
+    assert "distance of gender from its target" in browser.run(
+        "document.querySelector('#pareto svg.plot').textContent"
+    )
 
 
 def test_a_large_page_opens_and_filters_at_once(

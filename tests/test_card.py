@@ -311,6 +311,16 @@ def test_results_of_other_weights_are_refused(tmp_path: Path, content: str, mess
         card_of(tmp_path)
 
 
+def test_only_pictures_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / CONFIG_FILE).write_bytes((FOLDERS[0] / CONFIG_FILE).read_bytes())
+    for name in ("before_after.png", "a (b).png", "x.svg", "two-dancers.jpg"):
+        (tmp_path / "images" / name).touch()
+    shown = {row["output"]["url"]: row["text"] for row in ModelCard(card_of(tmp_path)).data["widget"]}
+    assert set(shown) == {"images/before_after.png", "images/two-dancers.jpg"}
+    assert shown["images/two-dancers.jpg"] == "two dancers"
+
+
 def test_results_of_another_kind_are_not_shown_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     config, results = parts_of(FOLDERS[0])
     (tmp_path / CONFIG_FILE).write_bytes((FOLDERS[0] / CONFIG_FILE).read_bytes())

@@ -177,7 +177,7 @@ def rates_covered(share: float, alike: float, num_prompts: int) -> float:
     """How often the interval of a rate holds it, where two images of one prompt correlate by ``alike``."""
     rng = np.random.default_rng(14)
     spread = (1 - alike) / alike if alike else 0.0
-    size = (TRIALS, num_prompts)
+    size = (4 * TRIALS, num_prompts)
     shares = rng.beta(share * spread, (1 - share) * spread, size=size) if alike else np.full(size, share)
     hits = rng.random((*shares.shape, 20)) < shares[..., None]
     return float(np.mean([found.low <= share <= found.high for found in map(estimate_rate, hits)]))

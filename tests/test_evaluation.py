@@ -1,24 +1,13 @@
-"""Images, pictures and pages of an evaluation."""
+"""Images of an evaluation: each follows from its own seed, and is seen as it is."""
 
 import numpy as np
 import torch
 
-from fair_adaptors.evaluation.estimates import BiasEstimate, Estimate
-from fair_adaptors.evaluation.grid import before_after_grid, plain_grid
-from fair_adaptors.evaluation.report import verdict
-from fair_adaptors.evaluation.run import Comparison, classify, compare, generate, image_seed
+from fair_adaptors.evaluation.run import classify, generate, image_seed
 from tests.tiny import tiny_pipeline
 
 PROMPTS = ["a nurse", "a guard"]
 SETTINGS = {"seed": 3, "num_steps": 2, "guidance_scale": 2.0}
-
-
-def estimate(value: float, low: float, high: float) -> BiasEstimate:
-    return BiasEstimate(value, low, high, 0.1, 16, 32, 0.01)
-
-
-FELL = Comparison(estimate(0.8, 0.7, 0.9), estimate(0.2, 0.15, 0.25))
-STAYED = Comparison(estimate(0.4, 0.3, 0.5), estimate(0.35, 0.25, 0.45))
 
 
 def test_an_image_is_the_same_in_any_batch_and_any_company() -> None:
@@ -39,29 +28,3 @@ def test_classes_are_probabilities() -> None:
     found = classify(images, lambda batch: {"bright": torch.stack([batch.mean((1, 2, 3)), -batch.mean((1, 2, 3))], 1)})
     assert found["bright"].shape == (2, 3, 2)
     assert np.allclose(found["bright"].sum(-1), 1)
-
-
-def test_a_comparison_estimates_before_and_after() -> None:
-    one_sided = np.tile([1.0, 0.0], (4, 8, 1))
-    even = np.tile(np.eye(2), (4, 4, 1))
-    found = compare({"gender": one_sided}, {"gender": even}, ["gender"])["gender"]
-    assert found.before.value == 1 and found.after.value == 0
-
-
-def test_the_verdict_claims_only_what_the_intervals_show() -> None:
-    kept = (Estimate(0.98, 0.97, 0.99), Estimate(0.97, 0.96, 0.985))
-
-    def said(comparison: Comparison) -> str:
-        return verdict({"gender": comparison}, "right occupation", kept)
-
-    assert "falls from 0.80 to 0.20" in said(FELL)
-    assert "no clear change" in said(STAYED)
-    assert "rises" in said(Comparison(FELL.after, FELL.before))
-    assert "98% before, 97% after" in said(FELL)
-
-
-def test_a_grid_has_room_for_every_image() -> None:
-    images = torch.rand(2, 5, 3, 16, 16)
-    sheet = before_after_grid(images, images, PROMPTS, title="t", tile=32)
-    assert sheet.width > 5 * 32 and sheet.height > 2 * 2 * 32
-    assert plain_grid(torch.rand(9, 3, 16, 16), columns=4, tile=10).height > 3 * 10

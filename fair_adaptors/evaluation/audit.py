@@ -174,10 +174,12 @@ def _verdict(results: Results) -> str:
 
 def _figure(results: Results) -> str:
     """Say which figure the plots show."""
-    uniform = {is_uniform(target) for target in results["targets"].values()}
+    uniform = [is_uniform(target) for target in results["targets"].values()]
     distance = "total variation, the distance from the target"
-    return {(True,): "bias", (False,): distance}.get(
-        tuple(uniform), f"bias, or where a target is not the same share for every class the {distance},"
+    if all(uniform):
+        return "bias"
+    return (
+        f"bias, or where a target is not the same share for every class the {distance}," if any(uniform) else distance
     )
 
 

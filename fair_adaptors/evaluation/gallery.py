@@ -124,7 +124,7 @@ def _figure(
 def _tile(name: str, image: int, picture: Picture, classes: Sequence[str], letters: Sequence[str]) -> str:
     said = "no face" if picture.seen is None else classes[picture.seen] + ("" if picture.sure else ", not sure")
     return (
-        f'<span class="tile"><img {_source(picture.path)} loading="lazy"'
+        f'<span class="tile"><img {_source(picture.path)} decoding="async"'
         f' alt="{escape(name)}, image {image}: {escape(said)}">{_mark(picture.seen, letters, picture.sure)}</span>'
     )
 

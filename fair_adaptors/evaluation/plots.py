@@ -9,17 +9,25 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MissingExtraError
 from .gallery import Picture, Pictures
 from .grid import AFTER, BEFORE, FAINT, INK, RULE, before_after_grid
-from .verdict import Results, number
+from .verdict import Results, figure_name, figure_of, largest, number, percent
+
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top."""
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes  # type: ignore[import-not-found, unused-ignore]
     from matplotlib.figure import Figure  # type: ignore[import-not-found, unused-ignore]
     from torch import Tensor
 
+    Label = tuple[Axes, tuple[float, float], str, str]
+    """Where, words and their colour."""
+
 COLOURS = ("#4f74b3", "#d8a13a", "#6aa57c", "#9a6aa8", "#c9705b", "#4ea3ad", "#8c8f5a", "#7b7f8c")
 SHAPES = "osD^vP"
 GRID_PROMPTS, GRID_IMAGES = 4, 8
 COLUMNS = 3
+NAME = 36
+"""Letters of a variant's name."""
 HIGHEST = 200
 """Inches; beyond it an image could not be opened."""
 
@@ -30,9 +38,9 @@ def write_plots(folder: Path, results: Results) -> list[Path]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    drawn = {"bias.png": _bias_figure(results)}
+    drawn = {"bias.png": bias_figure(results)}
     if any(variant["preservation"] for variant in results["variants"]):
-        drawn["pareto.png"] = _pareto_figure(results)
+        drawn["pareto.png"] = pareto_figure(results)
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that the font lacks
@@ -54,22 +62,31 @@ def write_grids(folder: Path, results: Results, pictures: Pictures) -> list[Path
         }
         if not both:
             continue
-        notes = []
-        for prompt in both:
-            was, now = (one["bias"][judge][target]["prompts"][prompt]["bias"]["value"] for one in (first, variant))
-            notes.append((f"bias {number(was)}", f"bias {number(now)}"))
+        of_prompts = (one["bias"][judge][target]["prompts"] for one in (first, variant))
+        was, now = ([_note(rows[prompt], results["targets"][target]) for prompt in both] for rows in of_prompts)
         sheet = before_after_grid(
             _stacked([pair[0] for pair in both.values()]),
             _stacked([pair[1] for pair in both.values()]),
             [results["settings"]["prompts"][prompt] for prompt in both],
             title=variant["name"],
-            subtitle=f"{results['settings']['base']}, the same seed in each column; {target} bias of each prompt",
-            notes=notes,
+            subtitle=f"{results['settings']['base']}, the same seed in each column; {target} of all"
+            f" {results['settings']['images_per_prompt']} images of a prompt",
+            notes=list(zip(was, now, strict=True)),
         )
         folder.mkdir(parents=True, exist_ok=True)
         paths.append(_free(folder, variant, paths))
         sheet.save(paths[-1])
     return paths
+
+
+def _note(row: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+    """Say in a few words what was counted of a prompt: the share of the first of two classes, else how unequal."""
+    first, *others = target["classes"]
+    if len(others) == 1:
+        return f"{percent(row['frequencies'][0])} {first}" if row["images"] else "–"
+    if figure_of(target) == "bias":
+        return f"bias {number(row['bias']['value'])}"
+    return f"off target {number(row['total_variation'])}"
 
 
 def _free(folder: Path, variant: Mapping[str, Any], taken: Sequence[Path]) -> Path:
@@ -93,15 +110,19 @@ def _stacked(rows: Sequence[Sequence[Picture]]) -> "Tensor":
     return torch.stack([torch.stack([read(picture.path) for picture in row]) for row in rows])
 
 
-def _bias_figure(results: Results) -> "Figure":
-    """Draw the bias of every variant with its interval and the noise floor, a panel per target."""
+def bias_figure(results: Results) -> "Figure":
+    """Draw the headline figure of every variant with its interval and the noise floor, a panel per target.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     judge, variants = results["classifiers"][0], results["variants"]
-    figure, panels = _panels(results, 0.3 * len(variants) + 1.1, f"Bias, as {judge} sees it; 95 % intervals")
-    labels = [_label(variant["name"]) for variant in variants]
-    for axes, (name, target) in zip(panels, results["targets"].items(), strict=True):
-        _style(axes, f"{name} bias")
+    figure, panels = _panels(results, 0.3 * len(variants) + 1.1, f"As {judge} sees it; 95 % intervals")
+    short = _short([variant["name"] for variant in variants])
+    for k, (axes, (name, target)) in enumerate(zip(panels, results["targets"].items(), strict=True)):
+        _style(axes, figure_name(name, target))
         for row, variant in enumerate(variants):
-            found = variant["bias"][judge][name]["bias"]
+            found = variant["bias"][judge][name][figure_of(target)]
             if found["value"] is None:
                 continue
             colour = AFTER if row else BEFORE
@@ -110,35 +131,72 @@ def _bias_figure(results: Results) -> "Figure":
             axes.plot([found["value"]], [row], "o", color=colour, markersize=6)
             if found["floor"] is not None:
                 axes.plot([found["floor"]] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=1.2, linestyle=":")
-        axes.set_yticks(range(len(variants)), labels)
+        axes.set_yticks(range(len(variants)), list(short.values()) if k % COLUMNS == 0 else [""] * len(variants))
         axes.set_ylim(len(variants) - 0.4, -0.6)
-        axes.set_xlim(0, 2 / len(target["classes"]) * 1.03)
+        axes.set_xlim(0, largest(target) * 1.03)
         axes.set_xlabel("dotted: noise floor", fontsize=8, color=FAINT)
     return figure
 
 
-def _pareto_figure(results: Results) -> "Figure":
-    """Draw bias against similarity to the original, a line per adaptor over its strengths, a panel per target."""
+def pareto_figure(results: Results) -> "Figure":
+    """Draw the headline figure against similarity to the original, a line per adaptor, a panel per target.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     judge, variants = results["classifiers"][0], results["variants"]
     encoder = next(name for name in results["encoders"] if any(name in one["preservation"] for one in variants))
-    figure, panels = _panels(results, 3.6, f"Bias against similarity to the original ({encoder}); 95 % intervals")
-    for axes, name in zip(panels, results["targets"], strict=True):
-        _style(axes, f"{name} bias")
-        before = variants[0]["bias"][judge][name]["bias"]
+    figure, panels = _panels(results, 3.6, f"Fairness against similarity to the original ({encoder}); 95 % intervals")
+    labels: list[Label] = []
+    groups = lines(variants)
+    short = _short(list(groups))
+    for axes, (name, target) in zip(panels, results["targets"].items(), strict=True):
+        _style(axes, figure_name(name, target))
+        key = figure_of(target)
+        before = variants[0]["bias"][judge][name][key]
         if before["value"] is not None:
             axes.plot([1, 1], [before["low"], before["high"]], color=BEFORE, alpha=0.35, linewidth=1.5)
             axes.plot([1], [before["value"]], "o", color=BEFORE, markersize=8, label=_label(variants[0]["name"]))
+            labels.append((axes, (1.0, before["value"]), "", BEFORE))
             axes.axhline(before["floor"], color=INK, linewidth=1, linestyle=":")
-        for k, (label, members) in enumerate(lines(variants).items()):
-            points = [
-                (one["preservation"][encoder], one["bias"][judge][name]["bias"], one["weight"]) for one in members
-            ]
+        for k, (label, members) in enumerate(groups.items()):
+            points = [(one["preservation"][encoder], one["bias"][judge][name][key], one["weight"]) for one in members]
             points = [point for point in points if point[0]["value"] is not None and point[1]["value"] is not None]
-            _draw_line(axes, points, COLOURS[k % len(COLOURS)], SHAPES[k % len(SHAPES)], _label(label))
+            colour = COLOURS[k % len(COLOURS)]
+            _draw_line(axes, points, colour, SHAPES[k % len(SHAPES)], short[label])
+            labels += [
+                (axes, (x["value"], y["value"]), "" if weight is None else f"× {weight:g}", colour)
+                for x, y, weight in points
+            ]
         axes.set_ylim(bottom=0)
         axes.set_xlabel("similarity to the original (dotted: noise floor)", fontsize=8, color=FAINT)
-    panels[0].legend(fontsize=7, frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7,
+                  frameon=False)  # fmt: skip
+    _write_apart(figure, labels)
     return figure
+
+
+def _write_apart(figure: "Figure", labels: "Sequence[Label]") -> None:
+    """Write words beside points, each at the first of four corners that is free; those without one are left out."""
+    from matplotlib.patheffects import withStroke  # type: ignore[import-not-found, unused-ignore]
+
+    figure.draw_without_rendering()  # where things are is known only now
+    scale = 72 / figure.dpi
+    at = [axes.transData.transform(point) * scale for axes, point, _, _ in labels]
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in at]
+    for (axes, point, text, colour), (x, y) in zip(labels, at, strict=True):
+        wide, high, most = 4.4 * len(text), 8.0, axes.get_window_extent().x1 * scale
+        for right, up in ((5.0, 3.0), (-5 - wide, 3.0), (5.0, -3 - high), (-5 - wide, -3 - high)):
+            box = x + right, y + up, x + right + wide, y + up + high
+            if text and box[2] <= most and not any(_overlap(box, other) for other in taken):
+                axes.annotate(text, point, (right, up), textcoords="offset points", fontsize=7, color=colour,
+                              path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
+                taken.append(box)
+                break
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def lines(variants: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -152,11 +210,9 @@ def lines(variants: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
 def _draw_line(axes: "Axes", points: Sequence[tuple[Any, Any, Any]], colour: str, shape: str, label: str) -> None:
     if not points:
         return
-    for x, y, weight in points:
+    for x, y, _ in points:
         axes.plot([x["low"], x["high"]], [y["value"]] * 2, color=colour, alpha=0.35, linewidth=1.5)
         axes.plot([x["value"]] * 2, [y["low"], y["high"]], color=colour, alpha=0.35, linewidth=1.5)
-        if weight is not None:
-            axes.annotate(f"× {weight:g}", (x["value"], y["value"]), (5, 5), textcoords="offset points", fontsize=7)
     values = [x["value"] for x, _, _ in points], [y["value"] for _, y, _ in points]
     axes.plot(*values, marker=shape, color=colour, markersize=6, label=label)
 
@@ -188,7 +244,14 @@ def _style(axes: "Axes", title: str) -> None:
     axes.grid(axis="x", color=RULE, linewidth=0.6)
 
 
+def _short(names: Sequence[str]) -> dict[str, str]:
+    """Return what names are called where room is scarce: without folders, unless these tell them apart."""
+    last = [name.rsplit("/", 1)[-1] for name in names]
+    apart = len(set(last)) == len(set(names))
+    return {name: _label(end if apart else name, NAME) for name, end in zip(names, last, strict=True)}
+
+
 def _label(text: str, width: int = 42) -> str:
-    """Make a user's text one short line that is not read as mathematics."""
-    line = " ".join(text.split())
-    return (line if len(line) <= width else line[: width - 1] + "…").replace("$", r"\$")
+    """Make a user's text one short line, without its middle if need be, that is not read as mathematics."""
+    line, tail = " ".join(text.split()), width // 3
+    return (line if len(line) <= width else f"{line[: width - tail - 1]}…{line[-tail:]}").replace("$", r"\$")

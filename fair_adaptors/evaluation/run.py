@@ -1,11 +1,8 @@
-"""Generate the same images before and after, classify them, and compare."""
+"""Generate the same images before and after, and classify them."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
-
-from .estimates import BiasEstimate, estimate_bias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,23 +61,3 @@ def classify(images: "Tensor", classifier: "Callable[[Tensor], Mapping[str, Tens
         name: torch.cat([chunk[name].softmax(1) for chunk in logits]).view(*images.shape[:2], -1).numpy()
         for name in logits[0]
     }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One measure before and after."""
-
-    before: BiasEstimate
-    after: BiasEstimate
-
-
-def compare(
-    before: "Mapping[str, np.ndarray]", after: "Mapping[str, np.ndarray]", attributes: Sequence[str]
-) -> dict[str, Comparison]:
-    """Estimate the bias of each attribute before and after, from class probabilities [P, n, K]."""
-    return {name: Comparison(estimate_bias(before[name]), estimate_bias(after[name])) for name in attributes}
-
-
-def as_json(comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
-    """Return comparisons as plain dictionaries."""
-    return {name: asdict(comparison) for name, comparison in comparisons.items()}

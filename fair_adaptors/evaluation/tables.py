@@ -112,10 +112,11 @@ def estimate_cell(label: str, found: Mapping[str, Any] | None, write: Any = numb
     """Return a cell with a value and its interval below; a dash where there is none."""
     if found is None or found["value"] is None:
         return number_cell(label, None)
-    between = " to " if write is signed or (found["low"] or 0) < 0 else "–"
+    low, high = write(found["low"]), write(found["high"])
+    between = f"{low} to {high}" if write is signed or (found["low"] or 0) < 0 else f"{low.removesuffix('%')}–{high}"
     return (
         f'<td class="n" data-label="{escape(label)}" data-v="{_key(found["value"])}">{mark}{write(found["value"])}'
-        f" <small>{write(found['low'])}{between}{write(found['high'])}</small></td>"
+        f" <small>{between}</small></td>"
     )
 
 
