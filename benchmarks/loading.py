@@ -72,7 +72,7 @@ Pairs = list[tuple[float, float]]
 
 
 def loading(rank: int, rounds: int) -> tuple[int, Pairs, Pairs, float]:
-    """Return the bytes of an adaptor, seconds of (ours, diffusers'), the same fused, and those of the checksum alone."""
+    """Return the bytes of an adaptor, seconds of (ours, diffusers), the same fused, and of the checksum alone."""
     pipe = tiny_pipeline(width=768, layers=12, channels=(128, 256))  # a text encoder as Stable Diffusion 1.5's
     with tempfile.TemporaryDirectory() as folder:
         path = write_tiny_adaptor(Path(folder), pipe, rank=rank) / WEIGHTS_FILE

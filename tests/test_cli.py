@@ -75,7 +75,7 @@ def test_generate_draws_a_grid_and_the_adaptor_changes_it(run, tmp_path: Path) -
 def test_list_names_every_adaptor_and_its_status(run) -> None:
     status, printed, _ = run("list")
     assert status == 0
-    for word in ("sandbox-gender", "sandbox-gender-tone", "gender-race-age", "embedded", "planned"):
+    for word in ("sandbox-gender", "sandbox-gender-tone", "gender-race-age", "embedded", "recipe-only"):
         assert word in printed
 
 

@@ -19,7 +19,7 @@ from .instruments import Instruments, load_classifier, load_encoder
 from .joint import shared_classifier
 from .metrics import images_needed, noise_floor
 from .variants import Variant, with_adaptor
-from .verdict import is_uniform
+from .verdict import figure_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -165,29 +165,31 @@ def run_and_report(
 
 
 def headline(results: Mapping[str, Any]) -> "Table":
-    """Return a table of every variant's biases, as the first classifier sees them; ``unsure`` is undetermined.
+    """Return a table of every variant, target by target, as the first classifier sees it; it fits 80 columns.
 
-    Where a target is not uniform it is the total variation instead, the distance from the target.
+    The figure is the bias, or the total variation where a target is not uniform; ``change`` is the interval of its
+    change, ``unsure`` what is undetermined.
     """
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Column, Table
 
     judge = results["classifiers"][0]
-    even = all(is_uniform(target) for target in results["targets"].values())
-    figure, title = ("bias", "bias (95 %)") if even else ("total_variation", "off target (95 %)")
-    table = Table(Column("", overflow="fold"), "of", title, "floor", "change (95 %)", "unsure", box=SIMPLE_HEAD)
-    for variant in results["variants"]:
-        for name, found in variant["bias"][judge].items():
-            change = found.get("change")
+    table = Table(Column("", overflow="fold"), "95 %", "floor", "change, 95 %", "unsure", box=SIMPLE_HEAD)
+    for name, target in results["targets"].items():
+        key = figure_of(target)
+        table.add_row(f"[bold]{escape(name)} {'bias' if key == 'bias' else 'off target'}")
+        for variant in results["variants"]:
+            found = variant["bias"][judge][name]
+            change = found.get("change", {}).get(key)
             table.add_row(
                 escape(variant["name"]),
-                escape(name),
-                _said(found[figure]),
-                _number(found[figure]["floor"]),
-                _said(change[figure]) if change else "–",
+                _said(found[key]),
+                _number(found[key]["floor"]),
+                f"{_number(change['low'])} to {_number(change['high'])}" if change else "–",
                 f"{found['undetermined']['value']:.1%}",
             )
+        table.add_section()
     return table
 
 
