@@ -183,7 +183,8 @@ def evaluate(
 
     sandbox = base == "sandbox"
     chosen = prompt_sets.load_prompts(prompts or ("sandbox-test" if sandbox else "occupations-test"))
-    instruments = request.instruments_for(base, classifier or [], encoder or [], faces)
+    detector = faces if difference is None else "whole"  # a plan looks at nothing
+    instruments = request.instruments_for(base, classifier or [], encoder or [], detector)
     wanted = Evaluation(
         base,
         chosen,
