@@ -15,6 +15,7 @@ from .config import TrainConfig
 
 _OF_THE_HUB = ("pipeline", "clip", "transformers", "dinov2")
 _VARIANT = re.compile(r"\.(fp16|bf16|non_ema|ema)[.-]")
+_TAKEN = re.compile(r"(model|pytorch_model|diffusion_pytorch_model)\b")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx", ".onnx_data", ".pb")
 
 
@@ -109,7 +110,7 @@ def _fetched(paths: "dict[str, int]", *, whole_pipeline: bool) -> list[str]:
     chosen = [path for path in paths if path.endswith((".json", ".txt"))]
     for folder, weights in folders.items():
         if bool(folder) == whole_pipeline:
-            plain = [path for path in weights if not _VARIANT.search(path)]
+            plain = [path for path in weights if not _VARIANT.search(path) and _TAKEN.match(path.rpartition("/")[2])]
             safe = [path for path in plain if path.endswith(".safetensors")]
             chosen += safe or [path for path in plain if path.endswith(".bin")]
     return chosen

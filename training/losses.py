@@ -74,6 +74,8 @@ def preservation_loss(
         weights, face_scale: from ``preservation_weights``.
         face_mask: [N, 1, H, W], one inside the face; None takes the whole image as face.
     """
+    if not encoders:
+        return torch.zeros_like(weights)
     scale = face_scale[:, None, None, None]
     if face_mask is not None:
         scale = 1 + face_mask * (scale - 1)

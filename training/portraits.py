@@ -125,5 +125,5 @@ def _face_losses(
     probabilities = {name: originals.logits[name].softmax(1) for name in targets}
     keep = keeps_original_face(targets, probabilities, old.found, confidence=config.face_confidence)
     has_goal = keep if setting.face_bank is None else torch.ones_like(keep)
-    real = original if setting.face_bank is None else setting.face_bank.nearest(features, targets)
+    real = original if setting.face_bank is None else setting.face_bank.nearest(features.nan_to_num(), targets)
     return face_loss(features, original, real, keep_original=keep, takes_part=new.found & has_goal)

@@ -62,9 +62,11 @@ class Setting:
 
     @property
     def fingerprint(self) -> str:
-        """A word that changes with the base's weights and with the training prompts."""
-        prompts = json.dumps(sorted(self.prompts.items()))
-        return hashlib.sha256(f"{fingerprint(self.pipe.components)}\n{prompts}".encode()).hexdigest()[:32]
+        """A word that changes with the base's weights, the training prompts, the classifier and the bank of faces."""
+        bank = self.face_bank
+        faces = (bank.encoder, bank.source, len(bank.features), float(bank.features.double().sum())) if bank else None
+        rest = json.dumps([sorted(self.prompts.items()), self.trained_against, faces])
+        return hashlib.sha256(f"{fingerprint(self.pipe.components)}\n{rest}".encode()).hexdigest()[:32]
 
 
 def known_attributes(base: str) -> dict[str, Attribute]:
@@ -95,6 +97,8 @@ def load_setting(config: TrainConfig, device: torch.device | str = "cpu") -> Set
         _check_classes(one.name, one.classes, config.attributes)
     loaded = [load_encoder(spec, whole=True) for spec in config.encoders]
     encoders = {encoder.name: encoder.encode for encoder in loaded}
+    if len(encoders) < len(loaded):
+        raise ConfigError(f"two encoders have one name: {', '.join(encoder.name for encoder in loaded)}")
     warnings = []
     if warning := shared_classifier(classifier.identity, judge):
         warnings.append(warning)
@@ -132,7 +136,7 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
 
         pipe: Any = load_sandbox_pipeline()
     else:
-        from diffusers import DiffusionPipeline
+        from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 
         try:
             pipe = DiffusionPipeline.from_pretrained(config.base, dtype=getattr(torch, config.dtype))
@@ -140,10 +144,15 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(f"the base {config.base} is no pipeline that can be loaded: {reason}") from error
         pipe.set_progress_bar_config(disable=True)
+        pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)  # the paper's
+        if getattr(pipe, "safety_checker", None) is not None:
+            pipe.register_modules(safety_checker=None)  # memory that nothing here uses
     model = denoiser_for(pipe).model
     pipe.to(device)
     if config.dtype != "float32":
         pipe.to(dtype=getattr(torch, config.dtype))
+    if config.dtype == "float16" and pipe.vae.config.force_upcast:
+        pipe.vae.float()  # at once: the base's fingerprint holds its dtypes
     if config.activation_checkpointing:
         model.enable_gradient_checkpointing()
         pipe.vae.enable_gradient_checkpointing()

@@ -176,7 +176,7 @@ def _loaded(kind: Any, source: str, **settings: Any) -> Any:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     if isinstance(found, torch.nn.Module):
-        found = found.eval().requires_grad_(False).to(accelerator())
+        found = found.float().eval().requires_grad_(False).to(accelerator())
     return found
 
 
