@@ -300,7 +300,8 @@ def _read_recorded(path: Path, recorded: dict[str, Any]) -> bytes:
         with path.open("rb") as file:
             size, start = os.fstat(file.fileno()).st_size, file.read(2)
             # Only a file of the recorded size is read: neither number alone says how much memory it may take.
-            data = start + file.read(size) if size == recorded["bytes"] else b""
+            file.seek(0)
+            data = file.read(size) if size == recorded["bytes"] else b""
     except OSError as error:
         raise InvalidAdaptorError(f"{path} cannot be read: {error}") from error
     if start in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):

@@ -6,7 +6,7 @@ costs without, any sampler or pipeline that shares the modules sees the same mod
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -248,22 +248,19 @@ class FairAdaptor:
         ]
         if problems:
             raise FairAdaptorError(f"{self.info['name']!r} cannot be changed: the model {problems[0]}")
-        written: list[tuple[Target, Tensor]] = []
         records = []
         try:
             for module, down, up in self._layers:
                 record = _with_change(module, self._identity, (weight, down, up) if weight else None)
-                new = _total(record, module.weight.device).to(module.weight.dtype)
-                if not is_finite(new):
+                records.append((module, record))
+                _write(record, module)
+                if not is_finite(module.weight):
                     raise FairAdaptorError(
                         f"with {self.info['name']!r} a weight would not be finite: lower its weight"
                     )
-                written.append((module, module.weight.detach().clone()))
-                module.weight.data.copy_(new)
-                records.append((module, record))
         except BaseException:
-            for module, before in written:
-                module.weight.data.copy_(before)
+            for module, record in records:
+                _write(_CHANGED.get(module) or _Layer(record.original), module)
             raise
         for module, record in records:
             if record.changes or record.fused:
@@ -285,16 +282,34 @@ def _with_change(module: "Target", identity: str, change: "tuple[float, Tensor, 
     return _Layer(original, changes | ({identity: change} if change else {}), known.fused if known else frozenset())
 
 
+def _write(record: _Layer, module: "Target") -> None:
+    """Set a module's weight to ``_total``, without a second copy of it if it is float32 already."""
+    import torch
+
+    weight = module.weight.data
+    if weight.dtype != torch.float32 or not weight.is_contiguous():
+        weight.copy_(_total(record, weight.device))
+        return
+    weight.copy_(record.original)
+    for scale, *factors in _summands(record, weight.device):
+        weight.flatten(1).addmm_(*factors, alpha=scale)
+
+
 def _total(record: _Layer, device: "torch.device | str") -> "Tensor":
     """Return W₀ + Σ w·BA, summed in float32; W₀ itself, in its own dtype, if nothing is added."""
     import torch
 
     total = record.original.to(device)
-    for identity in sorted(record.changes):  # the order of loading must not change a bit
-        weight, down, up = record.changes[identity]
-        factors = [factor.to(device).float().flatten(1) for factor in (up, down)]
+    for weight, *factors in _summands(record, device):
         total = torch.addmm(total.float().flatten(1), *factors, alpha=weight).view_as(total)
     return total
+
+
+def _summands(record: _Layer, device: "torch.device | str") -> "Iterator[tuple[float, Tensor, Tensor]]":
+    """Yield each change's strength, B and A, as matrices in float32, in an order that loading does not change."""
+    for identity in sorted(record.changes):
+        weight, down, up = record.changes[identity]
+        yield weight, *(factor.to(device).float().flatten(1) for factor in (up, down))
 
 
 def _match(pipe: Any, files: AdaptorFiles) -> "Pairs":
