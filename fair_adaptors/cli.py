@@ -1,13 +1,13 @@
 """The command line. Each command is a few lines that call the library; frameworks are imported only when needed."""
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from . import __version__, cli_classifier, cli_faces, cli_formats, cli_hub, cli_list
+from . import __version__, cli_classifier, cli_faces, cli_formats, cli_hub, cli_list, cli_train
+from .cli_common import load_base, print_pairs, quiet
 from .errors import ConfigError, FairAdaptorError, MissingExtraError
 
 app = typer.Typer(
@@ -63,7 +63,7 @@ def demo(
     from rich.console import Console
     from rich.progress import Progress
 
-    _quiet()
+    quiet()
     from .evaluation.audit import write_audit
     from .sandbox.demo import comparison, run_demo
 
@@ -106,7 +106,7 @@ def generate(
     weight: Annotated[float | None, typer.Option(help="Strength of the adaptor.")] = None,
 ) -> None:
     """Draw a prompt, with or without an adaptor, into one picture grid."""
-    _quiet()
+    quiet()
     from .evaluation.grid import plain_grid
     from .evaluation.run import generate as generate_images
     from .load import load_fair_adaptor
@@ -118,7 +118,7 @@ def generate(
         raise ConfigError("--weight is the strength of an adaptor: name one with --adaptor")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(f"--out {out} is no picture file; name it something.png")
-    pipe = _load_base(base)
+    pipe = load_base(base)
     if adaptor is not None:
         load_fair_adaptor(pipe, adaptor, weight=weight)
     strength = "" if weight is None else f" × {weight:g}"
@@ -169,14 +169,14 @@ def evaluate(
     from .evaluation import prompts as prompt_sets
 
     if prompts == "list":
-        _print_pairs("prompt set", "what it is", prompt_sets.list_prompt_sets())
+        print_pairs("prompt set", "what it is", prompt_sets.list_prompt_sets())
         return
     if baseline == ["list"]:
         from .evaluation.request import BASELINES
 
-        _print_pairs("baseline", "what it does", BASELINES)
+        print_pairs("baseline", "what it does", BASELINES)
         return
-    _quiet()
+    quiet()
     from .evaluation import request
     from .evaluation.evaluate import Evaluation
     from .sandbox.pipeline import GUIDANCE, STEPS
@@ -203,7 +203,7 @@ def evaluate(
         return
     for warning in request.shared_classifiers(adaptor or [], instruments):
         print(f"fair-adaptors: {warning}", file=sys.stderr)
-    request.run_and_report(_load_base(base), wanted, variants, instruments, out, overwrite=overwrite)
+    request.run_and_report(load_base(base), wanted, variants, instruments, out, overwrite=overwrite)
 
 
 @app.command("app")
@@ -215,167 +215,16 @@ def app_(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Show the page in the browser.")] = True,
 ) -> None:
     """Try adaptors in the browser: the same noise before and after, side by side, and what is counted."""
-    _quiet()
+    quiet()
     from .app import leave, serve
 
-    serve(_load_base(base), base=base, adaptors=adaptor or [], host=host, port=port, open_browser=browser)
+    serve(load_base(base), base=base, adaptors=adaptor or [], host=host, port=port, open_browser=browser)
     leave()
 
 
+cli_train.register(app)
 cli_hub.register(app)
 cli_list.register(app)
 cli_formats.register(app)
 cli_faces.register(app)
 cli_classifier.register(app)
-
-
-def _print_pairs(name: str, what: str, rows: Mapping[str, str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(name, what)
-    for key, text in rows.items():
-        table.add_row(key, text)
-    Console().print(table)
-
-
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as sandbox-gender; `list` for all.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the adaptor; runs/RECIPE by default.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**32, help="Seed of everything random.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE; may be given again.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings; --set goes before it.")] = None,
-    target: Annotated[
-        list[str] | None, typer.Option(help="NAME=SHARE,SHARE: an attribute to make fair; may be given again.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its settings.")] = False,
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="With --resume: this checkpoint instead of the latest.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Give up an earlier run's checkpoints.")] = False,
-    num_processes: Annotated[int | None, typer.Option(help="Start this many processes on this machine.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print settings, plan and what is missing.")] = False,
-    push_to: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Publish it on the Hub in the end.")] = None,
-) -> None:
-    """Train an adaptor: progress, sample grids, numbers before and after, and the adaptor's folder."""
-    import os
-
-    try:
-        _quiet()
-        from fair_adaptors.training.config import override, read_config_file
-        from fair_adaptors.training.launch import launch
-        from fair_adaptors.training.recipes import get_recipe
-        from fair_adaptors.training.record import read_run, refuse_earlier_run, was_restarted
-        from fair_adaptors.training.run import train as run_training
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[train]'") from error
-
-    from .evaluation.request import parse_target
-
-    if recipe == "list":
-        from fair_adaptors.training.recipes import described
-
-        _print_pairs("recipe", "what is trained", described())
-        return
-    values = read_config_file(config) if config else {}
-    targets = [parse_target(text) for text in target or []]
-    for setting in settings or []:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting}: write it as KEY=VALUE, such as --set iterations=50")
-        values[key] = value
-    if seed is not None:
-        values["seed"] = str(seed)
-    if push_to:
-        from .hub_requests import check_repo_id
-
-        check_repo_id(push_to)
-    folder = out or Path("runs") / recipe
-    restarted = was_restarted(folder)
-    if restarted:
-        checkpoint = None  # the latest one is further on
-    resume = resume or restarted or checkpoint is not None
-    wanted = get_recipe(recipe, values, targets)
-    if resume and targets and not restarted:
-        raise ConfigError("--target cannot change a run that is resumed")
-    if resume:
-        wanted = override(read_run(folder, recipe), values)
-    if dry_run:
-        _print_plan(wanted, num_processes or 1)
-    elif num_processes is not None and "WORLD_SIZE" not in os.environ:
-        if not (resume or overwrite):
-            refuse_earlier_run(folder / "checkpoints")
-        launch(_without_option(sys.argv[2:], "--num-processes"), num_processes)
-    else:
-        from_where = str(checkpoint) if checkpoint else "latest" if resume else None
-        finished = run_training(wanted, folder, recipe=recipe, resume=from_where, overwrite=overwrite)
-        if push_to and finished and os.environ.get("RANK", "0") == "0":
-            cli_hub.push_trained(folder, push_to)
-
-
-def _without_option(arguments: list[str], name: str) -> list[str]:
-    """Leave out an option and its value, in either way of writing it."""
-    kept: list[str] = []
-    for argument in arguments:
-        if kept and kept[-1] == name:
-            kept.pop()
-        elif not argument.startswith(name + "="):
-            kept.append(argument)
-    return kept
-
-
-def _print_plan(config: Any, num_processes: int) -> None:
-    from rich.console import Console
-
-    from fair_adaptors.training.config import as_yaml
-    from fair_adaptors.training.plan import make_plan
-    from fair_adaptors.training.recipes import deviations
-
-    plan = make_plan(config, num_processes)
-    plain, trained = plan.unet_rows
-    lines = [
-        as_yaml(config),
-        f"# {plan.iterations:,} iterations of {plan.images} images on {num_processes} process(es):",
-        f"# {plan.images * plan.iterations:,} images; per iteration {plain:,.0f} rows through the U-Net without"
-        f" gradient and {trained:,.0f} with",
-        f"# {plan.trained:,} numbers are trained; memory of a process, estimated, without classifiers and encoders:",
-        *(f"#   {megabytes:>10,.1f} MB  {what}" for what, megabytes in plan.megabytes.items()),
-        *(["#   not known: the base's shapes are not"] if not plan.megabytes else []),
-        *(f"# to download: {download}" for download in plan.downloads),
-        *(f"# not as the paper: {line}" for line in deviations(config)),
-        f"# missing: {'; '.join(plan.missing) or 'nothing'}",
-    ]
-    Console().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
-
-
-def _load_base(base: str) -> Any:
-    """Load the sandbox, or any pipeline folder or Hub repository of diffusers, on the accelerator if there is one."""
-    if base == "sandbox":
-        from .sandbox.pipeline import load_sandbox_pipeline
-
-        return load_sandbox_pipeline()
-    from diffusers import DiffusionPipeline
-
-    from .evaluation.instruments import accelerator
-
-    try:
-        pipe = DiffusionPipeline.from_pretrained(base, dtype="auto")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{base} is no pipeline that can be loaded: {str(error).strip().splitlines()[0]}") from error
-    pipe.set_progress_bar_config(disable=True)
-    return pipe.to(accelerator())
-
-
-def _quiet() -> None:
-    """Silence loading bars and notices that do not concern the user."""
-    import os
-
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # some notices come while it is imported
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for logging in (diffusers_logging, transformers_logging):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()

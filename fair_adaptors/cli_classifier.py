@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_common import quiet
 from .errors import MissingExtraError
 
 
@@ -31,11 +32,9 @@ def train_classifier(
     """Finetune a classifier of gender, race, age or what a folder's labels name; calibrated, with a card."""
     import os
 
-    from .cli import _quiet
-
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
-        _quiet()
+        quiet()
         from fair_adaptors.training.classifier import ClassifierConfig, plan
         from fair_adaptors.training.classifier import train_classifier as train
     except ModuleNotFoundError as error:

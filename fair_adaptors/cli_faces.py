@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .cli_common import quiet
 from .errors import ConfigError, MissingExtraError
 
 
@@ -28,13 +29,11 @@ def face_bank(
     """Encode real faces, for images whose face may not stay as it was to become like."""
     import os
 
-    from .cli import _quiet
-
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
-        _quiet()
+        quiet()
         from fair_adaptors.training.classifier_data import Labelled, describe_source, find_source, pinned
         from fair_adaptors.training.face_bank import save_face_bank
         from fair_adaptors.training.face_bank_build import build_face_bank, convert_published_bank

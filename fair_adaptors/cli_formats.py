@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .cli_common import load_base, quiet
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
@@ -38,7 +40,6 @@ def export(
     ] = None,
 ) -> None:
     """Write an adaptor for other programs, or bake it into a copy of its base."""
-    from .cli import _load_base, _quiet
     from .export import export as export_adaptor
     from .formats import read_config
     from .weights import resolve
@@ -46,6 +47,6 @@ def export(
     folder = resolve(adaptor)
     pipe = None
     if format == "merged":
-        _quiet()
-        pipe = _load_base(base or read_config(folder)["base_model"])
+        quiet()
+        pipe = load_base(base or read_config(folder)["base_model"])
     print(f"written: {export_adaptor(folder, out, format=format, pipe=pipe)}")

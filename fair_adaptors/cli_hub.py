@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from .cli_common import quiet
+
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
 
 
@@ -24,10 +26,9 @@ def push(
     tag: Annotated[str | None, typer.Option(help="Name of this version, such as v1.")] = None,
 ) -> None:
     """Publish an adaptor on the Hub, as one commit. Log in with `hf auth login`, or set HF_TOKEN."""
-    from .cli import _quiet
     from .hub import push as push_adaptor
 
-    _quiet()
+    quiet()
     result = push_adaptor(folder, repo_id, private=private, revision=revision, tag=tag)
     done = f"{len(result.files)} files pushed" if result.changed else "Nothing to push: the same files are there"
     print(f"{done}. {result.url}, commit {result.commit}" + (f", tag {result.tag}" if result.tag else ""))

@@ -48,6 +48,10 @@ class TrainingError(FairAdaptorError, RuntimeError):
     """A training run cannot go on."""
 
 
+class PeersLostError(TrainingError):
+    """Another process of the run has ended: to start all of them again may help."""
+
+
 class CheckpointError(FairAdaptorError, ValueError):
     """A checkpoint is absent, damaged, or of another run."""
 

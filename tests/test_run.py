@@ -90,6 +90,15 @@ def test_a_process_that_is_killed_is_restarted_and_the_run_goes_on_to_its_end(tm
     assert "resumed from" in printed and "--resume --num-processes 2" in printed
 
 
+def test_what_would_come_again_is_not_tried_again(tmp_path: Path) -> None:
+    process = start("--out", str(tmp_path), *SET, "--set", "images_per_prompt=2", "--num-processes", "3")
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    said = "fair-adaptors: 3 processes for 2 images of a prompt: use fewer"
+    assert printed.splitlines()[-1] == said
+    assert printed.count(said) <= 4, "by each process once, and by what started them"
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Setting:
     """Runs use the tiny models."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fair_adaptors.errors import ConfigError, TrainingError
+from fair_adaptors.errors import ConfigError, PeersLostError
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class World:
         try:
             yield
         except RuntimeError as error:  # all that torch.distributed raises is one
-            raise TrainingError(
+            raise PeersLostError(
                 f"process {self.rank} of {self.size} lost the others: {' '.join(str(error).split())[:300]}"
             ) from error
 

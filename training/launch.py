@@ -4,17 +4,38 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 
-from fair_adaptors.errors import ConfigError, TrainingError
+from fair_adaptors.errors import ConfigError, FairAdaptorError, PeersLostError, TrainingError
 
 MAX_RESTARTS = 3
 FRESH_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Have torchrun open a new store at each restart. By default it keeps one, where restarted gloo processes may read the
 addresses of the dead ones and wait for them for half an hour."""
+
+REFUSED = "FAIR_ADAPTORS_REFUSED"
+"""The variable that names the file where a process writes why it would end the same if it were started again."""
+
+
+@contextmanager
+def refusals_told() -> Iterator[bool]:
+    """Within the block, which is a process's whole run, tell ``launch`` of an error that a restart would only repeat.
+
+    Yields whether such an error is the reason why this process was started again: then there is nothing to do.
+    """
+    note = Path(os.environ[REFUSED]) if REFUSED in os.environ else None
+    try:
+        yield note is not None and note.exists()
+    except FairAdaptorError as error:
+        if note is not None and not isinstance(error, PeersLostError):
+            note.write_text(str(error), encoding="utf-8")
+        raise
 
 
 def _wait(process: subprocess.Popen, stop: threading.Event) -> int:
@@ -41,11 +62,12 @@ def _tell(torchrun: int, told: set[int]) -> None:
 def launch(arguments: Sequence[str], num_processes: int) -> None:
     """Run ``fair-adaptors train ARGUMENTS`` on several processes and wait. A process that dies restarts them all.
 
-    A restarted run goes on from its latest checkpoint. SIGTERM and SIGINT reach the processes, which save and end.
+    A restarted run goes on from its latest checkpoint; what would only come again ends it. SIGTERM and SIGINT reach
+    the processes, which save and end.
 
     Raises:
         ConfigError: fewer than one process, or already within a launcher.
-        TrainingError: the run failed for good.
+        TrainingError: the run failed for good, with the process's own words if it had any.
     """
     if num_processes < 1:
         raise ConfigError(f"--num-processes is {num_processes}; it must be at least 1")
@@ -54,17 +76,22 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
     command += ["--max-restarts", str(MAX_RESTARTS), "-m", "fair_adaptors", "train", *arguments]
     threads = max(1, (os.cpu_count() or 1) // num_processes)
-    environment = {"OMP_NUM_THREADS": str(threads), FRESH_STORE: "1"} | os.environ
-    # A group of its own, or a terminal's Ctrl-C would reach torchrun too, which kills instead of waiting.
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    with tempfile.TemporaryDirectory() as folder:
+        note = Path(folder) / "refused"
+        environment = {"OMP_NUM_THREADS": str(threads), FRESH_STORE: "1"} | os.environ | {REFUSED: str(note)}
+        # A group of its own, or a terminal's Ctrl-C would reach torchrun too, which kills instead of waiting.
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
 
-    stop = threading.Event()
-    before = {n: signal.signal(n, lambda number, frame: stop.set()) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        status = _wait(process, stop)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        stop = threading.Event()
+        before = {n: signal.signal(n, lambda number, frame: stop.set()) for n in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            status = _wait(process, stop)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        refused = note.read_text(encoding="utf-8") if note.exists() else None
+    if refused is not None:
+        raise TrainingError(refused)
     if status and stop.is_set():
         raise TrainingError("stopped while the processes were starting, or without being able to save; see above")
     if status:

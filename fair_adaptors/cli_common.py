@@ -1,0 +1,49 @@
+"""What several commands share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import ConfigError
+
+
+def print_pairs(name: str, what: str, rows: Mapping[str, str]) -> None:
+    """Print a table of two columns."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(name, what)
+    for key, text in rows.items():
+        table.add_row(key, text)
+    Console().print(table)
+
+
+def load_base(base: str) -> Any:
+    """Load the sandbox, or any pipeline folder or Hub repository of diffusers, on the accelerator if there is one."""
+    if base == "sandbox":
+        from .sandbox.pipeline import load_sandbox_pipeline
+
+        return load_sandbox_pipeline()
+    from diffusers import DiffusionPipeline
+
+    from .evaluation.instruments import accelerator
+
+    try:
+        pipe = DiffusionPipeline.from_pretrained(base, dtype="auto")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{base} is no pipeline that can be loaded: {str(error).strip().splitlines()[0]}") from error
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(accelerator())
+
+
+def quiet() -> None:
+    """Silence loading bars and notices that do not concern the user."""
+    import os
+
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # some notices come while it is imported
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
