@@ -309,7 +309,8 @@ def _summands(record: _Layer, device: "torch.device | str") -> "Iterator[tuple[f
     """Yield each change's strength, B and A, as matrices in float32, in an order that loading does not change."""
     for identity in sorted(record.changes):
         weight, down, up = record.changes[identity]
-        yield weight, *(factor.to(device).float().flatten(1) for factor in (up, down))
+        down, up = (factor.to(device).float().flatten(1) for factor in (down, up))
+        yield weight, up, down
 
 
 def _match(pipe: Any, files: AdaptorFiles) -> "Pairs":
