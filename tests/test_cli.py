@@ -179,7 +179,10 @@ def test_train_leaves_an_adaptor_with_pictures_of_the_way(run, tmp_path: Path) -
     assert run("info", str(tmp_path / "a"))[0] == 0
 
 
-def test_a_dry_run_prints_settings_that_can_be_read_back_and_the_plan(run, tmp_path: Path) -> None:
+def test_a_dry_run_prints_settings_that_can_be_read_back_and_the_plan(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     status, printed, _ = run(
         "train", "sandbox-gender", "--dry-run", "--target", "age=0.75,0.25", "--set", "optimizer=adamw8bit"
     )

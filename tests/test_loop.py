@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,8 @@ def test_a_model_with_a_lora_of_its_own_is_refused() -> None:
     assert loras(place)
 
 
-def test_without_bitsandbytes_the_optimiser_says_so() -> None:
+def test_without_bitsandbytes_the_optimiser_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(MissingExtraError, match="bitsandbytes"):
         trained(setting(), dataclasses.replace(CONFIG, optimizer="adamw8bit"))
 
