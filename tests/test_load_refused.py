@@ -1,0 +1,193 @@
+"""Whatever cannot be loaded is refused with the reason, and the pipeline is as it was."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fair_adaptors import (
+    InvalidAdaptorError,
+    NotPublishedError,
+    UnknownAdaptorError,
+    WrongBaseError,
+    load_fair_adaptor,
+)
+from fair_adaptors.errors import FairAdaptorError
+from fair_adaptors.formats import CONFIG_FILE, WEIGHTS_FILE
+from tests.test_load import State, same, state
+from tests.tiny import tiny_pipeline, write_tiny_adaptor
+
+
+@pytest.fixture
+def pipe() -> Any:
+    return tiny_pipeline()
+
+
+@pytest.fixture
+def adaptor(tmp_path: Path, pipe: Any) -> Path:
+    return write_tiny_adaptor(tmp_path / "adaptor", pipe)
+
+
+def rewrite(folder: Path, tensors: State) -> None:
+    """Write other tensors, with a record that fits them, as another tool might."""
+    import hashlib
+
+    save_file(tensors, folder / WEIGHTS_FILE)
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    data = (folder / WEIGHTS_FILE).read_bytes()
+    config["files"][WEIGHTS_FILE] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+
+
+def truncate(folder: Path) -> None:
+    data = (folder / WEIGHTS_FILE).read_bytes()
+    (folder / WEIGHTS_FILE).write_bytes(data[:-100])
+
+
+def change_a_byte(folder: Path) -> None:
+    data = bytearray((folder / WEIGHTS_FILE).read_bytes())
+    data[-1] ^= 1
+    (folder / WEIGHTS_FILE).write_bytes(data)
+
+
+def pickled(folder: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, folder / WEIGHTS_FILE)
+
+
+def only_a_pickle(folder: Path) -> None:
+    for name in (WEIGHTS_FILE, CONFIG_FILE):
+        (folder / name).unlink()
+    torch.save({"a": torch.zeros(1)}, folder / "text_encoder_lora_EMA.pth")
+
+
+def rename_keys(folder: Path) -> None:
+    rewrite(folder, {"module." + key: value for key, value in load_file(folder / WEIGHTS_FILE).items()})
+
+
+def drop_a_key(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS_FILE)
+    tensors.pop(sorted(tensors)[0])
+    rewrite(folder, tensors)
+
+
+def add_a_key(folder: Path) -> None:
+    rewrite(folder, {**load_file(folder / WEIGHTS_FILE), "unet.extra.weight": torch.zeros(2)})
+
+
+def not_finite(folder: Path) -> None:
+    tensors = load_file(folder / WEIGHTS_FILE)
+    tensors[sorted(tensors)[-1]][0, 0] = float("nan")
+    rewrite(folder, tensors)
+
+
+def empty(folder: Path) -> None:
+    rewrite(folder, {})
+
+
+def no_json(folder: Path) -> None:
+    (folder / CONFIG_FILE).write_text("{")
+
+
+def later_schema(folder: Path) -> None:
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps({**config, "schema_version": 2}))
+
+
+def no_fields(folder: Path) -> None:
+    (folder / CONFIG_FILE).write_text(json.dumps({"schema_version": 1, "files": []}))
+
+
+DAMAGES = [
+    (truncate, "truncated"),
+    (change_a_byte, "sha256"),
+    (pickled, "pickle"),
+    (only_a_pickle, "pickles"),
+    (rename_keys, "unexpected keys: 'module.text_encoder"),
+    (drop_a_key, "missing keys: 'text_encoder"),
+    (add_a_key, "unet.extra.weight"),
+    (not_finite, "not finite"),
+    (empty, "no tensors"),
+    (no_json, "JSON"),
+    (later_schema, "schema version 2"),
+    (no_fields, "base_model"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES, ids=[damage.__name__ for damage, _ in DAMAGES])
+def test_a_damaged_adaptor_is_refused_and_nothing_changes(pipe: Any, adaptor: Path, damage: Any, message: str) -> None:
+    before = state(pipe)
+    damage(adaptor)
+    with pytest.raises(InvalidAdaptorError, match=message):
+        load_fair_adaptor(pipe, adaptor)
+    assert same(state(pipe), before)
+
+
+def test_another_base_is_refused_and_nothing_changes(pipe: Any, adaptor: Path) -> None:
+    wider = tiny_pipeline(width=64)
+    before = state(wider)
+    with pytest.raises(WrongBaseError, match="made for tiny"):
+        load_fair_adaptor(wider, adaptor)
+    assert same(state(wider), before)
+
+
+def test_a_module_that_the_base_lacks_is_named(pipe: Any, adaptor: Path) -> None:
+    tensors = load_file(adaptor / WEIGHTS_FILE)
+    rewrite(adaptor, {key.replace("layers.0", "layers.9"): value for key, value in tensors.items()})
+    with pytest.raises(WrongBaseError, match=r"layers\.9"):
+        load_fair_adaptor(pipe, adaptor)
+
+
+def test_something_that_is_no_pipeline_is_refused(adaptor: Path) -> None:
+    with pytest.raises(WrongBaseError, match="text_encoder"):
+        load_fair_adaptor(object(), adaptor)
+
+
+def test_an_unknown_name_gets_a_suggestion(pipe: Any) -> None:
+    with pytest.raises(UnknownAdaptorError, match="Did you mean 'sandbox-gender'"):
+        load_fair_adaptor(pipe, "sandbox-gendr")
+
+
+def test_a_recipe_without_weights_says_so(pipe: Any) -> None:
+    with pytest.raises(NotPublishedError, match="not published"):
+        load_fair_adaptor(pipe, "gender-race")
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/where/at/all", "nobody/nothing"])
+def test_what_is_not_there_is_said_not_to_be(pipe: Any, name: str) -> None:
+    with pytest.raises(UnknownAdaptorError, match=name.lstrip(".")):
+        load_fair_adaptor(pipe, name, local_files_only=True)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), "much", True])
+def test_a_weight_that_is_no_number_is_refused(pipe: Any, adaptor: Path, weight: Any) -> None:
+    before = state(pipe)
+    with pytest.raises(FairAdaptorError, match="weight"):
+        load_fair_adaptor(pipe, adaptor, weight=weight)
+    assert same(state(pipe), before)
+
+
+def test_without_a_name_an_unknown_base_is_an_error(pipe: Any) -> None:
+    with pytest.raises(UnknownAdaptorError, match="Name one"):
+        load_fair_adaptor(pipe)
+
+
+def test_a_folder_in_the_hubs_cache_is_found_offline(pipe: Any, adaptor: Path, tmp_path: Path) -> None:
+    repo = tmp_path / "cache" / "models--owner--fair"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("0" * 40)
+    (repo / "snapshots").mkdir()
+    adaptor.rename(repo / "snapshots" / ("0" * 40))
+    handle = load_fair_adaptor(pipe, "owner/fair", cache_dir=tmp_path / "cache", local_files_only=True)
+    assert handle.info["name"] == "tiny-1"
+
+
+def test_an_adaptor_whose_product_is_not_finite_is_refused_and_nothing_changes(pipe: Any, adaptor: Path) -> None:
+    before = state(pipe)
+    tensors = {key: torch.full_like(value, 1e30) for key, value in load_file(adaptor / WEIGHTS_FILE).items()}
+    rewrite(adaptor, tensors)
+    with pytest.raises(FairAdaptorError, match="not be finite"):
+        load_fair_adaptor(pipe, adaptor)
+    assert same(state(pipe), before)
