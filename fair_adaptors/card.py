@@ -20,7 +20,7 @@ from .registry import AdaptorInfo, find_base
 TEMPLATE = "card.md.jinja"
 TAG = "fair-adaptors"
 """The tag on the Hub of every adaptor of this package."""
-SCHEMA = 1
+SCHEMA = 2
 """Of the results that are read, see docs/evaluation.md."""
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)

@@ -496,7 +496,7 @@ def test_the_dot_plot_of_a_target_that_is_not_even_is_of_the_distance_from_it(
     assert about.startswith("Distance of gender from its target, mean over prompts: original ")
     assert f"Noise floor {number(figure['total_variation']['floor'])}." in about
     shown = browser.run("[...document.querySelectorAll('#dots tbody tr')].map(row => Number(row.cells[3].dataset.v))")
-    assert shown == [round(row["total_variation"], 3) for row in figure["prompts"]]
+    assert shown == [round(row["total_variation"]["value"], 3) for row in figure["prompts"]]
     assert browser.run("document.querySelector('#dots svg.axis').textContent") == "00.4750.95"
     assert "distance of gender from its target" in browser.run(
         "document.querySelector('#pareto svg.plot').textContent"

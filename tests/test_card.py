@@ -299,9 +299,9 @@ def test_escaping_leaves_plain_words_alone() -> None:
     ("content", "message"),
     [
         ("no JSON", "cannot be read"),
-        ('{"schema": 1}', "of other weights"),
-        ('{"schema": 1, "variants": 3}', "of other weights"),
-        ('{"schema": 1, "variants": [{"identity": "x"}, 4]}', "of other weights"),
+        ('{"schema": 2}', "of other weights"),
+        ('{"schema": 2, "variants": 3}', "of other weights"),
+        ('{"schema": 2, "variants": [{"identity": "x"}, 4]}', "of other weights"),
     ],
 )
 def test_results_of_other_weights_are_refused(tmp_path: Path, content: str, message: str) -> None:

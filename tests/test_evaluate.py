@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -60,6 +61,8 @@ def test_every_figure_is_there_with_its_interval_and_floor(done: tuple[Path, dic
                     assert found[figure]["floor"] > 0
                 assert sum(row["value"] for row in found["frequencies"]) == pytest.approx(1, abs=1e-5)
                 assert len(found["frequencies"]) == len(target["classes"]) and len(found["prompts"]) == 4
+                for row, figure in itertools.product(found["prompts"], ("bias", "total_variation")):
+                    assert row[figure]["low"] <= row[figure]["value"] <= row[figure]["high"]
         assert variant["kept"]["value"] > 0.5
         assert variant["no_face"] is None, "nothing looked for faces"
         assert 0 < variant["diversity"]["sandbox"]["value"] < 1

@@ -4,15 +4,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
-from .estimates import estimate_mean
-from .metrics import noise_floor, total_variation, total_variation_floor
+from .metrics import noise_floor, total_variation_floor
 from .verdict import Results, figure_name, figure_of, largest
 
 Triple = tuple[float | None, float | None, float | None]
 """Value, low and high."""
-_NONE: Triple = (None, None, None)
 
 
 def page_data(results: Results) -> dict[str, Any]:
@@ -44,11 +40,10 @@ def _rows(figures: Mapping[str, Any] | None, target: Mapping[str, Any]) -> dict[
         return None
     key, change, rows = figure_of(target), figures.get("change", {}), figures["prompts"]
     counts = [row["images"] for row in rows]
-    found = [_of_prompt(row, target) for row in rows]
     return {
-        "v": [_thousandth(value) for value, _, _ in found],
-        "l": [_thousandth(low) for _, low, _ in found],
-        "h": [_thousandth(high) for _, _, high in found],
+        "v": [_thousandth(row[key]["value"]) for row in rows],
+        "l": [_thousandth(row[key]["low"]) for row in rows],
+        "h": [_thousandth(row[key]["high"]) for row in rows],
         "n": counts[0] if len(set(counts)) == 1 else counts,
         "p": [round(100 * share) for row in rows for share in row["frequencies"]],
         "floors": {count: _thousandth(_floor(key, count, tuple(target["shares"]))) for count in set(counts) if count},
@@ -57,22 +52,6 @@ def _rows(figures: Mapping[str, Any] | None, target: Mapping[str, Any]) -> dict[
         "change": _triple(change.get(key)),
         "same": change.get("same_class"),
     }
-
-
-def _of_prompt(row: Mapping[str, Any], target: Mapping[str, Any]) -> Triple:
-    if figure_of(target) == "bias":
-        return row["bias"]["value"], row["bias"]["low"], row["bias"]["high"]
-    counts = tuple(round(share * row["images"]) for share in row["frequencies"])
-    return _distance(counts, tuple(target["shares"])) if any(counts) else _NONE
-
-
-@lru_cache(maxsize=4096)
-def _distance(counts: tuple[int, ...], shares: tuple[float, ...]) -> Triple:
-    """Return the total variation of a prompt's images with its interval, as ``results`` makes that of its bias."""
-    found = estimate_mean(
-        [counts], lambda seen: total_variation(seen, shares), generator=np.random.default_rng(0), bounds=(0.0, 1.0)
-    )
-    return found.value, found.low, found.high
 
 
 @lru_cache(maxsize=4096)

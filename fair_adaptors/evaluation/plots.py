@@ -84,9 +84,8 @@ def _note(row: Mapping[str, Any], target: Mapping[str, Any]) -> str:
     first, *others = target["classes"]
     if len(others) == 1:
         return f"{percent(row['frequencies'][0])} {first}" if row["images"] else "–"
-    if figure_of(target) == "bias":
-        return f"bias {number(row['bias']['value'])}"
-    return f"off target {number(row['total_variation'])}"
+    key = figure_of(target)
+    return f"{'bias' if key == 'bias' else 'off target'} {number(row[key]['value'])}"
 
 
 def _free(folder: Path, variant: Mapping[str, Any], taken: Sequence[Path]) -> Path:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from .variants import Variant
 if TYPE_CHECKING:
     from .evaluate import Evaluation, Target
 
-SCHEMA = 1
+SCHEMA = 2
 FAIR_DRAWS = 4000
 """Fair models drawn for the floor of the worst prompts, which has no closed form."""
 
@@ -150,20 +150,26 @@ def _figures(target: "Target", judge: str, record: Record, original: Record) -> 
             "floor": _worst_floor(valid, number),
         },
         "undetermined": asdict(estimate_rate(record.undetermined(judge, target.attributes, metrics.CONFIDENCE))),
-        "prompts": [_of_prompt(row, number, aim) for row in counts],
+        "prompts": [_of_prompt(tuple(row), target.shares) for row in counts.tolist()],
     }  # fmt: skip
     if record is not original:
         figures["change"] = _changes(original.classes(judge, target.attributes), classes, aim)
     return figures
 
 
-def _of_prompt(counts: Array, number: int, aim: Array) -> dict[str, Any]:
-    found = estimate_mean(counts[None], metrics.bias, generator=_generator(), bounds=(0.0, 2 / number))
+@lru_cache(maxsize=4096)
+def _of_prompt(counts: tuple[int, ...], shares: tuple[float, ...]) -> dict[str, Any]:
+    """Return what is told of one prompt. Many have the same counts, so each is reckoned once."""
+    number, total = len(shares), sum(counts)
+
+    def estimate(statistic: Callable[[Array], Array], most: float) -> dict[str, float]:
+        return asdict(estimate_mean([counts], statistic, generator=_generator(), bounds=(0.0, most)))
+
     return {
-        "images": int(counts.sum()),
-        "bias": asdict(found),
-        "total_variation": float(metrics.total_variation(counts, aim)) if counts.sum() else math.nan,
-        "frequencies": (counts / max(1, counts.sum())).tolist(),
+        "images": total,
+        "bias": estimate(metrics.bias, 2 / number),
+        "total_variation": estimate(lambda seen: metrics.total_variation(seen, shares), 1.0),
+        "frequencies": [count / max(1, total) for count in counts],
     }
 
 
