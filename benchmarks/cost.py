@@ -23,13 +23,13 @@ CARDS: dict[str, dict[str, Any]] = {
     "H100": {"bfloat16": 989.0, "float32": 67.0, "source": "H100 data sheet, SXM, without sparsity"},
 }
 """Peak teraflops per second as NVIDIA states them: bfloat16 of the tensor cores, adding in float32; plain float32."""
-ROOM = 24
-"""Gigabytes of the smallest of them."""
+ROOM = 24 * 1.024**3
+"""Gigabytes of the smallest of them: its 24 GB count 2³⁰ bytes each."""
 
 ASSUMED = {
     "bfloat16": 0.35,  # share of its peak that a card sustains
     "float32": 0.7,
-    "gigabytes": 3.0,  # activations of the encoders, pictures, the libraries' own, what the allocator wastes
+    "gigabytes": 3.0,  # activations of classifiers and encoders, the libraries' own, what the allocator wastes
 }
 KNOWN_TIMES: dict[str, dict[str, Any]] = {
     "the paper's training": {"card": "A100", "cards": 8, "hours": 48.0},  # we take it to be of its first adaptor
@@ -38,6 +38,9 @@ KNOWN_TIMES: dict[str, dict[str, Any]] = {
 """What others report, in half precision, to tell what share of its peak a card sustains: paper §4; documentation of
 diffusers, "Accelerate inference of text-to-image diffusion models", with fused attention and not compiled."""
 
+KEPT = ("base's weights", "adaptor", "latents", "pictures")
+PASSING = ("*U-Net*", "*U-Net, gradient*", "*decoding, validation*", "*decoding, gradient*")
+"""What the memory is counted of, as ``fair_adaptors.training.plan.memory`` has it; of the second, one at a time."""
 FORMULAS = ("4bT forward, bT backward", "3bT, bT", "2bT + bK, bK", "bT + bK, bK")
 STEPS, GRADIENT_STEPS = 21, 5  # the recipes draw T from 19 to 23
 SEES = {"classifier": ("CLIP ViT-L/14",), "encoder": ("CLIP ViT-H/14", "DINOv2 ViT-B/14")}
@@ -88,12 +91,12 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
         "float32": sum(teraflops(rows[role], vision[one][0]) for role, models in SEES.items() for one in models),
     }
     needed = memory(config, skeleton(config.base), config.images_per_prompt, branches=2)
-    activations = [megabytes for what, megabytes in needed.items() if what.startswith("activations")]
     seen_by = sum(vision[one][1] for one in (JUDGE, *(model for models in SEES.values() for model in models)))
     gigabytes = {
-        "training": (sum(needed.values()) - min(activations)) / 1e3,  # one of the two at a time
+        "training": needed.total / 1e3,
         "classifiers and encoders": (seen_by + FACE_ENCODERS[config.face_encoder].megabytes) / 1e3,
     }
+    counted = (value / 1e3 for part in (needed.kept, needed.passing) for value in part.values())
     seconds = {card: config.images_per_prompt * seconds_per_image(work, card) for card in CARDS}
     return {
         "recipe": name,
@@ -101,6 +104,7 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
         "images": config.images_per_prompt,
         "iterations": config.iterations,
         **work,
+        **dict(zip((*KEPT, *PASSING), counted, strict=True)),
         **gigabytes,
         "gigabytes": sum(gigabytes.values()) + ASSUMED["gigabytes"],
         **{f"{card}, seconds": value for card, value in seconds.items()},
@@ -195,6 +199,8 @@ def tables(
         )
         for row in rows
     ]
+    parts = (*KEPT, *PASSING, "classifiers and encoders", "gigabytes")
+    memory = [(f"`{row['recipe']}`", *(f"{row[part]:.1f}" for part in parts)) for row in rows]
     cards = [(card, said["bfloat16"], said["float32"], said["source"]) for card, said in CARDS.items()]
     shares = [
         (
@@ -207,12 +213,13 @@ def tables(
         for (name, known), (scale, unit) in zip(KNOWN_TIMES.items(), ((1e6, "EFLOP"), (1, "TFLOP")), strict=True)
     ]
     return [
-        table(["recipe", f"memory of {ROOM} GB", "fits", *CARDS], answer),
+        table(["recipe", "memory", "fits on 24 GB", *CARDS], answer),
         table(["form", "forward, no gradient", "with gradient", "again", "backward", "formula", "operations"], calls),
         table(["a row through", "forward", "backward", "backward / forward"], models),
         table(["recipe", "images × iterations", "bfloat16", "float32", *(f"{card}, s" for card in CARDS)], work),
         table(["card", "bfloat16", "float32", "as NVIDIA states"], cards),
         table(["known", "on", "takes", "operations", "share of the peak"], shares),
+        table(["recipe", *parts[:-1], "in all"], memory),
     ]
 
 

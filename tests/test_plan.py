@@ -1,30 +1,46 @@
 """The dry run: what it counts, what it asks the Hub, and where the recipes for people differ from the paper."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
-from fair_adaptors.training import lora
-from fair_adaptors.training.downloads import downloads
-from fair_adaptors.training.plan import make_plan, memory, skeleton, trained_values
-from fair_adaptors.training.recipes import OURS, PAPER, RECIPES, deviations, get_recipe
+import torch
+from diffusers import DiffusionPipeline
+from fair_adaptors.training import lora, validation
+from fair_adaptors.training.downloads import downloads, main_file, model_files, pipeline_files
+from fair_adaptors.training.meta_memory import peak_megabytes
+from fair_adaptors.training.paper import OURS, OURS_FOR_XL, PAPER, deviations, published_settings
+from fair_adaptors.training.plan import Plan, make_plan, memory, skeleton, trained_values
+from fair_adaptors.training.recipes import RECIPES, get_recipe
+from fair_adaptors.training.setting import _load_pipeline, checkpoint_activations
+from huggingface_hub import constants
 
 from fair_adaptors.errors import ConfigError
 from tests.hub.fixtures import hub, online  # noqa: F401
 from tests.hub.repos import Repository
 from tests.hub.server import Hub
-from tests.tiny import FAMILIES
+from tests.test_loop import CONFIG, setting
+from tests.tiny import FAMILIES, tiny_pipeline
 
 PEOPLE = [name for name in RECIPES if not name.startswith("sandbox")]
 
 
+@functools.cache
+def plan_of(name: str) -> Plan:
+    return make_plan(get_recipe(name))
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_can_be_planned_without_its_weights(name: str) -> None:
-    plan = make_plan(get_recipe(name))
+    plan = plan_of(name)
     assert plan.trained > 0 and plan.iterations > 0
     assert all(math.isfinite(megabytes) and megabytes > 0 for megabytes in plan.megabytes.values())
-    assert len(plan.megabytes) == 5
+    *kept, plain, taught, measured, decoded, together = plan.megabytes.values()
+    assert together == pytest.approx(sum(kept) + max(plain, taught, measured, decoded))
 
 
 @pytest.mark.parametrize(
@@ -46,28 +62,105 @@ def test_counted_numbers_are_those_that_are_attached(tmp_path: Path, family: str
     assert trained_values(config, skeleton(str(tmp_path))) == sum(p.numel() for p in attached.values())
 
 
-def test_checkpointed_activations_need_a_fraction() -> None:
+def test_the_peak_is_of_tensors_that_are_alive_at_one_time() -> None:
+    tensor = torch.empty(1_000_000, device="meta")
+
+    def call() -> None:
+        first = tensor + 1
+        second = first + 1  # two of 4 MB
+        del first
+        second + 1
+
+    assert peak_megabytes(call) == 8.0
+    parameter = torch.empty(1000, 1000, device="meta", requires_grad=True)
+    assert peak_megabytes(lambda: parameter.t(), [parameter]) == 0.0
+
+
+def test_decoding_without_gradient_is_counted_as_validation_does_it() -> None:
+    """Of XL four images at once; in the last block, at 1024² pixels and 256 channels, three tensors are alive."""
+    found = plan_of("sdxl-gender-race").megabytes
+    assert found["decoding 4 images, in validation"] > 4 * 3 * 256 * 1024**2 * 2 / 1e6
+
+
+def test_what_is_computed_again_in_the_backward_pass_is_counted() -> None:
     config = dataclasses.replace(get_recipe("gender"), images_per_call=1, images_per_decode=1)
-    plain = memory(config, skeleton(config.base), 1, 2)
-    saved = memory(dataclasses.replace(config, activation_checkpointing=True), skeleton(config.base), 1, 2)
-    for kind in (kind for kind in plain if kind.startswith("activations")):
-        assert saved[kind] < 0.4 * plain[kind]
+    plain = memory(config, skeleton(config.base), 1, 2).passing
+    config = dataclasses.replace(config, activation_checkpointing=True)
+    saved = memory(config, skeleton(config.base), 1, 2).passing
+    without, with_gradient = "decoding 1 images, in validation", "decoding 1 images, with gradient"
+    assert saved[without] == plain[without]
+    assert 2 * saved[without] < saved[with_gradient] < 0.45 * plain[with_gradient]
+
+
+def test_checkpointing_layer_by_layer_changes_no_gradient_and_needs_less_than_by_blocks() -> None:
+    pipe = tiny_pipeline()
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def gradient() -> torch.Tensor:
+        leaf = latents.clone().requires_grad_(True)
+        (found,) = torch.autograd.grad(pipe.vae.decode(leaf).sample.square().sum(), leaf)
+        return found
+
+    plain = gradient()
+    checkpoint_activations(pipe.unet, pipe.vae)
+    assert torch.equal(gradient(), plain)
+    base = skeleton("sd15")
+    parameters = list(base.vae.requires_grad_(False).parameters())
+    leaf = torch.empty(1, 4, 64, 64, device="meta", requires_grad=True)
+    call = lambda: base.vae.decode(leaf).sample.sum().backward()  # noqa: E731
+    base.vae.enable_gradient_checkpointing()
+    by_blocks = peak_megabytes(call, parameters)
+    checkpoint_activations(base.unet, base.vae)
+    assert peak_megabytes(call, parameters) < 0.75 * by_blocks
 
 
 @pytest.mark.parametrize("name", PEOPLE)
 def test_where_a_recipe_leaves_the_paper_the_reason_is_named(name: str) -> None:
     config = get_recipe(name)
-    others = {"sdxl-gender-race": {"guidance_scale"}}.get(name, set())
-    for setting, value in PAPER.items():
-        if setting not in others:
-            assert getattr(config, setting) == OURS.get(setting, (value,))[0], setting
-    assert len(deviations(config)) == len(OURS) + len(others)
-    assert all(reason for _, reason in OURS.values())
+    reasons = OURS | (OURS_FOR_XL if name.startswith("sdxl") else {})
+    said = deviations(config)
+    different = {key for key, value in published_settings(config).items() if getattr(config, key) != value}
+    assert different == set(reasons) and len(published_settings(config)) > len(PAPER)
+    for key in different:
+        assert any(line.startswith(f"{key} is ") and reasons[key][1] in line for line in said)
+    beside = [line.partition(" ")[0] for line in said[len(different) :]]
+    others = ["base"] * (config.base != get_recipe("gender").base)
+    age = ["the"] * ("age" in name)
+    assert beside == [*others, "classifier", "face_bank", *age, "the", "prompts", "validation"]
+
+
+def test_all_that_the_papers_table_has_is_compared() -> None:
+    """Paper §4. Betas are AdamW's own; the solver and the warm-up of the average are no settings."""
+    table = {"images_per_prompt", "preservation", "face_weight", "iterations", "parts"}
+    common = {
+        "optimizer", "learning_rate", "schedule", "warmup", "weight_decay", "max_grad_norm", "ema", "guidance_scale",
+        "num_steps", "max_steps", "dtype", "prompts_per_step", "rank", "alpha", "num_tokens", "target_modules",
+    }  # fmt: skip
+    for name in ("race", "gender-race", "gender-race-age", "gender-race-many-concepts"):
+        assert table | common <= set(published_settings(get_recipe(name)))
+    assert torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))]).defaults["betas"] == (0.9, 0.999)
+
+
+def test_what_is_said_of_the_steps_in_validation_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+
+    def sample(*arguments: object, num_steps: int, **settings: object) -> object:
+        steps.append(num_steps)
+        return original(*arguments, num_steps=num_steps, **settings)  # type: ignore[arg-type]
+
+    original = validation.sample
+    monkeypatch.setattr(validation, "sample", sample)
+    validation.draw(setting(), CONFIG, "a nurse", [1])
+    config = get_recipe("gender")
+    assert steps == [CONFIG.num_steps]
+    assert f"validation samples in {config.num_steps} steps, and did in 25" in deviations(config)[-1]
 
 
 def test_the_papers_own_settings_can_be_asked_for() -> None:
-    settings = {name: str(value) for name, value in PAPER.items()}
-    assert deviations(get_recipe("gender-race", settings)) == []
+    settings = {name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in PAPER.items()}
+    wanted = get_recipe("gender-race", settings | {"face_bank": "faces", "classifier": "mobilenet:theirs"})
+    assert [line.partition(" ")[0] for line in deviations(wanted)] == ["the", "prompts", "validation"]
+    assert deviations(get_recipe("sandbox-gender")) == []
 
 
 @pytest.mark.parametrize(
@@ -88,15 +181,105 @@ def test_the_recipes_are_the_papers_table(name: str, images: int, weight: float,
     assert factors.items() <= {"gender": (0.2, 0.2), "race": (0.6, 0.3), "age": (0.6, 0.3)}.items()
 
 
+def test_what_cannot_be_planned_is_said() -> None:
+    with pytest.raises(ConfigError, match="no set or file"):
+        make_plan(get_recipe("gender", {"prompt_sets": "ocupations"}))
+    plan = make_plan(dataclasses.replace(get_recipe("gender"), base="who/knows"))
+    assert plan.megabytes == {} and plan.trained == 0
+
+
+def test_a_known_base_is_known_by_its_other_names_and_at_any_commit() -> None:
+    config = get_recipe("gender")
+    for base in ("runwayml/stable-diffusion-v1-5", f"{config.base}@0123abc"):
+        assert trained_values(config, skeleton(base)) == 8_294_400
+
+
+@pytest.fixture
+def online_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:  # noqa: F811
+    """The Hub that all libraries ask."""
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
+    yield hub
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def publish(hub: Hub, name: str, files: dict[str, bytes]) -> str:  # noqa: F811
+    repository = hub.repositories[name] = Repository.create(hub.root, name)
+    return repository.commit("main", "a base", files=files, parent=None)
+
+
+def with_extras(files: dict[str, bytes], family: str) -> dict[str, bytes]:
+    """What repositories of Stable Diffusion have beside the pipeline."""
+    unet, vae = "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"
+    extra = {f"{unet}.fp16.safetensors": 700, f"{unet}.bin": 800, f"{unet}.non_ema.safetensors": 900}
+    extra |= {"text_encoder/model.onnx": 300, "text_encoder/flax_model.msgpack": 400, "unet/model.onnx_data": 500}
+    extra |= {"text_encoder/openvino_model.bin": 600, "text_encoder/openvino_model.xml": 10, "unet/model.onnx": 20}
+    extra |= {"v1-5-pruned.safetensors": 5000, "v1-5-pruned.ckpt": 6000, "README.md": 30, "images/grid.png": 40}
+    if family == "SDXL":
+        extra |= {"vae_1_0/diffusion_pytorch_model.safetensors": 2000, "vae_1_0/config.json": 50}
+        extra |= {"vae_decoder/model.onnx": 2100, "sd_xl_base_1.0.safetensors": 7000, "vae_decoder/config.json": 60}
+    if family == "SD 2.x":  # in no other format than torch's, and one component in both
+        names = {"/model.safetensors": "/pytorch_model.bin", "_model.safetensors": "_model.bin"}
+        for safe, pickled in names.items():
+            files = {name.replace(safe, pickled): data for name, data in files.items()}
+        extra |= {f"{vae}.safetensors": 1000}
+    return files | {name: b"0" * size for name, size in extra.items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_downloads_are_what_diffusers_fetches(family: str, online_hub: Hub, tmp_path: Path) -> None:
+    FAMILIES[family]().save_pretrained(tmp_path / "pipe")
+    files = with_extras(files_of(tmp_path / "pipe"), family)
+    name = f"org/{family.replace(' ', '-')}"
+    publish(online_hub, name, files)
+    fetched = files_of(Path(DiffusionPipeline.download(name, cache_dir=tmp_path / "cache")))
+    index = main_file("pipeline", name)
+    assert set(pipeline_files(list(files), index)) == set(fetched)
+    assert ("vae_1_0/diffusion_pytorch_model.safetensors" in fetched) == (family == "SDXL"), "diffusers takes it, too"
+    config = dataclasses.replace(get_recipe("gender"), base=name, encoders=(), classifier="a:b", judge="a:b")
+    found = downloads(config)[0]
+    assert found.megabytes == pytest.approx(sum(map(len, fetched.values())) / 1e6)
+
+
+def test_a_base_is_loaded_at_the_commit_that_is_named(online_hub: Hub, tmp_path: Path) -> None:
+    files = {}
+    for seed in (0, 1):
+        tiny_pipeline(seed=seed).save_pretrained(tmp_path / str(seed))
+        files[seed] = files_of(tmp_path / str(seed))
+    first = publish(online_hub, "org/versions", files[0])
+    online_hub.repositories["org/versions"].commit("main", "another", files=files[1], parent=first)
+    config = dataclasses.replace(get_recipe("gender"), dtype="float32", encoders=(), classifier="a:b", judge="a:b")
+    for base, seed in ((f"org/versions@{first}", 0), ("org/versions", 1)):
+        config = dataclasses.replace(config, base=base)
+        pipe = _load_pipeline(config, "cpu")
+        wanted = tiny_pipeline(seed=seed).unet.conv_in.weight
+        assert torch.equal(pipe.unet.conv_in.weight, wanted)
+        assert (downloads(config)[0].commit == first) == (seed == 0)
+
+
+def test_of_a_model_one_format_is_fetched() -> None:
+    config = ["config.json", "vocab.json", "merges.txt"]
+    both = ["model.safetensors", "pytorch_model.bin", "model.fp16.safetensors", "open_clip_model.safetensors"]
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
+    others = ["README.md", "tf_model.h5", "onnx/model.onnx", "onnx/config.json"]
+    assert set(model_files([*config, *both, *others])) == {*config, "model.safetensors"}
+    assert set(model_files([*config, *shards, "pytorch_model.bin", *others])) == {*config, *shards}
+    assert set(model_files([*config, "pytorch_model.bin", *others])) == {*config, "pytorch_model.bin"}
+
+
 def test_downloads_are_named_with_commit_size_and_licence(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
     folder = tmp_path / "pipe"
     FAMILIES["SD 1.x"]().save_pretrained(folder)
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = files_of(folder)
     weights = sum(len(data) for data in files.values())
     half = {"unet/diffusion_pytorch_model.fp16.safetensors": b"0" * 999_999}
     extra = half | {"README.md": b"---\nlicense: openrail++\n---\n"}
-    repository = hub.repositories["org/base"] = Repository.create(hub.root, "org/base")
-    commit = repository.commit("main", "a base", files=files | extra, parent=None)
+    commit = publish(hub, "org/base", files | extra)
     config = dataclasses.replace(
         get_recipe("gender"), base="org/base", classifier="a:b", judge="a:b", encoders=("clip:org/none",)
     )
@@ -105,9 +288,3 @@ def test_downloads_are_named_with_commit_size_and_licence(hub: Hub, tmp_path: Pa
     assert (found.what, found.repo_id, found.commit, found.licence) == ("base", "org/base", commit, "openrail++")
     assert found.megabytes == pytest.approx(weights / 1e6, rel=0.01)
     assert absent.what == "encoders" and "none of that name" in absent.problem
-
-
-def test_what_cannot_be_planned_is_said() -> None:
-    with pytest.raises(ConfigError, match="no set or file"):
-        make_plan(get_recipe("gender", {"prompt_sets": "ocupations"}))
-    assert make_plan(dataclasses.replace(get_recipe("gender"), base="who/knows")).megabytes == {}

@@ -36,7 +36,7 @@ class TrainConfig:
 
     Attributes:
         name: name of the adaptor.
-        base: base model: ``sandbox``, a pipeline folder or a Hub id.
+        base: base model: ``sandbox``, a pipeline folder or a Hub id; ORG/NAME@COMMIT is one version of it.
         attributes: what to make fair, jointly.
         classifier: what the classes are judged by while training, as ``fair-adaptors evaluate --classifier`` has it.
         judge: another one, for validation and for the numbers at the end.
@@ -201,6 +201,14 @@ class TrainConfig:
         if self.schedule == "constant":  # then a run can be made longer
             del settings["iterations"]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def split_revision(source: str) -> tuple[str, str | None]:
+    """Split a Hub id from the commit that may stand behind it, as in ORG/NAME@COMMIT; a folder has none."""
+    if Path(source).exists():
+        return source, None
+    place, _, revision = source.partition("@")
+    return place, revision or None
 
 
 MAY_DIFFER = (

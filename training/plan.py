@@ -2,25 +2,44 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fair_adaptors.bases import KNOWN, load_base
-from fair_adaptors.errors import ConfigError
 from fair_adaptors.formats import linear_modules
 
 from . import lora
-from .config import TrainConfig
+from .checks import check, known_base
+from .config import TrainConfig, split_revision
 from .downloads import Download, downloads
-from .setting import prompt_sets
+from .meta_memory import peak_megabytes
+from .sampling import WITHOUT_GRADIENT
+from .setting import checkpoint_activations
 
 TOKENS_LENGTH = 77
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Megabytes of one process, by what needs them; classifiers and encoders are not counted.
+
+    Attributes:
+        kept: what is there all the time.
+        passing: the most that each kind of work takes while it goes on, one at a time.
+    """
+
+    kept: Mapping[str, float]
+    passing: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        """What is needed at the worst moment."""
+        return sum(self.kept.values()) + max(self.passing.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +50,8 @@ class Plan:
         images: images per iteration, over all processes.
         unet_rows: rows that go through the U-Net per iteration without gradient, and with.
         iterations: how many.
-        trained: numbers that are trained.
-        megabytes: of one process, by what needs them; empty for a base whose shapes are not known here.
+        trained: numbers that are trained; 0 for a base whose shapes are not known here.
+        megabytes: of one process, by what needs them, and together; empty for such a base.
         downloads: what is fetched from the Hub.
         missing: what has to be there and is not.
     """
@@ -49,12 +68,13 @@ class Plan:
 def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
     """Plan a run. Nothing is computed and no weights are fetched.
 
-    The memory of a U-Net call and of decoding is counted on torch's meta device.
+    The memory of U-Net and autoencoder is counted on torch's meta device.
 
     Raises:
-        ConfigError: there are no such prompts.
+        ConfigError: as ``check``.
+        MissingExtraError: as ``check``.
     """
-    prompt_sets(config)
+    check(config)
     steps = (config.num_steps + max(config.num_steps, config.max_steps)) / 2
     branches = 2 if config.guidance_scale > 1 else 1
     images = config.prompts_per_step * config.images_per_prompt
@@ -68,21 +88,25 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
         (rows * steps * passes, rows * (config.gradient_steps or steps)),
         config.iterations,
         trained_values(config, base) if base else 0,
-        memory(config, base, local, branches) if base else {},
+        _rows(memory(config, base, local, branches)) if base else {},
         tuple(downloads(config)),
         _missing(config),
     )
 
 
 def skeleton(base: str) -> Any:
-    """Return a base's modules without memory for weights; None for one of the Hub whose shapes are not known here."""
+    """Return a base's modules without memory for weights; None for one of the Hub whose shapes are not known here.
+
+    Args:
+        base: as in a configuration, or a name of ``fair_adaptors.bases``.
+    """
     from diffusers import AutoencoderKL
 
-    name = next((name for name, known in KNOWN.items() if known.base_model == base), base)
-    try:
-        found = load_base(name)
-    except ConfigError:
+    place, _ = split_revision(base)
+    name = place if place in (*KNOWN, "sandbox") or Path(place).is_dir() else known_base(base)
+    if name is None:
         return None
+    found = load_base(name)
     if found.folder is None:
         config: Mapping[str, Any] = {
             "block_out_channels": (128, 256, 512, 512),
@@ -97,44 +121,87 @@ def skeleton(base: str) -> Any:
         return SimpleNamespace(**vars(found.pipe), vae=AutoencoderKL.from_config(config))
 
 
-def memory(config: TrainConfig, base: Any, images: int, branches: int) -> dict[str, float]:
-    """Estimate the memory of one process in megabytes, by what needs it; classifiers and encoders are not counted.
-
-    Activations are the bytes that autograd saves, so the peak of the allocator is above the larger of the two.
+def memory(config: TrainConfig, base: Any, images: int, branches: int) -> Memory:
+    """Estimate the memory of one process: what tensors take, without what an allocator wastes.
 
     Args:
         base: from ``skeleton``; of no use afterwards.
         images: of this process.
+        branches: of guidance.
     """
     dtype = getattr(torch, config.dtype)
-    modules = [module.to(dtype) for module in vars(base).values() if module is not None]
-    weights = sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
-    unet, vae = base.unet.requires_grad_(True), base.vae
-    size, channels = unet.config.sample_size, unet.config.in_channels
-    steps = max(config.num_steps, config.max_steps)
-    rows = branches * min(images * (config.gradient_steps or steps), config.images_per_call or images)
-    decoded = min(images, config.images_per_decode or images)
-
-    def empty(*shape: int) -> Tensor:
-        return torch.empty(*shape, device="meta", dtype=dtype)
-
-    leaf = empty(decoded, channels, size, size).requires_grad_(True)
-    embeds = empty(rows, TOKENS_LENGTH, unet.config.cross_attention_dim).requires_grad_(True)
-    added = None
-    if base.text_encoder_2 is not None:
-        pooled = base.text_encoder_2.config.projection_dim
-        added = {"text_embeds": empty(rows, pooled), "time_ids": empty(rows, 6)}
-    if config.activation_checkpointing:
-        unet.enable_gradient_checkpointing()
-        vae.enable_gradient_checkpointing()
-    call = lambda: unet(empty(rows, channels, size, size), empty(rows), embeds, added_cond_kwargs=added)  # noqa: E731
-    return {
+    modules = {name: module.to(dtype) for name, module in vars(base).items() if module is not None}
+    unet, vae = base.unet, base.vae
+    if dtype == torch.float16 and vae.config.force_upcast:
+        vae.float()
+    weights = sum(p.numel() * p.element_size() for module in modules.values() for p in module.parameters())
+    latents = unet.config.in_channels * unet.config.sample_size**2
+    pixels = 3 * (unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)) ** 2
+    kept = {
         "base": weights / 1e6,
         "adaptor, gradient, optimiser and average (float32)": trained_values(config, base) * 4 * 5 / 1e6,
-        "latents of the sampler's steps": 2 * images * channels * size**2 * 4 * steps / 1e6,
-        f"activations of a U-Net call of {rows} rows": _saved(unet, call),
-        f"activations of decoding {decoded} images": _saved(vae, lambda: vae.decode(leaf).sample),
+        "latents of the sampler's steps": 2 * images * latents * 4 * max(config.num_steps, config.max_steps) / 1e6,
+        "pictures, and the original model's (float32)": 2 * images * pixels * 4 / 1e6,
     }
+    lora.attach(
+        SimpleNamespace(**modules, components=modules),
+        config.parts,
+        rank=config.rank,
+        target_modules=config.target_modules,
+        num_tokens=config.num_tokens,
+    )
+    if config.activation_checkpointing:
+        checkpoint_activations(unet, vae)
+    return Memory(kept, dict(_passing(config, base, images, branches)))
+
+
+def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iterator[tuple[str, float]]:
+    """Yield the kinds of work with the megabytes that each takes."""
+    unet, vae = base.unet, base.vae
+    shape = unet.config.in_channels, unet.config.sample_size, unet.config.sample_size
+    there = [parameter for model in (unet, vae) for parameter in model.parameters()]
+
+    def empty(*sizes: int) -> Tensor:
+        return torch.empty(*sizes, device="meta", dtype=unet.dtype)
+
+    def denoise(rows: int) -> Tensor:
+        embeds = empty(rows, TOKENS_LENGTH, unet.config.cross_attention_dim)
+        embeds.requires_grad_(set(config.parts) != {"unet"})
+        added = None
+        if base.text_encoder_2 is not None:
+            pooled = base.text_encoder_2.config.projection_dim
+            added = {"text_embeds": empty(rows, pooled), "time_ids": empty(rows, 6)}
+        return unet(empty(rows, *shape), empty(rows), embeds, added_cond_kwargs=added).sample
+
+    def decode(count: int) -> Tensor:
+        return vae.decode(empty(count, *shape).to(vae.dtype).requires_grad_(True)).sample
+
+    steps = config.gradient_steps or max(config.num_steps, config.max_steps)
+    call, chunk = config.images_per_call, config.images_per_decode
+    plain_rows = branches * min(images, WITHOUT_GRADIENT * call or images)
+    rows = branches * min(images * steps, call or images)
+    plain_decoded, decoded = min(images, WITHOUT_GRADIENT * chunk or images), min(images, chunk or images)
+    with torch.no_grad():
+        yield f"a U-Net call of {plain_rows} rows", peak_megabytes(lambda: denoise(plain_rows), there)
+    yield f"a U-Net call of {rows} rows, with gradient", peak_megabytes(_both_ways(denoise, rows), there)
+    with torch.no_grad():
+        yield f"decoding {plain_decoded} images, in validation", peak_megabytes(lambda: decode(plain_decoded), there)
+    yield f"decoding {decoded} images, with gradient", peak_megabytes(_both_ways(decode, decoded), there)
+
+
+def _both_ways(run: Callable[[int], Tensor], count: int) -> Callable[[], None]:
+    def call() -> None:
+        with torch.enable_grad():
+            output = run(count)
+            output.backward(torch.empty_like(output))
+
+    return call
+
+
+def _rows(found: Memory) -> dict[str, float]:
+    """Return what is printed of the memory."""
+    together = f"together, of the last {len(found.passing)} the largest: they come one at a time"
+    return {**found.kept, **found.passing, together: found.total}
 
 
 def trained_values(config: TrainConfig, base: Any) -> int:
@@ -151,59 +218,19 @@ def trained_values(config: TrainConfig, base: Any) -> int:
     return count
 
 
-def _saved(model: Any, call: Any) -> float:
-    """Return the megabytes that autograd saves for the backward pass of ``call``, the model's parameters left out.
-
-    Attention is taken as fused, as it is on a GPU: on the meta device it would save its matrices.
-    """
-    seen: dict[int, int] = {}
-    parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: list[Tensor] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in parameters:
-            seen[storage._cdata] = storage.nbytes()
-            kept.append(tensor)  # alive, or another storage could get its number
-        return tensor
-
-    with (
-        patch.object(functional, "scaled_dot_product_attention", _fused_attention),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        torch.enable_grad(),
-    ):
-        call()
-    return sum(seen.values()) / 1e6
-
-
-class _Attention(torch.autograd.Function):
-    """Has the shapes of attention, and saves what the fused kernels save: queries, keys, values and the result."""
-
-    @staticmethod
-    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        result = query.new_empty(*query.shape[:-1], value.shape[-1])
-        context.save_for_backward(query, key, value, result)
-        return result
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.zeros_like(tensor) for tensor in context.saved_tensors[:3])
-
-
-def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **settings: Any) -> Tensor:
-    return _Attention.apply(query, key, value)
-
-
 def _missing(config: TrainConfig) -> tuple[str, ...]:
-    problems = []
-    if "wandb" in config.trackers and importlib.util.find_spec("wandb") is None:
-        problems.append("wandb (pip install wandb)")
-    if config.optimizer == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
-        problems.append("bitsandbytes (pip install bitsandbytes)")
-    if "tensorboard" in config.trackers and importlib.util.find_spec("tensorboard") is None:
-        problems.append("tensorboard (pip install 'fair-adaptors[train]')")
-    if config.faces and importlib.util.find_spec("cv2") is None:
-        problems.append("opencv (pip install 'fair-adaptors[eval]')")
+    packages = {
+        "wandb": ("wandb" in config.trackers, "wandb"),
+        "bitsandbytes": (config.optimizer == "adamw8bit", "bitsandbytes"),
+        "tensorboard": ("tensorboard" in config.trackers, "'fair-adaptors[train]'"),
+        "cv2": (config.faces.startswith("yunet"), "'fair-adaptors[eval]'"),
+        "insightface": (config.faces == "insightface", "insightface onnxruntime"),
+    }
+    problems = [
+        f"{module} (pip install {what})"
+        for module, (needed, what) in packages.items()
+        if needed and importlib.util.find_spec(module) is None
+    ]
     if config.dtype != "float32" and not torch.accelerator.is_available():
         problems.append(f"an accelerator: {config.dtype} is slow on a CPU")
     return tuple(problems)

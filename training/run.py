@@ -26,7 +26,7 @@ from fair_adaptors.formats import write_adaptor
 from fair_adaptors.load import load_fair_adaptor
 
 from . import checkpoint, lora
-from .config import TrainConfig
+from .config import TrainConfig, split_revision
 from .distributed import World, join_world, this_device
 from .loop import StepResult, TrainingState, attached, fit
 from .originals import Originals
@@ -70,8 +70,13 @@ def train(
     if config.images_per_prompt < world.size:
         raise ConfigError(f"{world.size} processes for {config.images_per_prompt} images of a prompt: use fewer")
     run = _Run(config, out, recipe or config.name, world, console or Console())
-    saved = _checkpoint_to_resume(config, run.checkpoints, resume, overwrite, world)
+    saved = _checkpoint_to_resume(config, run.checkpoints, resume, overwrite)
     setting = load_setting(config, this_device())
+    if saved is None:
+        world.wait()  # all have looked whether there is an earlier run
+        if world.is_main:
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+            shutil.rmtree(out / "originals", ignore_errors=True)
     for warning in setting.warnings:
         run.say(warning)
     before = numbers(setting, config, images_per_prompt, world) if saved is None else None
@@ -127,7 +132,7 @@ def stop_requests() -> Iterator[threading.Event]:
 
 
 def _checkpoint_to_resume(
-    config: TrainConfig, folder: Path, resume: str | None, overwrite: bool, world: World
+    config: TrainConfig, folder: Path, resume: str | None, overwrite: bool
 ) -> checkpoint.Checkpoint | None:
     """Read the checkpoint to go on from, if any, before anything is loaded."""
     if resume == "latest":
@@ -136,10 +141,6 @@ def _checkpoint_to_resume(
         return checkpoint.load(Path(resume), config)
     if not overwrite:
         refuse_earlier_run(folder)
-    world.wait()
-    if world.is_main:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(folder.parent / "originals", ignore_errors=True)
     return None
 
 
@@ -346,7 +347,7 @@ class _Run:
             tokens=tokens,
             name=config.name,
             pipe=setting.pipe,
-            base_model=config.base,
+            base_model=split_revision(config.base)[0],
             attributes={a.name: {"classes": list(a.classes), "target": list(a.target)} for a in config.attributes},
             rank=config.rank,
             training={

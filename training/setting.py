@@ -2,24 +2,26 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.attribute_heads import GROUPS
 from fair_adaptors.evaluation.faces import load_face_detector
 from fair_adaptors.evaluation.instruments import FaceDetector, load_classifier, load_encoder
 from fair_adaptors.evaluation.joint import shared_classifier
-from fair_adaptors.evaluation.prompts import list_prompt_sets, load_prompts
 from fair_adaptors.formats import fingerprint
 
-from .config import Attribute, TrainConfig
+from .checks import check, check_classes
+from .config import Attribute, TrainConfig, split_revision
 from .denoiser import denoiser_for
+from .prompt_sets import prompt_sets, validation_prompts
 
 if TYPE_CHECKING:
     from .face_bank import FaceBank
@@ -85,23 +87,14 @@ def known_attributes(base: str) -> dict[str, Attribute]:
 
 
 def load_setting(config: TrainConfig, device: torch.device | str = "cpu") -> Setting:
-    """Load the models and prompts of a run.
+    """Load the models and prompts of a run: what is small first, so that a fault in it costs nothing.
 
     Raises:
         ConfigError: something is named that is not there, or does not fit the attributes.
         MissingExtraError: something needs a package that is not installed.
     """
-    prompts, validation = prompt_sets(config), _prompts(config.validation_set, config.base)
-    classifier, judge = load_classifier(config.classifier), load_classifier(config.judge)
-    for one in (classifier, judge):
-        _check_classes(one.name, one.classes, config.attributes)
-    loaded = [load_encoder(spec, whole=True) for spec in config.encoders]
-    encoders = {encoder.name: encoder.encode for encoder in loaded}
-    if len(encoders) < len(loaded):
-        raise ConfigError(f"two encoders have one name: {', '.join(encoder.name for encoder in loaded)}")
-    warnings = []
-    if warning := shared_classifier(classifier.identity, judge):
-        warnings.append(warning)
+    check(config)
+    faces = load_face_detector(config.faces) if config.faces else None
     face_encoder, bank = None, None
     if config.face_weight:
         from fair_adaptors.evaluation.face_encoders import load_face_encoder
@@ -110,20 +103,28 @@ def load_setting(config: TrainConfig, device: torch.device | str = "cpu") -> Set
 
         face_encoder = load_face_encoder(config.face_encoder)
         if config.face_bank:
-            bank = load_face_bank(Path(config.face_bank), encoder=face_encoder)
+            bank = load_face_bank(Path(config.face_bank).expanduser(), encoder=face_encoder)
             bank.check({attribute.name: attribute.classes for attribute in config.attributes})
+    classifier, judge = load_classifier(config.classifier), load_classifier(config.judge)
+    for one in (classifier, judge):
+        check_classes(one.name, one.classes, config.attributes)
+    loaded = [load_encoder(spec, whole=True) for spec in config.encoders]
+    encoders = {encoder.name: encoder.encode for encoder in loaded}
+    if len(encoders) < len(loaded):
+        raise ConfigError(f"two encoders have one name: {', '.join(encoder.name for encoder in loaded)}")
+    warning = shared_classifier(classifier.identity, judge)
     return Setting(
         _load_pipeline(config, device),
-        prompts,
-        validation,
+        prompt_sets(config),
+        validation_prompts(config),
         classifier.judge,
         judge.judge,
         encoders,
-        load_face_detector(config.faces) if config.faces else None,
+        faces,
         face_encoder.encode if face_encoder is not None else None,
         bank,
         classifier.identity,
-        tuple(warnings),
+        (warning,) if warning else (),
     )
 
 
@@ -138,8 +139,9 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
     else:
         from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 
+        place, revision = split_revision(config.base)
         try:
-            pipe = DiffusionPipeline.from_pretrained(config.base, dtype=getattr(torch, config.dtype))
+            pipe = DiffusionPipeline.from_pretrained(place, revision=revision, dtype=getattr(torch, config.dtype))
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(f"the base {config.base} is no pipeline that can be loaded: {reason}") from error
@@ -154,63 +156,31 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
     if config.dtype == "float16" and pipe.vae.config.force_upcast:
         pipe.vae.float()  # at once: the base's fingerprint holds its dtypes
     if config.activation_checkpointing:
-        model.enable_gradient_checkpointing()
-        pipe.vae.enable_gradient_checkpointing()
+        checkpoint_activations(model, pipe.vae)
     if config.compile:
         model.compile()
     return pipe
 
 
-def _check_classes(name: str, classes: Mapping[str, Sequence[str]], attributes: Sequence[Attribute]) -> None:
-    for attribute in attributes:
-        known = tuple(classes.get(attribute.name, ()))
-        if known != attribute.classes:
-            raise ConfigError(
-                f"{name} knows of {attribute.name} the classes {', '.join(known) or 'none'}; the recipe wants"
-                f" {', '.join(attribute.classes)}. Name another classifier, or several joined by +"
-            )
+def checkpoint_activations(unet: Any, vae: Any) -> None:
+    """Let U-Net and autoencoder compute activations again in the backward pass, in place of keeping them."""
+    unet.enable_gradient_checkpointing()
+    vae.enable_gradient_checkpointing(_layer_by_layer)
 
 
-def prompt_sets(config: TrainConfig) -> dict[str, tuple[str, ...]]:
-    """Return the prompts of each of the configuration's sets: known ones, or files.
+def _layer_by_layer(block: Any, *inputs: Any) -> Any:
+    """Checkpoint the layers of a decoder's block, each alone: diffusers takes a block at once, and the last is large.
 
-    Raises:
-        ConfigError: a set that is not known and no file, or a file without prompts.
+    Args:
+        inputs: the block's: hidden states, and an embedding that an autoencoder does not have.
     """
-    return {name: _prompts(name, config.base) for name, _ in config.prompt_sets}
+    from diffusers.models.unets.unet_2d_blocks import UpDecoderBlock2D
 
-
-def _prompts(name: str, base: str) -> tuple[str, ...]:
-    known = _sandbox_sets() if base == "sandbox" else {}
-    if name in known:
-        return known[name]
-    names = [*known, *list_prompt_sets()]
-    if name in names or Path(name).suffix.lower() in (".json", ".yaml", ".yml"):
-        return load_prompts(name).prompts
-    return _prompt_file(name, names)
-
-
-def _sandbox_sets() -> dict[str, tuple[str, ...]]:
-    from fair_adaptors.sandbox.prompts import AGES, TEMPLATE, occupations, prompts
-
-    return {
-        "train": prompts("train"),
-        "bare": tuple(f"a {occupation}" for occupation in occupations("train")),
-        "aged": tuple(TEMPLATE.format(f"{age} {occupation}") for occupation in occupations("train") for age in AGES),
-        "validation": prompts("validation"),
-    }
-
-
-def _prompt_file(name: str, known: Sequence[str]) -> tuple[str, ...]:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise ConfigError(
-            f"prompt_sets: there is no set or file {name!r}.{did_you_mean(name, known)} Sets: {', '.join(known)}"
-        )
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"prompt_sets: {path} cannot be read as text: {error}") from error
-    if not any(lines):
-        raise ConfigError(f"prompt_sets: {path} has no prompts; write one per line")
-    return tuple(line for line in lines if line)
+    if not isinstance(block, UpDecoderBlock2D):
+        return checkpoint(block, *inputs, use_reentrant=False)
+    (states, *rest) = inputs
+    for layer in block.resnets:
+        states = checkpoint(layer, states, *rest, use_reentrant=False)
+    for layer in block.upsamplers or ():
+        states = checkpoint(layer, states, use_reentrant=False)
+    return states

@@ -1,0 +1,143 @@
+"""What is named wrongly is refused at once: in the dry run, and in training before anything large is loaded."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fair_adaptors.training import plan as plan_module
+from fair_adaptors.training import setting as setting_module
+from fair_adaptors.training.checks import check
+from fair_adaptors.training.face_bank import FaceBank, save_face_bank
+from fair_adaptors.training.recipes import get_recipe
+
+from fair_adaptors.cli import main
+from fair_adaptors.errors import ConfigError
+from tests.hub.fixtures import hub, online  # noqa: F401
+from tests.hub.repos import Repository
+from tests.hub.server import Hub
+from tests.test_classifiers import authors_file
+from tests.test_plan import files_of, online_hub, publish  # noqa: F401
+from tests.tiny import FAMILIES
+
+WRONG = [
+    ("gender", "faces=yunit", "no face detector 'yunit'. Did you mean 'yunet'"),
+    ("gender", "faces=yunet:nothing.onnx", "nothing.onnx cannot be read .* it is at https://"),
+    ("gender", "faces=retina:net", "no module 'retina' on PYTHONPATH. Known: yunet:PATH"),
+    ("gender", "face_bank=nothing.safetensors", "nothing.safetensors cannot be read: No such file"),
+    ("gender", "face_bank=damaged.safetensors", "damaged.safetensors is damaged: .* make it again"),
+    ("gender-race", "face_bank=gender.safetensors", r"the face bank knows gender .* the recipe wants race"),
+    ("gender", "face_encoder=arcface", "no face encoder 'arcface'.* Known: auraface, sface"),
+    ("gender", "face_encoder=onnx:nothing.onnx", "there is no file nothing.onnx"),
+    ("gender", "classifier=clpi:openai/clip", "Did you mean 'clip'\\? Known: clip:SOURCE"),
+    ("gender", "classifier=celeba", "classifier is 'celeba': .* Known: clip:SOURCE, transformers:SOURCE"),
+    ("gender", "classifier=clip:./nothing", "classifier is clip:./nothing: nothing is no folder of a model"),
+    ("gender", "classifier=mobilenet:nothing.pth", "nothing.pth"),
+    ("gender-race", "classifier=mobilenet:gender:two.pth", "knows of race the classes none; .* joined by \\+"),
+    ("gender-race", "classifier=sandbox:training", "knows of race the classes none"),
+    ("gender", "judge=transformers:fairface", "there is no such folder, and a Hub id is written ORG/NAME"),
+    ("gender", "encoders=clip:laion/x,dino:facebook/dinov2-base", "Did you mean 'dinov2'"),
+    ("gender", "validation_set=ocupations-test", "validation_set: .*Did you mean 'occupations-test'"),
+    ("gender", "base=sd15", "write its Hub id, stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    ("gender", "base=./nothing", "there is no folder of a pipeline, with a model_index.json"),
+    ("gender", "base=./empty", "empty is no folder of a Stable Diffusion pipeline: text_encoder/config.json is not"),
+    ("gender", "parts=text_encoder_2", "parts has text_encoder_2, and the base has none"),
+    ("sdxl-gender-race", "parts=tokens", "for a base with one text encoder: .*parts=text_encoder,text_encoder_2"),
+    ("sandbox-gender", "parts=text_encoder_2", "the base has none: take it out"),
+]
+
+
+@pytest.fixture
+def nothing_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of files to name, and neither memory to plan nor models to load."""
+
+    def large(*arguments: object, **settings: object) -> Any:
+        raise AssertionError("something large was loaded")
+
+    for name in ("load_classifier", "load_encoder", "_load_pipeline"):
+        monkeypatch.setattr(setting_module, name, large)
+    for name in ("memory", "downloads"):
+        monkeypatch.setattr(plan_module, name, large)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged.safetensors").write_bytes(b"0" * 100)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/model_index.json").write_text("{}")
+    authors_file(tmp_path, 2).rename(tmp_path / "two.pth")
+    features = F.normalize(torch.randn(4, 8), dim=1)
+    labels = {"gender": torch.tensor([0, 1, 0, 1], dtype=torch.uint8)}
+    bank = FaceBank(features, labels, {"gender": ("female", "male")}, "whoever", "here", "none")
+    save_face_bank(bank, tmp_path / "gender.safetensors")
+
+
+@pytest.mark.parametrize(("recipe", "wrong", "message"), WRONG, ids=[wrong for _, wrong, _ in WRONG])
+def test_a_wrong_name_is_refused_by_the_dry_run_and_before_anything_large_is_loaded(
+    recipe: str,
+    wrong: str,
+    message: str,
+    nothing_large: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for options in (["--dry-run"], ["--out", str(tmp_path / "run")]):
+        monkeypatch.setattr(sys, "argv", ["fair-adaptors", "train", recipe, "--set", wrong, *options])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        assert end.value.code == 1 and not said.out, "no plan as if all were fine"
+        with pytest.raises(ConfigError, match=message):
+            raise ConfigError(said.err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_right_passes_though_its_weights_are_elsewhere(nothing_large: None) -> None:
+    right = {
+        "face_bank": "gender.safetensors",
+        "classifier": "mobilenet:gender:two.pth+transformers:who/knows",
+        "judge": "tests.test_face_bank:ENCODER",
+        "faces": "insightface",
+    }
+    check(get_recipe("gender", right))
+    check(get_recipe("gender", {"faces": "whole", "base": "who/knows", "parts": "text_encoder_2"}))
+
+
+def test_a_wrong_name_does_not_give_up_an_earlier_run(nothing_large: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Path("run/checkpoints/step_00000001.safetensors")
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"hours of work")
+    words = ["fair-adaptors", "train", "gender", "--overwrite", "--out", "run", "--set", "faces=yunit"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        main()
+    assert checkpoint.is_file()
+
+
+def test_the_hub_is_asked_what_it_has(
+    online_hub: Hub,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    FAMILIES["SDXL"]().save_pretrained(tmp_path / "pipe")
+    files = files_of(tmp_path / "pipe")
+    commit = publish(online_hub, "org/xl", files)
+    Repository.create(online_hub.root, "org/empty")
+    online_hub.repositories["org/empty"] = Repository(online_hub.root / "models/org/empty", "org/empty")
+
+    def wanted(**settings: str) -> None:
+        config = get_recipe(
+            "gender", {"classifier": "clip:org/xl", "judge": "clip:org/xl", "encoders": "", **settings}
+        )
+        check(config)
+
+    with pytest.raises(ConfigError, match="base: org/none: .* has none of that name"):
+        wanted(base="org/none")
+    with pytest.raises(ConfigError, match="base: org/empty: the file is not there"):
+        wanted(base="org/empty")
+    with pytest.raises(ConfigError, match="base: org/xl: there is no such revision"):
+        wanted(base="org/xl@0123abc")
+    with pytest.raises(ConfigError, match="parts has tokens"):
+        wanted(base=f"org/xl@{commit}", parts="tokens")
+    with pytest.raises(ConfigError, match="classifier: org/xl: the file is not there"):
+        wanted(base="org/xl")
