@@ -117,10 +117,11 @@ def _print_plan(config: Any, num_processes: int) -> None:
         f"# {plan.iterations:,} iterations of {plan.images} images on {num_processes} process(es):",
         f"# {plan.images * plan.iterations:,} images; per iteration {plain:,.0f} rows through the U-Net without"
         f" gradient and {trained:,.0f} with",
-        f"# {plan.trained:,} numbers are trained; memory of a process, estimated, without classifiers and encoders:",
+        f"# {f'{plan.trained:,}' if plan.megabytes else 'not known how many'} numbers are trained; memory of a process,"
+        " estimated, without classifiers and encoders:",
         *(f"#   {megabytes:>10,.1f} MB  {what}" for what, megabytes in plan.megabytes.items()),
         *(["#   not known: the base's shapes are not"] if not plan.megabytes else []),
-        *(f"# to download: {download}" for download in plan.downloads),
+        *(f"# from the Hub: {download}" for download in plan.downloads),
         *(f"# not as the paper: {line}" for line in deviations(config)),
         f"# missing: {'; '.join(plan.missing) or 'nothing'}",
     ]

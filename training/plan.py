@@ -180,12 +180,12 @@ def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iter
     call, chunk = config.images_per_call, config.images_per_decode
     plain_rows = branches * min(images, WITHOUT_GRADIENT * call or images)
     rows = branches * min(images * steps, call or images)
-    plain_decoded, decoded = min(images, WITHOUT_GRADIENT * chunk or images), min(images, chunk or images)
+    decoded = min(images, chunk or images)
     with torch.no_grad():
         yield f"a U-Net call of {plain_rows} rows", peak_megabytes(lambda: denoise(plain_rows), there)
     yield f"a U-Net call of {rows} rows, with gradient", peak_megabytes(_both_ways(denoise, rows), there)
     with torch.no_grad():
-        yield f"decoding {plain_decoded} images, in validation", peak_megabytes(lambda: decode(plain_decoded), there)
+        yield f"decoding {decoded} images, in validation", peak_megabytes(lambda: decode(decoded), there)
     yield f"decoding {decoded} images, with gradient", peak_megabytes(_both_ways(decode, decoded), there)
 
 

@@ -131,7 +131,7 @@ def draw(
     pipe, guidance = setting.pipe, config.guidance_scale
     embeds = encode_prompt(pipe, prompt, guidance_scale=guidance, tokens=tokens)
     drawn = min(BATCH, WITHOUT_GRADIENT * config.images_per_call or BATCH)
-    decoded = min(BATCH, WITHOUT_GRADIENT * config.images_per_decode or BATCH)
+    decoded = min(BATCH, config.images_per_decode or BATCH)
     images = []
     for start in range(0, len(seeds), drawn):
         noise = initial_noise(pipe, seeds[start : start + drawn])
