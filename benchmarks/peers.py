@@ -14,6 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
+import torch
 
 from benchmarks._report import report
 from benchmarks.sandbox_bias import train
@@ -35,6 +36,8 @@ ADAPTORS = {
 }
 SWEEP = (0.25, 0.5, 0.75, 1.25)
 GENDER = baselines.Attribute("gender", ("female", "male"), (0.5, 0.5))
+TIMED, ROUNDS = 16, 5
+"""Images of a timed call, and how often each method is timed."""
 NEUTRAL = ("person", "photo", "face", "portrait")
 
 
@@ -51,6 +54,26 @@ def fitted_uce(pipe: Any, labels: tuple[str, ...], images: int, rounds: int) -> 
         return {"gender": frequencies(seen.numpy(), 2)}
 
     return baselines.uce(uce.debias(pipe, labels, [GENDER], preserved=NEUTRAL, measure=measure, rounds=rounds))
+
+
+def times(pipe: Any, wanted: Evaluation, variants: list[Variant]) -> dict[str, tuple[float, float]]:
+    """Return each variant's seconds per image, and the ratio to the original's: medians of rounds of all in turn."""
+    prompt, label, seeds = wanted.prompts.prompts[0], wanted.prompts.labels[0], range(TIMED)
+    seconds = np.zeros((ROUNDS, len(variants)))
+    for row in seconds:
+        for index, variant in enumerate(variants):
+            with variant.applied(pipe) as applied:
+                started = time.perf_counter()
+                applied(
+                    variant.prompts(prompt, label, seeds),
+                    generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                    num_inference_steps=wanted.num_steps,
+                    guidance_scale=wanted.guidance_scale,
+                )
+                row[index] = (time.perf_counter() - started) / TIMED
+    ratios = np.median(seconds / seconds[:, :1], 0)
+    pairs = zip(np.median(seconds, 0).tolist(), ratios.tolist(), strict=True)
+    return {variant.name: pair for variant, pair in zip(variants, pairs, strict=True)}
 
 
 def main() -> None:
@@ -87,17 +110,15 @@ def main() -> None:
         )  # fmt: skip
         results = evaluate(pipe, wanted, variants, instruments(), out)
         write_audit(out, command="python benchmarks/peers.py")
-        rows = [_row(variant, results, out, seconds) for variant in results["variants"]]
+        timed = times(pipe, wanted, variants)
+        rows = [_row(variant, results, timed[variant["name"]], seconds) for variant in results["variants"]]
     report("peers", rows, images=arguments.images, prompts=len(prompts.prompts), rounds_of_uce=arguments.rounds)
 
 
 def _row(
-    variant: dict[str, Any], results: dict[str, Any], out: Path, seconds: dict[str, float | None]
+    variant: dict[str, Any], results: dict[str, Any], timed: tuple[float, float], seconds: dict[str, float | None]
 ) -> dict[str, Any]:
-    import json
-
     found = variant["bias"][results["classifiers"][0]]["gender"]
-    timing = json.loads((out / "timing.json").read_text(encoding="utf-8"))
     alike = variant["preservation"].get("sandbox")
     return {
         "method": variant["name"],
@@ -107,7 +128,8 @@ def _row(
         "floor removed": found["floor_removed"]["value"],
         "occupation": variant["kept"]["value"],
         "similarity": alike["value"] if alike else "–",
-        "s / image": timing[variant["name"]]["seconds_per_image"],
+        "s / image": timed[0],
+        "× original": timed[1],
         "training s": seconds.get(variant["name"]) or "–",
     }
 
