@@ -18,17 +18,23 @@ def print_pairs(name: str, what: str, rows: Mapping[str, str]) -> None:
 
 
 def load_base(base: str) -> Any:
-    """Load the sandbox, or any pipeline folder or Hub repository of diffusers, on the accelerator if there is one."""
+    """Load the sandbox, or any pipeline of diffusers, on the accelerator if there is one.
+
+    Args:
+        base: ``sandbox``, a folder, or a Hub repository, as ORG/NAME or ORG/NAME@COMMIT.
+    """
     if base == "sandbox":
         from .sandbox.pipeline import load_sandbox_pipeline
 
         return load_sandbox_pipeline()
     from diffusers import DiffusionPipeline
 
+    from .bases import split_revision
     from .evaluation.instruments import accelerator
 
+    place, revision = split_revision(base)
     try:
-        pipe = DiffusionPipeline.from_pretrained(base, dtype="auto")
+        pipe = DiffusionPipeline.from_pretrained(place, revision=revision, dtype="auto")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{base} is no pipeline that can be loaded: {str(error).strip().splitlines()[0]}") from error
     pipe.set_progress_bar_config(disable=True)

@@ -117,8 +117,8 @@ def _print_plan(config: Any, num_processes: int) -> None:
         f"# {plan.iterations:,} iterations of {plan.images} images on {num_processes} process(es):",
         f"# {plan.images * plan.iterations:,} images; per iteration {plain:,.0f} rows through the U-Net without"
         f" gradient and {trained:,.0f} with",
-        f"# {f'{plan.trained:,}' if plan.megabytes else 'not known how many'} numbers are trained; memory of a process,"
-        " estimated, without classifiers and encoders:",
+        f"# {f'{plan.trained:,}' if plan.megabytes else 'not known how many'} numbers are trained; estimated memory of"
+        " a process, without classifiers and encoders:",
         *(f"#   {megabytes:>10,.1f} MB  {what}" for what, megabytes in plan.megabytes.items()),
         *(["#   not known: the base's shapes are not"] if not plan.megabytes else []),
         *(f"# from the Hub: {download}" for download in plan.downloads),

@@ -19,6 +19,7 @@ from fair_adaptors.training.recipes import RECIPES, get_recipe
 from fair_adaptors.training.setting import _load_pipeline, checkpoint_activations
 from huggingface_hub import constants
 
+from fair_adaptors.cli_common import load_base
 from fair_adaptors.errors import ConfigError
 from tests.hub.fixtures import hub, online  # noqa: F401
 from tests.hub.repos import Repository
@@ -256,9 +257,9 @@ def test_a_base_is_loaded_at_the_commit_that_is_named(online_hub: Hub, tmp_path:
     config = dataclasses.replace(get_recipe("gender"), dtype="float32", encoders=(), classifier="a:b", judge="a:b")
     for base, seed in ((f"org/versions@{first}", 0), ("org/versions", 1)):
         config = dataclasses.replace(config, base=base)
-        pipe = _load_pipeline(config, "cpu")
         wanted = tiny_pipeline(seed=seed).unet.conv_in.weight
-        assert torch.equal(pipe.unet.conv_in.weight, wanted)
+        for pipe in (_load_pipeline(config, "cpu"), load_base(base)):  # to train, and to evaluate
+            assert torch.equal(pipe.unet.conv_in.weight, wanted)
         assert (downloads(config)[0].commit == first) == (seed == 0)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import constants
 from safetensors import SafetensorError, safe_open
 
-from fair_adaptors.bases import KNOWN, load_base
+from fair_adaptors.bases import KNOWN, load_base, split_revision
 from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, UnknownAdaptorError, did_you_mean
 from fair_adaptors.evaluation.face_encoders import PUBLISHED, FaceEncoder, load_face_encoder
 from fair_adaptors.evaluation.faces import load_face_detector
@@ -16,7 +16,7 @@ from fair_adaptors.evaluation.instruments import load_classifier, load_encoder, 
 from fair_adaptors.evaluation.vision import WORDS
 from fair_adaptors.registry import find_base
 
-from .config import Attribute, TrainConfig, split_revision
+from .config import Attribute, TrainConfig
 from .downloads import OF_THE_HUB, hub_sources, is_folder, main_file
 from .prompt_sets import prompt_sets, validation_prompts
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fair_adaptors.bases import split_revision
 from fair_adaptors.errors import TrainingError
 from fair_adaptors.evaluation.attribute_heads import write_labels
 from fair_adaptors.evaluation.instruments import accelerator
@@ -92,7 +93,7 @@ def load_trainee(source: str, classes: Mapping[str, tuple[str, ...]]) -> Trainee
 
     def save(folder: Path) -> None:
         model.save_pretrained(folder)
-        place, commit = _version(source)
+        place, commit = split_revision(source)
         AutoImageProcessor.from_pretrained(place, revision=commit).save_pretrained(folder)
 
     return Trainee(model, classes, prepare, lambda pixels: model(pixel_values=pixels).logits, save)
@@ -105,16 +106,10 @@ def describe_model(source: str) -> str:
         return f"model: MobileNetV3-Large from {file or 'random weights'}; nothing is downloaded"
     if Path(source).expanduser().is_dir():
         return f"model: the folder {source}; nothing is downloaded"
-    place, commit = _version(source)
+    place, commit = split_revision(source)
     newest, licence = on_hub("model", place)
     revision = commit or newest or "main"
     return f"model: {place} on the Hub, revision {revision}; licence: {licence or 'as its page says'}"
-
-
-def _version(source: str) -> tuple[str, str | None]:
-    """Split a Hub id from the commit that may stand behind it."""
-    place, _, commit = (source, "", "") if Path(source).is_dir() else source.partition("@")
-    return place, commit or None
 
 
 def _mobilenet(file: Path | None, classes: Mapping[str, tuple[str, ...]]) -> Trainee:

@@ -203,14 +203,6 @@ class TrainConfig:
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def split_revision(source: str) -> tuple[str, str | None]:
-    """Split a Hub id from the commit that may stand behind it, as in ORG/NAME@COMMIT; a folder has none."""
-    if Path(source).exists():
-        return source, None
-    place, _, revision = source.partition("@")
-    return place, revision or None
-
-
 MAY_DIFFER = (
     "sample_every", "save_every", "checkpoints_total_limit", "validate_every", "validation_images", "stop_below",
     "least_kept", "most_unclear",

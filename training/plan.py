@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fair_adaptors.bases import KNOWN, load_base
+from fair_adaptors.bases import KNOWN, load_base, split_revision
 from fair_adaptors.formats import linear_modules
 
 from . import lora
 from .checks import check, known_base
-from .config import TrainConfig, split_revision
+from .config import TrainConfig
 from .downloads import Download, downloads
 from .meta_memory import peak_megabytes
 from .sampling import WITHOUT_GRADIENT

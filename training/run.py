@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from fair_adaptors.bases import split_revision
 from fair_adaptors.errors import CheckpointError, ConfigError, TrainingError
 from fair_adaptors.evaluation.estimates import BiasEstimate
 from fair_adaptors.evaluation.grid import plain_grid
@@ -26,7 +27,7 @@ from fair_adaptors.formats import write_adaptor
 from fair_adaptors.load import load_fair_adaptor
 
 from . import checkpoint, lora
-from .config import TrainConfig, split_revision
+from .config import TrainConfig
 from .distributed import World, join_world, this_device
 from .loop import StepResult, TrainingState, attached, fit
 from .originals import Originals

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from fair_adaptors.bases import split_revision
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.attribute_heads import GROUPS
 from fair_adaptors.evaluation.faces import load_face_detector
@@ -19,7 +20,7 @@ from fair_adaptors.evaluation.joint import shared_classifier
 from fair_adaptors.formats import fingerprint
 
 from .checks import check, check_classes
-from .config import Attribute, TrainConfig, split_revision
+from .config import Attribute, TrainConfig
 from .denoiser import denoiser_for
 from .prompt_sets import prompt_sets, validation_prompts
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bases import split_revision
 from ..errors import ConfigError
 from ..formats import fingerprint
 from .attribute_heads import read_labels, split_logits
@@ -170,7 +171,7 @@ def _loaded(kind: Any, source: str, **settings: Any) -> Any:
     """Load a model, frozen, on the accelerator if there is one, or a tokenizer."""
     import torch
 
-    place, revision = _version(source)
+    place, revision = split_revision(source)
     try:
         found = kind.from_pretrained(place, revision=revision, **settings)
     except (OSError, ValueError) as error:
@@ -182,21 +183,13 @@ def _loaded(kind: Any, source: str, **settings: Any) -> Any:
 
 def _preparation(source: str, device: Any, *, whole: bool = False) -> "tuple[Callable[[Tensor], Tensor], str]":
     """Return what makes a model's input of images [N, 3, H, W] in [0, 1], and that in words."""
-    place, revision = _version(source)
+    place, revision = split_revision(source)
     return load_preparation(place, device, revision=revision, whole=whole)
-
-
-def _version(source: str) -> tuple[str, str | None]:
-    """Split a Hub id from the commit that may stand behind it."""
-    if Path(source).is_dir():
-        return source, None
-    place, _, revision = source.partition("@")
-    return place, revision or None
 
 
 def _name(kind: str, source: str) -> str:
     """Return what tables call a model: a Hub id whole, of a folder its name."""
-    return f"{kind}:{Path(source).name if Path(source).is_dir() else _version(source)[0]}"
+    return f"{kind}:{Path(source).name if Path(source).is_dir() else split_revision(source)[0]}"
 
 
 def _identity(model: Any, *words: str) -> str:
