@@ -15,7 +15,7 @@ _MARKED = re.compile(r"(<!-- table -->\n)(.*?)\n?<!-- end -->", re.DOTALL)
 def report(name: str, rows: list[dict[str, Any]], **details: Any) -> None:
     """Print rows as a table and write them, with the machine, to ``results/NAME.json``."""
     columns = list(rows[0])
-    cells = [columns, *([_text(row[column]) for column in columns] for row in rows)]
+    cells = [columns, *([text_of(row[column]) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -46,7 +46,10 @@ def write_tables(name: str, texts: Iterable[str]) -> None:
     document.write_text(_MARKED.sub(filled, document.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a cell's text: three digits of a number, yes or no of a truth."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fair_adaptors.training.recipes import RECIPES
 
-from benchmarks import cost, scaling
+from benchmarks import cost, results_page, scaling
 from benchmarks._passes import FORMS, count_passes, passes
 from benchmarks._report import RESULTS, tables_in
 
@@ -38,6 +38,7 @@ def test_tables_are_those_of_the_benchmarks() -> None:
     details = {name: costs[name] for name in ("forms", "bases", "vision", "sustained")}
     assert tables_in("cost") == cost.tables(costs["rows"], **details)
     assert tables_in("scaling") == [scaling.tables(scales["rows"], scales["operations"], scales["predicted"])]
+    assert tables_in("results") == results_page.tables()
 
 
 def test_what_every_recipe_for_people_costs_is_told() -> None:

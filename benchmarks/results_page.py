@@ -1,0 +1,28 @@
+"""Write the tables of docs/results.md from the JSON files in results/: a row a row, as it was printed."""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks._report import RESULTS, table, text_of, write_tables
+
+ORDER = (
+    "sandbox_bias", "sandbox_variants", "peers", "backpropagation", "gradients", "processes", "loading", "faces",
+    "startup",
+)  # fmt: skip
+"""Of the tables in the document."""
+
+
+def tables() -> list[str]:
+    """Return the tables in Markdown."""
+    found = []
+    for name in ORDER:
+        rows = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["rows"]
+        found.append(table(list(rows[0]), [[text_of(value) for value in row.values()] for row in rows]))
+    return found
+
+
+if __name__ == "__main__":
+    write_tables("results", tables())
