@@ -1,12 +1,13 @@
-"""Seconds and peak memory of a training iteration on models of Stable Diffusion 1.5's size, with random weights.
+"""Seconds and peak memory of a training iteration on models of Stable Diffusion's size, with random weights.
 
-One prompt, N images of 512², T steps, guidance 7.5, a LoRA of rank 50 on the text encoder, preservation by an
-encoder of CLIP ViT-L's size. Ours with all steps, with a quarter of them, and with the originals kept; and the
-published form: a pass without gradient for the targets, then the sampler as one graph whose U-Net is checkpointed.
+One prompt, N images of 512² (XL: 1024²), T steps, with the settings of the recipe of that base, but for one attribute
+and one encoder, of CLIP ViT-L's size. Ours with all steps, with a quarter of them, and with the originals kept; and
+the published form: a pass without gradient for the targets, then the sampler as one graph whose U-Net is checkpointed.
 One process, one run, a GPU; ``--tiny`` runs the same on small models anywhere, to see that it works.
 """
 
 import argparse
+import copy
 import dataclasses
 import sys
 import tempfile
@@ -19,54 +20,46 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from fair_adaptors.training import loop
 from fair_adaptors.training.batches import batch_at
 from fair_adaptors.training.config import Attribute, TrainConfig
 from fair_adaptors.training.distributed import World
 from fair_adaptors.training.originals import Originals
-from fair_adaptors.training.setting import Setting
+from fair_adaptors.training.recipes import get_recipe
+from fair_adaptors.training.setting import Setting, checkpoint_activations
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from benchmarks._report import report
+from fair_adaptors.bases import load_base
 from tests.reference import whole_graph_gradients
-from tests.tiny import tiny_pipeline
+from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
+RECIPES = {"sd15": "gender", "sdxl": "sdxl-gender-race"}
+TINY = {"sd15": tiny_pipeline, "sdxl": tiny_xl_pipeline}
 AIM = {"peak gigabytes, 5 of 20 steps": 16.0, "images/s with the subset over the published form": 3.0}
 
 
-def build_pipeline(dtype: torch.dtype, device: torch.device) -> StableDiffusionPipeline:
-    """Build a pipeline of SD 1.5's size; only the vocabulary is smaller, which costs nothing."""
-    small = tiny_pipeline()
-    tokenizer = type(small.tokenizer)(vocab=dict(small.tokenizer.get_vocab()), merges=[], model_max_length=77)
+def build_pipeline(base: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """Build a pipeline of a base's size, with random weights and a small pipeline's words."""
+    small, shapes = TINY[base](), load_base(base).pipe
+    parts: dict[str, Any] = {}
     with device:
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=768,
-                intermediate_size=3072,
-                num_hidden_layers=12,
-                num_attention_heads=12,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.eos_token_id,
-            )
-        )
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-        vae = AutoencoderKL(
+        for part in ("text_encoder", "text_encoder_2"):
+            if (shape := getattr(shapes, part, None)) is not None:
+                words = getattr(small, part.replace("text_encoder", "tokenizer"))
+                config = copy.deepcopy(shape.config)
+                config.eos_token_id, config.bos_token_id = words.eos_token_id, words.bos_token_id
+                parts[part] = type(shape)(config).eval()
+        parts["unet"] = UNet2DConditionModel.from_config(shapes.unet.config).eval()
+        parts["vae"] = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
             block_out_channels=(128, 256, 512, 512),
             layers_per_block=2,
-            sample_size=512,
-        )
-    scheduler = DPMSolverMultistepScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
-    )
-    pipe = StableDiffusionPipeline(
-        vae.eval(), text_encoder.eval(), tokenizer, unet.eval(), scheduler, None, None, requires_safety_checker=False
-    )
+        ).eval()
+    pipe = type(small)(**(small.components | parts))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device, dtype)
 
@@ -102,7 +95,7 @@ class Encoder(nn.Module):
         return F.normalize(self.tower(small.to(dtype)).pooler_output.float(), dim=1)
 
 
-def build_setting(tiny: bool, dtype: torch.dtype, device: torch.device) -> Setting:
+def build_setting(base: str, tiny: bool, dtype: torch.dtype, device: torch.device) -> Setting:
     """Build everything that an iteration needs."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -111,7 +104,7 @@ def build_setting(tiny: bool, dtype: torch.dtype, device: torch.device) -> Setti
     vision = CLIPVisionConfig(image_size=224, patch_size=14, **sizes)
     with device:
         judge, encoder = Judge().requires_grad_(False), Encoder(vision, dtype).requires_grad_(False)
-    pipe = tiny_pipeline().to(device, dtype) if tiny else build_pipeline(dtype, device)
+    pipe = TINY[base]().to(device, dtype) if tiny else build_pipeline(base, dtype, device)
     prompts = ("a nurse", "a guard")
     return Setting(pipe, {"train": prompts}, prompts, judge, judge, {"clip": encoder})
 
@@ -137,6 +130,8 @@ def measure(setting: Setting, config: TrainConfig, device: torch.device, repeats
     """Return the seconds of an iteration, the least of some, and the peak memory."""
     plain = loop.accumulate_gradients
     seconds = []
+    if config.activation_checkpointing:
+        checkpoint_activations(setting.pipe.unet, setting.pipe.vae)
     with tempfile.TemporaryDirectory() as folder, loop.attached(setting, config) as state:
         originals = Originals(Path(folder) if config.originals_pool else None)
         loop.accumulate_gradients = published_form(setting, config) if published else plain  # type: ignore[assignment]
@@ -154,8 +149,9 @@ def measure(setting: Setting, config: TrainConfig, device: torch.device, repeats
                 seconds.append(time.perf_counter() - started)
         finally:
             loop.accumulate_gradients = plain
-            setting.pipe.unet.disable_gradient_checkpointing()
-            setting.pipe.unet.eval()
+            for model in (setting.pipe.unet, setting.pipe.vae):  # the reference leaves it training
+                model.disable_gradient_checkpointing()
+                model.eval()
     peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None
     least = min(seconds[1:])
     return {"seconds": least, "images/s": config.images_per_prompt / least, "peak gigabytes": peak}
@@ -164,27 +160,32 @@ def measure(setting: Setting, config: TrainConfig, device: torch.device, repeats
 def main() -> None:
     """Print a row per form."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", nargs="?", choices=RECIPES, default="sd15")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--images-per-call", type=int, default=8)
-    parser.add_argument("--images-per-decode", type=int, default=4)
+    parser.add_argument("--images-per-call", type=int, help="the recipe's by default")
+    parser.add_argument("--images-per-decode", type=int, help="the recipe's by default")
     arguments = parser.parse_args()
     if not arguments.tiny and not torch.cuda.is_available():
         sys.exit("there is no GPU here; --tiny runs on a CPU")
     device = torch.device("cpu" if arguments.tiny else "cuda")
     dtype = torch.float32 if arguments.tiny else torch.bfloat16
-    setting = build_setting(arguments.tiny, dtype, device)
-    config = TrainConfig(
-        "gpu",
-        "random",
-        (Attribute("gender", ("female", "male"), (0.5, 0.5)),),
+    setting = build_setting(arguments.base, arguments.tiny, dtype, device)
+    recipe = get_recipe(RECIPES[arguments.base])
+    config = dataclasses.replace(
+        recipe,
+        attributes=(Attribute("gender", ("female", "male"), (0.5, 0.5)),),
         prompt_sets=(("train", 1.0),),
+        faces="",
+        face_weight=0.0,
         images_per_prompt=arguments.images,
         num_steps=arguments.steps,
-        images_per_call=arguments.images_per_call,
-        images_per_decode=arguments.images_per_decode,
+        max_steps=0,
+        gradient_steps=0,
+        images_per_call=arguments.images_per_call or recipe.images_per_call,
+        images_per_decode=arguments.images_per_decode or recipe.images_per_decode,
         dtype="float32" if arguments.tiny else "bfloat16",
     )
     few = dataclasses.replace(config, gradient_steps=max(1, arguments.steps // 4))
@@ -201,7 +202,7 @@ def main() -> None:
     for row in rows:
         row["speed / published"] = row["images/s"] / rows[-1]["images/s"]
     kind = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    name = "gpu_tiny" if arguments.tiny else "gpu"
+    name = f"gpu_{arguments.base}{'_tiny' if arguments.tiny else ''}"
     report(name, rows, device=kind, settings=vars(arguments), aims=AIM)
 
 
