@@ -66,7 +66,7 @@ def count_passes(form: str, steps: int, gradient_steps: int, *, images: int = 4)
 
     from benchmarks.gpu import build_setting, published_form
 
-    setting, wanted = build_setting(True, torch.float32, torch.device("cpu")), FORMS[form]
+    setting, wanted = build_setting("sd15", True, torch.float32, torch.device("cpu")), FORMS[form]
     config = TrainConfig(
         "count",
         "tiny",
