@@ -40,8 +40,8 @@ $(VENV)/.base: $(PACKAGING) | check
 	@touch $@
 
 $(VENV)/.dev: $(PACKAGING) $(VENV)/.base
-	@echo "Installing the train, eval, classifier, 8bit and dev extras into $(VENV) ..."
-	@$(PIP) -e ".[train,eval,classifier,8bit,dev]" || { $(INSTALL_FAILED); }
+	@echo "Installing the train, eval, classifier, 8bit, app and dev extras into $(VENV) ..."
+	@$(PIP) -e ".[train,eval,classifier,8bit,app,dev]" || { $(INSTALL_FAILED); }
 	@touch $@
 
 define INSTALL_FAILED

@@ -1,37 +1,55 @@
-"""The interactive page: adaptors tried in the browser, before and after side by side.
+"""The interactive page: adaptors tried in the browser, before and after side by side, with Gradio.
 
-Standard library only, and the page fetches nothing from elsewhere. It is one file, asks for ``/options`` once, and
-posts each drawing to ``/compare``, which answers with lines of JSON: how far it is, then ``result`` or ``error``.
+Gradio hides answers from other sites' pages, but does what they send, and answers any name that was pointed at this
+machine. `Door` stands before it, for both. Nothing is fetched from elsewhere, and nothing is reported to anybody.
 """
 
-import json
+import math
 import os
-import socketserver
+import socket
 import sys
 import threading
 import traceback
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler
+from html import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-from .errors import ConfigError, FairAdaptorError
-from .evaluation.studio import Studio
+from .errors import ConfigError, FairAdaptorError, MissingExtraError
+from .evaluation.studio import MAX_SEED, MAX_STRENGTH, Comparison, Request, Stopped, Studio
 
-PAGE = Path(__file__).parent / "evaluation" / "app.html"
-MAX_BODY = 65536
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
-    " img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-LINES = "application/x-ndjson"
+STRENGTH = "0 is the model as it is, 1 the adaptor as it was trained."
+POLICY = (
+    b"default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval';"
+    b" img-src 'self' data: blob:; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = (
+    (b"content-security-policy", POLICY),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+def require_gradio() -> None:
+    """Import Gradio, with its reports and its look for newer versions switched off.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("the page needs Gradio: pip install 'fair-adaptors[app]'") from error
 
 
 def serve(
@@ -54,17 +72,24 @@ def serve(
         open_browser: show the page in the user's browser.
 
     Raises:
-        FairAdaptorError: an adaptor cannot be loaded, or the address cannot be listened on.
+        FairAdaptorError: Gradio is not installed, an adaptor cannot be loaded, or the address cannot be listened on.
     """
-    studio = Studio(pipe, base=base, adaptors=adaptors)
-    with AppServer(studio, host=host, port=port) as server:
-        print(f"The page is {server.url} (Ctrl-C ends it)", flush=True)
+    require_gradio()
+    import uvicorn
+
+    with listen(host, port) as listener, TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # its own would stay behind, with the pictures
+        studio = Studio(pipe, base=base, adaptors=adaptors)
+        door = Door(build_app(studio), local=host in LOOPBACK)
+        server = uvicorn.Server(uvicorn.Config(door, log_level="critical", timeout_graceful_shutdown=1))
+        url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+        print(f"The page is {url} (Ctrl-C ends it)", flush=True)
         if host not in LOOPBACK:
             print(f"Whoever can reach {host} can use it: there is no password", file=sys.stderr)
         if open_browser:
-            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         with suppress(KeyboardInterrupt):
-            server.serve_forever()
+            server.run(sockets=[listener])
         studio.close()
 
 
@@ -76,103 +101,193 @@ def leave() -> None:
         os._exit(0)
 
 
-class AppServer(socketserver.ThreadingTCPServer):
-    """The page of one studio; each browser's request has a thread.
+def listen(host: str, port: int) -> socket.socket:
+    """Open the address.
 
-    Attributes:
-        studio: what draws.
-        url: where the page is.
-        local: whether only this machine can reach it.
+    Raises:
+        ConfigError: it is taken, or not this machine's.
     """
-
-    allow_reuse_address = True
-    daemon_threads = True
-
-    def __init__(self, studio: Studio, *, host: str = "127.0.0.1", port: int = 0):
-        try:
-            super().__init__((host, port), _Handler)
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}. Try another --port") from error
-        self.studio, self.local = studio, host in LOOPBACK
-        self.url = f"http://{host}:{self.server_address[1]}/"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of browsers that go away."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        why = str(error.strerror).partition(" (")[0]  # the address follows, a second time
+        raise ConfigError(f"cannot listen on {host} port {port}: {why}. Try another --port") from error
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: AppServer
-    server_version, sys_version = "fair-adaptors", ""
-    timeout = 60  # seconds that a browser may keep a thread waiting
+class Door:
+    """Lets in only what this page's own browser sends, and forbids that browser to fetch from elsewhere."""
 
-    def do_GET(self) -> None:
-        path = urlsplit(self.path).path
-        if not self._meant_for_us():
-            self._send(403, "text/plain", b"This page is for this machine only.\n")
-        elif path == "/":
-            self._send(200, "text/html; charset=utf-8", PAGE.read_bytes())
-        elif path == "/options":
-            self._send(200, "application/json", json.dumps(self.server.studio.options).encode())
-        else:
-            self._send(404, "text/plain", b"There is nothing here.\n")
+    def __init__(self, app: Any, *, local: bool):
+        """Guard an ASGI application.
 
-    def do_POST(self) -> None:
-        if not self._meant_for_us() or urlsplit(self.path).path != "/compare":
-            self._send(403, "text/plain", b"Only /compare of this machine's own page takes requests.\n")
+        Args:
+            local: whether only this machine is meant; then no other name is answered, whoever it was pointed here by.
+        """
+        self._app, self._local = app, local
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
             return
-        try:
-            request = self.server.studio.read(self._json())
-        except FairAdaptorError as error:
-            self._send(400, LINES, json.dumps({"error": str(error)}).encode())
+        sent = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        host, origin = sent.get(b"host", ""), sent.get(b"origin")
+        named = not self._local or urlsplit(f"//{host}").hostname in LOOPBACK
+        if not named or (origin is not None and urlsplit(origin).netloc != host):
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"Only this page may send requests to itself.\n"})
             return
-        self._begin(200, LINES)
-        self._tell(self._answer(request))
 
-    def _answer(self, request: Any) -> dict[str, Any]:
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, answer)
+
+
+def build_app(studio: Studio) -> Any:
+    """Make the page an ASGI application."""
+    import gradio as gr
+    from fastapi import FastAPI
+
+    return gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        build_page(studio),
+        "/",
+        theme=look(),
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size="1kb",
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        app_kwargs={"openapi_url": None},
+    )
+
+
+def look() -> Any:
+    """Choose colours of enough contrast, and the system's own fonts, which nobody has to fetch."""
+    import gradio as gr
+
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    return gr.themes.Soft(primary_hue="teal", neutral_hue="slate", **fonts).set(
+        body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_500",
+        block_info_text_color="*neutral_500",
+        checkbox_border_color="*neutral_400",
+        block_title_background_fill="none",
+        block_label_text_color="*body_text_color",
+        block_title_padding="0",
+        block_title_text_color="*body_text_color",
+        block_title_text_color_dark="*body_text_color",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_600",
+        checkbox_label_background_fill_selected="*primary_50",
+        checkbox_label_background_fill_selected_dark="*primary_950",
+        checkbox_label_text_color_selected="*body_text_color",
+        checkbox_label_text_color_selected_dark="*body_text_color",
+        slider_color="*primary_600",
+    )
+
+
+def handlers(studio: Studio) -> tuple[Callable[..., Any], Callable[..., None]]:
+    """Make what the page's buttons call: one function that draws, and one that ends a visitor's drawing."""
+    import gradio as gr
+
+    running: dict[str | None, threading.Event] = {}  # what ends the last drawing of each open page
+
+    def compare(
+        prompt: str,
+        adaptors: list[str],
+        strength: float,
+        images: int,
+        seed: int,
+        visitor: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (Gradio finds it by its default)
+    ) -> Any:
+        halt = running[visitor.session_hash] = threading.Event()
+
+        def tell(done: int, total: int) -> None:
+            if halt.is_set():
+                raise Stopped
+            progress((done, total), desc="Drawing", unit="images")
+
         try:
-            return {"result": self.server.studio.compare(request, self._tell)}
+            request = studio.read(prompt, adaptors, strength=strength, images=images, seed=seed)
+            found = studio.compare(request, tell)
+        except Stopped:
+            return gr.skip(), gr.skip(), gr.skip()
         except FairAdaptorError as error:
-            return {"error": str(error)}
-        except ConnectionError:  # the page was closed, or asked to stop
-            raise
+            raise gr.Error(escape(str(error)), print_exception=False) from error
         except Exception as error:
             traceback.print_exc()
-            said = str(error).strip().partition("\n")[0]
-            return {"error": f"drawing failed: {said or type(error).__name__} (more in the terminal)"}
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            message = f"drawing failed: {escape(said)} (more in the terminal)"
+            raise gr.Error(message, print_exception=False) from error
+        columns = min(6, max(2, math.ceil(math.sqrt(request.images))))
+        sides = [list(zip(side.pictures, side.captions, strict=True)) for side in (found.before, found.after)]
+        return *(gr.Gallery(side, columns=columns) for side in sides), render(studio, request, found)
 
-    def _meant_for_us(self) -> bool:
-        """Tell whether the browser means this machine, and not a foreign name that was pointed at it."""
-        return not self.server.local or urlsplit(f"//{self.headers.get('Host', '')}").hostname in LOOPBACK
+    def stop(visitor: gr.Request) -> None:
+        if halt := running.pop(visitor.session_hash, None):
+            halt.set()
 
-    def _json(self) -> Any:
-        """Read the body. Other pages cannot send this content type without asking, which nobody answers."""
-        if self.headers.get_content_type() != "application/json":
-            raise ConfigError("a request is JSON: Content-Type: application/json")
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MAX_BODY:
-            raise ConfigError(f"a request has a length of at most {MAX_BODY} bytes")
-        try:
-            return json.loads(self.rfile.read(int(length)))
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"the request is no JSON: {error}") from error
+    return compare, stop
 
-    def _tell(self, event: dict[str, Any]) -> None:
-        self.wfile.write(json.dumps(event).encode() + b"\n")
 
-    def _send(self, status: int, kind: str, body: bytes) -> None:
-        self._begin(status, kind, length=len(body))
-        self.wfile.write(body)
+def build_page(studio: Studio) -> Any:
+    """Lay out the page, a ``gradio.Blocks``."""
+    import gradio as gr
 
-    def _begin(self, status: int, kind: str, *, length: int | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
-        for name, value in HEADERS.items():
-            self.send_header(name, value)
-        self.end_headers()
+    compare, stop = handlers(studio)
+    offers = [(f"{offer.label} · {offer.summary}", key) for key, offer in studio.offers.items()]
+    with gr.Blocks(
+        analytics_enabled=False, title="fair-adaptors: before and after", fill_width=True, delete_cache=(600, 3600)
+    ) as page:
+        gr.HTML(render(studio), apply_default_css=False)
+        with gr.Row():
+            with gr.Column(scale=1, min_width=320):
+                prompt = gr.Textbox(next(iter(studio.examples.values())), label="Prompt", info=studio.hint, lines=2)
+                examples = [[example] for example in studio.examples.values()]
+                gr.Examples(examples, prompt, label="For example", example_labels=list(studio.examples))
+                adaptors = gr.CheckboxGroup(offers, value=[offers[0][1]], label="Adaptors")
+                strength = gr.Slider(0, MAX_STRENGTH, 1, step=0.05, label="Strength", info=STRENGTH)
+                images = gr.Slider(1, studio.max_images, studio.images, step=1, label="Images")
+                with gr.Row(equal_height=True):
+                    seed = gr.Number(0, label="Seed", precision=0, min_width=120)
+                    new = gr.Button("New seed", min_width=120, scale=0)
+                with gr.Row():
+                    go = gr.Button("Compare", variant="primary", min_width=120)
+                    halt = gr.Button("Stop", min_width=120, scale=0)
+            with gr.Column(scale=3):
+                with gr.Row():
+                    sides = [
+                        gr.Gallery(
+                            label=name,
+                            format="png",
+                            interactive=False,
+                            buttons=[],
+                            height="auto",
+                            fit_columns=False,
+                            min_width=140,
+                            elem_classes=["side", mark],
+                        )
+                        for name, mark in (("Before", "was"), ("After", "now"))
+                    ]
+                figures = gr.HTML(apply_default_css=False)
+        wanted = [prompt, adaptors, strength, images, seed]
+        drawing = go.click(compare, wanted, [*sides, figures], show_progress_on=sides, api_visibility="private")
+        halt.click(stop, cancels=drawing, queue=False, api_visibility="private")
+        new.click(None, outputs=seed, js=f"() => Math.floor(Math.random() * {MAX_SEED})", api_visibility="private")
+        page.unload(stop)
+    return page
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep the terminal quiet."""
+
+def render(studio: Studio, request: Request | None = None, found: Comparison | None = None) -> str:
+    """Write the page's head, or with what was found, its figures."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = FileSystemLoader(Path(__file__).parent / "evaluation")
+    environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template("app.html").render(studio=studio, request=request, found=found)

@@ -216,8 +216,9 @@ def app_(
 ) -> None:
     """Try adaptors in the browser: the same noise before and after, side by side, and what is counted."""
     quiet()
-    from .app import leave, serve
+    from .app import leave, require_gradio, serve
 
+    require_gradio()  # before the base is loaded, which takes its time
     serve(load_base(base), base=base, adaptors=adaptor or [], host=host, port=port, open_browser=browser)
     leave()
 

@@ -43,13 +43,15 @@ def load_base(base: str) -> Any:
 
 def quiet() -> None:
     """Silence loading bars and notices that do not concern the user."""
+    import logging
     import os
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it where it is installed
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # some notices come while it is imported
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    for logging in (diffusers_logging, transformers_logging):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()

@@ -17,7 +17,11 @@ DIALOG = "Page.javascriptDialogOpening"
 
 
 class Browser:
-    """One page. ``problems`` collects what its console says, what it does not catch, its dialogs and its requests."""
+    """One page.
+
+    ``problems`` collects what its console says, what it does not catch, its dialogs, and its requests to others than
+    the server it is from.
+    """
 
     def __init__(self, profile: Path) -> None:
         assert CHROMIUM is not None
@@ -32,7 +36,7 @@ class Browser:
         for descriptor in (reads, writes, quiet):
             os.close(descriptor)
         self.problems: list[str] = []
-        self._loaded = False
+        self._loaded, self._home = False, "file:"
         self._number, self._buffer, self._session = 0, b"", ""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -48,14 +52,15 @@ class Browser:
         os.close(self._read)
         os.close(self._write)
 
-    def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Load a file in a window of that size, and wait until it is there."""
+    def open(self, page: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Load a file, or the root of a server, in a window of that size, and wait until it is there."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self._loaded = False
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        self._loaded, self._home = False, "file:" if isinstance(page, Path) else page
+        self.call("Page.navigate", url=address)
         while not self._loaded:
             self._receive()
 
@@ -64,6 +69,13 @@ class Browser:
         found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def wait(self, script: str, *, seconds: float = 30) -> None:
+        """Wait until an expression is true."""
+        deadline = time.monotonic() + seconds
+        while not self.run(script):
+            assert time.monotonic() < deadline, (script, self.run("document.body.innerText"), self.problems)
+            time.sleep(0.05)
 
     def press(self, key: str, code: int) -> None:
         """Press a key, such as ``Enter``, 13."""
@@ -106,8 +118,9 @@ class Browser:
         self._loaded = self._loaded or method == "Page.loadEventFired"
         if method in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded", DIALOG):
             self.problems.append(json.dumps(parameters))
-        if method == "Network.requestWillBeSent" and not parameters["request"]["url"].startswith(("file:", "data:")):
-            self.problems.append(f"request for {parameters['request']['url'][:200]}")
+        asked = parameters["request"]["url"] if method == "Network.requestWillBeSent" else "data:"
+        if not asked.startswith((self._home, "data:")):
+            self.problems.append(f"request for {asked[:200]}")
 
 
 def _high_pipe() -> tuple[int, int]:

@@ -1,42 +1,41 @@
-"""The page as a stranger uses it: the real command, real requests, and a real browser where there is one."""
+"""The page as a stranger uses it: the real command in a real browser, and what its server does with everyone else."""
 
-import base64
 import http.client
-import io
 import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from fair_adaptors.app import AppServer
-from fair_adaptors.errors import ConfigError, FairAdaptorError
+from fair_adaptors.app import handlers, listen, require_gradio
+from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraError
 from fair_adaptors.evaluation.metrics import noise_floor
-from fair_adaptors.evaluation.studio import MAX_STRENGTH, Studio
+from fair_adaptors.evaluation.studio import MAX_STRENGTH, Comparison, Stopped, Studio
 from fair_adaptors.registry import EMBEDDED
+from tests.browser import CHROMIUM, Browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NURSE = "A photo of the face of a hospital nurse, a person"
-REQUEST = {"prompt": NURSE, "adaptors": ["sandbox-gender"], "strength": 1, "images": 4, "seed": 0}
-Events = list[dict[str, Any]]
+WANTED = {"prompt": NURSE, "adaptors": ["sandbox-gender"], "strength": 1, "images": 4, "seed": 0}
+FOLDER = str(EMBEDDED / "sandbox-gender")
+HOSTILE = "<img src=x onerror=\"document.title='caught'\"> {{ 7*7 }} ${7*7} nurse"
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """The real command, offering a folder too. Ctrl-C in the midst of a drawing has to end it well and quietly."""
-    words = ["app", "--no-browser", "--port", "0", "--adaptor", str(EMBEDDED / "sandbox-gender")]
+    """The real command. Ctrl-C in the midst of a drawing has to end it well and quietly."""
+    words = ["app", "--no-browser", "--port", "0", "--adaptor", FOLDER]
     with subprocess.Popen(
         [sys.executable, "-m", "fair_adaptors", *words],
         stdout=subprocess.PIPE,
@@ -59,93 +58,237 @@ def url() -> Iterator[str]:
 
 
 @contextmanager
-def drawing(url: str, **changes: Any) -> Iterator[None]:
-    """A drawing of 64 images that has begun, and that nobody waits for at the end of the block."""
+def drawing(url: str) -> Iterator[None]:
+    """A drawing of 64 images that has begun, and is watched."""
+    functions = json.loads(send(url, "/config")[1])["dependencies"]
+    number = next(one["id"] for one in functions if one["api_name"] == "compare")
+    request = {"fn_index": number, "session_hash": "visitor", "data": [NURSE, ["sandbox-gender"], 1, 64, 99]}
+    asked = json.dumps(request).encode()
+    send(url, "/gradio_api/queue/join", "POST", asked, **{"Content-Type": "application/json"})
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-    request = REQUEST | {"images": 64, "seed": 99} | changes
-    connection.request("POST", "/compare", json.dumps(request), {"Content-Type": "application/json"})
+    connection.request("GET", "/gradio_api/queue/data?session_hash=visitor")
     with connection.getresponse() as response:
-        assert response.readline().startswith(b'{"done": 0, ')
+        while b'"progress_data"' not in (line := response.readline()):
+            assert line
         yield
     connection.close()
 
 
-def send(url: str, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes, dict[str, str]]:
+@pytest.fixture(scope="module")
+def browser(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with Browser(tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+class Page:
+    """The page in a window; it has to stay without anything to complain of."""
+
+    def __init__(self, browser: Browser, url: str, **window: Any):
+        self.browser = browser
+        browser.problems.clear()
+        browser.open(url, **window)
+        browser.wait(f"{self.button('Compare')} !== undefined")
+
+    @staticmethod
+    def button(name: str) -> str:
+        return f"[...document.querySelectorAll('button')].find(button => button.innerText.trim() === '{name}')"
+
+    def press(self, name: str) -> None:
+        self.browser.run(f"{self.button(name)}.click()")
+
+    def fill(self, selector: str, value: str) -> None:
+        """Type into a field, as Svelte notices it."""
+        self.browser.run(
+            f"(field => {{ field.value = {json.dumps(value)}; for (const kind of ['input', 'change', 'blur'])"
+            f" field.dispatchEvent(new Event(kind, {{bubbles: true}})); }})(document.querySelector({selector!r}))"
+        )
+
+    def compare(self, images: int) -> dict[str, list[str]]:
+        """Draw, and return the addresses of the pictures, which are hashes of their bytes."""
+        self.fill("[aria-label='number input for Images']", str(images))
+        self.browser.run("document.querySelector('.found')?.classList.add('old')")
+        self.press("Compare")
+        self.browser.wait("document.querySelector('.found:not(.old)') !== null")
+        for side in ("was", "now"):
+            self.browser.wait(f"document.querySelectorAll('.{side} .grid-container img').length === {images}")
+        return {side: self.list(f".{side} .grid-container img", "src") for side in ("was", "now")}
+
+    def list(self, selector: str, attribute: str = "innerText") -> Any:
+        return self.browser.run(f"[...document.querySelectorAll({selector!r})].map(one => one.{attribute})")
+
+
+def test_the_page_draws_the_same_noise_before_and_after_and_counts_it(url: str, browser: Browser) -> None:
+    page = Page(browser, url)
+    drawn = page.compare(5)
+    assert all(before != after for before, after in zip(drawn["was"], drawn["now"], strict=True))
+    browser.wait("[...document.querySelectorAll('.grid-container img')].every(image => image.naturalWidth === 64)")
+    assert page.list(".found h3", "textContent") == ["Gender aimed at", "Tone not aimed at", "Age not aimed at"]
+    counts = browser.run(
+        "[...document.querySelectorAll('.found tbody')].map(body => [1, 2].map(side => "
+        "[...body.rows].map(row => Number(row.cells[side].innerText))))"
+    )
+    assert np.sum([counts[0], counts[2]], axis=2).tolist() == [[5, 5], [5, 5]]
+    for side, (females, _) in zip(("was", "now"), counts[0], strict=True):
+        captions = page.list(f".{side} .caption-label")
+        assert [caption.rstrip("?") for caption in captions].count("female") == females
+    shown = browser.run("document.querySelector('.found').innerText")
+    assert NURSE in shown and "5 images say little" in shown
+    assert f"noise floor\t{noise_floor(5, 2):.2f}" in shown
+    assert browser.problems == []
+
+
+def test_strength_0_is_the_model_as_it_is(url: str, browser: Browser) -> None:
+    page = Page(browser, url)
+    page.fill("[aria-label='number input for Strength']", "0")
+    drawn = page.compare(3)
+    assert drawn["was"] == drawn["now"]
+    assert browser.problems == []
+
+
+def test_another_seed_is_other_noise(url: str, browser: Browser) -> None:
+    page = Page(browser, url)
+    first = page.compare(2)
+    page.press("New seed")
+    browser.wait("document.querySelector('[aria-label=Seed]').value !== '0'")
+    assert not {*first["was"]} & {*page.compare(2)["was"]}
+
+
+def test_a_prompt_stays_text(url: str, browser: Browser) -> None:
+    page = Page(browser, url)
+    page.fill("textarea", HOSTILE)
+    page.compare(1)
+    assert page.list(".found h2") == [HOSTILE]
+    assert browser.run("document.title") == "fair-adaptors: before and after"
+    assert browser.problems == []
+
+
+def test_a_wrong_input_is_told_in_the_page(url: str, browser: Browser) -> None:
+    page = Page(browser, url)
+    page.fill("textarea", " ")
+    page.press("Compare")
+    browser.wait("document.body.innerText.includes('the prompt is empty: write what to draw')")
+    page.fill("textarea", NURSE)
+    browser.run("document.querySelector('input[name=sandbox-gender]').click()")
+    page.press("Compare")
+    browser.wait("document.body.innerText.includes('no adaptor is chosen')")
+    assert browser.problems == []
+
+
+def test_a_drawing_can_be_stopped_or_left_and_the_next_one_begins_at_once(url: str, browser: Browser) -> None:
+    for leave in (lambda page: page.press("Stop"), lambda page: Page(browser, url)):
+        page = Page(browser, url)
+        page.press("New seed")
+        page.fill("[aria-label='number input for Images']", "64")
+        page.press("Compare")
+        browser.wait("document.body.innerText.includes('8/128 images')")
+        leave(page)
+        browser.wait("!document.body.innerText.includes('128 images')")
+        started = time.monotonic()
+        page.compare(1)
+        assert time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
+def test_the_page_fits_in_light_and_dark_and_on_a_telephone(
+    url: str, browser: Browser, tmp_path: Path, width: int, dark: bool
+) -> None:
+    page = Page(browser, url, width=width, dark=dark)
+    page.compare(4)
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    red, green, blue = re.findall(r"\d+", browser.run("getComputedStyle(document.body).backgroundColor"))[:3]
+    assert (int(red) + int(green) + int(blue) < 3 * 128) == dark
+    browser.screenshot(tmp_path / "page.png")
+    assert browser.problems == []
+
+
+def send(url: str, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> tuple[int, str, Any]:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
-    connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    connection.request(method, path, body, headers | {"Connection": "close"})
     with connection.getresponse() as response:
-        return response.status, response.read(), dict(response.headers)
+        return response.status, response.read().decode(), response.headers
 
 
-def events(url: str, **changes: Any) -> Events:
-    body = send(url, "POST", "/compare", json.dumps(REQUEST | changes).encode(), Content_Type="application/json")[1]
-    return [json.loads(line) for line in body.splitlines()]
+def test_other_pages_and_names_pointed_at_this_machine_are_refused(url: str) -> None:
+    own = urlsplit(url).netloc
+    for path, method in (("/", "GET"), ("/config", "GET"), ("/gradio_api/queue/join", "POST")):
+        assert send(url, path, method, Host="evil.example")[0] == 403
+        for origin in ("http://evil.example", f"https://evil.example:{own.split(':')[1]}", "null"):
+            assert send(url, path, method, Origin=origin)[0] == 403
+    assert send(url, "/", Origin=f"http://{own}")[0] == 200
+    assert send(url, "/", Host=f"localhost:{own.split(':')[1]}")[0] == 200
+    assert send(url, "/gradio_api/file=/etc/passwd")[0] == 403
 
 
-def drawn(url: str, **changes: Any) -> dict[str, Any]:
-    *progress, last = events(url, **changes)
-    assert set(last) == {"result"}, last
-    steps = [event for event in progress if "done" in event]
-    assert steps[0]["done"] == 0 and steps[-1]["done"] == steps[-1]["total"] > 0
-    return last["result"]
+def test_the_page_names_no_other_host_for_its_parts_and_may_load_nothing_from_one(url: str) -> None:
+    _, page, headers = send(url, "/")
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert not re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//", page)
+    assert not re.findall(r"@import|@font-face|url\(.?(?:https?:)?//", send(url, "/theme.css")[1])
+    assert [send(url, path)[0] for path in ("/docs", "/redoc", "/openapi.json", "/monitoring")] == [404, 404, 404, 403]
 
 
-def test_the_same_noise_is_drawn_without_and_with_the_adaptor(url: str) -> None:
-    result = drawn(url)
-    assert len(result["before"]) == len(result["after"]) == 4
-    assert all(before != after for before, after in zip(result["before"], result["after"], strict=True))
-    with Image.open(io.BytesIO(base64.b64decode(result["after"][0].partition(",")[2]))) as picture:
-        assert picture.size == (64, 64)
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
+
+    return Studio(load_sandbox_pipeline(), base="sandbox", adaptors=[FOLDER])
 
 
-def test_the_same_request_is_the_same_answer_and_another_seed_another(url: str) -> None:
-    first = drawn(url, strength=0.7)
-    assert drawn(url, strength=0.7) == first
-    other = drawn(url, strength=0.7, seed=1)
-    assert not set(other["before"]) & set(first["before"])
+def drawn(studio: Studio, **changes: Any) -> Comparison:
+    return studio.compare(studio.read(**WANTED | changes))
 
 
-def test_strength_0_is_the_model_as_it_is_also_after_another_adaptor(url: str) -> None:
-    drawn(url, adaptors=["sandbox-gender-tone"], strength=MAX_STRENGTH)
-    result = drawn(url, adaptors=["sandbox-gender", "sandbox-gender-tone"], strength=0, seed=2)
-    assert result["after"] == result["before"]
-    assert all(before == after for counts in result["counts"].values() for before, after in counts.values())
+def bytes_of(pictures: list[Any]) -> list[bytes]:
+    return [picture.tobytes() for picture in pictures]
 
 
-def test_every_image_is_counted_once_per_attribute(url: str) -> None:
-    result = drawn(url, images=9)
-    assert set(result["counts"]) == {"gender", "tone", "age"}
-    for name, counts in result["counts"].items():
-        assert np.sum(list(counts.values()), axis=0).tolist() == [9, 9]
-        assert result["bias"][name]["floor"] == noise_floor(9, len(counts))
-    female, male = (np.array(counts) for counts in result["counts"]["gender"].values())
-    gender = result["bias"]["gender"]
-    assert [gender["before"], gender["after"]] == pytest.approx(abs(female - male) / 9)
+def test_the_same_request_is_the_same_answer(studio: Studio) -> None:
+    first, again = drawn(studio, strength=0.7), drawn(studio, strength=0.7)
+    assert bytes_of(first.after.pictures) == bytes_of(again.after.pictures) != bytes_of(first.before.pictures)
+    assert first.counts == again.counts
 
 
-def test_an_adaptor_of_the_command_line_is_offered_and_is_the_one_of_that_folder(url: str) -> None:
-    folder = str(EMBEDDED / "sandbox-gender")
-    options = json.loads(send(url, "GET", "/options")[1])
-    assert [adaptor["key"] for adaptor in options["adaptors"]] == ["sandbox-gender", "sandbox-gender-tone", folder]
-    assert options["adaptors"][0]["summary"] == "gender: female 50%, male 50%"
-    assert drawn(url, adaptors=[folder]) == drawn(url, adaptors=["sandbox-gender"])
+def test_no_adaptor_stays_behind(studio: Studio) -> None:
+    drawn(studio, adaptors=["sandbox-gender-tone"], strength=MAX_STRENGTH)
+    result = drawn(studio, adaptors=["sandbox-gender", "sandbox-gender-tone"], strength=0, seed=2)
+    assert bytes_of(result.after.pictures) == bytes_of(result.before.pictures)
+    assert all(before == after for count in result.counts for _, (before, after) in count.rows)
 
 
-def test_the_images_before_are_kept(url: str) -> None:
-    assert events(url, seed=7)[0] == {"done": 0, "total": 8}
-    assert events(url, seed=7, strength=0.5)[0] == {"done": 0, "total": 4}
+def test_every_image_is_counted_once_per_attribute(studio: Studio) -> None:
+    result = drawn(studio, images=9)
+    assert [count.attribute for count in result.counts] == ["gender", "tone", "age"]
+    for count in result.counts:
+        assert np.sum([images for _, images in count.rows], axis=0).tolist() == [9, 9]
+        assert count.floor == noise_floor(9, len(count.rows))
+    (_, female), (_, male) = result.counts[0].rows
+    assert result.counts[0].bias == pytest.approx(np.abs(np.subtract(female, male)) / 9)
 
 
-def test_requests_at_once_do_not_mix_adaptors(url: str) -> None:
+def test_an_adaptor_of_the_command_line_is_offered_and_is_the_one_of_that_folder(studio: Studio) -> None:
+    assert list(studio.offers) == ["sandbox-gender", "sandbox-gender-tone", FOLDER]
+    assert studio.offers[FOLDER].summary == "gender: female 50%, male 50%"
+    named, folder = drawn(studio), drawn(studio, adaptors=[FOLDER])
+    assert bytes_of(named.after.pictures) == bytes_of(folder.after.pictures)
+
+
+def test_the_images_before_are_kept(studio: Studio) -> None:
+    told: list[tuple[int, int]] = []
+    for strength in (1, 0.5):
+        studio.compare(studio.read(**WANTED | {"seed": 7, "strength": strength}), lambda *step: told.append(step))
+    assert told == [(0, 8), (4, 8), (8, 8), (0, 4), (4, 4)]
+
+
+def test_requests_at_once_do_not_mix_adaptors(studio: Studio) -> None:
     choices = [["sandbox-gender"], ["sandbox-gender-tone"], ["sandbox-gender", "sandbox-gender-tone"]]
-    alone = [drawn(url, adaptors=choice, images=8) for choice in choices]
+    alone = [bytes_of(drawn(studio, adaptors=choice).after.pictures) for choice in choices]
     together: list[Any] = [None] * len(choices)
 
     def ask(index: int) -> None:
-        together[index] = drawn(url, adaptors=choices[index], images=8)
+        together[index] = bytes_of(drawn(studio, adaptors=choices[index]).after.pictures)
 
-    with drawing(url, images=16):
-        assert events(url)[0] == {"waiting": True}
     threads = [threading.Thread(target=ask, args=(index,)) for index in range(len(choices))]
     for thread in threads:
         thread.start()
@@ -154,23 +297,12 @@ def test_requests_at_once_do_not_mix_adaptors(url: str) -> None:
     assert together == alone
 
 
-def test_a_browser_that_goes_away_ends_its_drawing_and_leaves_no_adaptor(url: str) -> None:
-    expected = drawn(url, seed=11, images=2)
-    with drawing(url, adaptors=["sandbox-gender-tone"]):
-        pass
-    started = time.monotonic()
-    assert drawn(url, seed=11, images=2) == expected
-    assert time.monotonic() - started < 8
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"adaptors": ["sandbox-gendr"]}, "Did you mean 'sandbox-gender'"),
-        ({"adaptors": ["/etc"]}, "there is no adaptor '/etc' on this page"),
-        ({"adaptors": [{}]}, "there is no adaptor {} on this page"),
+        ({"adaptors": ["/etc"]}, "no adaptor '/etc' is offered"),
         ({"adaptors": []}, "no adaptor is chosen"),
-        ({"adaptors": "sandbox-gender"}, "adaptors are a list"),
         ({"prompt": "  "}, "the prompt is empty"),
         ({"prompt": "x" * 1001}, "1001 characters"),
         ({"strength": 1.3}, "from 0 to 1.25"),
@@ -178,174 +310,17 @@ def test_a_browser_that_goes_away_ends_its_drawing_and_leaves_no_adaptor(url: st
         ({"images": 65}, "whole number from 1 to 64"),
         ({"images": True}, "whole number"),
         ({"seed": -1}, "the seed is -1"),
-        ({"seed": "0"}, "the seed is '0'"),
-        ({"colour": "red"}, "a request is an object with prompt"),
+        ({"seed": None}, "the seed is None"),
     ],
 )
-def test_a_wrong_request_is_one_readable_line(url: str, changes: dict[str, Any], message: str) -> None:
-    (answer,) = events(url, **changes)
-    assert message in answer["error"] and "\n" not in answer["error"]
+def test_a_wrong_request_is_one_readable_line(studio: Studio, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(FairAdaptorError, match=message) as caught:
+        studio.read(**WANTED | changes)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_prompt_of_strange_characters_is_drawn(url: str) -> None:
-    assert drawn(url, prompt="\ud83d \x00 naïve <b>👩‍⚕️</b>", images=1)["counts"]
-
-
-@pytest.mark.parametrize("body", [b"", b"nurse", b"[" * 60000, b"\xff"])
-def test_what_is_no_json_is_refused(url: str, body: bytes) -> None:
-    status, answer, _ = send(url, "POST", "/compare", body, Content_Type="application/json")
-    assert status == 400 and "no JSON" in json.loads(answer)["error"]
-
-
-def test_other_pages_cannot_send_requests(url: str) -> None:
-    """A form can only send these types, and a name that was pointed at this machine has another host."""
-    status, answer, _ = send(url, "POST", "/compare", b"{}", Content_Type="text/plain")
-    assert status == 400 and "application/json" in json.loads(answer)["error"]
-    for method, path in (("GET", "/"), ("GET", "/options"), ("POST", "/compare")):
-        assert send(url, method, path, Host="evil.example", Content_Type="application/json")[0] == 403
-    assert send(url, "GET", "/../setup.cfg")[0] == 404
-    assert send(url, "POST", "/compare", b" " * 70000, Content_Type="application/json")[0] == 400
-
-
-def test_the_page_may_load_nothing_from_elsewhere(url: str) -> None:
-    status, page, headers = send(url, "GET", "/?again")
-    assert status == 200 and b"http://" not in page and b"https://" not in page
-    assert "default-src 'none'" in headers["Content-Security-Policy"]
-
-
-class Browser:
-    """Headless Chromium, spoken to by its DevTools protocol over two pipes."""
-
-    def __init__(self, profile: Path, *, width: int, height: int):
-        out, self._send = os.pipe()
-        receive, into = os.pipe()
-        self._receive = os.fdopen(receive, "rb")
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
-        flags += ["--disable-background-networking", f"--user-data-dir={profile}", f"--window-size={width},{height}"]
-        # The protocol is on the descriptors 3 and 4; copies first, for they may be among these four.
-        words = f'exec 3<&- 4>&-; exec 3<&"$1" 4>&"$2"; shift 2; exec {CHROMIUM} "$@" about:blank'
-        high = [os.dup(descriptor) for descriptor in (out, into)]
-        self._process = subprocess.Popen(
-            ["bash", "-c", words, "bash", *map(str, high), *flags], pass_fds=high, stderr=subprocess.DEVNULL
-        )
-        for descriptor in (out, into, *high):
-            os.close(descriptor)
-        self.requested: list[str] = []
-        self.problems: list[Any] = []
-        self._number, self._session = 0, None
-        target = next(one for one in self("Target.getTargets")["targetInfos"] if one["type"] == "page")
-        attached = self("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self(f"{domain}.enable")
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self("Emulation.setDeviceMetricsOverride", **size)
-
-    def __call__(self, method: str, **params: Any) -> Any:
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._send, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = json.loads(self._read())
-            if answer.get("method") == "Network.requestWillBeSent":
-                self.requested.append(answer["params"]["request"]["url"])
-            elif answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
-                self.problems.append(answer["params"])
-            if answer.get("id") == self._number:
-                assert "error" not in answer, answer
-                return answer["result"]
-
-    def _read(self) -> bytes:
-        message = bytearray()
-        while (byte := self._receive.read(1)) != b"\0":
-            assert byte, "Chromium has ended"
-            message += byte
-        return bytes(message)
-
-    def value(self, expression: str) -> Any:
-        return self("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
-
-    def wait(self, expression: str, *, seconds: float = 30) -> None:
-        end = time.monotonic() + seconds
-        while not self.value(expression):
-            assert time.monotonic() < end, (expression, self.value("document.body.innerText"), self.problems)
-            time.sleep(0.05)
-
-    def screenshot(self, path: Path) -> None:
-        data = self("Page.captureScreenshot", captureBeyondViewport=True)["data"]
-        path.write_bytes(base64.b64decode(data))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._send)
-        self._receive.close()
-        self._process.terminate()
-        self._process.wait(20)
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Callable[..., Browser]]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    opened: list[Browser] = []
-
-    def open_(width: int = 1280, height: int = 900) -> Browser:
-        opened.append(Browser(tmp_path / f"profile{len(opened)}", width=width, height=height))
-        return opened[-1]
-
-    yield open_
-    for one in opened:
-        one.__exit__()
-
-
-def test_the_page_draws_in_a_browser(url: str, browser: Callable[..., Browser]) -> None:
-    page = browser()
-    page("Page.navigate", url=url)
-    page.wait("document.getElementsByName('adaptor').length == 3")
-    page.value("document.getElementById('images').value = 5; document.getElementById('go').click()")
-    page.wait("document.querySelectorAll('#before img').length == 5 && !running")
-    assert (
-        page.value("[...document.querySelectorAll('.tiles img')].filter(image => image.naturalWidth == 64).length")
-        == 10
-    )
-    heads = page.value("[...document.querySelectorAll('#counts h3')].map(head => head.textContent)")
-    assert heads == ["Genderaimed at", "Tonenot aimed at", "Agenot aimed at"]
-    counted = page.value(
-        "[...document.querySelectorAll('#counts tbody')].map(body => [1, 2].map("
-        "side => [...body.rows].reduce((sum, row) => sum + Number(row.cells[side].textContent), 0)))"
-    )
-    assert counted == [[5, 5]] * 3
-    said = page.value("document.getElementById('result').innerText")
-    assert "noise floor" in said and "5 images say little" in said
-    elsewhere = [address for address in page.requested if not address.startswith((url, "data:image/png"))]
-    assert not elsewhere and not page.problems
-
-
-def test_the_page_stops_a_drawing_and_shows_an_error(url: str, browser: Callable[..., Browser]) -> None:
-    page = browser()
-    page("Page.navigate", url=url)
-    page.wait("document.getElementsByName('adaptor').length == 3")
-    page.value("document.getElementById('images').value = 64; document.getElementById('go').click()")
-    page.wait("document.getElementById('said').textContent.includes(' of 128 images')")
-    page.value("document.getElementById('go').click()")
-    page.wait("!running && document.getElementById('status').hidden")
-    assert page.value("document.getElementById('error').hidden")
-    page.value("document.getElementsByName('adaptor')[0].checked = false; document.getElementById('go').click()")
-    page.wait("!document.getElementById('error').hidden && !running")
-    assert "no adaptor is chosen" in page.value("document.getElementById('error').innerText")
-
-
-def test_the_page_fits_a_telephone(url: str, browser: Callable[..., Browser]) -> None:
-    page = browser(width=390, height=844)
-    page("Page.navigate", url=url)
-    page.wait("document.getElementsByName('adaptor').length == 3")
-    page.value("document.getElementById('images').value = 4; document.getElementById('go').click()")
-    page.wait("document.querySelectorAll('#after img').length == 4 && !running")
-    assert page.value("document.documentElement.scrollWidth") == 390
+def test_a_prompt_of_strange_characters_is_drawn(studio: Studio) -> None:
+    assert drawn(studio, prompt="\ud83d \x00 naïve <b>👩‍⚕️</b>", images=1).counts
 
 
 @pytest.fixture(scope="module")
@@ -359,30 +334,41 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
 
 def test_without_a_classifier_there_are_only_the_pictures(other: tuple[Any, str]) -> None:
     pipe, folder = other
-    studio = Studio(pipe, base="tiny", adaptors=[folder])
-    told: Events = []
-    result = studio.compare(studio.read({**REQUEST, "prompt": "a nurse", "adaptors": [folder]}), told.append)
-    assert told == [{"done": done, "total": 8} for done in (0, 4, 8)]
-    assert len(result["before"]) == 4 and result["before"] != result["after"]
-    assert result["counts"] == result["bias"] == {}
+    result = drawn(Studio(pipe, base="tiny", adaptors=[folder]), prompt="a nurse", adaptors=[folder])
+    assert len(result.before.pictures) == 4 and result.before.captions == ("",) * 4
+    assert bytes_of(result.before.pictures) != bytes_of(result.after.pictures)
+    assert result.counts == []
 
 
-def test_an_error_while_drawing_is_told_and_leaves_no_adaptor(
-    other: tuple[Any, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_drawing_that_fails_or_is_ended_leaves_no_adaptor(
+    other: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe, folder = other
     studio = Studio(pipe, base="tiny", adaptors=[folder])
     before = pipe.unet.conv_in.weight.clone()
-    with AppServer(studio) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        request = {"prompt": "a nurse", "adaptors": [folder], "images": 1}
-        assert "result" in events(server.url, **request)[-1]
-        monkeypatch.setattr(pipe.scheduler, "step", lambda *arguments, **named: 1 / 0)
-        assert "drawing failed: division by zero" in events(server.url, **request)[-1]["error"]
-        monkeypatch.undo()
-        server.shutdown()
-    assert "ZeroDivisionError" in capsys.readouterr().err
+    drawn(studio, adaptors=[folder])
+    monkeypatch.setattr(pipe.scheduler, "step", lambda *arguments, **named: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        drawn(studio, adaptors=[folder])
+    monkeypatch.undo()
+    studio.close()
+    with pytest.raises(Stopped):
+        drawn(studio, adaptors=[folder])
     assert pipe.unet.conv_in.weight.equal(before)
+
+
+def test_what_nobody_foresaw_is_told_as_text_in_the_page_and_whole_in_the_terminal(
+    other: tuple[Any, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import gradio
+
+    pipe, folder = other
+    compare, _ = handlers(Studio(pipe, base="tiny", adaptors=[folder]))
+    monkeypatch.setattr(pipe.scheduler, "set_timesteps", lambda *arguments, **named: int("<b>"))
+    with pytest.raises(gradio.Error) as caught:
+        compare("a nurse", [folder], 1, 1, 0, SimpleNamespace(session_hash="visitor"))
+    assert "drawing failed: invalid literal" in caught.value.message and "&lt;b&gt;" in caught.value.message
+    assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -401,9 +387,14 @@ def test_what_cannot_be_offered_is_told_at_the_start(
         Studio(other[0], base=base, adaptors=adaptors)
 
 
-def test_a_port_that_is_taken_is_a_readable_error(other: tuple[Any, str]) -> None:
-    studio = Studio(other[0], base="tiny", adaptors=[other[1]])
-    with AppServer(studio) as first, pytest.raises(ConfigError, match="cannot listen on 127.0.0.1 port"):
-        AppServer(studio, port=first.server_address[1])
+def test_a_port_that_is_taken_is_a_readable_error() -> None:
+    with listen("127.0.0.1", 0) as first, pytest.raises(ConfigError, match="cannot listen on 127.0.0.1 port"):
+        listen("127.0.0.1", first.getsockname()[1])
     with pytest.raises(ConfigError, match="cannot listen on no.such.host.invalid"):
-        AppServer(studio, host="no.such.host.invalid")
+        listen("no.such.host.invalid", 0)
+
+
+def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'fair-adaptors\[app\]'"):
+        require_gradio()

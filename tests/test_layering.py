@@ -14,7 +14,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fair_adaptors"
 HEAVY = ("torch", "diffusers", "transformers", "peft")
 IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL", "PyYAML": "yaml", "Jinja2": "jinja2"}
-EXTRAS = {"fair_adaptors.training": ("train", "classifier", "8bit"), "fair_adaptors.evaluation": ("eval",)}
+EXTRAS = {
+    "fair_adaptors.training": ("train", "classifier", "8bit"),
+    "fair_adaptors.evaluation": ("eval",),
+    "fair_adaptors.app": ("app",),
+}
 
 Import = tuple[str, int, bool]  # absolute module name, line, inside a function?
 
@@ -93,7 +97,7 @@ def test_every_third_party_import_is_a_declared_requirement() -> None:
     undeclared = []
     for path in [*inference_files(), *sorted((ROOT / "training").glob("*.py"))]:
         package = package_of(path) if path.is_relative_to(PACKAGE) else "fair_adaptors.training"
-        extras = EXTRAS.get(package, ())
+        extras = EXTRAS.get(package, EXTRAS.get(f"{package}.{path.stem}", ()))
         allowed = own.union(declared["base"], *(declared[extra] for extra in extras))
         for module, line, _ in imports_of(path, package):
             if module.split(".")[0] not in allowed:

@@ -69,7 +69,7 @@ def test_constraints_pin_a_version_that_every_requirement_allows(setup_cfg: Conf
     pins = dict(line.split("==") for line in lines((ROOT / "constraints.txt").read_text(encoding="utf-8")))
     pins = {name.lower(): version for name, version in pins.items()}
     extras = setup_cfg["options.extras_require"]
-    wanted = "\n".join([setup_cfg["options"]["install_requires"], extras["train"], extras["dev"]])
+    wanted = "\n".join([setup_cfg["options"]["install_requires"], extras["train"], extras["app"], extras["dev"]])
     for requirement in map(Requirement, lines(wanted)):
         assert requirement.name.lower() in pins, f"{requirement.name} is not pinned in constraints.txt"
         assert requirement.specifier.contains(pins[requirement.name.lower()]), str(requirement)

@@ -1,12 +1,10 @@
 """A prompt drawn without and with adaptors from the same noise, one request at a time, and what is counted."""
 
-import base64
-import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, UnknownAdaptorError, did_you_mean
@@ -15,7 +13,7 @@ from ..registry import list_adaptors
 from ..sandbox.prompts import ROLES, SECTORS
 from .estimates import count_classes
 from .grid import pictures
-from .metrics import bias, noise_floor, undetermined_rate
+from .metrics import CONFIDENCE, bias, noise_floor, undetermined_rate
 from .prompts import MAX_LENGTH, load_prompts
 from .run import classify, generate
 
@@ -28,12 +26,17 @@ REMEMBERED = 8
 """Requests whose images without adaptors are kept."""
 HINT = f"The sandbox knows the places {', '.join(SECTORS)}, and the roles {', '.join(ROLES)}."
 
-Tell = Callable[[dict[str, Any]], None]
+Tell = Callable[[int, int], None]
+"""Called with the images drawn and those to draw; what it raises ends the drawing."""
+
+
+class Stopped(Exception):
+    """Nobody waits for the drawing any more."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be drawn. The fields are those of the page's JSON."""
+    """What is to be drawn."""
 
     prompt: str
     adaptors: tuple[str, ...]
@@ -42,61 +45,81 @@ class Request:
     seed: int
 
 
-def read_request(values: Any, *, known: Collection[str], max_images: int) -> Request:
-    """Check a request.
+@dataclass(frozen=True)
+class Offer:
+    """An adaptor that can be chosen.
 
-    Args:
-        values: decoded JSON.
-        known: adaptors that may be asked for.
-        max_images: the largest number of images.
-
-    Raises:
-        UnknownAdaptorError: an adaptor that is not on the page.
-        ConfigError: anything else is missing or out of range.
+    Attributes:
+        key: its name, folder or Hub id.
+        label: what to call it.
+        summary: what it aims at.
+        attributes: those it makes fair.
     """
-    names = [field.name for field in fields(Request)]
-    if not isinstance(values, dict) or sorted(values) != sorted(names):
-        raise ConfigError(f"a request is an object with {', '.join(names)}")
-    prompt, adaptors = values["prompt"], values["adaptors"]
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise ConfigError("the prompt is empty: write what to draw")
-    if len(prompt) > MAX_LENGTH:
-        raise ConfigError(f"the prompt has {len(prompt)} characters; {MAX_LENGTH} are the most")
-    if not isinstance(adaptors, list):
-        raise ConfigError(f"adaptors are a list of names, not {adaptors!r}")
-    if not adaptors:
-        raise ConfigError("no adaptor is chosen: choose at least one to compare with")
-    for name in adaptors:
-        if name not in known:
-            raise UnknownAdaptorError(
-                f"there is no adaptor {name!r} on this page.{did_you_mean(str(name), known)} Known: {', '.join(known)}"
-            )
-    return Request(
-        prompt.strip().encode("utf-8", "replace").decode(),  # half a surrogate pair has no bytes, so no seed
-        tuple(dict.fromkeys(adaptors)),
-        _number(values["strength"], "strength", 0, MAX_STRENGTH),
-        int(_number(values["images"], "number of images", 1, max_images, whole=True)),
-        int(_number(values["seed"], "seed", 0, MAX_SEED, whole=True)),
-    )
 
-
-def _number(value: Any, what: str, low: float, high: float, *, whole: bool = False) -> float:
-    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and low <= value <= high
-    if not fits:
-        raise ConfigError(f"the {what} is {value!r}; it must be a {'whole ' * whole}number from {low} to {high}")
-    return value
+    key: str
+    label: str
+    summary: str
+    attributes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class _Side:
-    """The images of one side: PNG pictures as ``data:`` addresses, and probabilities [1, n, K] of each attribute."""
+class Side:
+    """The n images of one side.
 
-    pictures: list[str]
+    Attributes:
+        pictures: as they were drawn.
+        seen: probabilities [1, n, K] of each attribute's classes; empty without a classifier.
+        captions: the classes of each image, with a question mark where the classifier is not sure.
+    """
+
+    pictures: "list[Image.Image]"
     seen: "dict[str, ndarray]"
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many images are of each class of one attribute, and what follows; pairs are before and after.
+
+    There are no intervals: one prompt's few images, often all of one class, make a bootstrap look sure.
+
+    Attributes:
+        attribute: its name.
+        aimed_at: whether an adaptor makes it fair.
+        rows: each class and its images.
+        bias: see ``metrics.bias``.
+        floor: what a perfectly fair model is expected to score with as many images.
+        undetermined: share of images whose class the classifier is not sure of.
+    """
+
+    attribute: str
+    aimed_at: bool
+    rows: list[tuple[str, tuple[int, int]]]
+    bias: tuple[float, float]
+    floor: float
+    undetermined: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Images of the same noise without and with adaptors; without a classifier, nothing is counted."""
+
+    before: Side
+    after: Side
+    counts: list[Count]
 
 
 class Studio:
-    """Draws and counts, one request at a time; between requests the pipeline has no adaptor."""
+    """Draws and counts, one request at a time; between requests the pipeline has no adaptor.
+
+    Attributes:
+        base: the pipeline's name.
+        offers: adaptors to choose from, by their keys.
+        examples: prompts to begin with, by what they are about.
+        hint: what the base can draw; may be empty.
+        images: a good number of images.
+        max_images: the largest.
+    """
 
     def __init__(self, pipe: Any, *, base: str, adaptors: Sequence[str] = ()):
         """Load each adaptor once, so that one that does not fit is told at the start.
@@ -121,37 +144,44 @@ class Studio:
         self._num_steps, self._guidance_scale = (STEPS, GUIDANCE) if here else (30, 7.5)
         self._batch_size = 8 if here else 4  # small ones, for the progress to move
         self._judge = instruments().classifiers[0] if here else None
-        self._remembered: OrderedDict[tuple[str, int, int], _Side] = OrderedDict()
-        self.options: dict[str, Any] = {
-            "base": base,
-            "adaptors": [self._offer(name) for name in offered],
-            "examples": list(load_prompts("sandbox-test" if here else "occupations-test").prompts[1::3][:5]),
-            "hint": HINT if here else "",
-            "images": 16 if here else 4,
-            "max_images": 64 if here else 16,
-            "max_strength": MAX_STRENGTH,
-        }
+        self._remembered: OrderedDict[tuple[str, int, int], Side] = OrderedDict()
+        prompts = load_prompts("sandbox-test" if here else "occupations-test")
+        self.base, self.hint = base, HINT if here else ""
+        self.offers = {name: self._offer(name) for name in offered}
+        self.examples = dict(zip(prompts.labels[1::3][:5], prompts.prompts[1::3][:5], strict=True))
+        self.images, self.max_images = (16, 64) if here else (4, 16)
 
-    def read(self, values: Any) -> Request:
-        """Check a request, see ``read_request``."""
-        known = [adaptor["key"] for adaptor in self.options["adaptors"]]
-        return read_request(values, known=known, max_images=self.options["max_images"])
+    def read(self, prompt: str, adaptors: Collection[str], *, strength: float, images: int, seed: int) -> Request:
+        """Check what somebody wants to see.
 
-    def compare(self, request: Request, tell: Tell = lambda event: None) -> dict[str, Any]:
+        Raises:
+            UnknownAdaptorError: an adaptor that is not offered.
+            ConfigError: anything else is missing or out of range.
+        """
+        if not prompt.strip():
+            raise ConfigError("the prompt is empty: write what to draw")
+        if len(prompt) > MAX_LENGTH:
+            raise ConfigError(f"the prompt has {len(prompt)} characters; {MAX_LENGTH} are the most")
+        if not adaptors:
+            raise ConfigError("no adaptor is chosen: choose at least one to compare with")
+        for name in adaptors:
+            if name not in self.offers:
+                hint = did_you_mean(name, self.offers)
+                raise UnknownAdaptorError(f"no adaptor {name!r} is offered.{hint} Known: {', '.join(self.offers)}")
+        return Request(
+            prompt.strip().encode("utf-8", "replace").decode(),  # half a surrogate pair has no bytes, so no seed
+            tuple(dict.fromkeys(adaptors)),
+            _number(strength, "strength", 0, MAX_STRENGTH),
+            int(_number(images, "number of images", 1, self.max_images, whole=True)),
+            int(_number(seed, "seed", 0, MAX_SEED, whole=True)),
+        )
+
+    def compare(self, request: Request, tell: Tell = lambda done, total: None) -> Comparison:
         """Draw the same noise without and with the adaptors, and count the classes.
 
-        Args:
-            tell: called with ``{"waiting": True}`` if others are before, then ``{"done": …, "total": …}`` in images;
-                an exception of it ends the drawing.
-
-        Returns:
-            ``before`` and ``after``, pictures as ``data:`` addresses; ``counts``, by attribute and class the images
-            before and after; ``bias``, by attribute the bias ``before`` and ``after``, its noise ``floor``, and the
-            ``undetermined`` share of images before and after. The last two are empty without a classifier. There are
-            no intervals: one prompt's few images, often all of one class, make a bootstrap look sure.
+        Raises:
+            Stopped: the studio is being closed.
         """
-        if self._turn.locked():
-            tell({"waiting": True})
         with self._turn:
             key = request.prompt, request.seed, request.images
             total, done = request.images * (1 if key in self._remembered else 2), 0
@@ -160,8 +190,8 @@ class Studio:
                 nonlocal done
                 done += count
                 if self._closed:
-                    raise ConnectionAbortedError("the page is being closed")
-                tell({"done": done, "total": total})
+                    raise Stopped
+                tell(done, total)
 
             advance(0)
             if key not in self._remembered:
@@ -173,7 +203,7 @@ class Studio:
                 for name in request.adaptors:
                     stack.enter_context(load_fair_adaptor(self._pipe, name, weight=request.strength))
                 after = self._draw(request, advance)
-            return self._compared(self._remembered[key], after)
+            return self._compared(request, self._remembered[key], after)
 
     def close(self, patience: float = 10) -> None:
         """End the drawing that runs after its batch, and wait for that some seconds; no other one begins."""
@@ -181,14 +211,14 @@ class Studio:
         if self._turn.acquire(timeout=patience):
             self._turn.release()
 
-    def _offer(self, name: str) -> dict[str, Any]:
-        """Describe an adaptor for the page, after a check that it can be loaded."""
+    def _offer(self, name: str) -> Offer:
+        """Describe an adaptor, after a check that it can be loaded."""
         with load_fair_adaptor(self._pipe, name) as handle:
             info = handle.info
         label = name if info["name"] == name else f"{info['name']} ({name})"
-        return {"key": name, "label": label, "summary": _aim(info), "attributes": list(info["attributes"])}
+        return Offer(name, label, _aim(info), tuple(info["attributes"]))
 
-    def _draw(self, request: Request, on_batch: Callable[[int], None]) -> _Side:
+    def _draw(self, request: Request, on_batch: Callable[[int], None]) -> Side:
         images = generate(
             self._pipe,
             [request.prompt],
@@ -200,21 +230,34 @@ class Studio:
             on_batch=on_batch,
         )
         seen = classify(images, self._judge.judge) if self._judge else {}
-        return _Side([_address(picture) for picture in pictures(images[0])], seen)
+        return Side(pictures(images[0]), seen)
 
-    def _compared(self, before: _Side, after: _Side) -> dict[str, Any]:
-        counts, biases = {}, {}
-        for name, classes in self._judge.classes.items() if self._judge else ():
+    def _compared(self, request: Request, before: Side, after: Side) -> Comparison:
+        """Count, with the attributes first that the adaptors aim at."""
+        classes = dict(self._judge.classes) if self._judge else {}
+        aimed = {attribute for name in request.adaptors for attribute in self.offers[name].attributes}
+        counts = []
+        for name in sorted(classes, key=lambda name: name not in aimed):
             pair = [side.seen[name][0] for side in (before, after)]
-            both = [count_classes(seen.argmax(-1), len(classes)) for seen in pair]
-            counts[name] = {word: [int(side[k]) for side in both] for k, word in enumerate(classes)}
-            biases[name] = {
-                "before": float(bias(both[0])),
-                "after": float(bias(both[1])),
-                "floor": noise_floor(len(pair[0]), len(classes)),
-                "undetermined": [undetermined_rate(seen) for seen in pair],
-            }
-        return {"before": before.pictures, "after": after.pictures, "counts": counts, "bias": biases}
+            found = [count_classes(seen.argmax(-1), len(classes[name])) for seen in pair]
+            rows = [(word, (int(was), int(now))) for word, was, now in zip(classes[name], *found, strict=True)]
+            biases = float(bias(found[0])), float(bias(found[1]))
+            unsure = undetermined_rate(pair[0]), undetermined_rate(pair[1])
+            floor = noise_floor(request.images, len(classes[name]))
+            counts.append(Count(name, name in aimed, rows, biases, floor, unsure))
+        shown = {name: words for name, words in classes.items() if name in aimed} or classes
+        return Comparison(_captioned(before, shown), _captioned(after, shown), counts)
+
+
+def _captioned(side: Side, classes: Mapping[str, Sequence[str]]) -> Side:
+    """Say the classes of each image, such as "female, dark?"."""
+
+    def words(index: int) -> Iterator[str]:
+        for name, known in classes.items():
+            seen = side.seen[name][0, index]
+            yield known[int(seen.argmax())] + ("" if seen.max() >= CONFIDENCE else "?")
+
+    return replace(side, captions=tuple(", ".join(words(index)) for index in range(len(side.pictures))))
 
 
 def _aim(info: Mapping[str, Any]) -> str:
@@ -226,8 +269,8 @@ def _aim(info: Mapping[str, Any]) -> str:
     )
 
 
-def _address(picture: "Image.Image") -> str:
-    """Return a picture as a ``data:`` address."""
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+def _number(value: Any, what: str, low: float, high: float, *, whole: bool = False) -> float:
+    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and low <= value <= high
+    if not fits:
+        raise ConfigError(f"the {what} is {value!r}; it must be a {'whole ' * whole}number from {low} to {high}")
+    return value
