@@ -50,7 +50,7 @@ def info(
     from .weights import resolve
 
     console = Console()
-    if not Path(name).expanduser().is_dir() and "/" not in name:
+    if "/" not in name and not Path(name).expanduser().exists():
         known = find(name)
         console.print(f"{known.name} ({known.status}): {known.summary}\nbase: {known.base_model}", markup=False)
         if known.status == "recipe-only":
@@ -74,12 +74,11 @@ def info(
 
 def _measured(row: AdaptorInfo) -> str:
     """Return the headline figures of an embedded adaptor."""
-    from .card import read_results
     from .card_figures import headline
     from .evaluation.verdict import number
     from .formats import read_config
 
-    results = read_results(row.folder) if row.folder else None
+    results = row.results
     if row.folder is None or results is None:
         return ""
     return "\n".join(

@@ -51,7 +51,9 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
     """
     folder, out = Path(folder), Path(out).expanduser()
     if format not in FORMATS:
-        raise ConfigError(f"--format {format}: no such format.{did_you_mean(format, FORMATS)} {', '.join(FORMATS)}")
+        raise ConfigError(
+            f"--format {format}: no such format.{did_you_mean(format, FORMATS)} Known: {', '.join(FORMATS)}"
+        )
     files = read_adaptor(folder)
     if files.tokens:
         raise FairAdaptorError(
@@ -65,7 +67,7 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
         _check_mergeable(pipe)
     with written_aside(out) as aside:
         if format == "kohya":
-            _write_kohya(files, aside, pipe)
+            _write_kohya(files, aside)
         elif format == "diffusers":
             aside.mkdir()
             shutil.copyfile(folder / WEIGHTS_FILE, aside / WEIGHTS_FILE)
@@ -96,12 +98,12 @@ def kohya_tensors(tensors: "Mapping[str, Tensor]", *, two_encoders: bool = False
     return renamed
 
 
-def _write_kohya(files: AdaptorFiles, path: Path, pipe: Any) -> None:
+def _write_kohya(files: AdaptorFiles, path: Path) -> None:
     from safetensors.torch import save_file
 
     rank = str(files.config["rank"])
     kind = kind_of(files.config["base_signature"])
-    two_encoders = kind == "sdxl" or getattr(pipe, "text_encoder_2", None) is not None
+    two_encoders = "text_encoder_2" in files.config["base_signature"]
     known = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
     metadata = {**known, **_MADE_FOR[kind]} if kind else None  # A1111 takes any other file with metadata for SD 1
     save_file(kohya_tensors(files.tensors, two_encoders=two_encoders), path, metadata)

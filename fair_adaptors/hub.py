@@ -3,18 +3,18 @@
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from .errors import HubError
+from .aside import refuse_existing, written_aside
+from .errors import HubError, UnknownAdaptorError
 from .formats import read_adaptor
 from .hub_cache import download
 from .hub_files import files_to_publish, has_bytes_of, is_part
 from .hub_requests import ask, check_repo_id, connect, status_of
-from .registry import find
+from .registry import find, list_adaptors
 from .trial import load_on_trial
 from .weights import check_pinned, resolve
 
@@ -77,7 +77,8 @@ def push(
     check_repo_id(repo_id)
     for option, name in (("revision", revision), ("tag", tag)):
         if name is not None and (not _REF.fullmatch(name) or ".." in name or re.fullmatch("[0-9a-f]{40}", name)):
-            raise HubError(f"{option} {name!r} cannot be the name of a {'tag' if option == 'tag' else 'branch'}")
+            kind = "tag" if option == "tag" else "branch"
+            raise HubError(f"{option} {name!r} cannot be the name of a {kind}; use letters, digits and '.-_/'")
     files = files_to_publish(Path(folder), repo_id)
     tried_on = load_on_trial(Path(folder))
     target = _Target(connect(endpoint, token), repo_id, revision or "main")
@@ -219,14 +220,15 @@ def pull(
     Raises:
         UnknownAdaptorError, NotPublishedError, HubError: it cannot be had.
         InvalidAdaptorError: it is no adaptor, or not the one that its own record describes.
-        HubError: also if ``out`` is taken.
+        ConfigError: ``out`` is taken, or cannot be written.
     """
     target = Path(out).expanduser() if out is not None else None
-    if target is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise HubError(f"{target} is there already; name a folder that is not, or an empty one")
+    if target is not None:
+        refuse_existing(target)
+    _refuse_path(name)
     info = None if "/" in name else find(name)
     if info is not None and info.repo_id is None:
-        folder = resolve(name)
+        folder = resolve(name, revision=revision)
     else:
         repo_id, pinned = (name, None) if info is None else (str(info.repo_id), info.revision)
         folder = download(
@@ -242,13 +244,19 @@ def pull(
     read_adaptor(folder)
     if target is None:
         return folder
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pulling-") as temporary:
-        aside = Path(temporary) / target.name
+    with written_aside(target) as aside:
         for path in sorted(folder.rglob("*")):
             part = path.relative_to(folder).as_posix()
             if path.is_file() and is_part(part):
                 (aside / part).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, aside / part)
-        os.replace(aside, target)
     return target
+
+
+def _refuse_path(name: str) -> None:
+    """Say of a folder on this machine, which can be neither a Hub repository nor a known name, that it is here."""
+    known = "/" in name or any(name == info.name for info in list_adaptors())
+    if name and (name.startswith((".", "/", "~")) or not known) and os.path.exists(os.path.expanduser(name)):
+        raise UnknownAdaptorError(
+            f"{name!r} is on this machine: load_fair_adaptor takes a folder as it is. From the Hub pull ORG/NAME"
+        )

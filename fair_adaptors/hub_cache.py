@@ -4,14 +4,14 @@ import logging
 import os
 import re
 import threading
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import HubError, HubUnreachableError, InvalidAdaptorError, UnknownAdaptorError
 from .formats import CONFIG_FILE, read_config
-from .hub_files import MOST_BYTES, Wanted, has_bytes_of, is_part
+from .hub_download import Source, fetch_file
+from .hub_files import MOST_BYTES, Wanted, is_part
 from .hub_requests import ask, check_repo_id, connect
 
 if TYPE_CHECKING:
@@ -25,20 +25,8 @@ _MOST_ENTRIES = 10_000
 _PATIENCE_WITH_A_COPY = 3.0  # seconds
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REVISION = re.compile(r"[\w.@+-]+(/[\w.@+-]+)*")
-_ETAG = re.compile(r"[\w-]{1,128}", re.ASCII)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A commit of a repository, what it is called in errors, and the cache that it goes to."""
-
-    api: "HfApi"
-    repo_id: str
-    commit: str
-    what: str
-    cache_dir: str | Path | None
 
 
 def download(
@@ -77,7 +65,7 @@ def download(
         if snapshot is None:
             raise UnknownAdaptorError(
                 f"{what} is neither a folder here nor a Hub repository that can be read: it is not in the cache, and"
-                " the Hub was not asked"
+                " the Hub was not asked, because HF_HUB_OFFLINE is set or local_files_only was asked for"
             )
         if not (snapshot / CONFIG_FILE).is_file():
             raise InvalidAdaptorError(_not_ours(what, " (or only a part of it is in the cache)"))
@@ -91,7 +79,7 @@ def download(
         commit = str(info.sha)
         if not _COMMIT.fullmatch(commit):
             raise HubError(f"{what}: {api.endpoint} names no commit; it does not seem to be a Hub")
-        return _fetch(_Source(api, repo_id, commit, what, cache_dir), revision or "main", wanted)
+        return _fetch(Source(api, repo_id, commit, what, cache_dir), revision or "main", wanted)
     except HubUnreachableError as error:
         if cached is None:
             raise
@@ -134,7 +122,7 @@ def _not_ours(what: str, perhaps: str = "") -> str:
     )
 
 
-def _fetch(source: _Source, revision: str, wanted: Wanted) -> Path:
+def _fetch(source: Source, revision: str, wanted: Wanted) -> Path:
     """Bring the files of a commit into the cache, and let the revision point at it when all are there."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -153,13 +141,13 @@ def _fetch(source: _Source, revision: str, wanted: Wanted) -> Path:
     # The config is the last to come: where it is, the others were checked when they came.
     config = try_to_load_from_cache(source.repo_id, CONFIG_FILE, source.cache_dir, source.commit)
     check = wanted != "needed" or not isinstance(config, str)
-    paths = [_fetch_file(source, file, check=check or file.path == CONFIG_FILE) for file in files]
+    paths = [fetch_file(source, file, check=check or file.path == CONFIG_FILE) for file in files]
     if wanted != "description":
         _point_at(paths[-1].parents[2], revision, source.commit)
     return paths[-1].parent
 
 
-def _listed(source: _Source, *, recursive: bool) -> "list[RepoFile]":
+def _listed(source: Source, *, recursive: bool) -> "list[RepoFile]":
     """Return the files of a commit that the server lists, without what no file is."""
     from huggingface_hub.hf_api import RepoFile
 
@@ -178,70 +166,11 @@ def fetch_config(api: "HfApi", repo_id: str, commit: str, *, cache_dir: str | Pa
         InvalidAdaptorError: there is none, or it is too large to be one of ours.
         HubError, UnknownAdaptorError: as for ``download``.
     """
-    source = _Source(api, repo_id, commit, f"{repo_id!r}", cache_dir)
+    source = Source(api, repo_id, commit, f"{repo_id!r}", cache_dir)
     for file in _listed(source, recursive=False):
         if file.path == CONFIG_FILE and file.size <= _MOST_CONFIG_BYTES:
-            return _fetch_file(source, file, check=True).parent
+            return fetch_file(source, file, check=True).parent
     raise InvalidAdaptorError(_not_ours(source.what))
-
-
-def _fetch_file(source: _Source, file: "RepoFile", *, check: bool) -> Path:
-    """Return one file in the cache, with the bytes that the commit says; others never stay there.
-
-    Args:
-        check: whether to look at one that is in the cache already.
-    """
-    from huggingface_hub import try_to_load_from_cache
-
-    known = try_to_load_from_cache(source.repo_id, file.path, source.cache_dir, source.commit)
-    if isinstance(known, str):
-        if not check or has_bytes_of(Path(known), file):
-            return Path(known)
-        _discard(Path(known))
-    for _ in range(2):
-        path = ask(source.api, f"{source.what}: {file.path}", lambda: _get(source, file))
-        if has_bytes_of(path, file):
-            return path
-        _discard(path)
-    raise HubError(
-        f"{source.what}: {source.api.endpoint} sends other bytes for {file.path} than those of commit"
-        f" {source.commit[:12]}. Nothing of them was kept; try again later or from another network"
-    )
-
-
-def _get(source: _Source, file: "RepoFile") -> Path:
-    """Download a file into the cache.
-
-    The server is asked about it first: the download itself waits minutes for one that does not answer, and takes
-    whatever size and name in the cache it is given.
-    """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
-
-    api, timeout = source.api, float(constants.HF_HUB_ETAG_TIMEOUT)
-    url = hf_hub_url(source.repo_id, file.path, revision=source.commit, endpoint=api.endpoint)
-    told = get_hf_file_metadata(url, token=api.token, timeout=timeout, endpoint=api.endpoint)
-    if told.size not in (None, file.size) or not _ETAG.fullmatch(told.etag or ""):
-        raise HubError(
-            f"{source.what}: of {file.path} the server tells another size or hash than the commit: {told.size} bytes,"
-            f" not {file.size}. Try again later"
-        )
-    path = hf_hub_download(
-        source.repo_id,
-        file.path,
-        revision=source.commit,
-        cache_dir=source.cache_dir,
-        token=api.token,
-        endpoint=api.endpoint,
-        etag_timeout=timeout,
-    )
-    return Path(path)
-
-
-def _discard(path: Path) -> None:
-    """Take a file out of the cache: its name in the snapshot and its bytes."""
-    blob = path.resolve()
-    path.unlink(missing_ok=True)
-    blob.unlink(missing_ok=True)
 
 
 def _point_at(repository: Path, revision: str, commit: str) -> None:

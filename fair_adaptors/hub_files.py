@@ -47,7 +47,8 @@ def has_bytes_of(file: Path | bytes, remote: "RepoFile") -> bool:
 def files_to_publish(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     """Return the files to publish of a folder, which is checked first, by path; the card is made if there is none."""
     if not folder.is_dir():
-        raise InvalidAdaptorError(f"there is no folder {str(folder)!r}")
+        what = "is a file; give the folder that it is in" if folder.is_file() else "is not there"
+        raise InvalidAdaptorError(f"{str(folder)!r} {what}; `fair-adaptors train` and `convert` make such folders")
     config = read_adaptor(folder).config
     paths = [path for path in (*folder.iterdir(), *(folder / "images").glob("*")) if path.is_file()]
     files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in paths}

@@ -196,7 +196,7 @@ def _explained(api: "HfApi", what: str, error: BaseException, secret: str | None
     status = status_of(error)
     login = "give another token (`hf auth login`, HF_TOKEN or token=)"
     if isinstance(error, OfflineModeIsEnabled):
-        return UnknownAdaptorError(f"{what}: the Hub was not asked, because HF_HUB_OFFLINE is set")
+        return UnknownAdaptorError(f"{what}: the Hub was not asked, because HF_HUB_OFFLINE is set; unset it")
     if isinstance(error, GatedRepoError):
         have = login if secret else "log in (`hf auth login`, HF_TOKEN or token=)"
         return HubError(f"{what}: it is gated. Ask for access on its page at {api.endpoint}, then {have}")
@@ -217,7 +217,10 @@ def _explained(api: "HfApi", what: str, error: BaseException, secret: str | None
         return HubError(f"{what}: {said}")
     if may_pass(error):
         kind = f"status {status}" if status else said
-        return HubUnreachableError(f"{what}: {api.endpoint} did not answer as it should ({kind}). Try again later")
+        return HubUnreachableError(
+            f"{what}: {api.endpoint} did not answer as it should ({kind}). Check the network, and HF_ENDPOINT if it is"
+            " set, or try again later"
+        )
     if status is not None:
         return HubError(f"{what}: {api.endpoint} refuses: {said}")
     if "xet-" in said and "404" in said:

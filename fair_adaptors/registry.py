@@ -92,6 +92,13 @@ class AdaptorInfo:
         return EMBEDDED / self.name if self.status == "embedded" else None
 
     @property
+    def results(self) -> dict[str, Any] | None:
+        """What was measured, as its ``results.json`` has it; None if that is not in this package."""
+        from .card import read_results
+
+        return read_results(self.folder) if self.folder else None
+
+    @property
     def how_to_get(self) -> str:
         """What it takes to have it, one sentence without a full stop."""
         if self.status == "embedded":

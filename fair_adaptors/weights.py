@@ -45,6 +45,7 @@ def resolve(
         raise UnknownAdaptorError(f"{text[:100]!r} is no folder and no name: {error}") from error
     known = isinstance(name, str) and any(name == info.name for info in list_adaptors())
     if folder.is_dir() and not (known and not (folder / CONFIG_FILE).is_file()):
+        _refuse_revision(text, revision)
         return folder
     if folder.is_file():
         raise UnknownAdaptorError(f"{text!r} is a file; give the folder that has it and its {CONFIG_FILE}")
@@ -62,6 +63,7 @@ def resolve(
         return fetch(text, revision=revision)
     info = find(text)
     if info.folder:
+        _refuse_revision(text, revision)
         return info.folder
     if info.repo_id is None:
         raise NotPublishedError(
@@ -72,6 +74,11 @@ def resolve(
     if revision is None:
         check_pinned(folder, info)
     return folder
+
+
+def _refuse_revision(text: str, revision: str | None) -> None:
+    if revision is not None:
+        raise UnknownAdaptorError(f"{text!r} is on this machine and has no revisions; leave {revision!r} out")
 
 
 def check_pinned(folder: Path, info: AdaptorInfo) -> None:

@@ -8,47 +8,63 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline
 from peft import LoraConfig, PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from fair_adaptors import ConfigError, FairAdaptorError, InvalidAdaptorError, WrongBaseError, load_fair_adaptor
 from fair_adaptors.bases import load_base
 from fair_adaptors.cli import main
 from fair_adaptors.convert import convert
 from fair_adaptors.export import export, kohya_tensors
-from fair_adaptors.formats import CONFIG_FILE, WEIGHTS_FILE, read_adaptor, write_adaptor
-from tests.tiny import tiny_pipeline, write_tiny_adaptor
+from fair_adaptors.formats import CONFIG_FILE, PARTS, WEIGHTS_FILE, read_adaptor, write_adaptor
+from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
 
 State = dict[str, Tensor]
-PARTS = ("text_encoder", "unet")
+
+
+@pytest.fixture(params=["SD 1.x"])
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+every_family = pytest.mark.parametrize("family", FAMILIES, indirect=True)
 
 
 @pytest.fixture
-def pipe() -> Any:
-    return tiny_pipeline()
+def pipe(family: str) -> Any:
+    return FAMILIES[family]()
 
 
 @pytest.fixture
 def adaptor(tmp_path: Path, pipe: Any) -> Path:
-    return write_tiny_adaptor(tmp_path / "adaptor", pipe)
+    return write_tiny_adaptor(tmp_path / "adaptor", pipe, parts=parts_of(pipe))
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("tiny") / "base"
-    tiny_pipeline().save_pretrained(folder)
-    return str(folder)
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("tiny")
+    for name, make in FAMILIES.items():
+        make().save_pretrained(folder / name)
+    return {name: str(folder / name) for name in FAMILIES}
+
+
+@pytest.fixture
+def base(bases: dict[str, str], family: str) -> str:
+    return bases[family]
+
+
+def parts_of(pipe: Any) -> tuple[str, ...]:
+    return tuple(part for part in PARTS if getattr(pipe, part, None) is not None)
 
 
 def weights(pipe: Any) -> State:
     """The weights of the linear and convolution layers, by part and name, without what peft adds to a model."""
     return {
         f"{part}.{name.replace('.base_layer', '')}": module.weight.detach().clone()
-        for part in PARTS
+        for part in parts_of(pipe)
         for name, module in getattr(pipe, part).named_modules()
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and ".lora_" not in name
     }
@@ -153,6 +169,7 @@ def test_kohyas_names_fit_every_base_and_come_back(
     assert (back / WEIGHTS_FILE).read_bytes() == (adaptor / WEIGHTS_FILE).read_bytes()
 
 
+@every_family
 def test_diffusers_reads_kohyas_file_to_the_same_weights(tmp_path: Path, pipe: Any, adaptor: Path) -> None:
     expected = with_adaptor(pipe, adaptor)
     path = export(adaptor, tmp_path / "kohya", format="kohya")
@@ -162,42 +179,11 @@ def test_diffusers_reads_kohyas_file_to_the_same_weights(tmp_path: Path, pipe: A
     assert difference(weights(pipe), expected) <= 1e-6
 
 
-def tiny_xl() -> StableDiffusionXLPipeline:
-    """A pipeline of SDXL's classes, with two text encoders."""
-    small = tiny_pipeline()
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    second = CLIPTextModelWithProjection(
-        CLIPTextConfig(vocab_size=54, max_position_embeddings=16, projection_dim=32, **sizes)
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        transformer_layers_per_block=(1, 2),
-        cross_attention_dim=64,
-        attention_head_dim=4,
-        norm_num_groups=8,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 32,
-    )
-    return StableDiffusionXLPipeline(
-        small.vae, small.text_encoder, second, small.tokenizer, small.tokenizer, unet, EulerDiscreteScheduler()
-    )
-
-
-def test_diffusers_reads_kohyas_file_into_a_pipeline_with_two_text_encoders(tmp_path: Path) -> None:
-    pipe = tiny_xl()
-    adaptor = write_tiny_adaptor(tmp_path / "adaptor", pipe)
-    expected = with_adaptor(pipe, adaptor)
-    path = export(adaptor, tmp_path / "x.safetensors", format="kohya", pipe=pipe)
-    assert {key.partition("_text_model")[0] for key in load_file(path) if "_te" in key} == {"lora_te1"}
-    pipe.load_lora_weights(path.parent, weight_name=path.name)
-    pipe.fuse_lora()
-    assert difference(weights(pipe), expected) <= 1e-6
+def test_the_first_text_encoder_has_another_name_beside_a_second_one(tmp_path: Path) -> None:
+    for family, name in (("SD 1.x", "lora_te"), ("SDXL", "lora_te1")):
+        adaptor = write_tiny_adaptor(tmp_path / family, FAMILIES[family](), parts=("text_encoder",))
+        keys = load_file(export(adaptor, tmp_path / f"{name}.safetensors", format="kohya"))
+        assert {key.partition("_text_model")[0] for key in keys} == {name}
 
 
 def test_the_second_text_encoder_has_kohyas_name_for_it() -> None:
@@ -212,6 +198,7 @@ def test_the_second_text_encoder_has_kohyas_name_for_it() -> None:
 # diffusers, peft and merged
 
 
+@every_family
 def test_diffusers_reads_its_file_to_the_same_weights(tmp_path: Path, pipe: Any, adaptor: Path) -> None:
     expected = with_adaptor(pipe, adaptor)
     folder = export(adaptor, tmp_path / "diffusers", format="diffusers")
@@ -221,26 +208,28 @@ def test_diffusers_reads_its_file_to_the_same_weights(tmp_path: Path, pipe: Any,
     assert difference(weights(pipe), expected) <= 1e-6
 
 
+@every_family
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
 def test_peft_reads_its_folders_to_the_same_weights(tmp_path: Path, pipe: Any, adaptor: Path) -> None:
     expected = with_adaptor(pipe, adaptor)
     folder = export(adaptor, tmp_path / "peft", format="peft")
-    for part in PARTS:
+    for part in parts_of(pipe):
         merged = PeftModel.from_pretrained(getattr(pipe, part), folder / part).merge_and_unload()
         setattr(pipe, part, merged)
     assert difference(weights(pipe), expected) <= 1e-6
 
 
+@every_family
 def test_a_merged_pipeline_is_the_base_with_the_adaptor_in_it(tmp_path: Path, pipe: Any, adaptor: Path) -> None:
     before, plain = weights(pipe), image(pipe)
     with load_fair_adaptor(pipe, adaptor):
         expected, drawn = weights(pipe), image(pipe)
     folder = export(adaptor, tmp_path / "merged", format="merged", pipe=pipe)
     assert difference(weights(pipe), before) == 0
-    merged = StableDiffusionPipeline.from_pretrained(folder)
+    merged = DiffusionPipeline.from_pretrained(folder)
     merged.set_progress_bar_config(disable=True)
     assert difference(weights(merged), expected) == 0
-    assert torch.equal(image(merged), drawn) and not torch.allclose(drawn, plain, atol=1e-3)
+    assert torch.allclose(image(merged), drawn, atol=1e-5) and not torch.allclose(drawn, plain, atol=1e-3)
 
 
 def test_a_merged_pipeline_has_the_adaptor_at_its_own_strength(tmp_path: Path, pipe: Any, adaptor: Path) -> None:
@@ -248,13 +237,14 @@ def test_a_merged_pipeline_has_the_adaptor_at_its_own_strength(tmp_path: Path, p
     (adaptor / CONFIG_FILE).write_text(json.dumps({**config, "default_weight": 0.5}))
     with load_fair_adaptor(pipe, adaptor, weight=0.5):
         expected = weights(pipe)
-    merged = StableDiffusionPipeline.from_pretrained(export(adaptor, tmp_path / "m", format="merged", pipe=pipe))
+    merged = DiffusionPipeline.from_pretrained(export(adaptor, tmp_path / "m", format="merged", pipe=pipe))
     assert difference(weights(merged), expected) == 0
 
 
 # There and back
 
 
+@every_family
 @pytest.mark.parametrize(("first", "second"), [*product(("kohya", "diffusers", "peft"), repeat=2)])
 def test_any_format_becomes_any_other_and_nothing_is_lost(
     tmp_path: Path, adaptor: Path, base: str, first: str, second: str
@@ -265,11 +255,12 @@ def test_any_format_becomes_any_other_and_nothing_is_lost(
     assert read_adaptor(back).config["base_signature"] == read_adaptor(adaptor).config["base_signature"]
 
 
+@every_family
 @pytest.mark.parametrize("format", ["kohya", "diffusers", "peft"])
 def test_any_format_can_be_merged(tmp_path: Path, pipe: Any, adaptor: Path, base: str, format: str) -> None:
     expected = with_adaptor(pipe, adaptor)
     there = convert(export(adaptor, tmp_path / "1", format=format), tmp_path / "2", base=base, attributes=["gender"])
-    merged = StableDiffusionPipeline.from_pretrained(export(there, tmp_path / "3", format="merged", pipe=pipe))
+    merged = DiffusionPipeline.from_pretrained(export(there, tmp_path / "3", format="merged", pipe=pipe))
     assert difference(weights(merged), expected) == 0
 
 

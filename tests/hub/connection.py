@@ -46,7 +46,8 @@ class Hub:
     Attributes:
         tokens: names of users by token; each user owns the namespace of that name and those in ``organisations``.
         admitted: users that may read gated repositories.
-        log: every request: its name and its repository.
+        log: every request: its name and its repository; ``gave up`` where a client hung up on an answer.
+        starts: of every file that was asked for in part, its repository and where that part begins.
     """
 
     root: Path
@@ -56,6 +57,7 @@ class Hub:
     faults: Faults = field(default_factory=Faults)
     repositories: dict[str, Repository] = field(default_factory=dict)
     log: list[tuple[str, str | None]] = field(default_factory=list)
+    starts: list[tuple[str, int]] = field(default_factory=list)
     before_commit: Callable[[str], object] = lambda repo_id: None
     url: str = ""
     signature: str = field(default_factory=secrets.token_hex)
@@ -155,6 +157,8 @@ class Connection(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
+        if fault == "endless":
+            return self._send_without_end()
         if "Content-Length" not in answer.headers:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -165,6 +169,16 @@ class Connection(BaseHTTPRequestHandler):
             self.hub.closing.wait(60)
         if fault in ("cut", "stall"):
             self._close()
+
+    def _send_without_end(self) -> None:
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for _ in range(1_000):
+                self.wfile.write(b"10000\r\n" + bytes(0x10000) + b"\r\n")
+        except ConnectionError:
+            self.hub.log.append(("gave up", self.groups.get("repo")))
+        self._close()
 
     def token(self) -> str | None:
         return (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None

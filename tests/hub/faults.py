@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal[
-    "500", "502", "503", "429", "hang", "drop", "cut", "lost", "wrong bytes", "truncated", "garbage", "stall"
-]
+    "500", "502", "503", "429", "hang", "drop", "cut", "lost", "wrong bytes", "truncated", "garbage", "stall",
+    "endless",
+]  # fmt: skip
 """``hang``: no answer. ``drop``: closed before one. ``cut``: closed in its middle. ``lost``: done, but not answered.
 ``wrong bytes``: as many, others. ``truncated``: fewer, and said so. ``garbage``: the page of some captive portal.
-``stall``: half of an answer, then silence."""
+``stall``: half of an answer, then silence. ``endless``: far more than was said."""
 
 
 @dataclass

@@ -1,13 +1,16 @@
 """Fixtures of the tests that need a Hub: a client that may talk to loopback, and servers for it."""
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fair_adaptors import hub_requests
+from fair_adaptors.cli import main
+from fair_adaptors.formats import RESULTS_FILE
 from fair_adaptors.registry import EMBEDDED
 
 from . import olah
@@ -16,6 +19,9 @@ from .server import Hub, Server
 TOKENS = {"hf_annsecret": "ann", "hf_bobsecret": "bob"}
 ANN, BOB = TOKENS
 ADAPTOR = EMBEDDED / "sandbox-gender"
+NOWHERE = "http://127.0.0.1:9"  # nobody listens
+CHUNK = 10_000
+"""Bytes that the client keeps at once; the adaptors of the tests are smaller than its own ten million."""
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +36,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         patch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 2)
         patch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 2)
+        patch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
         patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
         patch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
         patch.setattr(hub_requests, "TIMEOUT", 2.0)
@@ -55,6 +62,43 @@ def mirror(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(f"{olah.WITHOUT}=1: this machine has no package index")
     with olah.serve(hub.root, tmp_path_factory.mktemp("olah")) as url:
         yield url
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def retitle(folder: Path, title: str) -> Path:
+    """Give a folder results that no other has."""
+    (folder / RESULTS_FILE).write_text(json.dumps({"title": title}))
+    return folder
+
+
+@pytest.fixture
+def command(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command as its user would, at the Hub of the test if it has one, and as ann: status, output, errors."""
+    if "hub" in request.fixturenames:
+        url = request.getfixturevalue("hub").url
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setenv("HF_TOKEN", ANN)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["fair-adaptors", *arguments])
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 0
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
 
 
 @pytest.fixture

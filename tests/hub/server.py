@@ -188,6 +188,7 @@ class Handler(Connection):
         if not wanted:
             return Answer(200, data, Accept_Ranges="bytes", **headers)
         start = int(wanted[1])
+        self.hub.starts.append((self.groups["repo"], start))
         where = f"bytes {start}-{len(data) - 1}/{len(data)}"
         return Answer(206, data[start:], Content_Range=where, **headers)
 

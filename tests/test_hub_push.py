@@ -1,0 +1,225 @@
+"""A push is one commit of what was checked, or an error that says why nothing was published."""
+
+import json
+import logging
+import shutil
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from fair_adaptors import hub_requests
+from fair_adaptors.card import card_of
+from fair_adaptors.errors import HubError, InvalidAdaptorError, UnknownAdaptorError, WrongBaseError
+from fair_adaptors.formats import CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
+from fair_adaptors.hub import pull, push
+from tests.hub.connection import Answer, Hub
+from tests.hub.fixtures import ADAPTOR, ANN, BOB, NOWHERE, adaptor, hub, online, retitle  # noqa: F401
+from tests.tiny import tiny_pipeline, write_tiny_adaptor
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
+
+
+def rename_base(folder: Path, base: str) -> None:
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps(config | {"base_model": base}))
+
+
+def test_the_same_again_is_no_commit(hub: Hub) -> None:  # noqa: F811
+    first = push(ADAPTOR, "ann/same", tag="v1", token=ANN, endpoint=hub.url)
+    hub.log.clear()
+    again = push(ADAPTOR, "ann/same", tag="v1", token=ANN, endpoint=hub.url)
+    assert first.changed and not again.changed and again.commit == first.commit
+    assert not {"commit", "batch", "put", "tag"} & set(hub.requests("ann/same"))
+
+
+def test_a_push_leaves_what_is_no_adaptors_and_takes_away_what_was(hub: Hub, adaptor: Path) -> None:  # noqa: F811
+    push(adaptor, "ann/other", token=ANN, endpoint=hub.url)
+    hub.repositories["ann/other"].commit("main", "by hand", files={"LICENSE": b"mine", "code.py": b"evil"})
+    shutil.rmtree(adaptor / "images")
+    (adaptor / "checkpoints").mkdir()
+    (adaptor / "checkpoints" / "state.pt").write_bytes(b"large")
+    push(adaptor, "ann/other", token=ANN, endpoint=hub.url)
+    published = {".gitattributes", "LICENSE", "code.py", CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE}
+    assert set(hub.repositories["ann/other"].files("main")) == published
+
+
+def test_what_the_hub_has_is_not_sent_again(hub: Hub, adaptor: Path) -> None:  # noqa: F811
+    def refuse(repo_id: str) -> None:
+        raise Answer(403, {"error": "not now"})
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(HubError, match="not now"):
+        patch.setattr(hub, "before_commit", refuse)
+        push(adaptor, "ann/resumed", token=ANN, endpoint=hub.url)
+    assert hub.requests("ann/resumed").count("put") == 2
+    assert push(adaptor, "ann/resumed", token=ANN, endpoint=hub.url).changed
+    assert hub.requests("ann/resumed").count("put") == 2
+
+
+def test_of_two_pushers_at_once_one_wins_and_the_other_learns_of_it(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+    folders = [retitle(Path(shutil.copytree(ADAPTOR, tmp_path / who)), who) for who in ("ann", "bob")]
+    push(ADAPTOR, "org/race", token=ANN, endpoint=hub.url)
+    both = threading.Barrier(2, timeout=30)
+
+    def attempt(folder: Path, token: str) -> Exception | None:
+        try:
+            push(folder, "org/race", token=token, endpoint=hub.url)
+        except Exception as error:
+            return error
+        return None
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(hub, "before_commit", lambda repo_id: both.wait())
+        errors = list(pool.map(attempt, folders, (ANN, BOB)))
+    winner = errors.index(None)
+    loser = errors[1 - winner]
+    assert isinstance(loser, HubError) and "somebody else pushed to 'main' meanwhile" in str(loser)
+    repository = hub.repositories["org/race"]
+    files = repository.files("main")
+    assert len(repository.history()) == 3
+    assert repository.read(files[RESULTS_FILE]) == (folders[winner] / RESULTS_FILE).read_bytes()
+
+
+def test_a_branch_and_a_tag(hub: Hub, adaptor: Path) -> None:  # noqa: F811
+    main = push(adaptor, "ann/refs", tag="v1", token=ANN, endpoint=hub.url)
+    trial = push(retitle(adaptor, "trial"), "ann/refs", revision="trial", token=ANN, endpoint=hub.url)
+    repository = hub.repositories["ann/refs"]
+    assert repository.refs("heads") == {"main": main.commit, "trial": trial.commit}
+    with pytest.raises(HubError, match="'v1' is already at commit .*Nothing was pushed"):
+        push(adaptor, "ann/refs", tag="v1", token=ANN, endpoint=hub.url)
+    assert repository.commit_of("main") == main.commit
+
+
+@pytest.mark.parametrize(
+    "name", ["", "noowner", "a/b/c", "../up", "org/..", "org/x y", "org/x--y", "org/x.git", "ö/x"]
+)
+def test_a_name_that_no_hub_allows_is_refused_before_anybody_is_asked(name: str) -> None:
+    with pytest.raises(UnknownAdaptorError):
+        push(ADAPTOR, name, token=ANN, endpoint=NOWHERE)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "a..b", "0" * 40, "x\n"])
+def test_a_tag_or_branch_that_git_would_misread_is_refused(name: str) -> None:
+    for settings in ({"tag": name}, {"revision": name}):
+        with pytest.raises(HubError, match="cannot be the name"):
+            push(ADAPTOR, "ann/x", token=ANN, endpoint=NOWHERE, **settings)
+
+
+def test_a_folder_that_could_not_be_loaded_is_not_pushed(adaptor: Path) -> None:  # noqa: F811
+    with (adaptor / WEIGHTS_FILE).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(InvalidAdaptorError, match="sha256 differs"):
+        push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
+
+
+def test_an_adaptor_is_loaded_into_its_base_before_it_is_pushed_if_that_is_here(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+    from huggingface_hub import constants
+
+    assert push(ADAPTOR, "ann/tried", token=ANN, endpoint=hub.url).tried_on == "sandbox"
+    pipe = tiny_pipeline()
+    folder = write_tiny_adaptor(tmp_path / "tiny", pipe)
+    assert push(folder, "ann/untried", token=ANN, endpoint=hub.url).tried_on is None
+    repository = Path(constants.HF_HUB_CACHE) / "models--ann--base"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("1" * 40)
+    pipe.save_pretrained(repository / "snapshots" / ("1" * 40))
+    for base in (str(repository / "snapshots" / ("1" * 40)), "ann/base"):
+        rename_base(folder, base)
+        assert push(folder, "ann/untried", token=ANN, endpoint=hub.url).tried_on == base
+    rename_base(folder, "sandbox")
+    hub.log.clear()
+    with pytest.raises(WrongBaseError, match="made for sandbox"):
+        push(folder, "ann/untried", token=ANN, endpoint=hub.url)
+    assert not hub.log
+
+
+def test_results_of_other_weights_are_not_pushed(adaptor: Path) -> None:  # noqa: F811
+    other = ADAPTOR.with_name("sandbox-gender-tone")
+    shutil.copyfile(other / RESULTS_FILE, adaptor / RESULTS_FILE)
+    with pytest.raises(InvalidAdaptorError, match="of other weights than those of 'sandbox-gender'"):
+        push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
+
+
+@pytest.mark.parametrize("name", [CARD_FILE, RESULTS_FILE, "x_kohya.safetensors"])
+def test_a_companion_that_nobody_could_read_is_not_pushed(adaptor: Path, name: str) -> None:  # noqa: F811
+    (adaptor / name).write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(InvalidAdaptorError, match=f"{name} cannot be read"):
+        push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
+
+
+def test_without_a_card_one_is_made_and_the_folder_is_left_alone(hub: Hub, adaptor: Path) -> None:  # noqa: F811
+    (adaptor / CARD_FILE).unlink()
+    push(adaptor, "ann/plain", token=ANN, endpoint=hub.url)
+    assert not (adaptor / CARD_FILE).exists()
+    info = hub.repositories["ann/plain"].info("main")
+    assert info["cardData"]["base_model"] == "sandbox" and "base_model:adapter:sandbox" in info["tags"]
+    made = card_of(adaptor, repo_id="ann/plain")
+    assert pull("ann/plain", endpoint=hub.url).joinpath(CARD_FILE).read_text() == made and "ann/plain" in made
+    assert not push(adaptor, "ann/plain", token=ANN, endpoint=hub.url).changed
+
+
+def test_a_card_that_the_hub_refuses_is_an_error_with_its_reason(hub: Hub, adaptor: Path) -> None:  # noqa: F811
+    (adaptor / CARD_FILE).write_text("---\nbase_model: [unclosed\n---\n")
+    with pytest.raises(HubError, match="Invalid metadata in README.md"):
+        push(adaptor, "ann/badcard", token=ANN, endpoint=hub.url)
+
+
+def test_private_is_private_and_never_by_mistake_public(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+    push(ADAPTOR, "ann/secret", private=True, token=ANN, endpoint=hub.url)
+    assert hub.repositories["ann/secret"].private
+    for token in (False, BOB):
+        with pytest.raises(UnknownAdaptorError, match="none of that name, or it is private"):
+            pull("ann/secret", cache_dir=tmp_path, token=token, endpoint=hub.url)
+    assert pull("ann/secret", cache_dir=tmp_path, token=ANN, endpoint=hub.url).is_dir()
+    push(ADAPTOR, "ann/open", token=ANN, endpoint=hub.url)
+    with pytest.raises(HubError, match="public already"):
+        push(ADAPTOR, "ann/open", private=True, token=ANN, endpoint=hub.url)
+
+
+def test_who_may_not_push_is_told_why_and_the_token_is_shown_nowhere(
+    hub: Hub,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def repeat(repo_id: str) -> None:
+        raise Answer(403, {"error": f"the token {ANN} may not commit"})
+
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(hub, "before_commit", repeat)
+    shown = ""
+    for token, repo_id, says in (
+        ("hf_nobodyssecret", "ann/new", "does not accept the token"),
+        (BOB, "ann/new", "may not do this"),
+        (False, "ann/new", "does not accept the token|may not do this"),
+        (ANN, "ann/new", "the token <token> may not commit"),
+    ):
+        with pytest.raises(HubError, match=says) as raised:
+            push(ADAPTOR, repo_id, token=token, endpoint=hub.url)
+        shown += str(raised.value) + "".join(traceback.format_exception(raised.value))
+    shown += caplog.text
+    assert not any(token in shown for token in (ANN, BOB, "hf_nobodyssecret"))
+
+
+def test_a_server_without_xet_storage_says_what_to_set(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    with pytest.raises(HubError, match="has no Xet storage; set HF_HUB_DISABLE_XET=1"):
+        push(ADAPTOR, "ann/xet", token=ANN, endpoint=hub.url)
+
+
+@pytest.mark.parametrize(("fault", "pauses"), [("503", [1, 2, 4]), ("429", [1, 2, 4])])
+def test_a_server_that_is_not_well_is_asked_again_later_and_later(
+    hub: Hub,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    pauses: list[float],
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(hub_requests, "time", SimpleNamespace(monotonic=time.monotonic, sleep=waited.append))
+    push(ADAPTOR, f"ann/later{fault}", token=ANN, endpoint=hub.url)
+    hub.faults.add(f"ann/later{fault}", "refs", fault, times=3)
+    push(ADAPTOR, f"ann/later{fault}", token=ANN, endpoint=hub.url, tag="v1")
+    assert waited == pauses and "v1" in hub.repositories[f"ann/later{fault}"].refs("tags")
