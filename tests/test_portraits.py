@@ -12,6 +12,7 @@ from fair_adaptors.training.setting import Setting
 from fair_adaptors.training.targets import Targets
 from torch import Tensor
 
+from fair_adaptors.evaluation.face_crops import align_faces
 from fair_adaptors.evaluation.faces import LANDMARKS, LANDMARKS_SIDE
 from fair_adaptors.evaluation.instruments import FaceDetector, Faces
 from tests.test_loop import CONFIG, setting
@@ -93,8 +94,6 @@ def test_a_face_that_must_change_is_pulled_to_the_nearest_real_one_if_there_are_
     rows = F.normalize(torch.rand(6, 48, generator=torch.Generator().manual_seed(0)), dim=1)
     labels = {"bright": torch.tensor([0, 1] * 3, dtype=torch.uint8)}
     bank = FaceBank(rows, labels, {"bright": ("dark", "bright")}, "stub", "nowhere", "none")
-    from fair_adaptors.evaluation.face_crops import align_faces
-
     assert portraits.faces is not None
     features = encode(align_faces(portraits.images, portraits.faces.landmarks))
     allowed = labels["bright"][None] == targets["bright"].labels[:, None]
@@ -126,3 +125,20 @@ def test_inside_the_common_face_a_changing_image_is_held_less() -> None:
     side = portraits.images.shape[-1] // 2
     assert region[:side, :side].all() and not region[side + side // 2 :, side + side // 2 :].any()
     assert torch.allclose(pixels[0] * ~region, pixels[1] * ~region, atol=1e-7)
+
+
+def test_the_face_loss_is_weighed_and_each_image_is_aligned_by_its_own_face() -> None:
+    """The new image's face is in its upper left quarter, the original's fills the image."""
+    where = place([True] * COUNT)
+    new, old = seen(where, 0), seen(where, 10)
+    assert new.faces is not None and old.faces is not None
+    old = dataclasses.replace(old, faces=dataclasses.replace(old.faces, landmarks=2 * old.faces.landmarks))
+    assert old.faces is not None
+    config = dataclasses.replace(FACE, face_weight=0.25, face_confidence=0.0)
+    found = losses(where, config, new, old, targets_of(old, change=False))[2]
+    one, other = (
+        encode(align_faces(new.images, new.faces.landmarks)),
+        encode(align_faces(old.images, old.faces.landmarks)),
+    )
+    assert found.item() == pytest.approx(0.25 * (1 - (one * other).sum(1)).sum().item(), rel=1e-5)
+    assert not torch.allclose(other, encode(align_faces(old.images, new.faces.landmarks)))

@@ -75,7 +75,8 @@ def portray_each(setting: Setting, latents: Sequence[Tensor]) -> list[Portraits]
 def _seen(setting: Setting, latents: Tensor, images: Tensor, faces: Faces | None) -> Portraits:
     alone = faces is not None and setting.faces is not None and setting.faces.crops
     people = crop_faces(images, faces.boxes) if alone and faces is not None else images
-    return Portraits(latents, images, faces, setting.classifier(people))
+    logits = {name: each.to(images.device) for name, each in setting.classifier(people).items()}  # it may be elsewhere
+    return Portraits(latents, images, faces, logits)
 
 
 def losses(

@@ -78,12 +78,14 @@ def measure(
 def _judged(setting: Setting, images: Tensor) -> dict[str, Tensor]:
     """Return class probabilities [N, K] of each attribute; NaN where there is no face."""
     if setting.faces is None or not len(images):
-        return {name: logits.float().softmax(1) for name, logits in setting.judge(images).items()}
-    faces = setting.faces.find(images)
-    seen = crop_faces(images, faces.boxes) if setting.faces.crops else images
-    nobody = ~faces.found[:, None]
+        seen, nobody = images, torch.zeros(len(images), 1, dtype=torch.bool, device=images.device)
+    else:
+        faces = setting.faces.find(images)
+        seen = crop_faces(images, faces.boxes) if setting.faces.crops else images
+        nobody = ~faces.found[:, None].to(images.device)
     return {
-        name: logits.float().softmax(1).masked_fill(nobody, math.nan) for name, logits in setting.judge(seen).items()
+        name: logits.to(images.device).float().softmax(1).masked_fill(nobody, math.nan)
+        for name, logits in setting.judge(seen).items()
     }
 
 

@@ -206,7 +206,10 @@ def insightface() -> FaceDetector:
             app = module.FaceAnalysis(name="buffalo_l", allowed_modules=["detection"])
         except Exception as error:  # whatever its download stumbles over
             raise ConfigError(f"insightface cannot load its weights buffalo_l: {error}") from error
-        app.prepare(ctx_id=0 if torch.cuda.is_available() else -1, det_size=(640, 640))
+        device = (
+            int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.is_available() else -1
+        )  # each process has its own
+        app.prepare(ctx_id=device, det_size=(640, 640))
 
     def find(images: "Tensor") -> Faces:
         pictures, scale = _pictures(images, max(images.shape[-2:]))
