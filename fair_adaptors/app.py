@@ -14,6 +14,7 @@ import webbrowser
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,16 +41,14 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 def require_gradio() -> None:
-    """Import Gradio, with its reports and its look for newer versions switched off.
+    """See that Gradio is there, and switch off its reports and its look for newer versions.
 
     Raises:
         MissingExtraError: it is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("the page needs Gradio: pip install 'fair-adaptors[app]'") from error
+    if find_spec("gradio") is None:
+        raise MissingExtraError("the page needs Gradio: pip install 'fair-adaptors[app]'")
 
 
 def serve(
@@ -78,7 +77,7 @@ def serve(
     import uvicorn
 
     with listen(host, port) as listener, TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # its own would stay behind, with the pictures
+        os.environ["GRADIO_TEMP_DIR"] = folder  # before its import: its own is everybody's, and stays behind
         studio = Studio(pipe, base=base, adaptors=adaptors)
         door = Door(build_app(studio), local=host in LOOPBACK)
         server = uvicorn.Server(uvicorn.Config(door, log_level="critical", timeout_graceful_shutdown=1))

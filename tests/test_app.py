@@ -33,15 +33,16 @@ HOSTILE = "<img src=x onerror=\"document.title='caught'\"> {{ 7*7 }} ${7*7} nurs
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """The real command. Ctrl-C in the midst of a drawing has to end it well and quietly."""
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The real command. Ctrl-C in the midst of a drawing has to end it well and quietly, and leave nothing behind."""
+    temporary = tmp_path_factory.mktemp("temporary")
     words = ["app", "--no-browser", "--port", "0", "--adaptor", FOLDER]
     with subprocess.Popen(
         [sys.executable, "-m", "fair_adaptors", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
     ) as process:
         try:
             assert process.stdout is not None
@@ -55,6 +56,7 @@ def url() -> Iterator[str]:
         finally:
             process.kill()
     assert (process.returncode, complaints) == (0, "")
+    assert not [left.name for left in temporary.iterdir() if "torch" not in left.name]
 
 
 @contextmanager
@@ -164,11 +166,15 @@ def test_a_prompt_stays_text(url: str, browser: Browser) -> None:
     assert browser.problems == []
 
 
-def test_a_wrong_input_is_told_in_the_page(url: str, browser: Browser) -> None:
+def test_a_wrong_input_is_told_in_the_page_and_the_pictures_stay(url: str, browser: Browser) -> None:
     page = Page(browser, url)
+    drawn = page.compare(2)
     page.fill("textarea", " ")
     page.press("Compare")
     browser.wait("document.body.innerText.includes('the prompt is empty: write what to draw')")
+    browser.wait("document.querySelector('.side .error') !== null")
+    assert not browser.run("document.querySelector('.side .error').checkVisibility()")
+    assert page.list(".was .grid-container img", "src") == drawn["was"]
     page.fill("textarea", NURSE)
     browser.run("document.querySelector('input[name=sandbox-gender]').click()")
     page.press("Compare")
@@ -310,7 +316,7 @@ def test_requests_at_once_do_not_mix_adaptors(studio: Studio) -> None:
         ({"images": 65}, "whole number from 1 to 64"),
         ({"images": True}, "whole number"),
         ({"seed": -1}, "the seed is -1"),
-        ({"seed": None}, "the seed is None"),
+        ({"seed": None}, "the seed is missing"),
     ],
 )
 def test_a_wrong_request_is_one_readable_line(studio: Studio, changes: dict[str, Any], message: str) -> None:

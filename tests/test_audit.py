@@ -134,7 +134,7 @@ def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_change_is_called_one_only_where_its_interval_says_so() -> None:
     fell = said((HALF,), before=1.0, after=0.0)
-    assert re.match(r"Gender bias is 1\.00 \(1\.00–1\.00\), above the noise floor of 0\.16; ", fell["original"])
+    assert re.match(r"Gender bias is 1\.00 \(0\.\d\d–1\.00\), above the noise floor of 0\.16; ", fell["original"])
     change = r"Gender bias falls from 1\.00 to 0\.\d\d \(change −0\.\d\d to −0\.\d\d\)"
     assert re.match(
         change + r", not told apart from the noise floor of 0\.16; right job shows no clear change", fell["fair"]
@@ -176,8 +176,7 @@ def test_where_the_target_is_not_even_shares_the_page_draws_the_distance_from_it
     ):
         figures = [variant["bias"]["one"][target] for variant in results["variants"]]
         for found, rows in zip(figures, data["rows"][0][target == "tone"], strict=True):
-            values = [row[key] if target == "gender" else row[key]["value"] for row in found["prompts"]]
-            assert rows["v"] == [round(1000 * value) for value in values]
+            assert rows["v"] == [round(1000 * row[key]["value"]) for row in found["prompts"]]
             assert all(low <= value <= high for low, value, high in zip(rows["l"], rows["v"], rows["h"], strict=True))
             assert rows["mean"] == tuple(found[key][end] for end in ("value", "low", "high"))
             assert rows["floor"] == found[key]["floor"]

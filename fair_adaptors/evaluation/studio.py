@@ -272,5 +272,6 @@ def _aim(info: Mapping[str, Any]) -> str:
 def _number(value: Any, what: str, low: float, high: float, *, whole: bool = False) -> float:
     fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and low <= value <= high
     if not fits:
-        raise ConfigError(f"the {what} is {value!r}; it must be a {'whole ' * whole}number from {low} to {high}")
+        said = "missing" if value is None else repr(value)
+        raise ConfigError(f"the {what} is {said}; it must be a {'whole ' * whole}number from {low} to {high}")
     return value
