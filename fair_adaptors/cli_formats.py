@@ -25,6 +25,7 @@ def convert(
     ] = None,
 ) -> None:
     """Make an adaptor of the paper authors' checkpoints, or of a LoRA of kohya, peft or diffusers."""
+    quiet()
     from .convert import convert as convert_files
     from .convert import describe
 

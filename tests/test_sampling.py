@@ -40,6 +40,40 @@ def test_decoding_is_what_the_pipeline_does_but_for_the_cut_to_0_and_1(family: s
     assert torch.equal(decode(pipe, latents).detach().clamp(0, 1), images)
 
 
+def test_an_empty_prompt_of_xl_is_zeros_or_encoded_as_its_configuration_says() -> None:
+    pipe = FAMILIES["SDXL"]()
+    found = []
+    for zeros in (True, False):
+        pipe.register_to_config(force_zeros_for_empty_prompt=zeros)
+        noise = initial_noise(pipe, [0])
+        expected = pipe(
+            "a nurse", latents=noise, num_inference_steps=3, guidance_scale=5.0, output_type="latent"
+        ).images
+        embeds = encode_prompt(pipe, "a nurse", guidance_scale=5.0)
+        found.append(sample(pipe, embeds, noise, num_steps=3, guidance_scale=5.0).latents)
+        assert torch.equal(found[-1], expected)
+    assert not torch.equal(*found)
+
+
+def test_latents_of_another_mean_and_spread_are_decoded_as_the_pipeline_does() -> None:
+    pipe = FAMILIES["SDXL"]()
+    pipe.vae.register_to_config(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.0, 2.0, 0.5, 1.5])
+    settings = {"latents": initial_noise(pipe, [0]), "num_inference_steps": 2, "guidance_scale": 1.0}
+    latents = pipe("a nurse", output_type="latent", **settings).images
+    images = pipe("a nurse", output_type="pt", **settings).images
+    assert torch.allclose(decode(pipe, latents).detach().clamp(0, 1), images, atol=1e-6)
+
+
+def test_an_autoencoder_that_would_overflow_in_float16_decodes_in_float32() -> None:
+    pipe = FAMILIES["SDXL"]()
+    latents = initial_noise(pipe, [0])
+    expected = decode(pipe, latents).detach()
+    pipe.vae.register_to_config(force_upcast=True)
+    pipe.vae.half()
+    found = decode(pipe, latents.half()).detach()
+    assert found.dtype == torch.float32 and (found - expected).abs().max() < 0.01
+
+
 def test_an_image_has_its_noise_whatever_the_batch() -> None:
     pipe = tiny_pipeline()
     assert torch.equal(initial_noise(pipe, [5, 6, 7])[1:], initial_noise(pipe, [6, 7]))
