@@ -14,11 +14,15 @@ def written_aside(out: Path) -> Iterator[Path]:
     """Give a path to write a file or folder to, and move it to ``out`` when the block ends well.
 
     Raises:
-        ConfigError: ``out`` exists and is no empty folder: it is never overwritten.
+        ConfigError: ``out`` exists and is no empty folder, which is never overwritten; or it cannot be written.
     """
     refuse_existing(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".writing-") as folder:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.TemporaryDirectory(dir=out.parent, prefix=".writing-")
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error.strerror}; name another place") from error
+    with beside as folder:
         aside = Path(folder) / out.name
         yield aside
         refuse_existing(out)

@@ -177,11 +177,3 @@ def _origin(folder: Path) -> str:
         origin = ""
     is_hub_id = origin.count("/") == 1 and not origin.startswith((".", "/", "~"))
     return origin if is_hub_id else folder.resolve().name
-
-
-def split_revision(source: str) -> tuple[str, str | None]:
-    """Split a Hub id from the commit that may stand behind it, as in ORG/NAME@COMMIT; a folder has none."""
-    if Path(source).exists():
-        return source, None
-    place, _, revision = source.partition("@")
-    return place, revision or None

@@ -29,8 +29,8 @@ def load_base(base: str) -> Any:
         return load_sandbox_pipeline()
     from diffusers import DiffusionPipeline
 
-    from .bases import split_revision
     from .evaluation.instruments import accelerator
+    from .hub_requests import split_revision
 
     place, revision = split_revision(base)
     try:

@@ -107,8 +107,8 @@ def _print_plan(config: Any, num_processes: int) -> None:
     from rich.console import Console
 
     from fair_adaptors.training.config import as_yaml
+    from fair_adaptors.training.paper import deviations
     from fair_adaptors.training.plan import make_plan
-    from fair_adaptors.training.recipes import deviations
 
     plan = make_plan(config, num_processes)
     plain, trained = plan.unet_rows

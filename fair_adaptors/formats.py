@@ -24,6 +24,8 @@ CONFIG_FILE = "fair_adaptor.json"
 RESULTS_FILE = "results.json"
 CARD_FILE = "README.md"
 SCHEMA_VERSION = 1
+RESULTS_SCHEMA = 2
+"""Of an evaluation's results, see docs/evaluation.md."""
 PARTS = ("text_encoder", "text_encoder_2", "unet")
 """Parts of a pipeline that a LoRA can be on; Stable Diffusion XL has two encoders. ``trained_parts`` of an adaptor may
 also hold ``tokens``."""

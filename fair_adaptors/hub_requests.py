@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import FairAdaptorError, HubError, HubUnreachableError, UnknownAdaptorError
@@ -46,6 +47,14 @@ def connect(endpoint: str | None, token: str | bool | None) -> "HfApi":
     if not re.fullmatch("[!-~]*", _secret(api) or ""):  # an error that shows it would come later
         raise HubError("the token holds spaces, line ends or other signs that no token has; copy it again")
     return api
+
+
+def split_revision(source: str) -> tuple[str, str | None]:
+    """Split a Hub id from the commit that may stand behind it, as in ORG/NAME@COMMIT; a folder has none."""
+    if Path(source).exists():
+        return source, None
+    place, _, revision = source.partition("@")
+    return place, revision or None
 
 
 def check_repo_id(repo_id: str) -> None:

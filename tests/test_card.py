@@ -321,11 +321,15 @@ def test_only_pictures_are_shown(tmp_path: Path) -> None:
     assert shown["images/two-dancers.jpg"] == "two dancers"
 
 
-def test_results_of_another_kind_are_not_shown_and_damaged_ones_are_refused(tmp_path: Path) -> None:
+def test_results_of_another_kind_are_not_shown_and_damaged_ones_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config, results = parts_of(FOLDERS[0])
     (tmp_path / CONFIG_FILE).write_bytes((FOLDERS[0] / CONFIG_FILE).read_bytes())
     (tmp_path / RESULTS_FILE).write_text('{"accuracy": 0.99}')
     assert "0.99" not in card_of(tmp_path) and read_results(tmp_path) is None
+    (tmp_path / RESULTS_FILE).write_text('{"schema": 1, "accuracy": 0.99}')
+    assert "0.99" not in card_of(tmp_path) and "is of schema 1, this fair-adaptors reads 2" in caplog.text
     for key in ("targets", "classifiers", "labels", "settings"):
         with pytest.raises(InvalidAdaptorError, match="is not what `fair-adaptors evaluate` writes"):
             render_card(config, {**results, key: None})

@@ -19,16 +19,6 @@ State = dict[str, Tensor]
 
 
 @pytest.fixture
-def pipe() -> Any:
-    return tiny_pipeline()
-
-
-@pytest.fixture
-def adaptor(tmp_path: Path, pipe: Any) -> Path:
-    return write_tiny_adaptor(tmp_path / "adaptor", pipe)
-
-
-@pytest.fixture
 def other(tmp_path: Path, pipe: Any) -> Path:
     return write_tiny_adaptor(tmp_path / "other", pipe, seed=2)
 

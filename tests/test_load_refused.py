@@ -18,17 +18,7 @@ from fair_adaptors import (
 from fair_adaptors.errors import FairAdaptorError
 from fair_adaptors.formats import CONFIG_FILE, WEIGHTS_FILE
 from tests.test_load import State, same, state
-from tests.tiny import tiny_pipeline, write_tiny_adaptor
-
-
-@pytest.fixture
-def pipe() -> Any:
-    return tiny_pipeline()
-
-
-@pytest.fixture
-def adaptor(tmp_path: Path, pipe: Any) -> Path:
-    return write_tiny_adaptor(tmp_path / "adaptor", pipe)
+from tests.tiny import tiny_pipeline
 
 
 def rewrite(folder: Path, tensors: State) -> None:

@@ -142,3 +142,12 @@ def test_the_face_loss_is_weighed_and_each_image_is_aligned_by_its_own_face() ->
     )
     assert found.item() == pytest.approx(0.25 * (1 - (one * other).sum(1)).sum().item(), rel=1e-5)
     assert not torch.allclose(other, encode(align_faces(old.images, new.faces.landmarks)))
+
+
+def test_logits_come_back_to_where_the_images_are() -> None:
+    def elsewhere(images: Tensor) -> dict[str, Tensor]:
+        return {"bright": torch.zeros(len(images), 2, device="meta")}
+
+    where = dataclasses.replace(setting(), classifier=elsewhere, judge=elsewhere)
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):  # it was asked for, at least
+        seen(where, 0)

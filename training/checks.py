@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import constants
-from safetensors import SafetensorError, safe_open
 
-from fair_adaptors.bases import KNOWN, load_base, split_revision
+from fair_adaptors.bases import KNOWN, load_base
 from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, UnknownAdaptorError, did_you_mean
-from fair_adaptors.evaluation.face_encoders import PUBLISHED, FaceEncoder, load_face_encoder
+from fair_adaptors.evaluation.face_encoders import PUBLISHED, load_face_encoder
 from fair_adaptors.evaluation.faces import load_face_detector
 from fair_adaptors.evaluation.instruments import load_classifier, load_encoder, split_specs
 from fair_adaptors.evaluation.vision import WORDS
+from fair_adaptors.hub_requests import split_revision
 from fair_adaptors.registry import find_base
 
 from .config import Attribute, TrainConfig
@@ -148,13 +148,7 @@ def _check_bank(path: Path, attributes: Sequence[Attribute]) -> None:
     """Read a bank, but do not compare its encoder with the run's, which may be a large download."""
     from .face_bank import load_face_bank
 
-    try:
-        with safe_open(path, "pt") as file:
-            identity = (file.metadata() or {}).get("encoder", "")
-    except (OSError, SafetensorError):
-        identity = ""  # load_face_bank says why
-    bank = load_face_bank(path, encoder=FaceEncoder("its own", identity, lambda faces: faces))
-    bank.check({attribute.name: attribute.classes for attribute in attributes})
+    load_face_bank(path, encoder=None).check({attribute.name: attribute.classes for attribute in attributes})
 
 
 def _components(base: str) -> set[str] | None:

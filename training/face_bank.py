@@ -123,12 +123,12 @@ def save_face_bank(bank: FaceBank, path: Path) -> None:
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, metadata)
 
 
-def load_face_bank(path: Path, *, encoder: FaceEncoder) -> FaceBank:
+def load_face_bank(path: Path, *, encoder: FaceEncoder | None) -> FaceBank:
     """Read a bank and check it, onto the accelerator if there is one.
 
     Args:
         path: a file of ``fair-adaptors face-bank``.
-        encoder: what the faces of the images will be encoded by.
+        encoder: what the faces of the images will be encoded by; None if that is not loaded, and not compared.
 
     Raises:
         ConfigError: no such file, damaged, or of another encoder.
@@ -151,7 +151,7 @@ def load_face_bank(path: Path, *, encoder: FaceEncoder) -> FaceBank:
         raise ConfigError(f"the face bank {path} is damaged: {error}; {again}") from error
     if fault := _fault(bank):
         raise ConfigError(f"the face bank {path} is damaged: {fault}; {again}")
-    if bank.encoder != encoder.identity:
+    if encoder is not None and bank.encoder != encoder.identity:
         raise ConfigError(f"the face bank {path} was made by another encoder than {encoder.name}: {again}")
     return bank
 

@@ -1,6 +1,5 @@
-"""The prompts that a configuration names: known sets, or files with a prompt per line."""
+"""The prompts that a configuration names: known sets, or files."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from fair_adaptors.errors import ConfigError, did_you_mean
@@ -13,7 +12,7 @@ def prompt_sets(config: TrainConfig) -> dict[str, tuple[str, ...]]:
     """Return the prompts of each of the configuration's sets: known ones, or files.
 
     Raises:
-        ConfigError: a set that is not known and no file, or a file without prompts.
+        ConfigError: a set that is not known and no file, or a file that ``load_prompts`` refuses.
     """
     return {name: _prompts("prompt_sets", name, config.base) for name, _ in config.prompt_sets}
 
@@ -31,10 +30,16 @@ def _prompts(setting: str, name: str, base: str) -> tuple[str, ...]:
     known = _sandbox_sets() if base == "sandbox" else {}
     if name in known:
         return known[name]
-    names = [*known, *list_prompt_sets()]
-    if name in names or Path(name).suffix.lower() in (".json", ".yaml", ".yml"):
+    sets = [*known, *list_prompt_sets()]
+    if name not in sets and not Path(name).suffix:
+        raise ConfigError(
+            f"{setting}: there is no prompt set {name!r}.{did_you_mean(name, sets)} Sets: {', '.join(sets)}; or give a"
+            " file of prompts, .txt, .json or .yaml"
+        )
+    try:
         return load_prompts(name).prompts
-    return _prompt_file(setting, name, names)
+    except ConfigError as error:
+        raise ConfigError(f"{setting}: {error}") from error
 
 
 def _sandbox_sets() -> dict[str, tuple[str, ...]]:
@@ -46,18 +51,3 @@ def _sandbox_sets() -> dict[str, tuple[str, ...]]:
         "aged": tuple(TEMPLATE.format(f"{age} {occupation}") for occupation in occupations("train") for age in AGES),
         "validation": prompts("validation"),
     }
-
-
-def _prompt_file(setting: str, name: str, known: Sequence[str]) -> tuple[str, ...]:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise ConfigError(
-            f"{setting}: there is no set or file {name!r}.{did_you_mean(name, known)} Sets: {', '.join(known)}"
-        )
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{setting}: {path} cannot be read as text: {error}") from error
-    if not any(lines):
-        raise ConfigError(f"{setting}: {path} has no prompts; write one per line")
-    return tuple(line for line in lines if line)

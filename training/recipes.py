@@ -9,10 +9,8 @@ from fair_adaptors.registry import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1, S
 from fair_adaptors.sandbox.pipeline import GUIDANCE
 
 from .config import Attribute, TrainConfig, override
-from .paper import MANY_CONCEPTS, OURS, OURS_FOR_XL, PAPER, TABLE, deviations
+from .paper import MANY_CONCEPTS, OURS, OURS_FOR_XL, PAPER, TABLE
 from .setting import known_attributes
-
-__all__ = ["RECIPES", "described", "deviations", "get_recipe"]
 
 
 def _sandbox(

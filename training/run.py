@@ -18,12 +18,12 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fair_adaptors.bases import split_revision
 from fair_adaptors.errors import CheckpointError, ConfigError, TrainingError
 from fair_adaptors.evaluation.estimates import BiasEstimate
 from fair_adaptors.evaluation.grid import plain_grid
 from fair_adaptors.evaluation.run import image_seed
 from fair_adaptors.formats import write_adaptor
+from fair_adaptors.hub_requests import split_revision
 from fair_adaptors.load import load_fair_adaptor
 
 from . import checkpoint, lora

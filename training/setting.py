@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from fair_adaptors.bases import split_revision
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.attribute_heads import GROUPS
 from fair_adaptors.evaluation.faces import load_face_detector
 from fair_adaptors.evaluation.instruments import FaceDetector, load_classifier, load_encoder
 from fair_adaptors.evaluation.joint import shared_classifier
 from fair_adaptors.formats import fingerprint
+from fair_adaptors.hub_requests import split_revision
 
 from .checks import check, check_classes
 from .config import Attribute, TrainConfig

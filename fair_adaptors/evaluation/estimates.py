@@ -79,8 +79,8 @@ def estimate_mean(
 
     Prompts that are all one-sided, say, do not show how much prompts differ, and no t interval can. So the interval
     is also that of a Bayesian bootstrap (Rubin 1981) in which half a prompt has images like ``extra``, where that one
-    is wider. Simulated, it covers in 93 to 98 of 100 trials; only of 20 prompts and fewer that are nearly one-sided
-    it covers in up to all of them, where without that it would in 40 to 90.
+    is wider. What comes of it is simulated in ``benchmarks/coverage.py``: it covers as often as it says or more, the
+    more the fewer and the more unequal the prompts are.
 
     Args:
         counts: images in each cell, [P, M]. Prompts where the statistic is NaN, such as those without an image that

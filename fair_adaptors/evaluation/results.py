@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..formats import library_versions
+from ..formats import RESULTS_SCHEMA, library_versions
 from . import metrics
 from .estimates import (
     Estimate,
@@ -29,7 +29,6 @@ from .variants import Variant
 if TYPE_CHECKING:
     from .evaluate import Evaluation, Target
 
-SCHEMA = 2
 FAIR_DRAWS = 4000
 """Fair models drawn for the floor of the worst prompts, which has no closed form."""
 
@@ -46,7 +45,7 @@ def summarise(
     judge = instruments.classifiers[0]
     return _plain(
         {
-            "schema": SCHEMA,
+            "schema": RESULTS_SCHEMA,
             "settings": settings,
             "prompt_source": evaluation.prompts.source,
             "labels": list(evaluation.prompts.labels),
