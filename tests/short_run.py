@@ -1,7 +1,7 @@
 """Trains and evaluates for half a minute on one thread, and prints the hashes of what comes out: ``short_run.py``.
 
-``tests/data/short_run.json`` holds what it printed before the code was moved into its rooms. To write it again, after a
-change that is meant to change results: ``python -m tests.short_run > tests/data/short_run.json``.
+``tests/data/short_run.json`` holds what it printed before the code was moved into its rooms. After a change that is
+meant to change results, write it again: ``python -m tests.short_run > tests/data/short_run.json``.
 """
 
 import hashlib
