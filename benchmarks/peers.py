@@ -22,8 +22,8 @@ from fair_adaptors.evaluation import baselines, uce
 from fair_adaptors.evaluation.audit import write_audit
 from fair_adaptors.evaluation.evaluate import Evaluation, Target, evaluate
 from fair_adaptors.evaluation.metrics import frequencies
-from fair_adaptors.evaluation.prompts import load_prompts
 from fair_adaptors.evaluation.variants import Variant, original, with_adaptor
+from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.sandbox.demo import draw
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline

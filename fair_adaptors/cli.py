@@ -166,7 +166,7 @@ def evaluate(
     difference: Annotated[float | None, typer.Option("--plan", help="Only say what would tell this much.")] = None,
 ) -> None:
     """Measure a model, with adaptors and without, on the same noise: numbers with intervals and a report."""
-    from .evaluation import prompts as prompt_sets
+    from .prompts import sets as prompt_sets
 
     if prompts == "list":
         print_pairs("prompt set", "what it is", prompt_sets.list_prompt_sets())

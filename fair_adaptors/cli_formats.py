@@ -26,8 +26,8 @@ def convert(
 ) -> None:
     """Make an adaptor of the paper authors' checkpoints, or of a LoRA of kohya, peft or diffusers."""
     quiet()
-    from .convert import convert as convert_files
-    from .convert import describe
+    from .convert.importing import convert as convert_files
+    from .convert.importing import describe
 
     print(describe(convert_files(source, out, base=base, name=name, attributes=attribute or [])))
 
@@ -41,7 +41,7 @@ def export(
     ] = None,
 ) -> None:
     """Write an adaptor for other programs, or bake it into a copy of its base."""
-    from .export import export as export_adaptor
+    from .convert.exporting import export as export_adaptor
     from .formats import read_config
     from .weights import resolve
 

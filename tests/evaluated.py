@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from fair_adaptors.evaluation.evaluate import Evaluation, Target, evaluate
-from fair_adaptors.evaluation.prompts import PromptSet, load_prompts
 from fair_adaptors.evaluation.variants import with_adaptor
+from fair_adaptors.prompts.sets import PromptSet, load_prompts
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, load_sandbox_pipeline
 

@@ -20,11 +20,11 @@ from fair_adaptors.evaluation.folder import IMAGES_FILE, RESULTS_FILE, image_pat
 from fair_adaptors.evaluation.instruments import Classifier, Encoder, Instruments, Kept
 from fair_adaptors.evaluation.metrics import total_variation_floor
 from fair_adaptors.evaluation.page_data import page_data
-from fair_adaptors.evaluation.prompts import PromptSet
 from fair_adaptors.evaluation.records import Record
 from fair_adaptors.evaluation.results import summarise, write_csv
 from fair_adaptors.evaluation.variants import Variant, original
 from fair_adaptors.evaluation.verdict import direction, number, signed, verdicts
+from fair_adaptors.prompts.sets import PromptSet
 
 CLASSES = {"gender": ("female", "male"), "tone": ("pale", "tan", "brown", "dark")}
 HALF, QUARTER = Target(("gender",), (0.5, 0.5)), Target(("tone",), (0.25,) * 4)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from fair_adaptors import InvalidAdaptorError, untrusted
-from fair_adaptors.convert import convert
+from fair_adaptors import InvalidAdaptorError
+from fair_adaptors.convert import convert, state_dicts
 from tests.checkpoints import TEXT, TOKENS, State, as_bytes, refused, saved, text_checkpoint, token_checkpoint, zipped
 from tests.tiny import tiny_pipeline
 
@@ -164,9 +164,9 @@ def test_a_zip_that_holds_more_than_it_declares_is_not_read_further(tmp_path: Pa
 
 
 def test_a_zip_of_too_many_files_or_too_long_a_table_is_refused(tmp_path: Path, base: str) -> None:
-    many = zipped(tmp_path / "many.zip", {f"{number}": b"" for number in range(untrusted._MOST_FILES + 1)})
+    many = zipped(tmp_path / "many.zip", {f"{number}": b"" for number in range(state_dicts._MOST_FILES + 1)})
     refused(many, tmp_path, "members", base)
-    size = untrusted._MOST_TEXT_BYTES + 1
+    size = state_dicts._MOST_TEXT_BYTES + 1
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, size, 0, 0)
     (tmp_path / "long.zip").write_bytes(b"PK" + bytes(size - 2) + end)
     refused(tmp_path / "long.zip", tmp_path, "table of contents is too long", base)

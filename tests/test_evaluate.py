@@ -19,11 +19,11 @@ from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.evaluate import Target, evaluate
 from fair_adaptors.evaluation.folder import IMAGES_FILE, RESULTS_FILE, claim, settings_of, variant_folder
 from fair_adaptors.evaluation.instruments import FaceDetector, Faces, Instruments, load_classifier, load_encoder
-from fair_adaptors.evaluation.prompts import PromptSet
 from fair_adaptors.evaluation.request import plan, targets_for, variants_for
 from fair_adaptors.evaluation.results import diversity, plain_cell
 from fair_adaptors.evaluation.variants import Variant, distinct, original, with_adaptor
 from fair_adaptors.load import load_fair_adaptor
+from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.sandbox.instruments import calibrate, instruments
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import occupations

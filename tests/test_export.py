@@ -18,7 +18,7 @@ from fair_adaptors import ConfigError, FairAdaptorError, InvalidAdaptorError, Wr
 from fair_adaptors.bases import load_base
 from fair_adaptors.cli import main
 from fair_adaptors.convert import convert
-from fair_adaptors.export import export, kohya_tensors
+from fair_adaptors.convert.exporting import export, kohya_tensors
 from fair_adaptors.formats import CONFIG_FILE, PARTS, WEIGHTS_FILE, read_adaptor, write_adaptor
 from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
 

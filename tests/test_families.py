@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from fair_adaptors import load_fair_adaptor
-from fair_adaptors.convert import convert
+from fair_adaptors.convert import convert, export
 from fair_adaptors.errors import WrongBaseError
-from fair_adaptors.export import export
 from fair_adaptors.formats import WEIGHTS_FILE, linear_modules, read_adaptor
 from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
 

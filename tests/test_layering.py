@@ -17,6 +17,7 @@ IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL", "PyYAML": "yaml
 EXTRAS = {
     "fair_adaptors.training": ("train", "classifier", "8bit"),
     "fair_adaptors.evaluation": ("eval",),
+    "fair_adaptors.prompts": ("eval",),
     "fair_adaptors.app": ("app",),
 }
 

@@ -31,7 +31,7 @@ def source_files() -> dict[str, Path]:
     package, training = ROOT / "fair_adaptors", ROOT / "training"
     data = [file for folder in SANDBOX_DATA for file in (package / "sandbox" / folder).rglob("*") if file.is_file()]
     evaluation = package / "evaluation"
-    templates = [*package.glob("*.jinja"), *evaluation.glob("*.html"), *evaluation.glob("prompt_sets/*.txt")]
+    templates = [*package.glob("*.jinja"), *evaluation.glob("*.html"), *package.glob("prompts/lists/*.txt")]
     ours = [*package.rglob("*.py"), package / "py.typed", *data, *templates]
     mapped = {f"fair_adaptors/{file.relative_to(ROOT)}": file for file in training.rglob("*.py")}
     return {str(file.relative_to(ROOT)): file for file in ours} | mapped

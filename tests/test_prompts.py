@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fair_adaptors.errors import ConfigError, MissingExtraError
-from fair_adaptors.evaluation.prompts import FOLDER, PromptSet, list_prompt_sets, load_prompts
+from fair_adaptors.prompts.sets import FOLDER, PromptSet, list_prompt_sets, load_prompts
 from fair_adaptors.sandbox.prompts import occupations, prompts
 
 COUNTS = {

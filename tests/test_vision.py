@@ -22,7 +22,7 @@ from fair_adaptors.errors import ConfigError, MissingExtraError
 from fair_adaptors.evaluation.audit import write_audit
 from fair_adaptors.evaluation.evaluate import Target, check_targets, evaluate
 from fair_adaptors.evaluation.instruments import Instruments, load_classifier, load_encoder
-from fair_adaptors.evaluation.prompts import PromptSet
+from fair_adaptors.prompts.sets import PromptSet
 from tests.evaluated import small
 from tests.tiny import tiny_pipeline
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fair_adaptors.errors import ConfigError, did_you_mean
-from fair_adaptors.evaluation.prompts import list_prompt_sets, load_prompts
+from fair_adaptors.prompts.sets import list_prompt_sets, load_prompts
 
 from .config import TrainConfig
 

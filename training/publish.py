@@ -17,11 +17,11 @@ from fair_adaptors.evaluation.evaluate import Evaluation, Target, evaluate
 from fair_adaptors.evaluation.folder import write_json
 from fair_adaptors.evaluation.gallery import read_pictures
 from fair_adaptors.evaluation.grid import before_after_grid
-from fair_adaptors.evaluation.prompts import load_prompts
 from fair_adaptors.evaluation.request import targets_for
 from fair_adaptors.evaluation.variants import ORIGINAL, with_adaptor
 from fair_adaptors.evaluation.verdict import percent
 from fair_adaptors.formats import CARD_FILE, RESULTS_FILE, read_config
+from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.registry import list_adaptors
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fair_adaptors.prompts.sets import PromptSet
+
 from ..errors import ConfigError
 from .faces import whole_image
 from .folder import (
@@ -25,7 +27,6 @@ from .folder import (
     write_json,
 )
 from .instruments import Instruments, Logits
-from .prompts import PromptSet
 from .records import Record, join, load, save, stack
 from .run import image_seed
 from .variants import Variant, distinct

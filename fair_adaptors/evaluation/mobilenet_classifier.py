@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fair_adaptors.convert.state_dicts import read_state_dicts
+
 from ..errors import ConfigError, InvalidAdaptorError
 from ..formats import fingerprint, some
-from ..untrusted import read_state_dicts
 from .attribute_heads import GROUPS, Head, consecutive, split_logits
 from .instruments import Classifier, accelerator
 from .mobilenet import SIZE, MobileNetV3

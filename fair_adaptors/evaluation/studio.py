@@ -7,6 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.prompts.files import MAX_LENGTH
+from fair_adaptors.prompts.sets import load_prompts
+
 from ..errors import ConfigError, UnknownAdaptorError, did_you_mean
 from ..load import load_fair_adaptor
 from ..registry import list_adaptors
@@ -14,7 +17,6 @@ from ..sandbox.prompts import ROLES, SECTORS
 from .estimates import count_classes
 from .grid import pictures
 from .metrics import CONFIDENCE, bias, noise_floor, undetermined_rate
-from .prompts import MAX_LENGTH, load_prompts
 from .run import classify, generate
 
 if TYPE_CHECKING:

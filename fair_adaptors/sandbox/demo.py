@@ -44,8 +44,9 @@ def run_demo(
     Raises:
         FairAdaptorError: no such adaptor, it does not fit the sandbox, or another evaluation is in the way.
     """
+    from fair_adaptors.prompts.sets import load_prompts
+
     from ..evaluation.evaluate import Evaluation, evaluate
-    from ..evaluation.prompts import load_prompts
     from ..evaluation.variants import with_adaptor
     from .instruments import instruments
     from .pipeline import load_sandbox_pipeline

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .aside import refuse_existing, written_aside
-from .bases import load_base
-from .errors import ConfigError, did_you_mean
-from .formats import is_text, read_adaptor, read_config, write_adaptor
-from .registry import list_adaptors
+from fair_adaptors.aside import refuse_existing, written_aside
+from fair_adaptors.bases import load_base
+from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.formats import is_text, read_adaptor, read_config, write_adaptor
+from fair_adaptors.registry import list_adaptors
+
+from .state_dicts import StateDict, read_state_dicts
 from .translate import POSITIONS, Found, translate
-from .untrusted import StateDict, read_state_dicts
 
 _PUBLISHED_SHARES = {"gender-race-age": {"age": "0.75,0.25"}}
 
@@ -82,8 +83,8 @@ def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, di
     Raises:
         ConfigError: none are given, one is not known, or its shares are no distribution.
     """
-    from .evaluation.attribute_heads import GROUPS
-    from .sandbox.prompts import ATTRIBUTES
+    from fair_adaptors.evaluation.attribute_heads import GROUPS
+    from fair_adaptors.sandbox.prompts import ATTRIBUTES
 
     known = {attribute: tuple(groups) for attribute, groups in GROUPS.items()}
     known |= ATTRIBUTES if base == "sandbox" else {}

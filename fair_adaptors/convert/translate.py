@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from .bases import Base
-from .errors import InvalidAdaptorError
-from .formats import PARTS, some
-from .lora_keys import Role, known_keys, trained_by_the_authors
-from .untrusted import PEFT_CONFIG, StateDict
+from fair_adaptors.bases import Base
+from fair_adaptors.errors import InvalidAdaptorError
+from fair_adaptors.formats import PARTS, some
+
+from .layouts import Role, known_keys, trained_by_the_authors
+from .state_dicts import PEFT_CONFIG, StateDict
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .aside import refuse_existing, written_aside
-from .bases import kind_of
-from .errors import ConfigError, FairAdaptorError, did_you_mean
-from .formats import PARTS, WEIGHTS_FILE, AdaptorFiles, read_adaptor
-from .lora_keys import kohya_keys, peft_keys
-from .untrusted import PEFT_CONFIG
+from fair_adaptors.aside import refuse_existing, written_aside
+from fair_adaptors.bases import kind_of
+from fair_adaptors.errors import ConfigError, FairAdaptorError, did_you_mean
+from fair_adaptors.formats import PARTS, WEIGHTS_FILE, AdaptorFiles, read_adaptor
+
+from .layouts import kohya_keys, peft_keys
+from .state_dicts import PEFT_CONFIG
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,7 +145,7 @@ def _check_mergeable(pipe: Any) -> None:
 
 
 def _write_merged(folder: Path, out: Path, pipe: Any) -> None:
-    from .load import load_fair_adaptor
+    from fair_adaptors.load import load_fair_adaptor
 
     with load_fair_adaptor(pipe, folder):
         pipe.save_pretrained(out)

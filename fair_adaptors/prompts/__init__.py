@@ -1,0 +1,1 @@
+"""Prompt sets: the package's own lists, and files of the user's."""
