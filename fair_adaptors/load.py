@@ -84,10 +84,10 @@ def _put_in(pipe: Any, files: AdaptorFiles, layers: "Pairs", strength: float) ->
             f"the adaptor {files.config['name']!r} is fused into this pipeline; load the base afresh to change it"
         )
     tokens = files.tokens.get("text_encoder")
-    key = identity, tuple(id(module) for module, _, _ in layers), id(pipe) if files.tokens else None
-    handle = _HANDLES.get(key)
-    if handle is None or not handle.loaded:
-        handle = _HANDLES[key] = FairAdaptor(files.config, identity, layers, strength, pipe, tokens)
+    handle = next((known for known in _HANDLES if known._is_of(identity, layers, pipe)), None)
+    if handle is None:
+        handle = FairAdaptor(files.config, identity, layers, strength, pipe, tokens)
+        _HANDLES.add(handle)
     else:
         handle._weight = handle._apply(strength)
         handle._state = "enabled"
@@ -106,9 +106,8 @@ class _Layer:
 _CHANGED: "weakref.WeakKeyDictionary[Target, _Layer]" = weakref.WeakKeyDictionary()
 """What every changed module was: one truth for all pipelines that share it."""
 
-_HANDLES: "weakref.WeakValueDictionary[tuple[str, tuple[int, ...], int | None], FairAdaptor]"
-_HANDLES = weakref.WeakValueDictionary()
-"""By adaptor and modules' ids, so that an adaptor that is loaded again has one handle; a handle keeps them alive."""
+_HANDLES: "weakref.WeakSet[FairAdaptor]" = weakref.WeakSet()
+"""All handles in use, so that an adaptor that is loaded again has one handle."""
 
 _LOCK = threading.RLock()
 """Held by whoever changes weights: two threads may load into pipelines that share modules."""
@@ -231,6 +230,17 @@ class FairAdaptor:
 
     def __repr__(self) -> str:
         return f"FairAdaptor({self.info['name']!r}, weight={self._weight:g}, {self._state})"
+
+    def _is_of(self, identity: str, layers: "Pairs", pipe: Any) -> bool:
+        """Tell whether this handle has an adaptor in these modules and, if there are soft tokens, this pipeline."""
+        mine, theirs = ([module for module, _, _ in pairs] for pairs in (self._layers, layers))
+        return (
+            self.loaded
+            and self._identity == identity
+            and len(mine) == len(theirs)
+            and all(one is other for one, other in zip(mine, theirs, strict=True))
+            and (self._pipe is None or self._pipe() is pipe)
+        )
 
     def _check_loaded(self) -> None:
         if not self.loaded:

@@ -142,6 +142,18 @@ def test_tokens_cannot_be_fused_and_do_not_keep_the_pipeline(tmp_path: Path, pip
     assert gone() is None
 
 
+def test_pipelines_made_in_turn_each_get_their_tokens(tmp_path: Path, pipe: Any) -> None:
+    """A new pipeline may stand where a freed one stood in memory, whose handle somebody still holds."""
+    folder = write(tmp_path, pipe)
+    handles, prompting = [], []
+    for _ in range(20):
+        sibling = type(pipe)(**pipe.components, requires_safety_checker=False)
+        handles.append(load_fair_adaptor(sibling, folder))
+        prompting.append("encode_prompt" in vars(sibling))
+        del sibling
+    assert all(prompting) and len(set(handles)) == 20
+
+
 def test_no_end_of_a_prompt_is_lost_in_silence(tmp_path: Path, pipe: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Of 16 places two are taken by the ends and three by soft tokens: eleven letters fit, and no twelfth."""
 
