@@ -6,22 +6,30 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 PACKAGING := setup.cfg pyproject.toml constraints.txt
 
+# How many tests run at once. All tests of a file run in one process, since they share what is slow to make.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope
+
 # Idle OpenMP threads that spin slow down everyone else on a machine with few cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-slow lint clean
 
 help:
-	@echo "make demo   install, then show a biased model before and after its fair adaptor"
-	@echo "make test   install with the extras, then run the tests"
-	@echo "make lint   ruff and mypy"
-	@echo "make clean  remove $(VENV) and what builds leave behind"
+	@echo "make demo       install, then show a biased model before and after its fair adaptor"
+	@echo "make test       install with the extras, then run the tests, JOBS=$(JOBS) at once"
+	@echo "make test-slow  the tests that make test leaves out: many random cases, the Hub mirror olah, large images"
+	@echo "make lint       ruff and mypy"
+	@echo "make clean      remove $(VENV) and what builds leave behind"
 
 demo: $(VENV)/.base
 	$(BIN)/fair-adaptors demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-slow: $(VENV)/.dev
+	$(PYTEST) -m slow
 
 # mypy sees the package as it is installed, with training/ inside it: that is what the links are for.
 lint: $(VENV)/.dev

@@ -8,8 +8,11 @@ import select
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TIMEOUT = 120.0
@@ -121,6 +124,15 @@ class Browser:
         asked = parameters["request"]["url"] if method == "Network.requestWillBeSent" else "data:"
         if not asked.startswith((self._home, "data:")):
             self.problems.append(f"request for {asked[:200]}")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser for all tests of this process."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with Browser(tmp_path_factory.mktemp("profile")) as started:
+        yield started
 
 
 def _high_pipe() -> tuple[int, int]:

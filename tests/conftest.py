@@ -1,15 +1,46 @@
-"""What every test may rely on: no network, no spinning threads, the same seed."""
+"""What every test may rely on: no network, one thread, the same seed, and nothing skipped where CI runs."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-# Before torch and huggingface_hub are imported: both read these once.
+# Before torch and huggingface_hub are imported: they read these once. The processes that tests start inherit them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+
+pytest_plugins = ("tests.hub.fixtures", "tests.browser")
+
+NO_SKIPS = "FAIR_ADAPTORS_NO_SKIPS"
+"""Environment variable: with 1, as in .ci/run, a test that would be skipped fails."""
+MAY_BE_SKIPPED = {
+    "YuNet's weights are not in the Hub's cache": "they may not be shipped, and CI has no access to the Hub",
+}
+"""Reasons for which a test may be skipped everywhere, and why."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a skipped test fail where nothing may be skipped."""
+    return fail_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Let a skipped file fail where nothing may be skipped."""
+    return fail_if_skipped((yield))
+
+
+def fail_if_skipped(report: Any) -> Any:
+    reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
+    if report.outcome == "skipped" and os.environ.get(NO_SKIPS) == "1" and reason not in MAY_BE_SKIPPED:
+        report.outcome = "failed"
+        report.longrepr = f"{NO_SKIPS}=1, and this test was skipped: {reason}"
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +65,11 @@ def adaptor(tmp_path: Path, pipe: Any) -> Path:
     from tests.tiny import write_tiny_adaptor
 
     return write_tiny_adaptor(tmp_path / "adaptor", pipe)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small CLIP."""
+    from tests.vision_models import small_clip
+
+    return small_clip(tmp_path_factory.mktemp("clip"))

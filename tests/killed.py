@@ -1,4 +1,4 @@
-"""Trains on tiny models in child processes that are killed at random moments: ``killed.py FOLDER``."""
+"""Trains on tiny models in processes that are killed at random moments: ``python -m tests.killed FOLDER KILLS``."""
 
 import dataclasses
 import os
@@ -9,16 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import torch
 from fair_adaptors.training import checkpoint
 from fair_adaptors.training.loop import attached, fit
 
-from tests.test_loop import CONFIG, setting
+from tests.tiny_training import CONFIG, setting
 
 LONG = dataclasses.replace(CONFIG, iterations=12, images_per_prompt=4)
-KILLS = 24
 
 
 def run(folder: Path) -> list[torch.Tensor]:
@@ -49,11 +46,11 @@ def killed_after(seconds: float, work: Callable[[], object]) -> None:
     os.waitpid(child, 0)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, kills: int) -> None:
     """Kill, and after each kill see that the latest checkpoint loads; in the end compare with a run left alone."""
     chance = random.Random(0)
     left_over = 0
-    for kill in range(KILLS):
+    for kill in range(kills):
         if kill % 2 and checkpoint.list_checkpoints(folder):
             killed_after(chance.uniform(0.1, 0.4), lambda: save_again_and_again(folder))
         else:
@@ -61,7 +58,7 @@ def main(folder: Path) -> None:
         left_over += any(folder.glob(".*"))
         for path in checkpoint.list_checkpoints(folder):
             checkpoint.load(path, LONG)  # every one that there is, not only one of them
-    print(f"{KILLS} kills, {left_over} of them while a file was being written")
+    print(f"{kills} kills, {left_over} of them while a file was being written")
     alone = run(folder / "alone")
     assert all(torch.equal(a, b) for a, b in zip(run(folder), alone, strict=True)), "another result"
     print("the same in the end")
@@ -70,5 +67,4 @@ def main(folder: Path) -> None:
 PLACE = setting()
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

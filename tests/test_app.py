@@ -24,7 +24,7 @@ from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraErro
 from fair_adaptors.evaluation.metrics import noise_floor
 from fair_adaptors.evaluation.studio import MAX_STRENGTH, Comparison, Stopped, Studio
 from fair_adaptors.registry import EMBEDDED
-from tests.browser import CHROMIUM, Browser
+from tests.browser import Browser
 
 NURSE = "A photo of the face of a hospital nurse, a person"
 WANTED = {"prompt": NURSE, "adaptors": ["sandbox-gender"], "strength": 1, "images": 4, "seed": 0}
@@ -74,14 +74,6 @@ def drawing(url: str) -> Iterator[None]:
             assert line
         yield
     connection.close()
-
-
-@pytest.fixture(scope="module")
-def browser(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with Browser(tmp_path_factory.mktemp("profile")) as started:
-        yield started
 
 
 class Page:

@@ -24,7 +24,7 @@ from fair_adaptors.evaluation.variants import Variant, distinct, original
 from fair_adaptors.sandbox.classifiers import load_classifier
 from fair_adaptors.sandbox.pipeline import GUIDANCE, load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import AGES, GENDERS, TEMPLATE, TONES
-from tests.test_layering import HEAVY, loaded_by
+from tests.imports import HEAVY, loaded_by
 
 GENDER = Attribute("gender", GENDERS, (0.5, 0.5))
 WOMEN = Attribute("gender", GENDERS, (1.0, 0.0))

@@ -5,7 +5,7 @@ from collections import Counter
 
 from fair_adaptors.training.batches import batch_at
 
-from tests.test_loop import CONFIG
+from tests.tiny_training import CONFIG
 
 SETS = {"train": ("a", "b", "c"), "other": ("x", "y")}
 

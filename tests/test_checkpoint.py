@@ -14,7 +14,7 @@ from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.loop import TrainingState, attached, fit
 
 from fair_adaptors.errors import CheckpointError
-from tests.test_loop import CONFIG, setting
+from tests.tiny_training import CONFIG, setting
 
 LONG = dataclasses.replace(CONFIG, iterations=20, dropout=0.1, gradient_steps=2, max_steps=4, images_per_prompt=4)
 

@@ -15,12 +15,11 @@ from fair_adaptors.training.recipes import get_recipe
 
 from fair_adaptors.cli import main
 from fair_adaptors.errors import ConfigError
-from tests.hub.fixtures import hub, online  # noqa: F401
+from tests.hub.fixtures import contents, publish
 from tests.hub.repos import Repository
 from tests.hub.server import Hub
-from tests.test_classifiers import authors_file
-from tests.test_plan import files_of, online_hub, publish  # noqa: F401
 from tests.tiny import FAMILIES
+from tests.vision_models import authors_file
 
 WRONG = [
     ("gender", "faces=yunit", "no face detector 'yunit'. Did you mean 'yunet'"),
@@ -115,12 +114,9 @@ def test_a_wrong_name_does_not_give_up_an_earlier_run(nothing_large: None, monke
     assert checkpoint.is_file()
 
 
-def test_the_hub_is_asked_what_it_has(
-    online_hub: Hub,  # noqa: F811
-    tmp_path: Path,
-) -> None:
+def test_the_hub_is_asked_what_it_has(online_hub: Hub, tmp_path: Path) -> None:
     FAMILIES["SDXL"]().save_pretrained(tmp_path / "pipe")
-    files = files_of(tmp_path / "pipe")
+    files = contents(tmp_path / "pipe")
     commit = publish(online_hub, "org/xl", files)
     Repository.create(online_hub.root, "org/empty")
     online_hub.repositories["org/empty"] = Repository(online_hub.root / "models/org/empty", "org/empty")

@@ -14,24 +14,9 @@ from fair_adaptors.evaluation.instruments import Classifier, load_classifier
 from fair_adaptors.evaluation.joint import join, shared_classifier
 from fair_adaptors.evaluation.mobilenet import mobilenet_v3_large
 from fair_adaptors.evaluation.mobilenet_classifier import save_mobilenet
-from tests.test_vision import AGES, RACES, clip, pictures, vit  # noqa: F401
+from tests.vision_models import AGES, RACES, authors_file, pictures, state_dict, vit
 
 FAMILIES = {"race": ("WMELH", "Black", "Indian", "Asian"), "gender": ("female", "male"), "age": ("young", "old")}
-
-
-def state_dict(outputs: int) -> dict[str, Tensor]:
-    """What torchvision's network with ``outputs`` classes has in its file."""
-    torch.manual_seed(outputs)
-    network = mobilenet_v3_large(outputs)
-    nn.init.normal_(network.classifier[3].bias)
-    return network.state_dict()
-
-
-def authors_file(folder: Path, outputs: int) -> Path:
-    """A file as the authors' training writes it: a plain pickle of ``torch.save``, with ``=`` in its name."""
-    path = folder / f"epoch=19-step=6760_{outputs}.pt"
-    torch.save(state_dict(outputs), path)
-    return path
 
 
 def raw_logits(outputs: int, images: Tensor) -> Tensor:
@@ -172,8 +157,7 @@ def test_gender_of_one_model_and_race_of_another_are_one_classifier(tmp_path: Pa
 
 
 def test_the_first_that_knows_an_attribute_is_asked_and_one_that_adds_none_is_refused(
-    clip: Path,  # noqa: F811
-    tmp_path: Path,
+    clip: Path, tmp_path: Path
 ) -> None:
     ages = f"transformers:{vit(tmp_path / 'age', AGES)}"
     judge = load_classifier(f"{ages}+clip:{clip}")
@@ -185,7 +169,7 @@ def test_the_first_that_knows_an_attribute_is_asked_and_one_that_adds_none_is_re
         load_classifier(f"clip:{clip}+{ages}")
 
 
-def test_gradients_of_every_attribute_reach_every_image(clip: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_gradients_of_every_attribute_reach_every_image(clip: Path, tmp_path: Path) -> None:
     spec = f"transformers:{vit(tmp_path / 'age', AGES)}+mobilenet:{authors_file(tmp_path, 4)}+clip:{clip}"
     for one in (*spec.split("+"), spec):
         judge = load_classifier(one)

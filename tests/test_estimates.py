@@ -23,10 +23,12 @@ from fair_adaptors.evaluation.metrics import (
     undetermined_rate,
     worst_decile,
 )
+from tests.sizes import TRIALS
 
-NUM_IMAGES, TRIALS = 32, 500
+NUM_IMAGES = 32
 
 
+@TRIALS
 @pytest.mark.parametrize(
     ("num_prompts", "num_classes", "concentration"),
     [(16, 2, 1e6), (16, 2, 1.0), (16, 4, 1e6), (50, 2, 0.3), (50, 4, 2.0)],
@@ -35,7 +37,7 @@ NUM_IMAGES, TRIALS = 32, 500
     "statistic", [bias, squared_bias, lambda counts: total_variation(counts, 1 / counts.shape[-1])]
 )
 def test_the_interval_covers_what_the_measurement_gives_on_average(
-    num_prompts: int, num_classes: int, concentration: float, statistic: Statistic
+    trials: int, num_prompts: int, num_classes: int, concentration: float, statistic: Statistic
 ) -> None:
     """Prompts whose true shares are Dirichlet: all fair (1e6), unequal, or almost all of one class."""
     rng = np.random.default_rng(8)
@@ -44,16 +46,19 @@ def test_the_interval_covers_what_the_measurement_gives_on_average(
         return rng.multinomial(NUM_IMAGES, rng.dirichlet(np.full(num_classes, concentration), size=count))
 
     expected = statistic(measure(40_000).astype(float)).mean()
-    found = [estimate_mean(measure(num_prompts), statistic, generator=rng, num_resamples=400) for _ in range(TRIALS)]
+    found = [estimate_mean(measure(num_prompts), statistic, generator=rng, num_resamples=400) for _ in range(trials)]
     covered = np.mean([estimate.low <= expected <= estimate.high for estimate in found])
     assert 0.92 <= covered <= 0.98
     if statistic is bias:
         assert 0.93 <= covered <= 0.97
 
 
+@TRIALS
 @pytest.mark.parametrize("num_prompts", [2, 3, 5, 8, 12])
 @pytest.mark.parametrize(("num_classes", "concentration"), [(2, 1e6), (2, 1.0), (2, 0.1), (2, 0.03), (4, 0.3)])
-def test_the_interval_of_few_prompts_does_not_miss(num_prompts: int, num_classes: int, concentration: float) -> None:
+def test_the_interval_of_few_prompts_does_not_miss(
+    trials: int, num_prompts: int, num_classes: int, concentration: float
+) -> None:
     """Also of prompts that are nearly one-sided (0.1, 0.03), where they happen to look alike; it may be too wide."""
     rng = np.random.default_rng(13)
 
@@ -63,22 +68,24 @@ def test_the_interval_of_few_prompts_does_not_miss(num_prompts: int, num_classes
     expected = bias(measure(40_000).astype(float)).mean()
     found = [
         estimate_mean(measure(num_prompts), bias, generator=rng, bounds=(0, 2 / num_classes), num_resamples=200)
-        for _ in range(TRIALS)
+        for _ in range(trials)
     ]
     assert np.mean([estimate.low <= expected <= estimate.high for estimate in found]) >= 0.93
     widths = np.mean([estimate.high - estimate.low for estimate in found])
     assert widths < 0.99 * 2 / num_classes, "an interval of all there can be would cover, too"
 
 
-def test_a_single_prompt_has_an_interval_over_its_images() -> None:
+@TRIALS
+def test_a_single_prompt_has_an_interval_over_its_images(trials: int) -> None:
     rng = np.random.default_rng(9)
-    counts = rng.multinomial(NUM_IMAGES, [0.8, 0.2], size=(TRIALS, 1))
+    counts = rng.multinomial(NUM_IMAGES, [0.8, 0.2], size=(trials, 1))
     expected = bias(rng.multinomial(NUM_IMAGES, [0.8, 0.2], size=40_000)).mean()
     found = [estimate_mean(each, bias, generator=rng, num_resamples=400) for each in counts]
     assert np.mean([estimate.low <= expected <= estimate.high for estimate in found]) >= 0.92
 
 
-def test_a_difference_on_the_same_noise_is_surer_than_two_figures_apart() -> None:
+@TRIALS
+def test_a_difference_on_the_same_noise_is_surer_than_two_figures_apart(trials: int) -> None:
     """Cells are pairs of classes. Where most images stay what they were, the pairs know it."""
     rng = np.random.default_rng(10)
 
@@ -96,7 +103,7 @@ def test_a_difference_on_the_same_noise_is_surer_than_two_figures_apart() -> Non
         return bias(counts.reshape(*counts.shape[:-1], 2, 2).sum(-1))
 
     expected = fall(measure(40_000).astype(float)).mean()
-    found = [estimate_mean(measure(16), fall, generator=rng, num_resamples=400) for _ in range(TRIALS)]
+    found = [estimate_mean(measure(16), fall, generator=rng, num_resamples=400) for _ in range(trials)]
     assert 0.92 <= np.mean([e.low <= expected <= e.high for e in found]) <= 0.98
     alone = estimate_mean(measure(16), one, generator=rng)
     assert np.mean([e.high - e.low for e in found]) < (alone.high - alone.low) / 2
@@ -144,15 +151,16 @@ def test_prompts_without_an_image_that_counts_are_left_out() -> None:
     assert (values.value, values.low, values.high) == (1, 1, 1)
 
 
+@TRIALS
 @pytest.mark.parametrize("between", [0.0, 1.0])
-def test_the_interval_of_values_covers_their_mean(between: float) -> None:
+def test_the_interval_of_values_covers_their_mean(trials: int, between: float) -> None:
     rng = np.random.default_rng(11)
     covered = 0
-    for _ in range(TRIALS):
+    for _ in range(trials):
         values = between * rng.standard_normal((12, 1)) + rng.standard_normal((12, 20))
         estimate = estimate_values(values, generator=rng, num_resamples=400)
         covered += estimate.low <= 0 <= estimate.high
-    assert 0.92 <= covered / TRIALS <= 0.98
+    assert 0.92 <= covered / trials <= 0.98
 
 
 def test_an_estimate_says_everything() -> None:
@@ -177,7 +185,7 @@ def rates_covered(share: float, alike: float, num_prompts: int) -> float:
     """How often the interval of a rate holds it, where two images of one prompt correlate by ``alike``."""
     rng = np.random.default_rng(14)
     spread = (1 - alike) / alike if alike else 0.0
-    size = (4 * TRIALS, num_prompts)
+    size = (2000, num_prompts)
     shares = rng.beta(share * spread, (1 - share) * spread, size=size) if alike else np.full(size, share)
     hits = rng.random((*shares.shape, 20)) < shares[..., None]
     return float(np.mean([found.low <= share <= found.high for found in map(estimate_rate, hits)]))

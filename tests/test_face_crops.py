@@ -13,20 +13,11 @@ from PIL import Image
 
 from fair_adaptors.evaluation.face_crops import MARGIN, align_faces, crop_faces, face_masks, square_boxes
 from fair_adaptors.evaluation.faces import LANDMARKS, whole_image
+from tests.photograph import photograph
 
 TEMPLATE = np.array(LANDMARKS) + 0.5  # counted from the corner of the first pixel
 
 Crop = Callable[..., torch.Tensor]
-
-
-def photograph(size: int = 256) -> torch.Tensor:
-    """A part of a real photograph, which matplotlib brings along, [1, 3, size, size]."""
-    pytest.importorskip("matplotlib")
-    from matplotlib.cbook import get_sample_data
-
-    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as file:
-        pixels = np.asarray(file.convert("RGB").crop((0, 0, 512, 512)).resize((size, size), Image.Resampling.BOX))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255
 
 
 def coordinates(size: int, count: int = 1) -> torch.Tensor:
@@ -136,7 +127,8 @@ def test_alignment_is_umeyamas_least_squares_from_the_landmarks_to_the_template(
 
 def test_an_aligned_face_is_what_opencv_warps_as_insightface_does() -> None:
     """Where it need not shrink, and but for what two interpolations blur."""
-    cv2 = pytest.importorskip("cv2")
+    import cv2
+
     image = torch.from_numpy(cv2.GaussianBlur(photograph()[0].permute(1, 2, 0).numpy(), (0, 0), 2)).permute(2, 0, 1)
     for face in landmarks_at((120, 110, 112, 0), (110, 120, 100, 17), (130, 100, 60, -30), (30, 30, 112, 10)):
         matrix = umeyama(face.numpy() - 0.5, TEMPLATE - 0.5)  # both from the middle of the first pixel

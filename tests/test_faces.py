@@ -18,13 +18,12 @@ from fair_adaptors.evaluation.face_crops import align_faces, crop_faces
 from fair_adaptors.evaluation.faces import LANDMARKS, load_face_detector
 from fair_adaptors.evaluation.instruments import FaceDetector, Faces
 from fair_adaptors.evaluation.request import instruments_for
-from tests.test_face_crops import photograph
+from tests.photograph import photograph
 from tests.yunet import OFFSETS, STRIDE, known_yunet, model, node, value
 
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> FaceDetector:
-    pytest.importorskip("cv2")
     file = tmp_path_factory.mktemp("yunet") / faces.YUNET_FILE
     file.write_bytes(known_yunet())
     return load_face_detector(f"yunet:{file}")
@@ -137,7 +136,6 @@ def test_its_identity_changes_with_the_weights(detector: FaceDetector, tmp_path:
 
 
 def test_what_cannot_be_loaded_says_why_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("cv2")
     (tmp_path / "empty.onnx").write_bytes(b"")
     (tmp_path / "no.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     other = model([node("Relu", ["input"], "out")], [], [value("out", [1, 3, 640, 640])])
@@ -165,7 +163,6 @@ def test_weights_come_from_the_hub_at_one_commit_and_with_their_very_bytes(
 ) -> None:
     import huggingface_hub
 
-    pytest.importorskip("cv2")
     asked: list[Any] = []
     file = tmp_path / "blob"
 
@@ -186,7 +183,6 @@ def test_weights_come_from_the_hub_at_one_commit_and_with_their_very_bytes(
 def test_without_the_hub_it_says_where_the_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    pytest.importorskip("cv2")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=r"Hub was not asked.*Or fetch https://.*onnx and name it: yunet:PATH"):
@@ -194,7 +190,6 @@ def test_without_the_hub_it_says_where_the_weights_are(tmp_path: Path, monkeypat
 
 
 def test_an_evaluation_takes_the_detector_that_is_named(tmp_path: Path) -> None:
-    pytest.importorskip("cv2")
     (tmp_path / faces.YUNET_FILE).write_bytes(known_yunet())
     named = instruments_for("sandbox", [], [], f"yunet:{tmp_path}")
     plain = instruments_for("sandbox", [], [])

@@ -11,17 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
 from PIL import Image
 
 from fair_adaptors import load_fair_adaptor
 from fair_adaptors.cli import main
 from fair_adaptors.formats import read_config
-from tests.hub.fixtures import ANN, hub, online  # noqa: F401
+from tests.face_networks import exported, network
+from tests.hub.fixtures import ANN
 from tests.hub.server import Hub
-from tests.test_face_encoders import exported, network
-from tests.test_vision import small_clip, small_dino
 from tests.tiny import FAMILIES
+from tests.vision_models import small_clip, small_dino
 from tests.yunet import known_yunet
 
 DOC = Path(__file__).parents[1] / "docs" / "train-on-your-gpu.md"
@@ -131,14 +130,8 @@ def commands() -> list[str]:
 
 
 def test_every_command_of_the_document_works_in_its_order(
-    run: Any,
-    place: Path,
-    hub: Hub,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    run: Any, place: Path, online_hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     monkeypatch.setenv("HF_TOKEN", ANN)
     plan, bank, classifier, train, resume, wanted, evaluate, push = commands()
     assert "32 images on 1 process" in run(plan) and not (place / "runs").exists()

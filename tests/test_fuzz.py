@@ -1,6 +1,6 @@
 """Whatever an adaptor folder holds, it is loaded or refused with an error of ours, and the pipeline is what it was.
 
-2,400 cases: records, safetensors files and folder layouts, each drawn from valid ones with something wrong. Most of
+Records, safetensors files and folder layouts, each drawn from valid ones with something wrong. Most of
 the damaged files come with records of their true size and sha256, or else every case would end at the checksum.
 """
 
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,8 @@ from hypothesis import strategies as st
 from fair_adaptors.errors import FairAdaptorError
 from fair_adaptors.formats import CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE, write_adaptor
 from fair_adaptors.load import load_fair_adaptor
+from tests.sizes import CASES
 from tests.tiny import tiny_pipeline, write_tiny_adaptor
-
-CASES = 800
-thorough = settings(
-    max_examples=CASES,
-    derandomize=True,
-    database=None,
-    deadline=timedelta(seconds=20),  # more is a hang
-    suppress_health_check=list(HealthCheck),
-)
 
 scalars = (
     st.none()
@@ -103,6 +95,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("fuzz"))
 
 
+def often(check: Callable[[World, st.DataObject], None]) -> Callable[[World, int], None]:
+    """Make a test that runs ``check`` as often as ``cases`` says, each time with other draws."""
+    thorough = {"derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
+
+    def test(world: World, cases: int) -> None:
+        @settings(max_examples=cases, deadline=timedelta(seconds=20), **thorough)  # longer is a hang
+        @given(draw=st.data())
+        def run(draw: st.DataObject) -> None:
+            check(world, draw)
+
+        run()
+
+    return CASES(test)
+
+
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every container and key at which there is a value, at any depth."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -145,8 +152,7 @@ def sign(folder: Path) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(record), encoding="utf-8")
 
 
-@thorough
-@given(draw=st.data())
+@often
 def test_any_record(world: World, draw: st.DataObject) -> None:
     folder = world.copy(draw.draw(st.sampled_from(world.folders)))
     path = folder / CONFIG_FILE
@@ -165,8 +171,7 @@ def test_any_record(world: World, draw: st.DataObject) -> None:
     world.check()
 
 
-@thorough
-@given(draw=st.data())
+@often
 def test_any_file_of_weights(world: World, draw: st.DataObject) -> None:
     folder = world.copy(draw.draw(st.sampled_from(world.folders)))
     (path,) = folder.glob("*.safetensors")
@@ -206,8 +211,7 @@ def test_any_file_of_weights(world: World, draw: st.DataObject) -> None:
     world.check()
 
 
-@thorough
-@given(draw=st.data())
+@often
 def test_any_layout_of_a_folder(world: World, draw: st.DataObject) -> None:
     folder = world.copy(draw.draw(st.sampled_from(world.folders)))
     names = [CONFIG_FILE, WEIGHTS_FILE, TOKENS_FILE, "README.md", "model.pth", "images"]

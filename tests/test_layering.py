@@ -1,7 +1,6 @@
 """The house keeps its order: inference never needs training, and importing the package costs nothing."""
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -10,9 +9,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from tests.imports import HEAVY, loaded_by
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fair_adaptors"
-HEAVY = ("torch", "diffusers", "transformers", "peft")
 IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL", "PyYAML": "yaml", "Jinja2": "jinja2"}
 EXTRAS = {
     "fair_adaptors.training": ("train", "classifier", "8bit"),
@@ -104,13 +104,6 @@ def test_every_third_party_import_is_a_declared_requirement() -> None:
             if module.split(".")[0] not in allowed:
                 undeclared.append(f"{path.relative_to(ROOT)}:{line} {module}")
     assert not undeclared
-
-
-def loaded_by(code: str, tmp_path: Path) -> set[str]:
-    """Names of the top-level modules that a fresh interpreter, started elsewhere, has loaded after `code`."""
-    script = f"import sys\nbefore = set(sys.modules)\n{code}\nprint(*(set(sys.modules) - before))"
-    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-    return {name.split(".")[0] for name in ran.stdout.splitlines()[-1].split()}
 
 
 def test_importing_the_package_loads_nothing_but_itself(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from fair_adaptors.training import lora
 from fair_adaptors.training.batches import Batch
-from fair_adaptors.training.config import Attribute, TrainConfig
+from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.distributed import World
 from fair_adaptors.training.loop import (
     LOSS_SCALE,
@@ -30,26 +30,7 @@ from torch import Tensor
 
 from fair_adaptors.errors import ConfigError, MissingExtraError, TrainingError, UnsupportedSchedulerError
 from fair_adaptors.evaluation.instruments import FaceDetector, Faces
-from tests.tiny import tiny_pipeline
-
-CONFIG = TrainConfig(
-    name="tiny",
-    base="tiny",
-    attributes=(Attribute("bright", ("dark", "bright"), (0.5, 0.5)),),
-    rank=2,
-    prompt_sets=(("train", 1.0),),
-    iterations=3,
-    images_per_prompt=8,
-    num_steps=3,
-    guidance_scale=2.0,
-    learning_rate=1e-2,
-)
-
-
-def brightness(images: Tensor) -> dict[str, Tensor]:
-    """Logits of whether an image is brighter than most."""
-    mean = images.mean((1, 2, 3))
-    return {"bright": torch.stack([-40 * (mean - 0.45), 40 * (mean - 0.45)], 1)}
+from tests.tiny_training import CONFIG, brightness, setting
 
 
 def faces_in_the_first(count: int) -> FaceDetector:
@@ -61,12 +42,6 @@ def faces_in_the_first(count: int) -> FaceDetector:
         return Faces(boxes, torch.zeros(len(images), 5, 2), found.float(), found)
 
     return FaceDetector("stub", "stub", find)
-
-
-def setting() -> Setting:
-    prompts = ("a nurse", "a guard")
-    encoder = {"flat": lambda images: torch.nn.functional.normalize(images.flatten(1), dim=1)}
-    return Setting(tiny_pipeline(), {"train": prompts}, prompts, brightness, brightness, encoder)
 
 
 def trained(place: Setting, config: TrainConfig = CONFIG, **settings: Any) -> dict[str, Tensor]:
@@ -232,7 +207,10 @@ def test_dropout_acts_in_the_gradient_only_and_is_repeatable() -> None:
         assert dropped == train_step(place, CONFIG, batch()).loss
 
 
-@pytest.mark.parametrize(("dtype", "side"), [("bfloat16", 8), ("float16", 8), ("float16", 20)])
+@pytest.mark.parametrize(
+    ("dtype", "side"),
+    [("bfloat16", 8), ("float16", 8), pytest.param("float16", 20, marks=pytest.mark.slow)],
+)
 def test_a_base_in_half_precision_has_nearly_the_same_gradient(dtype: str, side: int) -> None:
     """Of large images too, whose loss has a gradient of each pixel that is near the smallest number of float16."""
     place = setting()

@@ -3,10 +3,8 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -17,15 +15,13 @@ from fair_adaptors.training.paper import OURS, OURS_FOR_XL, PAPER, deviations, p
 from fair_adaptors.training.plan import Plan, make_plan, memory, skeleton, trained_values
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 from fair_adaptors.training.setting import _load_pipeline, checkpoint_activations
-from huggingface_hub import constants
 
 from fair_adaptors.cli_common import load_base
 from fair_adaptors.errors import ConfigError
-from tests.hub.fixtures import hub, online  # noqa: F401
-from tests.hub.repos import Repository
+from tests.hub.fixtures import contents, publish
 from tests.hub.server import Hub
-from tests.test_loop import CONFIG, setting
 from tests.tiny import FAMILIES, tiny_pipeline
+from tests.tiny_training import CONFIG, setting
 
 PEOPLE = [name for name in RECIPES if not name.startswith("sandbox")]
 
@@ -195,25 +191,6 @@ def test_a_known_base_is_known_by_its_other_names_and_at_any_commit() -> None:
         assert trained_values(config, skeleton(base)) == 8_294_400
 
 
-@pytest.fixture
-def online_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:  # noqa: F811
-    """The Hub that all libraries ask."""
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
-    yield hub
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def publish(hub: Hub, name: str, files: dict[str, bytes]) -> str:  # noqa: F811
-    repository = hub.repositories[name] = Repository.create(hub.root, name)
-    return repository.commit("main", "a base", files=files, parent=None)
-
-
 def with_extras(files: dict[str, bytes], family: str) -> dict[str, bytes]:
     """What repositories of Stable Diffusion have beside the pipeline."""
     unet, vae = "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"
@@ -235,10 +212,10 @@ def with_extras(files: dict[str, bytes], family: str) -> dict[str, bytes]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_downloads_are_what_diffusers_fetches(family: str, online_hub: Hub, tmp_path: Path) -> None:
     FAMILIES[family]().save_pretrained(tmp_path / "pipe")
-    files = with_extras(files_of(tmp_path / "pipe"), family)
+    files = with_extras(contents(tmp_path / "pipe"), family)
     name = f"org/{family.replace(' ', '-')}"
     publish(online_hub, name, files)
-    fetched = files_of(Path(DiffusionPipeline.download(name, cache_dir=tmp_path / "cache")))
+    fetched = contents(Path(DiffusionPipeline.download(name, cache_dir=tmp_path / "cache")))
     index = main_file("pipeline", name)
     assert set(pipeline_files(list(files), index)) == set(fetched)
     assert ("vae_1_0/diffusion_pytorch_model.safetensors" in fetched) == (family == "SDXL"), "diffusers takes it, too"
@@ -251,7 +228,7 @@ def test_a_base_is_loaded_at_the_commit_that_is_named(online_hub: Hub, tmp_path:
     files = {}
     for seed in (0, 1):
         tiny_pipeline(seed=seed).save_pretrained(tmp_path / str(seed))
-        files[seed] = files_of(tmp_path / str(seed))
+        files[seed] = contents(tmp_path / str(seed))
     first = publish(online_hub, "org/versions", files[0])
     online_hub.repositories["org/versions"].commit("main", "another", files=files[1], parent=first)
     config = dataclasses.replace(get_recipe("gender"), dtype="float32", encoders=(), classifier="a:b", judge="a:b")
@@ -273,10 +250,10 @@ def test_of_a_model_one_format_is_fetched() -> None:
     assert set(model_files([*config, "pytorch_model.bin", *others])) == {*config, "pytorch_model.bin"}
 
 
-def test_downloads_are_named_with_commit_size_and_licence(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_downloads_are_named_with_commit_size_and_licence(hub: Hub, tmp_path: Path) -> None:
     folder = tmp_path / "pipe"
     FAMILIES["SD 1.x"]().save_pretrained(folder)
-    files = files_of(folder)
+    files = contents(folder)
     weights = sum(len(data) for data in files.values())
     half = {"unet/diffusion_pytorch_model.fp16.safetensors": b"0" * 999_999}
     extra = half | {"README.md": b"---\nlicense: openrail++\n---\n"}

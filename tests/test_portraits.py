@@ -15,7 +15,7 @@ from torch import Tensor
 from fair_adaptors.evaluation.face_crops import align_faces
 from fair_adaptors.evaluation.faces import LANDMARKS, LANDMARKS_SIDE
 from fair_adaptors.evaluation.instruments import FaceDetector, Faces
-from tests.test_loop import CONFIG, setting
+from tests.tiny_training import CONFIG, setting
 
 COUNT = 4
 FACE = dataclasses.replace(CONFIG, preservation=0.0, face_weight=1.0, face_encoder="stub", faces="stub")

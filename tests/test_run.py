@@ -26,7 +26,8 @@ from rich.console import Console
 from fair_adaptors.errors import CheckpointError, ConfigError, TrainingError
 from fair_adaptors.formats import CONFIG_FILE, read_config
 from fair_adaptors.load import load_fair_adaptor
-from tests.test_loop import CONFIG, setting
+from tests.sizes import KILLS
+from tests.tiny_training import CONFIG, setting
 
 QUICK = ["num_steps=2", "gradient_steps=1", "images_per_prompt=4", "prompts_per_step=1", "save_every=1", "trackers="]
 SET = [word for text in QUICK for word in ("--set", text)]
@@ -34,7 +35,7 @@ SET = [word for text in QUICK for word in ("--set", text)]
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "fair_adaptors", "train", "sandbox-gender", *arguments]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment}
+    env = {**os.environ, "COLUMNS": "200", **environment}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -47,12 +48,10 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
     raise AssertionError("no checkpoint in two minutes")
 
 
-def test_killed_at_random_moments_it_always_goes_on(tmp_path: Path) -> None:
-    script = Path(__file__).parent / "killed.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+@KILLS
+def test_killed_at_random_moments_it_always_goes_on(tmp_path: Path, kills: int) -> None:
+    command = [sys.executable, "-m", "tests.killed", str(tmp_path), str(kills)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "the same in the end" in done.stdout
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fair_adaptors.evaluation.face_crops import crop_faces
 from fair_adaptors.evaluation.instruments import FaceDetector, Faces
 from fair_adaptors.evaluation.run import image_seed
-from tests.test_loop import CONFIG, brightness, setting
+from tests.tiny_training import CONFIG, brightness, setting
 
 COUNT = 6
 

@@ -7,15 +7,9 @@ import pytest
 import torch
 from PIL import Image
 from transformers import (
-    CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
-    CLIPTokenizer,
-    Dinov2Config,
-    Dinov2Model,
-    ViTConfig,
     ViTForImageClassification,
-    ViTImageProcessorPil,
 )
 
 from fair_adaptors.errors import ConfigError, MissingExtraError
@@ -25,46 +19,7 @@ from fair_adaptors.evaluation.instruments import Instruments, load_classifier, l
 from fair_adaptors.prompts.sets import PromptSet
 from tests.evaluated import small
 from tests.tiny import tiny_pipeline
-
-SIDE = 28
-RACES = ["White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian", "Middle Eastern"]
-AGES = ["0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"]
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_clip(tmp_path_factory.mktemp("clip"))
-
-
-def small_clip(folder: Path, seed: int = 0) -> Path:
-    torch.manual_seed(seed)
-    letters = [chr(code) for code in range(97, 123)]
-    symbols = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={s: i for i, s in enumerate(symbols)}, merges=[], model_max_length=77)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {**sizes, "vocab_size": len(tokenizer), "max_position_embeddings": 77}
-    text |= {"bos_token_id": 52, "eos_token_id": 53, "pad_token_id": 53}
-    vision = {**sizes, "image_size": SIDE, "patch_size": 14}
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    crop = {"height": SIDE, "width": SIDE}
-    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=crop).save_pretrained(folder)
-    return folder
-
-
-def vit(folder: Path, labels: list[str]) -> Path:
-    torch.manual_seed(1)
-    config = ViTConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=SIDE,
-        patch_size=14, id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)},
-    )  # fmt: skip
-    ViTForImageClassification(config).save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
-    return folder
-
-
-def pictures(count: int, side: int = SIDE) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 3, side, side), generator=torch.Generator().manual_seed(2)).float() / 255
+from tests.vision_models import AGES, RACES, pictures, small_dino, vit
 
 
 def test_clip_features_are_those_of_its_own_preprocessing(clip: Path) -> None:
@@ -84,13 +39,6 @@ def test_images_of_another_size_are_resized_whole_with_gradients(clip: Path) -> 
     images = pictures(2, side=64).requires_grad_()
     load_encoder(f"clip:{clip}").encode(images).sum().backward()
     assert images.grad is not None and images.grad[:, :, :4, :4].abs().sum() > 0
-
-
-def small_dino(folder: Path) -> Path:
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    Dinov2Model(Dinov2Config(**sizes, image_size=SIDE, patch_size=14)).save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
-    return folder
 
 
 def test_dino_features_have_length_one(tmp_path: Path) -> None:

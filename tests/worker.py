@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fair_adaptors.errors import FairAdaptorError
-from tests.test_loop import CONFIG, setting
+from tests.tiny_training import CONFIG, setting
 
 LONG = dataclasses.replace(
     CONFIG, parts=("text_encoder", "unet", "tokens"), images_per_prompt=7, iterations=20, max_steps=4, gradient_steps=2

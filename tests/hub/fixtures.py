@@ -14,6 +14,7 @@ from fair_adaptors.formats import RESULTS_FILE
 from fair_adaptors.registry import EMBEDDED
 
 from . import olah
+from .repos import Repository
 from .server import Hub, Server
 
 TOKENS = {"hf_annsecret": "ann", "hf_bobsecret": "bob"}
@@ -55,6 +56,19 @@ def hub(online: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]
         yield state
 
 
+@pytest.fixture
+def online_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The Hub, as the one that all libraries ask."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
+    return hub
+
+
 @pytest.fixture(scope="module")
 def mirror(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of olah, which serves the repositories of the Hub; it is installed from a package index at first."""
@@ -62,6 +76,12 @@ def mirror(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(f"{olah.WITHOUT}=1: this machine has no package index")
     with olah.serve(hub.root, tmp_path_factory.mktemp("olah")) as url:
         yield url
+
+
+def publish(hub: Hub, name: str, files: dict[str, bytes]) -> str:
+    """Put a repository with these files on the Hub; return its commit."""
+    repository = hub.repositories[name] = Repository.create(hub.root, name)
+    return repository.commit("main", "a base", files=files, parent=None)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,0 +1,33 @@
+"""A training run on tiny models: its configuration, and what it loads."""
+
+import torch
+from fair_adaptors.training.config import Attribute, TrainConfig
+from fair_adaptors.training.setting import Setting
+from torch import Tensor
+
+from tests.tiny import tiny_pipeline
+
+CONFIG = TrainConfig(
+    name="tiny",
+    base="tiny",
+    attributes=(Attribute("bright", ("dark", "bright"), (0.5, 0.5)),),
+    rank=2,
+    prompt_sets=(("train", 1.0),),
+    iterations=3,
+    images_per_prompt=8,
+    num_steps=3,
+    guidance_scale=2.0,
+    learning_rate=1e-2,
+)
+
+
+def brightness(images: Tensor) -> dict[str, Tensor]:
+    """Logits of whether an image is brighter than most."""
+    mean = images.mean((1, 2, 3))
+    return {"bright": torch.stack([-40 * (mean - 0.45), 40 * (mean - 0.45)], 1)}
+
+
+def setting() -> Setting:
+    prompts = ("a nurse", "a guard")
+    encoder = {"flat": lambda images: torch.nn.functional.normalize(images.flatten(1), dim=1)}
+    return Setting(tiny_pipeline(), {"train": prompts}, prompts, brightness, brightness, encoder)
