@@ -19,11 +19,11 @@ import torch
 from benchmarks._report import report
 from benchmarks.sandbox_bias import train
 from fair_adaptors.evaluation import baselines, uce
-from fair_adaptors.evaluation.audit import write_audit
 from fair_adaptors.evaluation.evaluate import Evaluation, Target, evaluate
 from fair_adaptors.evaluation.metrics import frequencies
 from fair_adaptors.evaluation.variants import Variant, original, with_adaptor
 from fair_adaptors.prompts.sets import load_prompts
+from fair_adaptors.report.page import write_report
 from fair_adaptors.sandbox.demo import draw
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
@@ -109,7 +109,7 @@ def main() -> None:
             num_steps=STEPS, guidance_scale=GUIDANCE, batch_size=64,
         )  # fmt: skip
         results = evaluate(pipe, wanted, variants, instruments(), out)
-        write_audit(out, command="python benchmarks/peers.py")
+        write_report(out, command="python benchmarks/peers.py")
         timed = times(pipe, wanted, variants)
         rows = [_row(variant, results, timed[variant["name"]], seconds) for variant in results["variants"]]
     report("peers", rows, images=arguments.images, prompts=len(prompts.prompts), rounds_of_uce=arguments.rounds)

@@ -64,7 +64,8 @@ def demo(
     from rich.progress import Progress
 
     quiet()
-    from .evaluation.audit import write_audit
+    from fair_adaptors.report.page import write_report
+
     from .sandbox.demo import comparison, run_demo
 
     started, console = time.perf_counter(), Console()
@@ -84,7 +85,7 @@ def demo(
         " noise floor. More images (-n) make the figures surer."
     ]
     try:
-        write_audit(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
+        write_report(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
     except MissingExtraError as error:  # the page and the picture grid are there
         lines.append(str(error))
     grids = sorted(out.glob("plots/grid_*.png"))
@@ -107,7 +108,8 @@ def generate(
 ) -> None:
     """Draw a prompt, with or without an adaptor, into one picture grid."""
     quiet()
-    from .evaluation.grid import plain_grid
+    from fair_adaptors.report.grid import plain_grid
+
     from .evaluation.run import generate as generate_images
     from .load import load_fair_adaptor
     from .sandbox.pipeline import GUIDANCE, STEPS

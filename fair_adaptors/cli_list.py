@@ -44,7 +44,8 @@ def info(
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from .card import card_of
+    from fair_adaptors.report.card import card_of
+
     from .formats import CARD_FILE, read_config
     from .registry import find
     from .weights import resolve
@@ -74,7 +75,8 @@ def info(
 
 def _measured(row: AdaptorInfo) -> str:
     """Return the headline figures of an embedded adaptor."""
-    from .card_figures import headline
+    from fair_adaptors.report.card_figures import headline
+
     from .evaluation.verdict import number
     from .formats import read_config
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .card import TAG
+from fair_adaptors.report.card import TAG
+
 from .errors import FairAdaptorError
 from .formats import read_config
 from .hub_cache import fetch_config

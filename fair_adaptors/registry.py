@@ -94,7 +94,7 @@ class AdaptorInfo:
     @property
     def results(self) -> dict[str, Any] | None:
         """What was measured, as its ``results.json`` has it; None if that is not in this package."""
-        from .card import read_results
+        from .results_file import read_results
 
         return read_results(self.folder) if self.folder else None
 

@@ -14,12 +14,12 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard
 from markdown_it import MarkdownIt
 
-from fair_adaptors.card import TAG, TEMPLATE, card_of, escape, read_results, render_card
-from fair_adaptors.card_figures import variant_of
 from fair_adaptors.errors import InvalidAdaptorError
 from fair_adaptors.evaluation.variants import with_adaptor
 from fair_adaptors.formats import CARD_FILE, CONFIG_FILE, RESULTS_FILE, read_config
 from fair_adaptors.registry import BASES, EMBEDDED, STABLE_DIFFUSION_1_5, find
+from fair_adaptors.report.card import TAG, TEMPLATE, card_of, escape, render_card
+from fair_adaptors.results_file import read_results, variant_of
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = [EMBEDDED / "sandbox-gender", EMBEDDED / "sandbox-gender-tone"]
@@ -116,7 +116,7 @@ def test_a_number_from_elsewhere_would_be_noticed() -> None:
 
 
 def test_the_template_has_no_numbers_but_those_of_its_prose() -> None:
-    template = (ROOT / "fair_adaptors" / TEMPLATE).read_text(encoding="utf-8")
+    template = (ROOT / "fair_adaptors" / "report" / TEMPLATE).read_text(encoding="utf-8")
     said = re.sub(r"\{\{.*?\}\}|\{%.*?%\}", "", template)
     assert {match[0] for match in NUMBER.finditer(said)} <= PROSE
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fair_adaptors.evaluation.grid import before_after_grid, pictures, plain_grid
+from fair_adaptors.report.grid import before_after_grid, pictures, plain_grid
 
 
 def flat(*shape: int, value: float) -> torch.Tensor:

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from fair_adaptors import hub_requests
-from fair_adaptors.card import card_of
 from fair_adaptors.errors import HubError, InvalidAdaptorError, UnknownAdaptorError, WrongBaseError
 from fair_adaptors.formats import CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
 from fair_adaptors.hub import pull, push
+from fair_adaptors.report.card import card_of
 from tests.hub.connection import Answer, Hub
 from tests.hub.fixtures import ADAPTOR, ANN, BOB, NOWHERE, adaptor, hub, online, retitle  # noqa: F401
 from tests.tiny import tiny_pipeline, write_tiny_adaptor

@@ -18,6 +18,7 @@ EXTRAS = {
     "fair_adaptors.training": ("train", "classifier", "8bit"),
     "fair_adaptors.evaluation": ("eval",),
     "fair_adaptors.prompts": ("eval",),
+    "fair_adaptors.report": ("eval",),
     "fair_adaptors.app": ("app",),
 }
 

@@ -30,8 +30,7 @@ def source_files() -> dict[str, Path]:
     """Every module and data file of the package: path in the wheel -> path in the checkout."""
     package, training = ROOT / "fair_adaptors", ROOT / "training"
     data = [file for folder in SANDBOX_DATA for file in (package / "sandbox" / folder).rglob("*") if file.is_file()]
-    evaluation = package / "evaluation"
-    templates = [*package.glob("*.jinja"), *evaluation.glob("*.html"), *package.glob("prompts/lists/*.txt")]
+    templates = [*package.rglob("*.jinja"), *package.rglob("*.html"), *package.glob("prompts/lists/*.txt")]
     ours = [*package.rglob("*.py"), package / "py.typed", *data, *templates]
     mapped = {f"fair_adaptors/{file.relative_to(ROOT)}": file for file in training.rglob("*.py")}
     return {str(file.relative_to(ROOT)): file for file in ours} | mapped

@@ -13,10 +13,10 @@ from transformers import (
 )
 
 from fair_adaptors.errors import ConfigError, MissingExtraError
-from fair_adaptors.evaluation.audit import write_audit
 from fair_adaptors.evaluation.evaluate import Target, check_targets, evaluate
 from fair_adaptors.evaluation.instruments import Instruments, load_classifier, load_encoder
 from fair_adaptors.prompts.sets import PromptSet
+from fair_adaptors.report.page import write_report
 from tests.evaluated import small
 from tests.tiny import tiny_pipeline
 from tests.vision_models import AGES, RACES, pictures, small_dino, vit
@@ -85,7 +85,7 @@ def test_any_pipeline_is_evaluated_with_two_unlike_classifiers(clip: Path, tmp_p
     assert [row["target"] for row in variant["agreement"]] == ["gender"]
     assert -1 <= variant["text_alignment"][f"clip:{clip.name}"]["value"] <= 1
     with contextlib.suppress(MissingExtraError):
-        page = write_audit(tmp_path / "out", command="…").read_text(encoding="utf-8")
+        page = write_report(tmp_path / "out", command="…").read_text(encoding="utf-8")
         assert "fit to prompt" in page
     with pytest.raises(ConfigError, match="does not know race"):
         check_targets(wanted, Instruments(judges[::-1]))

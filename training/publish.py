@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fair_adaptors.card import card_of
-from fair_adaptors.card_figures import variant_of
 from fair_adaptors.evaluation.evaluate import Evaluation, Target, evaluate
 from fair_adaptors.evaluation.folder import write_json
-from fair_adaptors.evaluation.gallery import read_pictures
-from fair_adaptors.evaluation.grid import before_after_grid
 from fair_adaptors.evaluation.request import targets_for
 from fair_adaptors.evaluation.variants import ORIGINAL, with_adaptor
 from fair_adaptors.evaluation.verdict import percent
 from fair_adaptors.formats import CARD_FILE, RESULTS_FILE, read_config
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.registry import list_adaptors
+from fair_adaptors.report.card import card_of
+from fair_adaptors.report.gallery import read_pictures
+from fair_adaptors.report.grid import before_after_grid
+from fair_adaptors.results_file import variant_of
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
 

@@ -138,7 +138,7 @@ def run_and_report(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from .audit import write_audit
+    from fair_adaptors.report.page import write_report
 
     main = os.environ.get("RANK", "0") == "0"
     console = Console(quiet=not main)
@@ -154,7 +154,7 @@ def run_and_report(
         return
     console.print(headline(results))
     try:
-        write_audit(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
+        write_report(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
     except MissingExtraError as error:  # the page is written before the plots beside it
         console.print(f"without plots: {error}", highlight=False, soft_wrap=True, markup=False)
     console.print(

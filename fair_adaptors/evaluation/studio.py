@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.prompts.files import MAX_LENGTH
 from fair_adaptors.prompts.sets import load_prompts
+from fair_adaptors.report.grid import pictures
 
 from ..errors import ConfigError, UnknownAdaptorError, did_you_mean
 from ..load import load_fair_adaptor
 from ..registry import list_adaptors
 from ..sandbox.prompts import ROLES, SECTORS
 from .estimates import count_classes
-from .grid import pictures
 from .metrics import CONFIDENCE, bias, noise_floor, undetermined_rate
 from .run import classify, generate
 

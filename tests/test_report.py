@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 
 from fair_adaptors.errors import MissingExtraError
-from fair_adaptors.evaluation import audit, gallery, plots
 from fair_adaptors.evaluation.evaluate import Evaluation, Target
 from fair_adaptors.evaluation.folder import IMAGES_FILE, RESULTS_FILE, image_path
 from fair_adaptors.evaluation.instruments import Classifier, Encoder, Instruments, Kept
 from fair_adaptors.evaluation.metrics import total_variation_floor
-from fair_adaptors.evaluation.page_data import page_data
 from fair_adaptors.evaluation.records import Record
 from fair_adaptors.evaluation.results import summarise, write_csv
 from fair_adaptors.evaluation.variants import Variant, original
 from fair_adaptors.evaluation.verdict import direction, number, signed, verdicts
 from fair_adaptors.prompts.sets import PromptSet
+from fair_adaptors.report import gallery, plots
+from fair_adaptors.report import page as report_page
+from fair_adaptors.report.page_data import page_data
 
 CLASSES = {"gender": ("female", "male"), "tone": ("pale", "tan", "brown", "dark")}
 HALF, QUARTER = Target(("gender",), (0.5, 0.5)), Target(("tone",), (0.25,) * 4)
@@ -109,7 +110,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation with pictures, whose names are as bad as can be."""
     from PIL import Image
 
-    out = tmp_path_factory.mktemp("audit")
+    out = tmp_path_factory.mktemp("report")
     evaluation, tools = named(8, 9, word=EVIL), instruments()
     found = np.ones((8, 9), bool)
     found[0, 0] = False
@@ -127,8 +128,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(audit, "write_plots", lambda folder, results: [])
-    return audit.write_audit(folder, command=f"{COMMAND} {EVIL}")
+    monkeypatch.setattr(report_page, "write_plots", lambda folder, results: [])
+    return report_page.write_report(folder, command=f"{COMMAND} {EVIL}")
 
 
 def test_a_change_is_called_one_only_where_its_interval_says_so() -> None:
@@ -301,7 +302,7 @@ def page_of_names(ending: str, picture: Path) -> tuple[str, set[str]]:
     pictures = {(variant["name"], p): seen for variant in results["variants"] for p in range(2)}
     words = {"toy", "detector", "jobs", "made up", "job 0", "a photo of a job 1", "It is fair.", "right job", "female",
              "pale", "DDIM", "adaptor × 0.5", "fair-adaptors evaluate", *names}  # fmt: skip
-    text = audit.page(results, {}, pictures, f"fair-adaptors evaluate{ending}")
+    text = report_page.page(results, {}, pictures, f"fair-adaptors evaluate{ending}")
     return text, {word + ending for word in words}
 
 
@@ -333,12 +334,12 @@ def test_pictures_are_few_small_and_marked(folder: Path, page: Path) -> None:
 def test_without_pictures_and_with_one_variant_there_is_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "write_plots", lambda folder, results: [])
+    monkeypatch.setattr(report_page, "write_plots", lambda folder, results: [])
     evaluation, tools = named(2, 4), instruments("one", kept=False)
     results = measured(evaluation, tools, {"original": record(evaluation, tools, 0.5)})
     results["variants"][0]["obeyed"] = {"one": {"gender": {"value": 0.75, "low": 0.5, "high": 0.9}}}
     (tmp_path / RESULTS_FILE).write_text(json.dumps(results))
-    text = audit.write_audit(tmp_path, command="x").read_text(encoding="utf-8")
+    text = report_page.write_report(tmp_path, command="x").read_text(encoding="utf-8")
     assert "were not kept" in text and "prompts obeyed" in text and "classifiers agree" not in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", RESULTS_FILE]
 
@@ -347,7 +348,7 @@ def test_plots_lie_beside_the_page(folder: Path) -> None:
     pytest.importorskip("matplotlib")
     from PIL import Image
 
-    audit.write_audit(folder, command=COMMAND)
+    report_page.write_report(folder, command=COMMAND)
     for name in ("bias.png", "pareto.png"):
         with Image.open(folder / "plots" / name) as picture:
             assert picture.width > 600 and picture.height > 300
@@ -359,7 +360,7 @@ def test_without_matplotlib_the_page_is_there(folder: Path, monkeypatch: pytest.
         monkeypatch.setitem(sys.modules, name, None)
     (folder / "report.html").unlink(missing_ok=True)
     with pytest.raises(MissingExtraError, match=r"fair-adaptors\[eval\]"):
-        audit.write_audit(folder, command=COMMAND)
+        report_page.write_report(folder, command=COMMAND)
     assert (folder / "report.html").exists()
 
 
@@ -379,8 +380,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_ten_thousand_rows_are_quick_and_small(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "write_plots", lambda folder, results: [])
+    monkeypatch.setattr(report_page, "write_plots", lambda folder, results: [])
     started = time.perf_counter()
-    path = audit.write_audit(large, command=COMMAND)
+    path = report_page.write_report(large, command=COMMAND)
     assert time.perf_counter() - started < 20
     assert path.stat().st_size < 5e6

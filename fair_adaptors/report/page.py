@@ -7,12 +7,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from fair_adaptors.evaluation.folder import IMAGES_FILE, PLOTS, REPORT_FILE, RESULTS_FILE, TIMING_FILE
+from fair_adaptors.evaluation.metrics import CONFIDENCE
+from fair_adaptors.evaluation.verdict import Results, is_uniform, verdicts
+
 from . import gallery, tables
-from .folder import IMAGES_FILE, PLOTS, REPORT_FILE, RESULTS_FILE, TIMING_FILE
-from .metrics import CONFIDENCE
 from .page_data import page_data
 from .plots import write_grids, write_plots
-from .verdict import Results, is_uniform, verdicts
 
 SENTENCES = 6
 """Variants whose sentence is shown at once."""
@@ -79,7 +80,7 @@ METHOD = (
 )
 
 
-def write_audit(out: Path, *, command: str) -> Path:
+def write_report(out: Path, *, command: str) -> Path:
     """Write ``report.html``, and ``plots/`` beside it, from the results in an evaluation's folder.
 
     The page is written before the plots, which need matplotlib.
@@ -106,7 +107,7 @@ def write_audit(out: Path, *, command: str) -> Path:
 
 def page(results: Results, timing: Mapping[str, Any], pictures: gallery.Pictures, command: str) -> str:
     """Return the page as text."""
-    template = Template((Path(__file__).parent / "audit.html").read_text(encoding="utf-8"))
+    template = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
     judges, settings = results["classifiers"], results["settings"]
     return template.substitute(
         title=escape(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .verdict import Results, direction, figure_of, fine, number, percent, signed
+from fair_adaptors.evaluation.verdict import Results, direction, figure_of, fine, number, percent, signed
 
 OPEN = 4
 """Targets whose class frequencies are shown at once."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fair_adaptors.evaluation import audit
 from fair_adaptors.evaluation.folder import RESULTS_FILE
 from fair_adaptors.evaluation.verdict import number
+from fair_adaptors.report import page as report_page
 from tests.browser import CHROMIUM, Browser
-from tests.test_audit import COMMAND, HOSTILE, folder, large, page, page_of_names, uneven  # noqa: F401
+from tests.test_report import COMMAND, HOSTILE, folder, large, page, page_of_names, uneven  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +114,10 @@ def test_the_dot_plot_shows_what_is_chosen(page: Path, browser: Browser) -> None
 def test_the_dot_plot_of_a_target_that_is_not_even_is_of_the_distance_from_it(
     tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "write_plots", lambda folder, results: [])
+    monkeypatch.setattr(report_page, "write_plots", lambda folder, results: [])
     results = uneven()
     (tmp_path / RESULTS_FILE).write_text(json.dumps(results))
-    browser.open(audit.write_audit(tmp_path, command=COMMAND))
+    browser.open(report_page.write_report(tmp_path, command=COMMAND))
     figure = results["variants"][1]["bias"]["one"]["gender"]
     about = browser.run("document.querySelector('#dots p').textContent")
     assert about.startswith("Distance of gender from its target, mean over prompts: original ")
@@ -133,9 +133,9 @@ def test_the_dot_plot_of_a_target_that_is_not_even_is_of_the_distance_from_it(
 def test_a_large_page_opens_and_filters_at_once(
     large: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "write_plots", lambda folder, results: [])
+    monkeypatch.setattr(report_page, "write_plots", lambda folder, results: [])
     browser.problems.clear()
-    path = audit.write_audit(large, command=COMMAND)
+    path = report_page.write_report(large, command=COMMAND)
     started = time.perf_counter()
     browser.open(path)
     browser.run(f"{HEAD}[2].querySelector('button').click()")

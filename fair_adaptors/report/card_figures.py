@@ -1,12 +1,10 @@
 """What a card says of an evaluation: the rows of its tables, and the metrics of its metadata."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidAdaptorError
-from .evaluation.verdict import fine, is_uniform, number, signed, verdicts
-from .formats import RESULTS_FILE, AdaptorFiles
+from fair_adaptors.evaluation.verdict import fine, is_uniform, number, signed, verdicts
+from fair_adaptors.results_file import variant_of
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -17,24 +15,6 @@ Row = list[str]
 
 class Markdown(str):
     """Text that is Markdown already, and is printed as it is."""
-
-
-def variant_of(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the results of the adaptor itself, at its own strength, among those that were compared.
-
-    Raises:
-        InvalidAdaptorError: there are none.
-    """
-    weights = AdaptorFiles(dict(config), {}, {}).identity
-    identity = hashlib.sha256(f"{weights} {config['default_weight']:g}".encode()).hexdigest()
-    variants = results.get("variants")
-    for variant in variants if isinstance(variants, list) else ():
-        if isinstance(variant, dict) and variant.get("identity") == identity:
-            return variant
-    raise InvalidAdaptorError(
-        f"{RESULTS_FILE} is of other weights than those of {config['name']!r} at strength"
-        f" {config['default_weight']:g}. Evaluate again, or take it away"
-    )
 
 
 def headline(config: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[tuple[str, str, Estimate, Estimate]]:

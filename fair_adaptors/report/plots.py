@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingExtraError
+from fair_adaptors.errors import MissingExtraError
+from fair_adaptors.evaluation.verdict import Results, figure_name, figure_of, largest, number, percent
+
 from .gallery import Picture, Pictures
 from .grid import AFTER, BEFORE, FAINT, INK, RULE, before_after_grid
-from .verdict import Results, figure_name, figure_of, largest, number, percent
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right and top."""

@@ -9,10 +9,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .folder import IMAGES_FILE
-from .metrics import CONFIDENCE
+from fair_adaptors.evaluation.folder import IMAGES_FILE
+from fair_adaptors.evaluation.metrics import CONFIDENCE
+from fair_adaptors.evaluation.verdict import Results
+
 from .tables import folded
-from .verdict import Results
 
 PROMPTS, IMAGES, SHOWN = 6, 8, 2
 """Prompts with pictures, images of each, and prompts whose pictures are shown at once."""

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from .metrics import noise_floor, total_variation_floor
-from .verdict import Results, figure_name, figure_of, largest
+from fair_adaptors.evaluation.metrics import noise_floor, total_variation_floor
+from fair_adaptors.evaluation.verdict import Results, figure_name, figure_of, largest
 
 Triple = tuple[float | None, float | None, float | None]
 """Value, low and high."""

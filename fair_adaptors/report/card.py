@@ -6,23 +6,23 @@ escaped, unless it was made here.
 
 import html
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .card_figures import Markdown, figures, line, metrics, variant_of
-from .errors import InvalidAdaptorError
-from .evaluation.verdict import fine
-from .formats import RESULTS_FILE, RESULTS_SCHEMA, read_config
-from .registry import AdaptorInfo, find_base
+from fair_adaptors.errors import InvalidAdaptorError
+from fair_adaptors.evaluation.verdict import fine
+from fair_adaptors.formats import RESULTS_FILE, read_config
+from fair_adaptors.registry import AdaptorInfo, find_base
+from fair_adaptors.results_file import read_results
+
+from .card_figures import Markdown, figures, line, metrics
 
 TEMPLATE = "card.md.jinja"
 TAG = "fair-adaptors"
 """The tag on the Hub of every adaptor of this package."""
 
-logger = logging.getLogger(__name__)
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 _WORD = re.compile(r"[\w./:+-]+", re.ASCII)
 _IMAGE = re.compile(r"\w[\w.-]*\.(png|jpg|jpeg|webp)", re.ASCII)
@@ -119,32 +119,6 @@ def plain(value: object) -> str:
     if isinstance(value, float):
         return Markdown(f"{value:g}")
     return Markdown(value) if isinstance(value, int) else escape(value)
-
-
-def read_results(folder: str | Path) -> dict[str, Any] | None:
-    """Read ``results.json`` of an adaptor folder; None if there is none, or it is of another kind or version than this
-    package's, which is said of a version.
-
-    Raises:
-        InvalidAdaptorError: it is no JSON, or of an evaluation without this adaptor's weights.
-    """
-    path = Path(folder) / RESULTS_FILE
-    if not path.is_file():
-        return None
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InvalidAdaptorError(f"{path} cannot be read: {error}. Write it again, or take it away") from error
-    if not isinstance(results, dict) or "schema" not in results:
-        return None
-    if results["schema"] != RESULTS_SCHEMA:
-        logger.warning(
-            f"{path} is of schema {results['schema']!r}, this fair-adaptors reads {RESULTS_SCHEMA}: its numbers are"
-            " not shown. Evaluate again"
-        )
-        return None
-    variant_of(read_config(folder), results)
-    return results
 
 
 def _metadata(config: Mapping[str, Any], results: Mapping[str, Any] | None, images: Sequence[str]) -> Markdown:
