@@ -179,7 +179,7 @@ def test_the_recipes_are_the_papers_table(name: str, images: int, weight: float,
 
 
 def test_what_cannot_be_planned_is_said() -> None:
-    with pytest.raises(ConfigError, match="no set or file"):
+    with pytest.raises(ConfigError, match="there is no prompt set 'ocupations'"):
         make_plan(get_recipe("gender", {"prompt_sets": "ocupations"}))
     plan = make_plan(dataclasses.replace(get_recipe("gender"), base="who/knows"))
     assert plan.megabytes == {} and plan.trained == 0

@@ -21,6 +21,8 @@ COUNTS = {
     "sandbox-train": 56,
     "sandbox-validation": 8,
     "sandbox-test": 16,
+    "sandbox-bare": 56,
+    "sandbox-aged": 112,
     "sandbox-explicit": 96,
 }
 CLASSES = {
@@ -211,92 +213,96 @@ def test_an_alias_of_yaml_is_what_it_stands_for(tmp_path: Path) -> None:
 
 LONG = "x" * 1001
 MALFORMED = [
-    ("txt", "", 1, "no prompts at all"),
-    ("txt", "# only\n\n", 1, "no prompts at all"),
-    ("txt", "a\n\n# c\na \n", 4, "duplicate prompt: 'a' is there already, on line 1"),
-    ("txt", f"a\n{LONG}", 2, "1,001 characters; 1,000 at most"),
-    ("txt", "a\nb\x07c", 2, r"control character U\+0007"),
-    ("txt", "a\r\nb\tc", 2, r"control character U\+0009"),
-    ("txt", "a\rb\x00c", 2, r"control character U\+0000"),
-    ("txt", b"a\nb\n\xff\n", 3, "not text in UTF-8"),
-    ("txt", "a\n".encode("utf-16"), 1, "not text in UTF-8"),
-    ("json", b'["a",\n"\xe9"]', 2, "not text in UTF-8"),
-    ("json", "", 1, "not valid JSON"),
-    ("json", '[\n"a"\n"b"]', 3, "not valid JSON: Expecting ',' delimiter"),
-    ("json", '["a"]\n["b"]', 2, "not valid JSON: Extra data"),
-    ("json", '["a",\n"b\tc"]', 2, "not valid JSON: Invalid control character"),
-    ("json", '[\n\n"a",\n\n""]', 5, "empty prompt"),
-    ("json", '[\n"a",\n{"prompt": "  "}]', 3, "empty prompt"),
-    ("json", '["a", "b", "a"]', 1, "duplicate prompt"),
-    ("json", '["a", {\n"label": "a",\n"prompt":\n"a"}]', 1, "duplicate prompt"),
-    ("json", f'["a",\n"{LONG}"]', 2, "1,001 characters"),
-    ("json", '["a",\n"b\\nc"]', 2, r"control character U\+000A"),
-    ("json", '["a",\n"b\\ud800"]', 2, r"control character U\+D800"),
-    ("json", '["a",\n"b\\u2028c"]', 2, r"control character U\+2028"),
-    ("json", '["a",\n1' + "0" * 5000 + "]", 2, "is not text; quote it"),
-    ("json", '["a",\nNaN]', 2, "the prompt NaN is not text; quote it"),
-    ("json", '["a",\nnull]', 2, "the prompt null is not text; quote it"),
-    ("json", '["a",\n["b"]]', 2, "the prompt must be text, not a list"),
-    ("json", '\n"a"', 2, "expected a list of prompts"),
-    ("json", "\n7", 2, "expected a list of prompts"),
-    ("json", '{\n"prompts": "a"}', 2, "expected a list of prompts"),
-    ("json", "[]", 1, "no prompts at all"),
-    ("json", "[{}]", 1, "the key 'prompt' is missing"),
-    ("json", '{"source": "a"}', 1, "the key 'prompts' is missing"),
-    ("json", '{"prompts": ["a"],\n"template": "b"}', 2, "there is no key 'template'.* Known: prompts, source"),
-    ("json", '["a",\n{"prompt": "b",\n"lable": "b"}]', 3, "there is no key 'lable'. Did you mean 'label'"),
-    ("json", '[{"prompt": "b",\n"prompt": "c"}]', 2, "the key 'prompt' is there twice"),
-    ("json", '["a",\n{"prompt": "b",\n"label": "c"}]', 3, "the label 'c' is not a part of its prompt"),
-    ("json", '[{"prompt": "b",\n"expected": "female"}]', 2, "'expected' must be a mapping"),
-    ("json", '[{"prompt": "b", "expected": {\n"gender": 1}}]', 2, "the class of 'gender' 1 is not text; quote it"),
-    ("json", '{"prompts": ["a"],\n"source": ["b"]}', 2, "the source must be text, not a list"),
-    ("yaml", "", 1, "no prompts at all"),
-    ("yaml", "# only\n", 1, "no prompts at all"),
-    ("yaml", "source: a\nprompts: []\n", 1, "no prompts at all"),
-    ("yaml", "- a\n- 'b\n- c\n", 4, "not valid YAML: found unexpected end of stream"),
-    ("yaml", "- a\n- b: c: d\n", 2, "not valid YAML: mapping values are not allowed here"),
-    ("yaml", "- a\n- *b\n", 2, "not valid YAML: found undefined alias"),
-    ("yaml", "- a\n---\n- b\n", 2, "not valid YAML: but found another document"),
-    ("yaml", "- a\n- b\x07c\n", 2, r"control character U\+0007"),
-    ("yaml", '- a\n- "b\\tc"\n', 2, r"control character U\+0009"),
-    ("yaml", "- a\n-\n", 2, "empty prompt"),
-    ("yaml", "- a\n\n- ''\n", 3, "empty prompt"),
-    ("yaml", "- a\n- b\n- a\n", 3, "duplicate prompt: 'a' is there already, on line 1"),
-    ("yaml", "- a\n- yes\n", 2, "the prompt yes is not text; quote it"),
-    ("yaml", "- a\n- 123\n", 2, "the prompt 123 is not text; quote it"),
-    ("yaml", "- a\n- 2020-01-01\n", 2, "the prompt 2020-01-01 is not text; quote it"),
-    ("yaml", "- a\n- a photo: a nurse\n", 2, "there is no key 'a photo'.* A prompt with a colon must be quoted"),
-    ("yaml", "- prompt: a\n  expected:\n    age: 30\n", 3, "the class of 'age' 30 is not text; quote it"),
-    ("yaml", "- &a [*a]\n", 1, "the prompt must be text, not a list"),
-    ("yaml", "&a\nprompts: *a\n", 1, "expected a list of prompts"),
-    ("yaml", "- prompt: a\n  expected: &a\n    b: *a\n", 2, "the class of 'b' must be text, not a mapping"),
-    ("yaml", "- [b]: c\n", 1, "the key must be text, not a list"),
-    ("yaml", "just text\n", 1, "expected a list of prompts"),
+    ("txt", "", "", "no prompts at all"),
+    ("txt", "# only\n\n", "", "no prompts at all"),
+    ("txt", "a\n\n# c\na \n", ", line 4", "duplicate prompt: 'a' is there already"),
+    ("txt", f"a\n{LONG}", ", line 2", "1,001 characters; 1,000 at most"),
+    ("txt", "a\nb\x07c", ", line 2", r"control character U\+0007"),
+    ("txt", "a\r\nb\tc", ", line 2", r"control character U\+0009"),
+    ("txt", "a\rb\x00c", ", line 2", r"control character U\+0000"),
+    ("txt", b"a\nb\n\xff\n", ", line 3", "not text in UTF-8"),
+    ("txt", "a\n".encode("utf-16"), ", line 1", "not text in UTF-8"),
+    ("txt", "a\n" * 5_000_001, "", "more than 10,000,000 bytes"),
+    ("json", b'["a",\n"\xe9"]', ", line 2", "not text in UTF-8"),
+    ("json", "", "", "not valid JSON"),
+    ("json", '[\n"a"\n"b"]', "", "not valid JSON: Expecting ',' delimiter: line 3"),
+    ("json", '["a"]\n["b"]', "", "not valid JSON: Extra data: line 2"),
+    ("json", '["a",\n"b\tc"]', "", "not valid JSON: Invalid control character.*line 2"),
+    ("json", '["a",\n1' + "0" * 5000 + "]", "", "not valid JSON"),
+    ("json", '["a", "b", ""]', ", item 3", "empty prompt"),
+    ("json", '["a", {"prompt": "  "}]', ", item 2", "empty prompt"),
+    ("json", '["a", "b", "a"]', ", item 3", "duplicate prompt"),
+    ("json", '["a", {"label": "a", "prompt": "a"}]', ", item 2", "duplicate prompt"),
+    ("json", f'["a", "{LONG}"]', ", item 2", "1,001 characters"),
+    ("json", '["a", "b\\nc"]', ", item 2", r"control character U\+000A"),
+    ("json", '["a", "b\\ud800"]', ", item 2", r"control character U\+D800"),
+    ("json", '["a", "b\\u2028c"]', ", item 2", r"control character U\+2028"),
+    ("json", '["a", 7]', ", item 2", "the prompt must be text, got int; put it in quotes"),
+    ("json", '["a", NaN]', ", item 2", "the prompt must be text, got float; put it in quotes"),
+    ("json", '["a", null]', ", item 2", "empty prompt"),
+    ("json", '["a", ["b"]]', ", item 2", "the prompt must be text, got list"),
+    ("json", '"a"', "", "expected a list of prompts"),
+    ("json", "7", "", "expected a list of prompts"),
+    ("json", '{"prompts": "a"}', "", "expected a list of prompts"),
+    ("json", "[]", "", "no prompts at all"),
+    ("json", "[{}]", ", item 1", "the key 'prompt' is missing"),
+    ("json", '{"source": "a"}', "", "the key 'prompts' is missing"),
+    ("json", '{"prompts": ["a"], "template": "b"}', "", "there is no key 'template'.* Known: prompts, source"),
+    ("json", '["a", {"prompt": "b", "lable": "b"}]', ", item 2", "there is no key 'lable'. Did you mean 'label'"),
+    ("json", '[{"prompt": "b", "prompt": "c"}]', ", item 1", "the key 'prompt' is there twice"),
+    ("json", '["a", {"prompt": "b", "label": "c"}]', ", item 2", "the label 'c' is not a part of its prompt"),
+    ("json", '[{"prompt": "b", "expected": "female"}]', ", item 1", "'expected' must be a mapping"),
+    ("json", '[{"prompt": "b", "expected": {"age": 1}}]', ", item 1", "the class of 'age' must be text, got int"),
+    ("json", '{"prompts": ["a"], "source": ["b"]}', "", "the source must be text, got list"),
+    ("json", "[" * 100_000, "", "nested too deeply"),
+    ("json", "[" * 100_000 + "]" * 100_000, "", "nested too deeply"),
+    ("yaml", "", "", "no prompts at all"),
+    ("yaml", "# only\n", "", "no prompts at all"),
+    ("yaml", "source: a\nprompts: []\n", "", "no prompts at all"),
+    ("yaml", "- a\n- 'b\n- c\n", "", "not valid YAML: .*found unexpected end of stream.*line 4"),
+    ("yaml", "- a\n- b: c: d\n", "", "not valid YAML: mapping values are not allowed here.*line 2"),
+    ("yaml", "- a\n- *b\n", "", "not valid YAML: found undefined alias"),
+    ("yaml", "- a\n---\n- b\n", "", "not valid YAML: .*but found another document"),
+    ("yaml", "- a\n- b\x07c\n", "", "not valid YAML: unacceptable character #x0007"),
+    ("yaml", '- a\n- "\\UFFFFFFFF"\n', "", "not valid YAML"),
+    ("yaml", "- a\n- !!int ''\n", "", "not valid YAML"),
+    ("yaml", "- a\n- !!python/object/apply:os.getcwd []\n", "", "not valid YAML: could not determine a constructor"),
+    ("yaml", "[" * 5_000, "", "nested too deeply"),
+    ("yaml", '- a\n- "b\\tc"\n', ", item 2", r"control character U\+0009"),
+    ("yaml", "- a\n-\n", ", item 2", "empty prompt"),
+    ("yaml", "- a\n\n- ''\n", ", item 2", "empty prompt"),
+    ("yaml", "- a\n- b\n- a\n", ", item 3", "duplicate prompt: 'a' is there already"),
+    ("yaml", "- prompt: a\n  prompt: b\n", ", item 1", "the key 'prompt' is there twice"),
+    ("yaml", "- a\n- yes\n", ", item 2", "the prompt must be text, got bool; put it in quotes"),
+    ("yaml", "- a\n- 123\n", ", item 2", "the prompt must be text, got int; put it in quotes"),
+    ("yaml", "- a\n- 2020-01-01\n", ", item 2", "the prompt must be text, got date; put it in quotes"),
+    ("yaml", "- a\n- a photo: a nurse\n", ", item 2", "no key 'a photo'.* A prompt with a colon must be quoted"),
+    ("yaml", "- prompt: a\n  expected:\n    age: 30\n", ", item 1", "the class of 'age' must be text, got int"),
+    ("yaml", "- &a [*a]\n", ", item 1", "the prompt must be text, got list"),
+    ("yaml", "&a\nprompts: *a\n", "", "not valid YAML: found unconstructable recursive node"),
+    ("yaml", "- &a {<<: [*a]}\n", "", "not valid YAML: .*'tag:yaml.org,2002:merge'"),
+    ("yaml", "- [b]: c\n", ", item 1", "the key must be text, got list"),
+    ("yaml", "just text\n", "", "expected a list of prompts"),
 ]
 
 
-@pytest.mark.parametrize(("ending", "content", "line", "message"), MALFORMED)
-def test_a_malformed_file_is_an_error_with_its_line(
-    tmp_path: Path, ending: str, content: str | bytes, line: int, message: str
+@pytest.mark.parametrize(("ending", "content", "where", "message"), MALFORMED)
+def test_a_malformed_file_is_an_error_with_its_line_or_item(
+    tmp_path: Path, ending: str, content: str | bytes, where: str, message: str
 ) -> None:
     path = write(tmp_path, f"mine.{ending}", content)
     with pytest.raises(ConfigError, match=message) as error:
         load_prompts(path)
-    assert str(error.value).startswith(f"{path}, line {line}: ")
+    said = str(error.value)
+    assert said.startswith(f"{path}{where}") and len(said) < len(path) + 400 and "\n" not in said
+    assert bool(where) == said.startswith(f"{path}, ")
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("mine.json", "[" * 100_000, "nested too deeply"),
-        ("mine.json", "[" * 100_000 + "]" * 100_000, "nested too deeply"),
-        ("mine.yaml", "[" * 5_000, "nested too deeply"),
-        ("mine.yaml", '- a\n- "\\UFFFFFFFF"\n', "not valid YAML"),
-    ],
-)
-def test_a_file_that_its_parser_gives_up_on_is_an_error(tmp_path: Path, name: str, content: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"mine.*{message}"):
-        load_prompts(write(tmp_path, name, content))
+@pytest.mark.parametrize("doubled", ["[*{0}, *{0}]", "{{prompt: *{0}, label: *{0}}}"])
+def test_aliases_that_double_at_every_step_do_not_fill_the_memory(tmp_path: Path, doubled: str) -> None:
+    bomb = ["- &a0 {prompt: a}", *(f"- &a{step + 1} {doubled.format(f'a{step}')}" for step in range(50))]
+    with pytest.raises(ConfigError, match="item 2: the prompt must be text"):
+        load_prompts(write(tmp_path, "mine.yaml", "\n".join(bomb)))
 
 
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:

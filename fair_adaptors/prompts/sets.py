@@ -1,23 +1,26 @@
 """The known prompt sets by name, and files of the user's as sets.
 
-A package list (``lists/*.txt``) has its description and its source in its first two lines. A line of it is a
-prompt whose {braces} mark the label, or a label alone, which goes into the paper's template.
+A package list (``lists/*.txt``) has its description and its source in its first two lines. A line of it is a prompt
+whose {braces} mark the label, or a label alone, which goes into the paper's template.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 from fair_adaptors.errors import ConfigError, did_you_mean
-from fair_adaptors.sandbox import prompts as sandbox
 
-from .files import PARSERS, read_file
+from .files import SUFFIXES, read_file
 
 FOLDER = Path(__file__).parent / "lists"
-TEMPLATE = sandbox.TEMPLATE
+TEMPLATE = "A photo of the face of a {}, a person"
 """The paper's: "a" even before a vowel (paper §5)."""
+
+SETS_OF_BASES = {"sandbox": "fair_adaptors.sandbox.prompts:prompt_sets"}
+"""Functions that return the prompt sets of a base with people of its own, whose names begin with the base's."""
 
 EXPLICIT_OCCUPATIONS = (
     "senator",
@@ -51,7 +54,7 @@ EXPLICIT: tuple[Naming, ...] = (
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts to evaluate with.
+    """Prompts to train or evaluate with.
 
     Attributes:
         name: of the set, or the user's file name.
@@ -61,6 +64,7 @@ class PromptSet:
         source: where the prompts are from, one line.
         expected: of each prompt the attributes it names and their class, such as ``{"gender": "female"}``; empty if
             none of the prompts names any.
+        description: what they are, one line; empty for a user's file.
     """
 
     name: str
@@ -68,16 +72,16 @@ class PromptSet:
     labels: tuple[str, ...]
     source: str
     expected: tuple[Mapping[str, str], ...] = ()
+    description: str = ""
 
 
 def list_prompt_sets() -> dict[str, str]:
-    """Describe each set of the package by name, in one line that begins with its number of prompts."""
-    described = {name: make(name) for name, make in _SETS.items()}
-    return {name: f"{len(found.prompts)} prompts. {description}" for name, (description, found) in described.items()}
+    """Describe each known set by name, in one line that begins with its number of prompts."""
+    return {name: f"{len(found.prompts)} prompts. {found.description}" for name, found in _known_sets().items()}
 
 
-def load_prompts(name: str) -> PromptSet:
-    """Return a set of the package, or read a file of the user's.
+def load_prompts(name: str, *, base: str | None = None) -> PromptSet:
+    """Return a known set, or read a file of the user's.
 
     Files are text in UTF-8. In a ``.txt`` file each line is a prompt; empty lines and lines that begin with ``#`` are
     left out. A ``.json``, ``.yaml`` or ``.yml`` file is a list, or a mapping with that list as ``prompts`` and perhaps
@@ -87,84 +91,72 @@ def load_prompts(name: str) -> PromptSet:
 
     Args:
         name: of ``list_prompt_sets``, or path of a file.
+        base: the base model's name, where its own sets may be named without it: ``train`` for ``sandbox-train``.
 
     Raises:
-        ConfigError: no such set or file, or the file is malformed; with the line.
+        ConfigError: no such set or file, or the file is malformed; with the line or the number of the item.
         MissingExtraError: reading YAML needs PyYAML.
     """
-    if name in _SETS:
-        return _SETS[name](name)[1]
+    known = dict(_known_sets())
+    if base in SETS_OF_BASES:
+        own = {full.removeprefix(f"{base}-"): found for full, found in known.items() if full.startswith(f"{base}-")}
+        known = {**own, **known}
+    if name in known:
+        return known[name]
     path = Path(name)
-    if path.suffix.lower() not in PARSERS:
+    if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(
-            f"there is no prompt set {name!r}.{did_you_mean(name, _SETS)} Sets: {', '.join(_SETS)}; or give a file"
-            f" that ends in {', '.join(PARSERS)}"
+            f"there is no prompt set {name!r}.{did_you_mean(name, known)} Sets: {', '.join(known)}; or give a file"
+            f" that ends in {', '.join(SUFFIXES)}"
         )
-    source, entries = read_file(path)
+    source, items = read_file(path)
     return PromptSet(
         path.name,
-        tuple(entry.prompt for entry in entries),
-        tuple(entry.label for entry in entries),
+        tuple(item.prompt for item in items),
+        tuple(item.label for item in items),
         source or str(path),
-        tuple(entry.expected for entry in entries) if any(entry.expected for entry in entries) else (),
+        tuple(item.expected for item in items) if any(item.expected for item in items) else (),
     )
 
 
-# The package's sets: name → (description, set).
+def explicit_set(
+    name: str, occupations: Sequence[str], namings: Iterable[Naming], *, source: str, description: str
+) -> PromptSet:
+    """Return a set that asks for each occupation in each naming, in the paper's template."""
+    rows = [(wording.format(o), {attribute: c}) for o in occupations for wording, attribute, c in namings]
+    labels, expected = tuple(label for label, _ in rows), tuple(named for _, named in rows)
+    return PromptSet(name, tuple(map(TEMPLATE.format, labels)), labels, source, expected, description)
 
-_Described = tuple[str, PromptSet]
+
+@cache
+def _known_sets() -> Mapping[str, PromptSet]:
+    explicit = explicit_set(
+        "explicit",
+        EXPLICIT_OCCUPATIONS,
+        EXPLICIT,
+        source="written for fair-adaptors, with occupations of Shen et al., ICLR 2024 (arXiv 2311.07604)",
+        description="Ten of the test's occupations, each with a word that names a gender, race or age, to be obeyed.",
+    )
+    sets = [
+        *map(_from_list, ("occupations-train", "occupations-validation", "occupations-test", "untemplated")),
+        explicit,
+        *map(_from_list, ("sports", "descriptors", "styles")),
+    ]
+    for place in SETS_OF_BASES.values():
+        module, _, function = place.partition(":")
+        sets += getattr(import_module(module), function)()
+    return {found.name: found for found in sets}
 
 
-def _from_list(name: str) -> _Described:
+def _from_list(name: str) -> PromptSet:
     lines = (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     description, source = lines[0].removeprefix("# "), lines[1].removeprefix("# Source: ")
     rows = [_fill(line) for line in lines if line and not line.startswith("#")]
-    return description, PromptSet(name, tuple(row[0] for row in rows), tuple(row[1] for row in rows), source)
+    prompts, labels = tuple(prompt for prompt, _ in rows), tuple(label for _, label in rows)
+    return PromptSet(name, prompts, labels, source, description=description)
 
 
 def _fill(line: str) -> tuple[str, str]:
     """Return the prompt and the label of a line of a package list."""
     marked = re.fullmatch(r"(.*)\{(.+)\}(.*)", line)
     return ("".join(marked.groups()), marked[2]) if marked else (TEMPLATE.format(line), line)
-
-
-def _naming(name: str, occupations: Sequence[str], namings: Iterable[Naming], source: str) -> PromptSet:
-    rows = [(wording.format(o), {attribute: c}) for o in occupations for wording, attribute, c in namings]
-    labels = tuple(label for label, _ in rows)
-    return PromptSet(name, tuple(map(TEMPLATE.format, labels)), labels, source, tuple(named for _, named in rows))
-
-
-def _explicit(name: str) -> _Described:
-    source = "written for fair-adaptors, with occupations of Shen et al., ICLR 2024 (arXiv 2311.07604)"
-    description = "Ten of the test's occupations, each with a word that names a gender, race or age, to be obeyed."
-    return description, _naming(name, EXPLICIT_OCCUPATIONS, EXPLICIT, source)
-
-
-_SANDBOX_SOURCE = "the sandbox of fair-adaptors (fair_adaptors.sandbox.prompts)"
-
-
-def _sandbox(split: sandbox.Split, name: str) -> _Described:
-    found = PromptSet(name, sandbox.prompts(split), sandbox.occupations(split), _SANDBOX_SOURCE)
-    return f"The {split} occupations of the sandbox.", found
-
-
-def _sandbox_explicit(name: str) -> _Described:
-    namings = [(f"{c} {{}}", attribute, c) for attribute in ("gender", "tone") for c in sandbox.ATTRIBUTES[attribute]]
-    description = "The test occupations of the sandbox, each with a word that names a gender or tone, to be obeyed."
-    return description, _naming(name, sandbox.occupations("test"), namings, _SANDBOX_SOURCE)
-
-
-_SETS: dict[str, Callable[[str], _Described]] = {
-    "occupations-train": _from_list,
-    "occupations-validation": _from_list,
-    "occupations-test": _from_list,
-    "untemplated": _from_list,
-    "explicit": _explicit,
-    "sports": _from_list,
-    "descriptors": _from_list,
-    "styles": _from_list,
-    "sandbox-train": partial(_sandbox, "train"),
-    "sandbox-validation": partial(_sandbox, "validation"),
-    "sandbox-test": partial(_sandbox, "test"),
-    "sandbox-explicit": _sandbox_explicit,
-}

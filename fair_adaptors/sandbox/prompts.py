@@ -6,6 +6,8 @@ seen in other company: what a training run learns about the words can reach it.
 
 from typing import Literal, get_args
 
+from fair_adaptors.prompts.sets import TEMPLATE, PromptSet, explicit_set
+
 SECTORS = ("hospital", "school", "farm", "factory", "airport", "hotel", "museum", "bank", "harbor", "theater")
 ROLES = ("manager", "guard", "technician", "gardener", "assistant", "nurse", "cleaner", "cook")
 OCCUPATIONS = tuple(f"{sector} {role}" for sector in SECTORS for role in ROLES)
@@ -15,8 +17,6 @@ TONES = ("pale", "tan", "brown", "dark")
 AGES = ("young", "old")
 ATTRIBUTES = {"gender": GENDERS, "tone": TONES, "age": AGES}
 """The classes of each attribute, in index order. Gender and age are ordered as in the paper (female 0, young 0)."""
-
-TEMPLATE = "A photo of the face of a {}, a person"
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -36,6 +36,44 @@ def occupations(split: Split) -> tuple[str, ...]:
 def prompts(split: Split) -> tuple[str, ...]:
     """List the prompts of one split, in the paper's template (paper §5)."""
     return tuple(TEMPLATE.format(occupation) for occupation in occupations(split))
+
+
+def prompt_sets() -> list[PromptSet]:
+    """Return the sandbox's sets for ``load_prompts``: splits, other wordings, named classes."""
+    source = "the sandbox of fair-adaptors (fair_adaptors.sandbox.prompts)"
+    sets = [
+        PromptSet(
+            f"sandbox-{split}",
+            prompts(split),
+            occupations(split),
+            source,
+            description=f"The {split} occupations of the sandbox.",
+        )
+        for split in SPLITS
+    ]
+    train = occupations("train")
+    bare = tuple(f"a {occupation}" for occupation in train)
+    aged = tuple(f"{age} {occupation}" for occupation in train for age in AGES)
+    about = "The train occupations of the sandbox,"
+    return [
+        *sets,
+        PromptSet("sandbox-bare", bare, train, source, description=f"{about} without a template."),
+        PromptSet(
+            "sandbox-aged",
+            tuple(map(TEMPLATE.format, aged)),
+            aged,
+            source,
+            description=f"{about} each with a word that names an age.",
+        ),
+        explicit_set(
+            "sandbox-explicit",
+            occupations("test"),
+            [(f"{c} {{}}", attribute, c) for attribute in ("gender", "tone") for c in ATTRIBUTES[attribute]],
+            source=source,
+            description="The test occupations of the sandbox, each with a word that names a gender or tone, to be"
+            " obeyed.",
+        ),
+    ]
 
 
 _SPLIT_BY_DIAGONAL: dict[int, Split] = {0: "test", 5: "test", 3: "validation"}
