@@ -30,7 +30,7 @@ def load_base(base: str) -> Any:
     from diffusers import DiffusionPipeline
 
     from .evaluation.instruments import accelerator
-    from .hub_requests import split_revision
+    from .hub.client import split_revision
 
     place, revision = split_revision(base)
     try:

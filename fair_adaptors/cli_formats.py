@@ -43,7 +43,7 @@ def export(
     """Write an adaptor for other programs, or bake it into a copy of its base."""
     from .convert.exporting import export as export_adaptor
     from .formats import read_config
-    from .weights import resolve
+    from .hub.resolve import resolve
 
     folder = resolve(adaptor)
     pipe = None

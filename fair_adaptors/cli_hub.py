@@ -73,7 +73,7 @@ def search(
     from rich.table import Table
     from rich.text import Text
 
-    from .hub_search import search as search_hub
+    from .hub import search as search_hub
 
     found = search_hub(base=base, attribute=attribute, namespace=namespace)
     if not found:

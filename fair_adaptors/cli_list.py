@@ -47,8 +47,8 @@ def info(
     from fair_adaptors.report.card import card_of
 
     from .formats import CARD_FILE, read_config
+    from .hub.resolve import resolve
     from .registry import find
-    from .weights import resolve
 
     console = Console()
     if "/" not in name and not Path(name).expanduser().exists():

@@ -63,7 +63,7 @@ def train(
     if seed is not None:
         values["seed"] = str(seed)
     if push_to:
-        from .hub_requests import check_repo_id
+        from .hub.client import check_repo_id
 
         check_repo_id(push_to)
     folder = out or Path("runs") / recipe

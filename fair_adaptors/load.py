@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
 from .errors import FairAdaptorError, WrongBaseError
 from .formats import PARTS, AdaptorFiles, is_finite, linear_modules, read_adaptor, shape_signature
+from .hub.resolve import resolve
 from .registry import default_for
 from .tokens import set_prefix
-from .weights import resolve
 
 if TYPE_CHECKING:
     import torch

@@ -22,12 +22,12 @@ from fair_adaptors.evaluation.instruments import FaceDetector, Faces, Instrument
 from fair_adaptors.evaluation.request import plan, targets_for, variants_for
 from fair_adaptors.evaluation.results import diversity, plain_cell
 from fair_adaptors.evaluation.variants import Variant, distinct, original, with_adaptor
+from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.load import load_fair_adaptor
 from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.sandbox.instruments import calibrate, instruments
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import occupations
-from fair_adaptors.weights import resolve
 from tests.evaluated import few, small
 
 SCRIPT = Path(__file__).parent / "evaluated.py"

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fair_adaptors import hub_requests
-from fair_adaptors.hub_files import MOST_BYTES
+from fair_adaptors.hub import client
+from fair_adaptors.hub.files import MOST_BYTES
 from fair_adaptors.registry import NAMESPACE
 from tests.hub.connection import Hub
 from tests.hub.fixtures import ADAPTOR, ANN, NOWHERE, adaptor, command, contents, hub, online, retitle  # noqa: F401
@@ -187,7 +187,7 @@ def test_a_server_that_is_not_there_is_named(
 ) -> None:
     caplog.set_level(logging.ERROR, "huggingface_hub")  # what its client tells of each attempt
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", NOWHERE)
-    monkeypatch.setattr(hub_requests, "PATIENCE", 0)
+    monkeypatch.setattr(client, "PATIENCE", 0)
     monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
     status, printed, error = command(*line.split())
     assert (status, printed) == (1, "") and "Traceback" not in error

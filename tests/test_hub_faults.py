@@ -16,7 +16,7 @@ import pytest
 from fair_adaptors.errors import FairAdaptorError, UnknownAdaptorError
 from fair_adaptors.formats import CONFIG_FILE, WEIGHTS_FILE, read_adaptor
 from fair_adaptors.hub import pull, push
-from fair_adaptors.hub_cache import download
+from fair_adaptors.hub.cache import download
 from tests.hub.connection import Hub
 from tests.hub.faults import Kind
 from tests.hub.fixtures import ADAPTOR, ANN, CHUNK, hub, online  # noqa: F401

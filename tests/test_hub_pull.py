@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from fair_adaptors import hub_cache, load_fair_adaptor, registry
+from fair_adaptors import load_fair_adaptor, registry
 from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, InvalidAdaptorError, UnknownAdaptorError
 from fair_adaptors.formats import CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
-from fair_adaptors.hub import pull, push
-from fair_adaptors.hub_cache import download
-from fair_adaptors.hub_search import search
+from fair_adaptors.hub import cache, pull, push, search
+from fair_adaptors.hub.cache import download
+from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.registry import AdaptorInfo, find
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
-from fair_adaptors.weights import resolve
 from tests.hub.connection import Answer, Hub
 from tests.hub.fixtures import ADAPTOR, ANN, BOB, CHUNK, NOWHERE, adaptor, contents, hub, online, retitle  # noqa: F401
 from tests.hub.repos import pointer
@@ -59,7 +58,7 @@ def test_the_cache_serves_when_the_hub_does_not_and_says_so(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("fair_adaptors.hub_requests.PATIENCE", 1.5)
+    monkeypatch.setattr("fair_adaptors.hub.client.PATIENCE", 1.5)
     old = push(adaptor, "ann/cached", token=ANN, endpoint=hub.url).commit
     folder = resolve("ann/cached", cache_dir=tmp_path, endpoint=hub.url)
     assert resolve("ann/cached", cache_dir=tmp_path, endpoint=NOWHERE) == folder
@@ -96,7 +95,7 @@ def test_only_an_adaptors_files_are_fetched_and_only_if_they_are_small_enough(
     assert contents(folder) == contents(ADAPTOR)
     needed = {WEIGHTS_FILE, CONFIG_FILE}
     assert set(contents(download("ann/stuffed", cache_dir=tmp_path / "b", endpoint=hub.url))) == needed
-    monkeypatch.setattr(hub_cache, "MOST_BYTES", 1_000)
+    monkeypatch.setattr(cache, "MOST_BYTES", 1_000)
     hub.log.clear()
     with pytest.raises(InvalidAdaptorError, match="Nothing was downloaded"):
         pull("ann/stuffed", cache_dir=tmp_path / "c", endpoint=hub.url)

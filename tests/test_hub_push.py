@@ -12,10 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from fair_adaptors import hub_requests
 from fair_adaptors.errors import HubError, InvalidAdaptorError, UnknownAdaptorError, WrongBaseError
 from fair_adaptors.formats import CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
-from fair_adaptors.hub import pull, push
+from fair_adaptors.hub import client, pull, push
 from fair_adaptors.report.card import card_of
 from tests.hub.connection import Answer, Hub
 from tests.hub.fixtures import ADAPTOR, ANN, BOB, NOWHERE, adaptor, hub, online, retitle  # noqa: F401
@@ -218,7 +217,7 @@ def test_a_server_that_is_not_well_is_asked_again_later_and_later(
     pauses: list[float],
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(hub_requests, "time", SimpleNamespace(monotonic=time.monotonic, sleep=waited.append))
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=time.monotonic, sleep=waited.append))
     push(ADAPTOR, f"ann/later{fault}", token=ANN, endpoint=hub.url)
     hub.faults.add(f"ann/later{fault}", "refs", fault, times=3)
     push(ADAPTOR, f"ann/later{fault}", token=ANN, endpoint=hub.url, tag="v1")

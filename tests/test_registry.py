@@ -14,6 +14,7 @@ from fair_adaptors.training.recipes import RECIPES, get_recipe
 from fair_adaptors import registry
 from fair_adaptors.errors import NotPublishedError, UnknownAdaptorError
 from fair_adaptors.formats import RESULTS_FILE, read_adaptor, read_config
+from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.registry import (
     AUTHORS,
     NAMESPACE,
@@ -23,7 +24,6 @@ from fair_adaptors.registry import (
     find,
     list_adaptors,
 )
-from fair_adaptors.weights import resolve
 from tests.tiny import tiny_pipeline, write_tiny_adaptor
 
 EMBEDDED = [info.name for info in list_adaptors() if info.folder]

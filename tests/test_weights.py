@@ -7,8 +7,8 @@ import pytest
 from fair_adaptors import registry
 from fair_adaptors.errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
 from fair_adaptors.formats import CONFIG_FILE
+from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.registry import AdaptorInfo
-from fair_adaptors.weights import resolve
 
 COMMIT = "0" * 40
 

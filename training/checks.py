@@ -13,7 +13,7 @@ from fair_adaptors.evaluation.face_encoders import PUBLISHED, load_face_encoder
 from fair_adaptors.evaluation.faces import load_face_detector
 from fair_adaptors.evaluation.instruments import load_classifier, load_encoder, split_specs
 from fair_adaptors.evaluation.vision import WORDS
-from fair_adaptors.hub_requests import split_revision
+from fair_adaptors.hub.client import split_revision
 from fair_adaptors.registry import find_base
 
 from .config import Attribute, TrainConfig

@@ -13,7 +13,7 @@ from fair_adaptors.evaluation.instruments import accelerator
 from fair_adaptors.evaluation.mobilenet import mobilenet_v3_large
 from fair_adaptors.evaluation.mobilenet_classifier import load_mobilenet, mobilenet_preparation, save_mobilenet
 from fair_adaptors.evaluation.vision import load_image_model
-from fair_adaptors.hub_requests import split_revision
+from fair_adaptors.hub.client import split_revision
 
 from .classifier_data import on_hub
 

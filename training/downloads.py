@@ -12,7 +12,7 @@ from fair_adaptors.errors import HubError, UnknownAdaptorError
 from fair_adaptors.evaluation.face_encoders import PUBLISHED
 from fair_adaptors.evaluation.faces import YUNET_BYTES, YUNET_COMMIT, YUNET_LICENCE, YUNET_REPO
 from fair_adaptors.evaluation.instruments import split_specs
-from fair_adaptors.hub_requests import ask, check_repo_id, connect, split_revision
+from fair_adaptors.hub.client import ask, check_repo_id, connect, split_revision
 
 from .config import TrainConfig
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fair_adaptors.evaluation.vision import TRAINING_ENCODERS
-from fair_adaptors.hub_requests import split_revision
+from fair_adaptors.hub.client import split_revision
 from fair_adaptors.registry import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_XL, find_base
 
 from .config import TrainConfig

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fair_adaptors.bases import KNOWN, load_base
 from fair_adaptors.formats import linear_modules
-from fair_adaptors.hub_requests import split_revision
+from fair_adaptors.hub.client import split_revision
 
 from . import lora
 from .checks import check, known_base

@@ -22,7 +22,7 @@ from fair_adaptors.errors import CheckpointError, ConfigError, TrainingError
 from fair_adaptors.evaluation.estimates import BiasEstimate
 from fair_adaptors.evaluation.run import image_seed
 from fair_adaptors.formats import write_adaptor
-from fair_adaptors.hub_requests import split_revision
+from fair_adaptors.hub.client import split_revision
 from fair_adaptors.load import load_fair_adaptor
 from fair_adaptors.report.grid import plain_grid
 

@@ -17,7 +17,7 @@ from fair_adaptors.evaluation.faces import load_face_detector
 from fair_adaptors.evaluation.instruments import FaceDetector, load_classifier, load_encoder
 from fair_adaptors.evaluation.joint import shared_classifier
 from fair_adaptors.formats import fingerprint
-from fair_adaptors.hub_requests import split_revision
+from fair_adaptors.hub.client import split_revision
 
 from .checks import check, check_classes
 from .config import Attribute, TrainConfig

@@ -124,7 +124,7 @@ def with_mirrored(features: "Callable[[Tensor], Tensor]") -> "Callable[[Tensor],
 def _published(name: str) -> FaceEncoder:
     from huggingface_hub import hf_hub_download
 
-    from ..hub_requests import ask, connect
+    from fair_adaptors.hub.client import ask, connect
 
     one = PUBLISHED[name]
     what = f"the face encoder {name}, {one.file} of {one.repo} ({one.megabytes} MB)"

@@ -153,7 +153,7 @@ def _read(path: Path) -> bytes:
 def _download() -> bytes:
     from huggingface_hub import hf_hub_download
 
-    from ..hub_requests import ask, connect
+    from fair_adaptors.hub.client import ask, connect
 
     what = f"YuNet's weights, {YUNET_FILE} of {YUNET_REPO}"
     try:

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.hub.resolve import resolve
+
 from ..errors import ConfigError, MissingExtraError, did_you_mean
 from ..formats import read_config
-from ..weights import resolve
 from .evaluate import Evaluation, Target, evaluate
 from .faces import load_face_detector
 from .folder import IMAGES_FILE, RESULTS_FILE

@@ -6,10 +6,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from fair_adaptors.hub.resolve import resolve
+
 from ..errors import ConfigError
 from ..formats import read_adaptor
 from ..load import load_fair_adaptor
-from ..weights import resolve
 
 ORIGINAL = "original"
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.hub.client import split_revision
+
 from ..errors import ConfigError
 from ..formats import fingerprint
-from ..hub_requests import split_revision
 from .attribute_heads import read_labels, split_logits
 from .instruments import Classifier, Encoder, accelerator
 from .preprocessing import load_preparation

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fair_adaptors import hub_requests
 from fair_adaptors.cli import main
 from fair_adaptors.formats import RESULTS_FILE
+from fair_adaptors.hub import client
 from fair_adaptors.registry import EMBEDDED
 
 from . import olah
@@ -40,8 +40,8 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
         patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
         patch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-        patch.setattr(hub_requests, "TIMEOUT", 2.0)
-        patch.setattr(hub_requests, "PATIENCE", 12.0)
+        patch.setattr(client, "TIMEOUT", 2.0)
+        patch.setattr(client, "PATIENCE", 12.0)
         patch.delenv("HF_TOKEN", raising=False)
         disable_progress_bars()
         yield

@@ -4,9 +4,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from .formats import read_config
-from .load import load_fair_adaptor
-from .registry import find_base
+from fair_adaptors.formats import read_config
+from fair_adaptors.load import load_fair_adaptor
+from fair_adaptors.registry import find_base
 
 _LOCK = threading.Lock()
 """Two threads that load models at once may leave each other's without weights (transformers 5, diffusers 0.42)."""
@@ -32,7 +32,7 @@ def load_on_trial(folder: Path) -> str | None:
 
 def _base_on_this_machine(name: str) -> Any:
     if name == "sandbox":
-        from .sandbox.pipeline import load_sandbox_pipeline
+        from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 
         return load_sandbox_pipeline()
     from diffusers import DiffusionPipeline

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import HubError
-from .hub_files import has_bytes_of
-from .hub_requests import ask
+from fair_adaptors.errors import HubError
+
+from .client import ask
+from .files import has_bytes_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fair_adaptors.errors import FairAdaptorError
+from fair_adaptors.formats import read_config
+from fair_adaptors.registry import find_base
 from fair_adaptors.report.card import TAG
 
-from .errors import FairAdaptorError
-from .formats import read_config
-from .hub_cache import fetch_config
-from .hub_requests import ask, check_repo_id, connect
-from .registry import find_base
+from .cache import fetch_config
+from .client import ask, check_repo_id, connect
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import FairAdaptorError, HubError, HubUnreachableError, UnknownAdaptorError
+from fair_adaptors.errors import FairAdaptorError, HubError, HubUnreachableError, UnknownAdaptorError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

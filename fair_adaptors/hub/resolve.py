@@ -3,11 +3,12 @@
 from functools import partial
 from pathlib import Path
 
-from .errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
-from .formats import CONFIG_FILE, AdaptorFiles, read_config
-from .hub_cache import download
-from .hub_files import Wanted
-from .registry import AdaptorInfo, find, list_adaptors
+from fair_adaptors.errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
+from fair_adaptors.formats import CONFIG_FILE, AdaptorFiles, read_config
+from fair_adaptors.registry import AdaptorInfo, find, list_adaptors
+
+from .cache import download
+from .files import Wanted
 
 
 def resolve(

@@ -8,11 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import HubError, HubUnreachableError, InvalidAdaptorError, UnknownAdaptorError
-from .formats import CONFIG_FILE, read_config
-from .hub_download import Source, fetch_file
-from .hub_files import MOST_BYTES, Wanted, is_part
-from .hub_requests import ask, check_repo_id, connect
+from fair_adaptors.errors import HubError, HubUnreachableError, InvalidAdaptorError, UnknownAdaptorError
+from fair_adaptors.formats import CONFIG_FILE, read_config
+
+from .client import ask, check_repo_id, connect
+from .download import Source, fetch_file
+from .files import MOST_BYTES, Wanted, is_part
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -1,0 +1,74 @@
+"""Bring adaptors from the Hub."""
+
+import os
+import shutil
+from pathlib import Path
+
+from fair_adaptors.aside import refuse_existing, written_aside
+from fair_adaptors.errors import UnknownAdaptorError
+from fair_adaptors.formats import read_adaptor
+from fair_adaptors.registry import find, list_adaptors
+
+from .cache import download
+from .files import is_part
+from .resolve import check_pinned, resolve
+
+
+def pull(
+    name: str,
+    *,
+    out: str | Path | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    endpoint: str | None = None,
+) -> Path:
+    """Bring an adaptor with card, results and pictures into the Hub's cache, or into a folder, and check it.
+
+    Args:
+        name: a Hub repository, or a name of the registry.
+        out: a folder to copy it to, which must not be there or be empty; None leaves it in the cache.
+
+    Raises:
+        UnknownAdaptorError, NotPublishedError, HubError: it cannot be had.
+        InvalidAdaptorError: it is no adaptor, or not the one that its own record describes.
+        ConfigError: ``out`` is taken, or cannot be written.
+    """
+    target = Path(out).expanduser() if out is not None else None
+    if target is not None:
+        refuse_existing(target)
+    _refuse_path(name)
+    info = None if "/" in name else find(name)
+    if info is not None and info.repo_id is None:
+        folder = resolve(name, revision=revision)
+    else:
+        repo_id, pinned = (name, None) if info is None else (str(info.repo_id), info.revision)
+        folder = download(
+            repo_id,
+            revision=revision or pinned,
+            cache_dir=cache_dir,
+            token=token,
+            endpoint=endpoint,
+            wanted="everything",
+        )
+        if info is not None and revision is None:
+            check_pinned(folder, info)
+    read_adaptor(folder)
+    if target is None:
+        return folder
+    with written_aside(target) as aside:
+        for path in sorted(folder.rglob("*")):
+            part = path.relative_to(folder).as_posix()
+            if path.is_file() and is_part(part):
+                (aside / part).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, aside / part)
+    return target
+
+
+def _refuse_path(name: str) -> None:
+    """Say of a folder on this machine, which can be neither a Hub repository nor a known name, that it is here."""
+    known = "/" in name or any(name == info.name for info in list_adaptors())
+    if name and (name.startswith((".", "/", "~")) or not known) and os.path.exists(os.path.expanduser(name)):
+        raise UnknownAdaptorError(
+            f"{name!r} is on this machine: load_fair_adaptor takes a folder as it is. From the Hub pull ORG/NAME"
+        )
