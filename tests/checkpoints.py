@@ -124,8 +124,12 @@ def zipped(path: Path, files: dict[str, bytes], compression: int = zipfile.ZIP_D
     return path
 
 
+def converted(source: Path, out: Path, base: str) -> Path:
+    return convert(source, out, base=base, attributes=["gender"])
+
+
 def refused(source: Path, folder: Path, message: str, base: str) -> None:
     before = sorted(folder.rglob("*"))
     with pytest.raises(InvalidAdaptorError, match=message):
-        convert(source, folder / "out", base=base, attributes=["gender"])
+        converted(source, folder / "out", base)
     assert sorted(folder.rglob("*")) == before

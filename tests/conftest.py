@@ -59,6 +59,16 @@ def pipe() -> Any:
     return tiny_pipeline()
 
 
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny Stable Diffusion pipeline."""
+    from tests.tiny import tiny_pipeline
+
+    folder = tmp_path_factory.mktemp("base")
+    tiny_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture
 def adaptor(tmp_path: Path, pipe: Any) -> Path:
     """The folder of an adaptor for it."""

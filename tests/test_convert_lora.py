@@ -11,19 +11,11 @@ from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from fair_adaptors.convert import convert
 from fair_adaptors.formats import read_adaptor
-from tests.checkpoints import State, converted_changes, largest_difference, refused
+from tests.checkpoints import State, converted, converted_changes, largest_difference, refused
 from tests.tiny import tiny_pipeline
 
 CONFIG = {"r": 4, "lora_alpha": 10, "target_modules": ["to_q", "to_out.0"]}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("tiny") / "base"
-    tiny_pipeline().save_pretrained(folder)
-    return str(folder)
 
 
 def test_the_alpha_of_kohya_is_folded_in_and_half_precision_is_kept(tmp_path: Path, base: str) -> None:
@@ -38,7 +30,7 @@ def test_the_alpha_of_kohya_is_folded_in_and_half_precision_is_kept(tmp_path: Pa
         f"{conv}.alpha": torch.tensor(1.0),
     }
     save_file(tensors, tmp_path / "x.safetensors")
-    out = convert(tmp_path / "x.safetensors", tmp_path / "out", base=base, attributes=["gender"])
+    out = converted(tmp_path / "x.safetensors", tmp_path / "out", base)
     assert (
         read_adaptor(out).tensors["text_encoder.text_model.encoder.layers.1.mlp.fc1.lora_A.weight"].dtype == torch.half
     )
@@ -75,7 +67,7 @@ def test_what_peft_saves_keeps_its_change(tmp_path: Path, base: str) -> None:
     unet.save_pretrained(tmp_path / "peft")
     expected = differences(unet.merge_and_unload().state_dict())
     for number, source in enumerate((tmp_path / "peft", tmp_path / "peft" / "adapter_model.safetensors")):
-        out = convert(source, tmp_path / str(number), base=base, attributes=["gender"])
+        out = converted(source, tmp_path / str(number), base)
         assert largest_difference(converted_changes(out), expected) <= 1e-6
 
 
@@ -89,7 +81,7 @@ def test_what_diffusers_saves_keeps_its_change(tmp_path: Path, base: str) -> Non
     )
     unet.fuse_lora()
     merged = {name.replace(".base_layer", ""): value for name, value in unet.state_dict().items()}
-    out = convert(tmp_path / "lora", tmp_path / "out", base=base, attributes=["gender"])
+    out = converted(tmp_path / "lora", tmp_path / "out", base)
     assert largest_difference(converted_changes(out), differences(merged)) <= 1e-6
 
 

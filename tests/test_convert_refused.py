@@ -12,16 +12,19 @@ import pytest
 import torch
 
 from fair_adaptors import InvalidAdaptorError
-from fair_adaptors.convert import convert, state_dicts
-from tests.checkpoints import TEXT, TOKENS, State, as_bytes, refused, saved, text_checkpoint, token_checkpoint, zipped
-from tests.tiny import tiny_pipeline
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("tiny") / "base"
-    tiny_pipeline().save_pretrained(folder)
-    return str(folder)
+from fair_adaptors.convert import state_dicts
+from tests.checkpoints import (
+    TEXT,
+    TOKENS,
+    State,
+    as_bytes,
+    converted,
+    refused,
+    saved,
+    text_checkpoint,
+    token_checkpoint,
+    zipped,
+)
 
 
 class Hostile:
@@ -38,7 +41,7 @@ FIRST = "text_model.encoder.layers.0.mlp.fc1.lora_linear_layer.down.weight"
 
 WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     "a layer is missing": (lambda t: {k: v for k, v in t.items() if "layers.1.mlp.fc2" not in k}, "1 of 12 layers"),
-    "half a pair is missing": (lambda t: {k: v for k, v in t.items() if k != FIRST}, "of pairs one is missing"),
+    "half a pair is missing": (lambda t: {k: v for k, v in t.items() if k != FIRST}, "missing from a pair"),
     "a key is unknown": (lambda t: {**t, "text_model.final.weight": t[FIRST]}, "unexpected keys: 'text_model.final"),
     "a layer is too much": (
         lambda t: {**t, **{k.replace("layers.0", "layers.9"): v for k, v in t.items()}},
@@ -46,7 +49,7 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     ),
     "a shape is wrong": (lambda t: {**t, FIRST: torch.zeros(3, 31)}, r"shapes \[3, 31\]"),
     "the ranks of a pair differ": (lambda t: {**t, FIRST: torch.zeros(2, 32)}, r"shapes \[2, 32\]"),
-    "the rank is 0": (lambda t: {k: v[:0] if "down" in k else v[:, :0] for k, v in t.items()}, "are no LoRA"),
+    "the rank is 0": (lambda t: {k: v[:0] if "down" in k else v[:, :0] for k, v in t.items()}, "are not a LoRA"),
     "the ranks of layers differ": (
         lambda t: {**t, FIRST: torch.zeros(9, 32), FIRST.replace("down", "up"): torch.zeros(64, 9)},
         "ranks 3, 9",
@@ -57,7 +60,7 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     "a tensor is of complex numbers": (lambda t: {**t, FIRST: torch.zeros(3, 32, dtype=torch.cfloat)}, "complex64"),
     "a tensor is sparse": (lambda t: {**t, FIRST: t[FIRST].to_sparse()}, "no tensor of weights"),
     "a tensor is nowhere": (lambda t: {**t, FIRST: torch.zeros(3, 32, device="meta")}, "on meta"),
-    "a tensor says to be huge": (lambda t: {**t, FIRST: torch.zeros(1, 1).expand(10**6, 10**6)}, "say to hold"),
+    "a tensor says to be huge": (lambda t: {**t, FIRST: torch.zeros(1, 1).expand(10**6, 10**6)}, "holds 4,.* bytes"),
     "a value is a text": (lambda t: {**t, FIRST: "text"}, "no tensor of weights: str"),
     "it is nested": (lambda t: {"state_dict": t}, "no tensor of weights: dict"),
     "a key is a number": (lambda t: {1: t[FIRST]}, "no dictionary of tensors"),
@@ -74,7 +77,7 @@ def test_a_checkpoint_is_refused_when(tmp_path: Path, base: str, case: str) -> N
 
 def test_a_checkpoint_of_another_base_is_refused(tmp_path: Path) -> None:
     refused(
-        saved(tmp_path / TEXT, text_checkpoint()), tmp_path, r"are no LoRA on the weight|layers are missing", "sd15"
+        saved(tmp_path / TEXT, text_checkpoint()), tmp_path, r"are not a LoRA on the weight|layers are missing", "sd15"
     )
 
 
@@ -96,7 +99,7 @@ def test_what_a_hostile_file_makes_torch_say_can_be_printed(tmp_path: Path, base
             new.writestr(member, b"\x80\x02c\x1b[2Jos\nsystem\n." if member.endswith("data.pkl") else old.read(member))
     (tmp_path / TEXT).write_bytes(data.getvalue())
     with pytest.raises(InvalidAdaptorError, match="could run code") as refusal:
-        convert(tmp_path / TEXT, tmp_path / "out", base=base, attributes=["gender"])
+        converted(tmp_path / TEXT, tmp_path / "out", base)
     assert str(refusal.value).isprintable() and "os" in str(refusal.value)
 
 
@@ -104,26 +107,21 @@ def broken_files() -> dict[str, bytes]:
     good = as_bytes(text_checkpoint())
     flipped = bytearray(good)
     flipped[good.index(text_checkpoint()[FIRST].numpy().tobytes()) + 5] ^= 64
-    inner = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(good)) as old, zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as new:
-        for member in old.namelist():
-            new.writestr(member, old.read(member))
     return {
         "empty": b"",
         "text": b"<html>404</html>",
         "truncated": good[: len(good) // 2],
         "flipped": bytes(flipped),
-        "compressed": inner.getvalue(),
         "header": (2**63).to_bytes(8, "little") + b"{}",
         "no zip": b"PK\x03\x04" + bytes(100),
     }
 
 
-@pytest.mark.parametrize("case", ["empty", "text", "truncated", "flipped", "compressed", "header", "no zip"])
+@pytest.mark.parametrize("case", ["empty", "text", "truncated", "flipped", "header", "no zip"])
 @pytest.mark.parametrize("name", [TEXT, "x.safetensors"])
 def test_a_broken_file_is_refused(tmp_path: Path, base: str, case: str, name: str) -> None:
     (tmp_path / name).write_bytes(broken_files()[case])
-    refused(tmp_path / name, tmp_path, "neither safetensors|damaged|compressed records", base)
+    refused(tmp_path / name, tmp_path, "neither safetensors|damaged", base)
 
 
 @pytest.mark.parametrize("name", ["../x.pth", "/tmp/x.pth", "a/../../x.pth", "..\\x.pth", "C:x.pth", "a\nb.pth"])
@@ -223,5 +221,5 @@ def test_a_source_that_is_not_there_empty_or_ours_is_refused(tmp_path: Path, bas
     refused(tmp_path / "nothing.zip", tmp_path, "no file or folder", base)
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", tmp_path, "no file of weights", base)
-    ours = convert(saved(tmp_path / TEXT, text_checkpoint()), tmp_path / "ours", base=base, attributes=["gender"])
+    ours = converted(saved(tmp_path / TEXT, text_checkpoint()), tmp_path / "ours", base)
     refused(ours, tmp_path, "adaptor of this package already", base)

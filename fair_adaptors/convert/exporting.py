@@ -1,4 +1,4 @@
-"""From an adaptor folder to what other programs read: kohya's names, plain diffusers, peft, or a merged pipeline."""
+"""Writes an adaptor as other programs read it: kohya's names, plain diffusers, peft, or a merged pipeline."""
 
 import json
 import re
@@ -26,7 +26,7 @@ _MADE_FOR = {
     "sd21": {"ss_v2": "True", "ss_base_model_version": "sd_v2"},
     "sdxl": {"ss_v2": "False", "ss_base_model_version": "sdxl_base_v1-0"},
 }
-"""By these A1111 shows a file with the bases that it fits."""
+"""Metadata by which A1111 shows a file with the bases that it fits."""
 
 
 def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None) -> Path:
@@ -53,13 +53,12 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
     folder, out = Path(folder), Path(out).expanduser()
     if format not in FORMATS:
         raise ConfigError(
-            f"--format {format}: no such format.{did_you_mean(format, FORMATS)} Known: {', '.join(FORMATS)}"
+            f"there is no format {format!r}.{did_you_mean(format, FORMATS)} Known: {', '.join(FORMATS)}"
         )
     files = read_adaptor(folder)
     if files.tokens:
         raise FairAdaptorError(
-            f"{files.config['name']!r} has soft tokens, which are no part of a weight: {format} has no place for them."
-            " Use it with load_fair_adaptor"
+            f"{files.config['name']!r} has soft tokens, and {format} has no place for them; load_fair_adaptor reads it"
         )
     if format == "kohya" and out.suffix != ".safetensors":
         out = out / f"{_file_name(files.config['name'])}_kohya.safetensors"
@@ -135,12 +134,12 @@ def _write_peft(files: AdaptorFiles, folder: Path) -> None:
 
 def _check_mergeable(pipe: Any) -> None:
     if pipe is None:
-        raise ConfigError("merged is a copy of the base with the adaptor in it: give the base")
+        raise ConfigError("merged writes a copy of the base with the adaptor in it: give the base")
     for part in PARTS:
         module = getattr(pipe, part, None)
         if module is not None and any(".lora_" in name for name, _ in module.named_parameters()):
             raise FairAdaptorError(
-                f"the {part} has a LoRA of peft on it, which cannot be saved with it: unload it first"
+                f"the {part} has a LoRA of peft on it, which cannot be saved merged: unload it first"
             )
 
 

@@ -1,4 +1,4 @@
-"""From the paper authors' checkpoints, and from LoRAs of kohya, peft and diffusers, to an adaptor folder."""
+"""Makes an adaptor folder of the paper authors' checkpoints, or of a LoRA of kohya, peft or diffusers."""
 
 import hashlib
 import math
@@ -24,14 +24,15 @@ def convert(
     """Convert a checkpoint to an adaptor folder. Every tensor is accounted for, or nothing is written.
 
     Args:
-        source: a file, a folder or a zip: the authors' checkpoints (of which ``…_EMA`` goes before its twin without),
-            or a LoRA in the layout of kohya, peft or diffusers, which is told by its keys.
+        source: a file, a folder or a zip: the authors' checkpoints, or a LoRA in the layout of kohya, peft or
+            diffusers, which is recognised by its keys. Of a checkpoint and its moving average (``…_EMA``) the average
+            is taken.
         out: a new folder.
         base: what it was trained on: ``sd15``, ``sd21``, ``sdxl``, ``sandbox`` or a pipeline's folder.
-        name: the adaptor's name; the name of ``out`` by default.
-        attributes: what it makes fair, as the files do not say: ``gender``, ``race`` or ``age`` for equal shares,
-            ``age=0.75,0.25`` for others, ``hair=dark:0.5,fair:0.5`` for other classes. May be left out for a ``name``
-            of the registry.
+        name: the adaptor's name; by default the name of ``out``.
+        attributes: what it makes fair, which the files do not say: ``gender``, ``race`` or ``age`` for equal shares,
+            ``age=0.75,0.25`` for other shares, ``hair=dark:0.5,fair:0.5`` for other classes. May be left out if
+            ``name`` is in the registry.
 
     Raises:
         InvalidAdaptorError: the source is damaged, hostile, incomplete, or not for this base.
@@ -41,7 +42,7 @@ def convert(
     refuse_existing(out)
     name = name or out.resolve().name
     if not is_text(name):
-        raise ConfigError(f"--name {name!r}: give up to 500 printable characters")
+        raise ConfigError(f"name {name!r}: give up to 500 printable characters")
     aimed = parse_attributes(attributes, name, base)
     model = load_base(base)
     files, left_out = read_state_dicts(source)
@@ -71,17 +72,17 @@ def describe(folder: str | Path) -> str:
         averaged = ", moving average of the training" if file["averaged"] else ""
         lines.append(f"  {file['name']} ({file['layout']}{averaged}), sha256 {file['sha256']}")
     for name in origin.get("left_out", ()):
-        lines.append(f"  {name}: left out, as its moving average is there")
+        lines.append(f"  {name}: left out, because its moving average is there")
     for key, reason in origin.get("not_used", {}).items():
         lines.append(f"  {key}: not used: {reason}")
     return "\n".join([*lines, f"The adaptor is in {folder}: load_fair_adaptor(pipe, {str(folder)!r})"])
 
 
 def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, dict[str, list]]:
-    """Return the classes and target shares of attributes, see ``convert``.
+    """Return the classes and target shares of attributes. See ``convert``.
 
     Raises:
-        ConfigError: none are given, one is not known, or its shares are no distribution.
+        ConfigError: none are given, one is unknown, or its shares are not a distribution.
     """
     from fair_adaptors.evaluation.attribute_heads import GROUPS
     from fair_adaptors.sandbox.prompts import ATTRIBUTES
@@ -94,8 +95,7 @@ def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, di
             texts = [f"{a}={shares[a]}" if a in shares else a for a in info.attributes]
     if not texts:
         raise ConfigError(
-            "the files do not say what the adaptor makes fair: give --attribute gender, --attribute age=0.75,0.25 or"
-            " the like"
+            "the files do not say what the adaptor makes fair: name its attributes, such as gender or age=0.75,0.25"
         )
     return dict(_parse_attribute(text, known) for text in texts)
 
@@ -106,17 +106,17 @@ def _parse_attribute(text: str, known: Mapping[str, tuple[str, ...]]) -> tuple[s
     classes = tuple(word[0].strip() for word in words) if ":" in rest else known.get(attribute, ())
     if not classes:
         raise ConfigError(
-            f"--attribute {text}: no classes of {attribute!r} are known.{did_you_mean(attribute, known)} Known:"
-            f" {', '.join(known)}; of others name them: {attribute or 'hair'}=CLASS:SHARE,CLASS:SHARE"
+            f"attribute {text!r}: no classes of {attribute!r} are known.{did_you_mean(attribute, known)} Known:"
+            f" {', '.join(known)}; name the classes of any other: {attribute or 'hair'}=CLASS:SHARE,CLASS:SHARE"
         )
     try:
         shares = [float(word[2]) for word in words] or [1 / len(classes)] * len(classes)
     except ValueError as error:
-        raise ConfigError(f"--attribute {text}: the shares are numbers, such as 0.75,0.25") from error
+        raise ConfigError(f"attribute {text!r}: shares are numbers, such as 0.75,0.25") from error
     if not all(share >= 0 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
-        raise ConfigError(f"--attribute {text}: the shares must not be negative, and sum to 1")
+        raise ConfigError(f"attribute {text!r}: shares must not be negative, and must sum to 1")
     if len(shares) != len(classes) or len(set(classes)) < 2 or not all(map(is_text, (attribute, *classes))):
-        raise ConfigError(f"--attribute {text}: give a share for each class of {', '.join(classes)}")
+        raise ConfigError(f"attribute {text!r}: give a share for each class of {', '.join(classes)}")
     return attribute, {"classes": list(classes), "target": shares}
 
 
@@ -135,5 +135,5 @@ def _origin(source: Path, files: Sequence[StateDict], left_out: Sequence[str], f
     if left_out:
         record["left_out"] = list(left_out)
     if found.tokens is not None:
-        record["not_used"] = dict.fromkeys(POSITIONS, "stock positions, which the base has itself")
+        record["not_used"] = dict.fromkeys(POSITIONS, "the base has these positions itself")
     return record

@@ -1,7 +1,7 @@
-"""Weights from strangers, read without running or unpacking anything: safetensors, torch.save files and zips of them.
+"""Weights from other people, read without running anything: safetensors, files of torch.save, and zips of them.
 
-Sizes are bounded before memory is taken. A pickle is read by ``torch.load(weights_only=True)`` alone, from a copy of
-its archive that holds nothing but what was checked.
+Sizes are looked at before memory is taken, and nothing is unpacked to disk. A pickle is read by
+``torch.load(weights_only=True)`` alone.
 """
 
 import hashlib
@@ -64,65 +64,46 @@ def read_state_dicts(source: Path) -> tuple[list[StateDict], list[str]]:
     Raises:
         InvalidAdaptorError: not there, too large, damaged, or anything but plain tensors.
     """
-    files = _open(source)
-    names = [name for name in files if _is_of_weights(PurePosixPath(name))]
+    files = _files_of(source)
+    paths = {name: PurePosixPath(name) for name in files}
+    # Names with a dot in front are those of the Finder's notes.
+    names = [name for name, path in paths.items() if path.suffix.lower() in _SUFFIXES and path.name[0] != "."]
     if not names:
         raise InvalidAdaptorError(f"{source} has no file of weights: none ends with {', '.join(_SUFFIXES)}")
     if odd := [name for name in names if not is_text(name)]:
         raise InvalidAdaptorError(f"{source} has a file whose name cannot be shown: {some(odd)}. Rename it")
-    left_out = [name for name in names if _average_of(name) in names]
+    averages = {name: str(path.with_name(path.stem + _AVERAGED + path.suffix)) for name, path in paths.items()}
+    left_out = [name for name in names if averages[name] in names]
     found, size = [], 0
     for name in names:
         if name not in left_out:
             data = files[name]()
-            size += len(data)
+            file = StateDict(name, hashlib.sha256(data).hexdigest(), *_parse(name, data, files))
+            size += _size_of(file.tensors)
             if size > _MOST_BYTES:
-                raise InvalidAdaptorError(f"{source} holds more than {_MOST_BYTES:,} bytes of weights")
-            found.append(_parse(name, data, files))
+                raise InvalidAdaptorError(f"{source} holds {size:,} bytes of weights, more than {_MOST_BYTES:,}")
+            found.append(file)
     return found, left_out
 
 
-def _said(error: Exception) -> str:
-    """Return what an error says of a stranger's file, so that it can be printed: it may quote the file."""
-    text = " ".join(str(error).split())
-    return "".join(letter for letter in text if letter.isprintable())[:200]
-
-
-def _is_of_weights(path: PurePosixPath) -> bool:
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")  # as the Finder's ._ files do
-
-
-def _is_pickle_of_torch(member: zipfile.ZipInfo) -> bool:
-    return PurePosixPath(member.filename).name == "data.pkl"
-
-
-def _average_of(name: str) -> str:
-    path = PurePosixPath(name)
-    return str(path.with_name(path.stem + _AVERAGED + path.suffix))
-
-
-def _open(source: Path) -> _Files:
+def _files_of(source: Path) -> _Files:
     """Return the files of a source by name; each is read when it is called."""
     if source.is_dir():
-        return _files_of_folder(source)
-    if source.is_file():
-        data = _read_file(source)
-        members = _open_archive(data, str(source)) if data[:2] == b"PK" else None
-        if members and not any(map(_is_pickle_of_torch, members.infolist())):
-            return {member.filename: partial(_read_member, members, member) for member in members.infolist()}
-        config = source.with_name(PEFT_CONFIG)
-        beside = {config.name: partial(_read_file, config)} if config.is_file() else {}
-        return {source.name: lambda: data, **beside}
-    raise InvalidAdaptorError(f"there is no file or folder {source}")
-
-
-def _files_of_folder(folder: Path) -> _Files:
-    if (folder / CONFIG_FILE).is_file():
-        raise InvalidAdaptorError(f"{folder} is an adaptor of this package already: load_fair_adaptor reads it")
-    paths = list(islice(folder.rglob("*"), _MOST_FILES + 1))
-    if len(paths) > _MOST_FILES:
-        raise InvalidAdaptorError(f"{folder} has more than {_MOST_FILES:,} files; give the folder of the checkpoint")
-    return {path.relative_to(folder).as_posix(): partial(_read_file, path) for path in sorted(paths) if path.is_file()}
+        if (source / CONFIG_FILE).is_file():
+            raise InvalidAdaptorError(f"{source} is an adaptor of this package already: load_fair_adaptor reads it")
+        paths = list(islice(source.rglob("*"), _MOST_FILES + 1))
+        if len(paths) > _MOST_FILES:
+            raise InvalidAdaptorError(f"{source} has more than {_MOST_FILES:,} files; give the checkpoint's folder")
+        paths = sorted(path for path in paths if path.is_file())
+        return {path.relative_to(source).as_posix(): partial(_read_file, path) for path in paths}
+    if not source.is_file():
+        raise InvalidAdaptorError(f"there is no file or folder {source}")
+    data = _read_file(source)
+    archive = _open_zip(data, str(source)) if data[:2] == b"PK" else None
+    if archive and not any(map(_is_pickle_of_torch, archive.infolist())):
+        return {member.filename: partial(_read_member, archive, member) for member in archive.infolist()}
+    config = source.with_name(PEFT_CONFIG)
+    return {source.name: lambda: data} | ({config.name: partial(_read_file, config)} if config.is_file() else {})
 
 
 def _read_file(path: Path) -> bytes:
@@ -147,57 +128,56 @@ class _Bounded(io.BytesIO):
         return super().read(size)
 
 
-def _open_archive(data: bytes, name: str) -> zipfile.ZipFile:
+def _open_zip(data: bytes, name: str) -> zipfile.ZipFile:
     """Open a zip whose members may all be read: plain names, and no more bytes than allowed."""
+    bounded = _Bounded(data)
     try:
-        bounded = _Bounded(data)
         archive = zipfile.ZipFile(bounded)
     except Exception as error:  # a damaged zip makes zipfile raise nearly anything
         raise InvalidAdaptorError(f"{name} is a damaged zip: {_said(error)}. Download or copy it again") from error
     bounded.most = None
-    if problem := _problem_of(archive.infolist()):
+    members = archive.infolist()
+    size = sum(member.file_size for member in members)
+    problem = next((problem for member in members if (problem := _problem_of(member))), None)
+    if len(members) > _MOST_FILES:
+        problem = f"it has {len(members):,} members, more than {_MOST_FILES:,}"
+    elif len({member.filename for member in members}) < len(members):
+        problem = "two of its members have one name"
+    elif size > _MOST_BYTES:
+        problem = f"unpacked it would have {size:,} bytes, more than {_MOST_BYTES:,}"
+    if problem:
         raise InvalidAdaptorError(f"{name} is refused: {problem}. Nothing was unpacked")
     return archive
 
 
-def _problem_of(members: list[zipfile.ZipInfo]) -> str | None:
-    if len(members) > _MOST_FILES:
-        return f"it has {len(members):,} members, more than {_MOST_FILES:,}"
-    if len({member.filename for member in members}) < len(members):
-        return "two of its members have one name"
-    size = sum(member.file_size for member in members)
-    if size > _MOST_BYTES:
-        return f"unpacked it would have {size:,} bytes, more than {_MOST_BYTES:,}"
-    for member in members:
-        # orig_filename too: zipfile cuts the other one at a NUL, and turns separators.
-        for name in (member.filename, member.orig_filename):
-            path = PurePosixPath(name)
-            if not is_text(name) or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-                return f"the member {name[:100]!r} has a name that leads elsewhere"
-        if stat.S_ISLNK(member.external_attr >> 16):
-            return f"the member {member.filename!r} is a link"
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others inflate without a bound
-            return f"the member {member.filename!r} is compressed by a method that is not read"
-        if member.flag_bits & 1:
-            return f"the member {member.filename!r} is encrypted; unpack it with its password and give the folder"
+def _problem_of(member: zipfile.ZipInfo) -> str | None:
+    name, path = member.filename, PurePosixPath(member.filename)
+    if not is_text(name) or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+        return f"the member {name[:100]!r} has a name that leads elsewhere"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        return f"the member {name!r} is a link"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others inflate without a bound
+        return f"the member {name!r} is compressed by a method that is not read"
+    if _is_pickle_of_torch(member) and member.file_size > _MOST_TEXT_BYTES:
+        return f"its pickle has {member.file_size:,} bytes"
     return None
 
 
+def _is_pickle_of_torch(member: zipfile.ZipInfo) -> bool:
+    return PurePosixPath(member.filename).name == "data.pkl"
+
+
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """Read a member; what goes beyond its declared size is not read."""
     try:
         with archive.open(member) as file:
-            data = file.read(member.file_size + 1)
-        if len(data) != member.file_size:
-            raise ValueError("it is not as long as declared")
+            return file.read(member.file_size)  # not read(): that inflates whatever is there, before it looks
     except Exception as error:  # damage makes zipfile and its decompressor raise nearly anything
         raise InvalidAdaptorError(
             f"the member {member.filename!r} is damaged: {_said(error)}. Download or copy the zip again"
         ) from error
-    return data
 
 
-def _parse(name: str, data: bytes, files: _Files) -> StateDict:
+def _parse(name: str, data: bytes, files: _Files) -> "tuple[dict[str, Tensor], dict[str, Any]]":
     settings: dict[str, Any] = {}
     if data[:2] == b"PK":
         loaded = _load_torch(name, data)
@@ -208,9 +188,7 @@ def _parse(name: str, data: bytes, files: _Files) -> StateDict:
     beside = str(PurePosixPath(name).with_name(PEFT_CONFIG))
     if PurePosixPath(name).stem == "adapter_model" and beside in files:
         settings = _json(files[beside](), beside)
-    _check_plain(name, loaded)
-    tensors = {key: value.detach() for key, value in loaded.items()}
-    return StateDict(name, hashlib.sha256(data).hexdigest(), tensors, settings)
+    return _plain(name, loaded), settings
 
 
 def _json(text: str | bytes, where: str) -> dict[str, Any]:
@@ -239,18 +217,12 @@ def _load_safetensors(name: str, data: bytes) -> tuple[dict[str, Any], dict[str,
 
 
 def _load_torch(name: str, data: bytes) -> Any:
+    """Read a file of torch.save from a copy of its archive: torch's own reader of zips may see others in it."""
     import torch
 
-    clean = io.BytesIO()
-    archive = _open_archive(data, name)
+    archive, clean = _open_zip(data, name), io.BytesIO()
     with zipfile.ZipFile(clean, "w") as copy:
         for member in archive.infolist():
-            if member.compress_type != zipfile.ZIP_STORED:
-                raise InvalidAdaptorError(
-                    f"{name} is refused: it has compressed records, which torch.save never writes"
-                )
-            if _is_pickle_of_torch(member) and member.file_size > _MOST_TEXT_BYTES:
-                raise InvalidAdaptorError(f"{name} is refused: its pickle has {member.file_size:,} bytes")
             copy.writestr(member.filename, _read_member(archive, member))
     clean.seek(0)
     try:
@@ -261,23 +233,30 @@ def _load_torch(name: str, data: bytes) -> Any:
         ) from error
 
 
-def _check_plain(name: str, loaded: Any) -> None:
+def _plain(name: str, loaded: Any) -> "dict[str, Tensor]":
     import torch
 
+    dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(key, str) for key in loaded):
         raise InvalidAdaptorError(f"{name} holds no dictionary of tensors by name")
     for key, value in loaded.items():
-        plain = isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type == "cpu"
-        if not plain or value.is_quantized or value.is_nested or value.dtype not in _dtypes():
-            what = f"{value.dtype} on {value.device}" if isinstance(value, torch.Tensor) else type(value).__name__
+        if type(value) not in (torch.Tensor, torch.nn.Parameter):
+            raise InvalidAdaptorError(f"{name}: {key[:100]!r} is no tensor of weights: {type(value).__name__}")
+        strided = value.layout is torch.strided and not value.is_nested
+        if not strided or value.device.type != "cpu" or value.dtype not in dtypes:
+            what = f"{value.dtype} on {value.device}, {value.layout}"
             raise InvalidAdaptorError(f"{name}: {key[:100]!r} is no tensor of weights: {what}")
-    # A tensor whose strides are 0 says to be larger than its file: no value is looked at before this.
-    size = sum(value.numel() * value.element_size() for value in loaded.values())
-    if size > _MOST_BYTES:
-        raise InvalidAdaptorError(f"{name}: its tensors say to hold {size:,} bytes, more than {_MOST_BYTES:,}")
+    return {key: value.detach() for key, value in loaded.items()}
 
 
-def _dtypes() -> set[Any]:
-    import torch
+def _size_of(tensors: "dict[str, Tensor]") -> int:
+    """Return the bytes in memory, or as many as the tensors say to hold: with strides of 0 that is far more."""
+    storages = [tensor.untyped_storage() for tensor in tensors.values()]
+    said = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    return max(said, sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()))
 
-    return {torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32}
+
+def _said(error: Exception) -> str:
+    """Return what an error says, so that it can be printed: it may quote the file."""
+    text = " ".join(str(error).split())
+    return "".join(letter for letter in text if letter.isprintable())[:200]

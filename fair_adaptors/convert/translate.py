@@ -1,4 +1,4 @@
-"""From other layouts of a LoRA and the authors' soft tokens to our names: every tensor has a place and fits there."""
+"""Translates other layouts of a LoRA, and the authors' soft tokens, to our names; every tensor must fit its place."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,7 +61,7 @@ def translate(files: Sequence[StateDict], base: Base) -> Found:
     """Give every tensor of every file its place, and check that it fits there.
 
     Raises:
-        InvalidAdaptorError: one does not, two want the same place, or one is missing.
+        InvalidAdaptorError: a tensor does not fit, two want the same place, or one is missing.
     """
     found = Found()
     for file in files:
@@ -86,7 +86,7 @@ def translate(files: Sequence[StateDict], base: Base) -> Found:
 
 
 def _candidates(file: StateDict, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Return the layers that a file may be about: one of peft does not say of what part it is, but its folder does."""
+    """Return the layers that a file may change: peft's files do not name their part, but their folder does."""
     path = PurePosixPath(file.name)
     if path.stem != "adapter_model" or path.parent.name not in PARTS:
         return shapes
@@ -110,9 +110,8 @@ def _layers_of(
     lonely = [f"{stem}.{role}" for stem, layer in layers.items() for role in ("lora_A", "lora_B") if role not in layer]
     if unknown or lonely:
         raise InvalidAdaptorError(
-            f"{file.name}: unexpected keys: {some(unknown)}; of pairs one is missing: {some(lonely)}. Expected are"
-            f" LoRAs on layers of the base {base.name}, named as the authors, kohya, peft or diffusers do. Is --base"
-            " right?"
+            f"{file.name}: unexpected keys: {some(unknown)}; missing from a pair: {some(lonely)}. Expected LoRAs on"
+            f" layers of the base {base.name}, named as by the authors, kohya, peft or diffusers. Is the base right?"
         )
     if len(layouts) > 1:
         raise InvalidAdaptorError(f"{file.name} mixes the names of {' and '.join(sorted(layouts))}")
@@ -120,7 +119,7 @@ def _layers_of(
 
 
 def _check_complete(file: StateDict, layout: str, layers: "dict[str, Layer]", shapes: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of the authors that lacks a layer: they train all of a part, so it is damaged."""
+    """Refuse a checkpoint of the authors that lacks a layer: they train all of a part, so the file is damaged."""
     parts = {stem.partition(".")[0] for stem in layers}
     expected = {stem for stem in shapes if trained_by_the_authors(stem) and stem.partition(".")[0] in parts}
     if layout == "authors" and (missing := expected - layers.keys()):
@@ -135,11 +134,11 @@ def _check_layer(where: str, layer: "Layer", shape: tuple[int, ...], base: Base)
     fits = down.shape == (rank, *shape[1:]) and up.shape == (shape[0], rank, *(1 for _ in shape[2:]))
     if not fits or not rank:
         raise InvalidAdaptorError(
-            f"{where}: shapes {list(down.shape)} and {list(up.shape)} are no LoRA on the weight"
-            f" {list(shape)} of the base {base.name}. Is --base right?"
+            f"{where}: shapes {list(down.shape)} and {list(up.shape)} are not a LoRA on the weight"
+            f" {list(shape)} of {base.name}. Is the base right?"
         )
     if not (down.is_floating_point() and up.is_floating_point()):
-        raise InvalidAdaptorError(f"{where}: {down.dtype} and {up.dtype} are no floating dtypes of weights")
+        raise InvalidAdaptorError(f"{where}: expected floating-point weights, found {down.dtype} and {up.dtype}")
     if not (down.isfinite().all() and up.isfinite().all()):
         raise InvalidAdaptorError(f"{where} holds values that are not finite")
 
@@ -166,11 +165,11 @@ def _scale(file: StateDict, settings: Mapping[str, Any], rank: int) -> float:
     """Return alpha / rank of peft's settings.
 
     Raises:
-        InvalidAdaptorError: they are not there, ask for more than plain LoRA, or are of another rank.
+        InvalidAdaptorError: they are missing, ask for more than plain LoRA, or have another rank.
     """
     if not settings:
         raise InvalidAdaptorError(
-            f"{file.name}: its {PEFT_CONFIG} is not beside it; without it the scale is not known"
+            f"{file.name}: there is no {PEFT_CONFIG} beside it; without it the scale is not known"
         )
     asked = [key for key in _MORE_THAN_LORA if settings.get(key)]
     asked += [key for key, plain in _PLAIN.items() if settings.get(key, plain) != plain]
@@ -178,14 +177,14 @@ def _scale(file: StateDict, settings: Mapping[str, Any], rank: int) -> float:
         raise InvalidAdaptorError(f"{file.name}: its settings ask for more than plain LoRA: {', '.join(asked)}")
     alpha = settings.get("lora_alpha")
     if settings.get("r", rank) != rank or not isinstance(alpha, int | float) or not 0 < alpha < _MOST_ALPHA:
-        raise InvalidAdaptorError(f"{file.name}: r and lora_alpha of its settings do not fit its rank {rank}")
+        raise InvalidAdaptorError(f"{file.name}: r and lora_alpha in its settings do not fit its rank {rank}")
     return alpha / rank
 
 
 def _tokens_of(file: StateDict, base: Base) -> "Tensor":
-    """Return the soft tokens [n, width] of the authors' file, whose other tensors are checked and not needed.
+    """Return the soft tokens [n, width] of the authors' file. Its other tensors are checked, and not needed.
 
-    Rows 1 to n are the tokens and row 0 is an empty place. The positions are those of the base.
+    Rows 1 to n are the tokens; row 0 is empty. The positions are those of the base.
     """
     import torch
 
@@ -209,5 +208,5 @@ def _tokens_of(file: StateDict, base: Base) -> "Tensor":
     if not all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in (positions, rows)):
         raise InvalidAdaptorError(f"{file.name} holds values that are not finite numbers")
     if rows[0].any():
-        raise InvalidAdaptorError(f"{file.name}: row 0 of {TOKENS} is not zero: it is no file of the authors' tokens")
+        raise InvalidAdaptorError(f"{file.name}: row 0 of {TOKENS} is not zero, so these are not the authors' tokens")
     return rows[1:].clone()
