@@ -24,6 +24,7 @@ from fair_adaptors.evaluation.metrics import frequencies
 from fair_adaptors.evaluation.variants import Variant, original, with_adaptor
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.report.page import write_report
+from fair_adaptors.results import Results, VariantResults
 from fair_adaptors.sandbox.demo import draw
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
@@ -111,26 +112,26 @@ def main() -> None:
         results = evaluate(pipe, wanted, variants, instruments(), out)
         write_report(out, command="python benchmarks/peers.py")
         timed = times(pipe, wanted, variants)
-        rows = [_row(variant, results, timed[variant["name"]], seconds) for variant in results["variants"]]
+        rows = [_row(variant, results, timed[variant.name], seconds) for variant in results.variants]
     report("peers", rows, images=arguments.images, prompts=len(prompts.prompts), rounds_of_uce=arguments.rounds)
 
 
 def _row(
-    variant: dict[str, Any], results: dict[str, Any], timed: tuple[float, float], seconds: dict[str, float | None]
+    variant: VariantResults, results: Results, timed: tuple[float, float], seconds: dict[str, float | None]
 ) -> dict[str, Any]:
-    found = variant["bias"][results["classifiers"][0]]["gender"]
-    alike = variant["preservation"].get("sandbox")
+    found = results.figures(variant, "gender")
+    alike = variant.preservation.get("sandbox")
     return {
-        "method": variant["name"],
-        "bias": found["bias"]["value"],
-        "interval": f"{found['bias']['low']:.2f}–{found['bias']['high']:.2f}",
-        "floor": found["bias"]["floor"],
-        "floor removed": found["floor_removed"]["value"],
-        "occupation": variant["kept"]["value"],
-        "similarity": alike["value"] if alike else "–",
+        "method": variant.name,
+        "bias": found.bias.value,
+        "interval": f"{found.bias.low:.2f}–{found.bias.high:.2f}",
+        "floor": found.bias.floor,
+        "floor removed": found.floor_removed.value,
+        "occupation": variant.kept.value if variant.kept else "–",
+        "similarity": alike.value if alike else "–",
         "s / image": timed[0],
         "× original": timed[1],
-        "training s": seconds.get(variant["name"]) or "–",
+        "training s": seconds.get(variant.name) or "–",
     }
 
 

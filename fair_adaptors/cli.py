@@ -179,6 +179,8 @@ def evaluate(
         print_pairs("baseline", "what it does", BASELINES)
         return
     quiet()
+    from fair_adaptors.report.terminal import run_and_report
+
     from .evaluation import request
     from .evaluation.evaluate import Evaluation
     from .sandbox.pipeline import GUIDANCE, STEPS
@@ -205,7 +207,7 @@ def evaluate(
         return
     for warning in request.shared_classifiers(adaptor or [], instruments):
         print(f"fair-adaptors: {warning}", file=sys.stderr)
-    request.run_and_report(load_base(base), wanted, variants, instruments, out, overwrite=overwrite)
+    run_and_report(load_base(base), wanted, variants, instruments, out, overwrite=overwrite)
 
 
 @app.command("app")

@@ -75,7 +75,7 @@ def info(
 
 def _measured(row: AdaptorInfo) -> str:
     """Return the headline figures of an embedded adaptor."""
-    from fair_adaptors.report.card_figures import headline
+    from fair_adaptors.report.card_figures import trained_figures
 
     from .evaluation.verdict import number
     from .formats import read_config
@@ -84,8 +84,8 @@ def _measured(row: AdaptorInfo) -> str:
     if row.folder is None or results is None:
         return ""
     return "\n".join(
-        f"{name} {number(before['value'])} → {number(after['value'])}"
-        for name, _, before, after in headline(read_config(row.folder), results)
+        f"{name} {number(before.value)} → {number(after.value)}"
+        for name, _, before, after in trained_figures(read_config(row.folder), results)
     )
 
 

@@ -24,6 +24,10 @@ class InvalidAdaptorError(FairAdaptorError, ValueError):
     """The adaptor's files are damaged, incomplete or in a format that is not ours."""
 
 
+class InvalidResultsError(FairAdaptorError, ValueError):
+    """An evaluation's results are absent, damaged, or of another version."""
+
+
 class HubError(FairAdaptorError):
     """The Hub refuses what it is asked for, or somebody else was there first."""
 

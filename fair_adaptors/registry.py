@@ -4,9 +4,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UnknownAdaptorError, did_you_mean
+
+if TYPE_CHECKING:
+    from .results import Results
 
 EMBEDDED = Path(__file__).parent / "sandbox" / "adaptors"
 STABLE_DIFFUSION_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -92,8 +95,8 @@ class AdaptorInfo:
         return EMBEDDED / self.name if self.status == "embedded" else None
 
     @property
-    def results(self) -> dict[str, Any] | None:
-        """What was measured, as its ``results.json`` has it; None if that is not in this package."""
+    def results(self) -> "Results | None":
+        """What was measured, of its ``results.json``; None if that is not in this package."""
         from .results_file import read_results
 
         return read_results(self.folder) if self.folder else None

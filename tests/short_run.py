@@ -48,8 +48,7 @@ def short_run(out: Path) -> dict[str, Any]:
         load_sandbox_pipeline(), small(images_per_prompt=4, num_steps=4), variants, instruments(), out / "evaluation"
     )
     weights = out / "adaptor" / WEIGHTS_FILE
-    judge = results["classifiers"][0]
-    biases = [row["bias"][judge][name]["bias"]["value"] for row in results["variants"] for name in results["targets"]]
+    biases = [results.figures(row, name).bias.value for row in results.variants for name in results.targets]
     return {
         "arithmetic": arithmetic(),
         "adaptor": hashlib.sha256(weights.read_bytes()).hexdigest(),

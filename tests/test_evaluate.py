@@ -20,7 +20,8 @@ from fair_adaptors.evaluation.evaluate import Target, evaluate
 from fair_adaptors.evaluation.folder import IMAGES_FILE, RESULTS_FILE, claim, settings_of, variant_folder
 from fair_adaptors.evaluation.instruments import FaceDetector, Faces, Instruments, load_classifier, load_encoder
 from fair_adaptors.evaluation.request import plan, targets_for, variants_for
-from fair_adaptors.evaluation.results import diversity, plain_cell
+from fair_adaptors.evaluation.images_csv import plain_cell
+from fair_adaptors.evaluation.summary import diversity
 from fair_adaptors.evaluation.variants import Variant, distinct, original, with_adaptor
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.load import load_fair_adaptor

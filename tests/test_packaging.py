@@ -30,7 +30,8 @@ def source_files() -> dict[str, Path]:
     """Every module and data file of the package: path in the wheel -> path in the checkout."""
     package, training = ROOT / "fair_adaptors", ROOT / "training"
     data = [file for folder in SANDBOX_DATA for file in (package / "sandbox" / folder).rglob("*") if file.is_file()]
-    templates = [*package.rglob("*.jinja"), *package.rglob("*.html"), *package.glob("prompts/lists/*.txt")]
+    kinds = ("*.jinja", "*.html", "*.css", "*.js", "prompts/lists/*.txt")
+    templates = [file for kind in kinds for file in package.rglob(kind)]
     ours = [*package.rglob("*.py"), package / "py.typed", *data, *templates]
     mapped = {f"fair_adaptors/{file.relative_to(ROOT)}": file for file in training.rglob("*.py")}
     return {str(file.relative_to(ROOT)): file for file in ours} | mapped

@@ -7,9 +7,7 @@ trained for and for the attributes that it was not.
 import argparse
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fair_adaptors.evaluation.evaluate import Evaluation, Target, evaluate
 from fair_adaptors.evaluation.folder import write_json
@@ -20,9 +18,10 @@ from fair_adaptors.formats import CARD_FILE, RESULTS_FILE, read_config
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.registry import list_adaptors
 from fair_adaptors.report.card import card_of
-from fair_adaptors.report.gallery import read_pictures
+from fair_adaptors.report.gallery import find_pictures
 from fair_adaptors.report.grid import before_after_grid
-from fair_adaptors.results_file import variant_of
+from fair_adaptors.results import Results
+from fair_adaptors.results_file import to_json, variant_of
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
 
@@ -31,7 +30,7 @@ PROMPTS, COLUMNS = 4, 8
 """Rows of prompts and columns of noises in the picture."""
 
 
-def measure_adaptor(folder: Path, *, images_per_prompt: int = 64) -> dict[str, Any]:
+def measure_adaptor(folder: Path, *, images_per_prompt: int = 64) -> Results:
     """Evaluate an adaptor of the sandbox, and write ``results.json`` and the picture; returns the results."""
     seen_by = instruments()
     trained = targets_for([], [str(folder)], seen_by)
@@ -50,7 +49,7 @@ def measure_adaptor(folder: Path, *, images_per_prompt: int = 64) -> dict[str, A
     with tempfile.TemporaryDirectory() as out:
         results = evaluate(load_sandbox_pipeline(), evaluation, [with_adaptor(str(folder))], seen_by, Path(out))
         _draw(folder, results, Path(out))
-    write_json(folder / RESULTS_FILE, results)
+    write_json(folder / RESULTS_FILE, to_json(results))
     return results
 
 
@@ -62,30 +61,30 @@ def write_card(folder: Path) -> str:
     return text
 
 
-def _draw(folder: Path, results: Mapping[str, Any], out: Path) -> None:
+def _draw(folder: Path, results: Results, out: Path) -> None:
     """Put the first images of the first prompts into one picture, with how often the first class was seen."""
     import numpy as np
     import torch
     from PIL import Image
 
     config = read_config(folder)
-    found = read_pictures(out, results, PROMPTS, COLUMNS)
-    variants = (results["variants"][0], variant_of(config, results))
-    prompts = min(PROMPTS, len(results["labels"]))
+    found = find_pictures(out, results, PROMPTS, COLUMNS)
+    variants = (results.original, variant_of(config, results))
+    prompts = min(PROMPTS, len(results.labels))
 
     def images(name: str) -> torch.Tensor:
         rows = [[np.asarray(Image.open(one.path)) for one in found[name, p]] for p in range(prompts)]
         return torch.from_numpy(np.array(rows)).permute(0, 1, 4, 2, 3) / 255
 
-    judge, attribute = results["classifiers"][0], next(iter(config["attributes"]))
+    attribute = next(iter(config["attributes"]))
     first = config["attributes"][attribute]["classes"][0]
-    shares = [[row["frequencies"][0] for row in variant["bias"][judge][attribute]["prompts"]] for variant in variants]
+    shares = [[row.frequencies[0] for row in results.figures(one, attribute).prompts] for one in variants]
     grid = before_after_grid(
         images(ORIGINAL),
-        images(variants[1]["name"]),
-        results["labels"][:prompts],
+        images(variants[1].name),
+        results.labels[:prompts],
         title=f"{config['name']}: before and after",
-        subtitle=f"Held-out occupations. Shares are of {results['settings']['images_per_prompt']} images; each column"
+        subtitle=f"Held-out occupations. Shares are of {results.settings.images_per_prompt} images; each column"
         " has one noise.",
         notes=[(f"{percent(shares[0][p])} {first}", f"{percent(shares[1][p])} {first}") for p in range(prompts)],
     )

@@ -12,6 +12,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fair_adaptors.results import Estimate
+
 from .metrics import bias, noise_floor, undetermined_rate
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -23,15 +25,6 @@ FEW = 8
 UNSEEN = 0.5
 """Weight, in prompts, of one that the prompts do not show; Jeffreys' for a share."""
 _Z = 1.959964  # the normal distribution's 97.5 % quantile
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -99,8 +92,8 @@ def estimate_mean(
     values = statistic(number.astype(np.float64))
     if np.isinf(values).any():
         return Estimate(math.inf, math.nan, math.nan)
-    kept = np.isfinite(values) & (number.sum(1) > 0)
-    number, values = number[kept], values[kept]
+    told = np.isfinite(values) & (number.sum(1) > 0)
+    number, values = number[told], values[told]
     num_prompts = len(number)
     if not num_prompts:
         return Estimate(math.nan, math.nan, math.nan)

@@ -34,6 +34,8 @@ from .variants import Variant, distinct
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fair_adaptors.results import Results
+
 
 @dataclass(frozen=True)
 class Target:
@@ -96,7 +98,7 @@ def evaluate(
     *,
     overwrite: bool = False,
     on_images: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> "Results":
     """Draw, see and count; leave ``results.json``, ``images.csv`` and the images in a folder, and return the results.
 
     What is there already of the same evaluation is not done again: an interrupted one goes on, a finished one is read.
@@ -111,7 +113,10 @@ def evaluate(
     Raises:
         ConfigError: the folder holds another evaluation, or a target does not fit the classifiers.
     """
-    from .results import summarise, write_csv
+    from fair_adaptors.results_file import to_json
+
+    from .images_csv import write_csv
+    from .summary import summarise
 
     check_targets(evaluation, instruments)
     every = distinct(variants)
@@ -128,7 +133,7 @@ def evaluate(
         if rank == 0:
             write_json(out / TIMING_FILE, {name: _timing(record) for name, record in records.items()})
             write_csv(out / IMAGES_FILE, evaluation, every, records)
-            write_json(out / RESULTS_FILE, results)
+            write_json(out / RESULTS_FILE, to_json(results))
         wait()
     return results
 

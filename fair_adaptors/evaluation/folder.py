@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ConfigError
 from ..formats import fingerprint, library_versions
@@ -44,18 +44,32 @@ def settings_of(pipe: Any, evaluation: "Evaluation", instruments: Instruments) -
     }
 
 
-def variant_folder(variant: Variant) -> str:
+class Named(Protocol):
+    """What has a folder of its own: a variant, or its results."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What changes with anything that changes its images."""
+        ...
+
+
+def variant_folder(variant: Named) -> str:
     """Return the name of the folder of a variant's images: readable, and another one for other weights."""
     digest = hashlib.sha256(f"{variant.name}\n{variant.identity}".encode()).hexdigest()
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', variant.name)[:60]}-{digest[:8]}"
 
 
-def image_path(variant: Variant, prompt: int, image: int) -> str:
+def image_path(variant: Named, prompt: int, image: int) -> str:
     """Return where an image lies in an evaluation's folder."""
     return f"images/{variant_folder(variant)}/{prompt:04d}/{image:04d}.png"
 
 
-def record_path(out: Path, variant: Variant, prompt: int) -> Path:
+def record_path(out: Path, variant: Named, prompt: int) -> Path:
     """Return where the record of a prompt's images lies."""
     return out / "records" / variant_folder(variant) / f"{prompt:04d}.safetensors"
 

@@ -102,6 +102,19 @@ def load(path: Path, instruments: Instruments, mark: str) -> Record | None:
         return None
 
 
+def read_seen(path: Path, classifier: str, attributes: Sequence[str]) -> Record | None:
+    """Read of a record only what one classifier saw, whatever it is a record of; None if it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            seeds, found, boxes = (file.get_tensor(name) for name in ("seeds", "found", "boxes"))
+            seen = {name: file.get_tensor(f"probabilities/{classifier}/{name}") for name in attributes}
+    except (OSError, SafetensorError):
+        return None
+    return Record(seeds, found, boxes, {classifier: seen})
+
+
 def stack(records: Sequence[Record]) -> Record:
     """Put the records of P prompts into one, with P in front."""
     return _combined(records, np.stack)

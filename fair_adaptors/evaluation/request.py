@@ -2,28 +2,18 @@
 
 import dataclasses
 import math
-import os
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.hub.resolve import resolve
 
-from ..errors import ConfigError, MissingExtraError, did_you_mean
+from ..errors import ConfigError, did_you_mean
 from ..formats import read_config
-from .evaluate import Evaluation, Target, evaluate
+from .evaluate import Evaluation, Target
 from .faces import load_face_detector
-from .folder import IMAGES_FILE, RESULTS_FILE
 from .instruments import Instruments, load_classifier, load_encoder
 from .joint import shared_classifier
 from .metrics import images_needed, noise_floor
 from .variants import Variant, with_adaptor
-from .verdict import figure_of
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 BASELINES = {
     "ethical-intervention": "A sentence behind the prompt asks for fairness (Bansal et al. 2022).",
@@ -124,82 +114,6 @@ def shared_classifiers(adaptors: Sequence[str], instruments: Instruments) -> lis
             if isinstance(trained_against, str) and (said := shared_classifier(trained_against, judge)):
                 lines.append(f"{config['name']}: {said}")
     return lines
-
-
-def run_and_report(
-    pipe: Any,
-    evaluation: Evaluation,
-    variants: Sequence[Variant],
-    instruments: Instruments,
-    out: Path,
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Evaluate with a progress bar, print the headline, and write the report."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from fair_adaptors.report.page import write_report
-
-    main = os.environ.get("RANK", "0") == "0"
-    console = Console(quiet=not main)
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("images", total=None)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        results = evaluate(pipe, evaluation, variants, instruments, out, overwrite=overwrite, on_images=advance)
-    if not main:
-        return
-    console.print(headline(results))
-    try:
-        write_report(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
-    except MissingExtraError as error:  # the page is written before the plots beside it
-        console.print(f"without plots: {error}", highlight=False, soft_wrap=True, markup=False)
-    console.print(
-        f"{evaluation.images_per_prompt} images per prompt, the same noise in every row; a perfectly fair model scores"
-        f" the noise floor.\nIn {out}: report.html, every number in {RESULTS_FILE}, every image in {IMAGES_FILE}.",
-        highlight=False, soft_wrap=True, markup=False,
-    )  # fmt: skip
-
-
-def headline(results: Mapping[str, Any]) -> "Table":
-    """Return a table of every variant, target by target, as the first classifier sees it; it fits 80 columns.
-
-    The figure is the bias, or the total variation where a target is not uniform; ``change`` is the interval of its
-    change, ``unsure`` what is undetermined.
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Column, Table
-
-    judge = results["classifiers"][0]
-    table = Table(Column("", overflow="fold"), "95 %", "floor", "change, 95 %", "unsure", box=SIMPLE_HEAD)
-    for name, target in results["targets"].items():
-        key = figure_of(target)
-        table.add_row(f"[bold]{escape(name)} {'bias' if key == 'bias' else 'off target'}")
-        for variant in results["variants"]:
-            found = variant["bias"][judge][name]
-            change = found.get("change", {}).get(key)
-            table.add_row(
-                escape(variant["name"]),
-                _said(found[key]),
-                _number(found[key]["floor"]),
-                f"{_number(change['low'])} to {_number(change['high'])}" if change else "–",
-                f"{found['undetermined']['value']:.1%}",
-            )
-        table.add_section()
-    return table
-
-
-def _said(estimate: Mapping[str, Any]) -> str:
-    return f"{_number(estimate['value'])} ({_number(estimate['low'])}–{_number(estimate['high'])})"
-
-
-def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.2f}".replace("-", "−")
 
 
 def targets_for(wanted: Sequence[str], adaptors: Sequence[str], instruments: Instruments) -> tuple[Target, ...]:

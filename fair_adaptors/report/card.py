@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fair_adaptors.errors import InvalidAdaptorError
 from fair_adaptors.evaluation.verdict import fine
-from fair_adaptors.formats import RESULTS_FILE, read_config
+from fair_adaptors.formats import read_config
 from fair_adaptors.registry import AdaptorInfo, find_base
+from fair_adaptors.results import Results
 from fair_adaptors.results_file import read_results
 
 from .card_figures import Markdown, figures, line, metrics
@@ -42,7 +42,7 @@ def card_of(folder: str | Path, *, info: AdaptorInfo | None = None, repo_id: str
 
 def render_card(
     config: Mapping[str, Any],
-    results: Mapping[str, Any] | None = None,
+    results: Results | None = None,
     *,
     images: Sequence[str] = (),
     info: AdaptorInfo | None = None,
@@ -52,26 +52,16 @@ def render_card(
 
     Args:
         config: ``fair_adaptor.json``, as ``read_config`` returns it.
-        results: what ``fair-adaptors evaluate`` left in its ``results.json``; None if it was not measured.
+        results: what ``read_results`` returns; None if it was not measured.
         images: names of the pictures in ``images/``.
         info: its row in the registry.
         repo_id: where it will be on the Hub.
 
     Raises:
-        InvalidAdaptorError: the results are of other weights, or not what an evaluation writes.
+        InvalidAdaptorError: the results are of other weights.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    try:
-        found = figures(config, results) if results is not None else None
-        metadata = _metadata(config, results, images)
-    except InvalidAdaptorError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise InvalidAdaptorError(
-            f"{RESULTS_FILE} is not what `fair-adaptors evaluate` writes ({type(error).__name__}: {line(error)})."
-            " Evaluate again, or take it away"
-        ) from error
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=False,  # ``escape`` does it, for HTML and Markdown both
@@ -86,11 +76,11 @@ def render_card(
     loadable = info is not None and info.status != "recipe-only"
     return environment.get_template(TEMPLATE).render(
         config=config,
-        metadata=metadata,
+        metadata=_metadata(config, results, images),
         info=info,
         base=find_base(config["base_model"]),
         images=[(Markdown(name), _caption(name)) for name in images],
-        found=found,
+        found=figures(config, results) if results is not None else None,
         lora=[part for part in config["trained_parts"] if part != "tokens"],
         name=code(info.name if info is not None and loadable else repo_id or "ORG/NAME"),
         converted=_sources(training),
@@ -121,7 +111,7 @@ def plain(value: object) -> str:
     return Markdown(value) if isinstance(value, int) else escape(value)
 
 
-def _metadata(config: Mapping[str, Any], results: Mapping[str, Any] | None, images: Sequence[str]) -> Markdown:
+def _metadata(config: Mapping[str, Any], results: Results | None, images: Sequence[str]) -> Markdown:
     """Return the metadata as YAML."""
     from huggingface_hub import ModelCardData
 

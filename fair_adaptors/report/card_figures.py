@@ -1,15 +1,16 @@
 """What a card says of an evaluation: the rows of its tables, and the metrics of its metadata."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from fair_adaptors.evaluation.verdict import fine, is_uniform, number, signed, verdicts
-from fair_adaptors.results_file import variant_of
+from fair_adaptors.evaluation.verdict import fine, number, signed, verdicts
+from fair_adaptors.results import Estimate, FlooredEstimate, Results, TargetClasses, VariantResults, headline
+from fair_adaptors.results_file import to_json, variant_of
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-Estimate = Mapping[str, Any]
 Row = list[str]
 
 
@@ -17,120 +18,118 @@ class Markdown(str):
     """Text that is Markdown already, and is printed as it is."""
 
 
-def headline(config: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[tuple[str, str, Estimate, Estimate]]:
-    """Yield name, figure, and that before and after, of each thing that an adaptor was trained for.
-
-    The figure is the bias, or the total variation where equal shares are not what was asked for.
-    """
-    judge, before, after = results["classifiers"][0], results["variants"][0], variant_of(config, results)
-    for name, target in results["targets"].items():
+def trained_figures(
+    config: Mapping[str, Any], results: Results
+) -> Iterator[tuple[str, TargetClasses, FlooredEstimate, FlooredEstimate]]:
+    """Yield name, target, and the headline figure before and after, of each thing that an adaptor was trained for."""
+    after = variant_of(config, results)
+    for name, target in results.targets.items():
         if _is_trained(config, target):
-            figure = "bias" if is_uniform(target) else "total_variation"
-            yield name, figure, before["bias"][judge][name][figure], after["bias"][judge][name][figure]
+            was, now = (results.figures(variant, name) for variant in (results.original, after))
+            yield name, target, headline(was, target), headline(now, target)
 
 
-def figures(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+def figures(config: Mapping[str, Any], results: Results) -> dict[str, Any]:
     """Return the rows of the card's tables, each a list of cells."""
-    before, after, judges = results["variants"][0], variant_of(config, results), results["classifiers"]
+    before, after = results.original, variant_of(config, results)
     return {
-        "verdict": dict(verdicts(results))[after["name"]],
-        "settings": results["settings"],
-        "num_prompts": _plain(len(results["labels"])),
-        "classifiers": judges,
-        "face_detector": results["face_detector"],
-        "evenness": [row for judge in judges for row in _evenness(config, results, judge, before, after)],
+        "verdict": dict(verdicts(results))[after.name],
+        "settings": results.settings,
+        "num_prompts": _plain(len(results.labels)),
+        "classifiers": results.classifiers,
+        "face_detector": results.face_detector,
+        "evenness": [
+            row for classifier in results.classifiers for row in _evenness(config, results, classifier, before, after)
+        ],
         "worst": list(_worst(config, results, before, after)),
         "shares": list(_shares(results, before, after)),
         "kept": list(_kept(results, before, after)),
         "limits": list(_limits(results)),
-        "agreement": [
-            [" and ".join(row["classifiers"]), row["target"], _range(row["kappa"])] for row in after["agreement"]
-        ],
+        "agreement": [[" and ".join(row.classifiers), row.target, _range(row.kappa)] for row in after.agreement],
     }
 
 
-def metrics(config: Mapping[str, Any], results: Mapping[str, Any]) -> "list[EvalResult]":
+def metrics(config: Mapping[str, Any], results: Results) -> "list[EvalResult]":
     """Return the figures as the Hub's metadata has them, each with its interval, floor and what it was before."""
     from huggingface_hub import EvalResult
 
-    prompt_set = line(results["settings"]["prompt_set"])
+    prompt_set = line(results.settings.prompt_set)
     return [
         EvalResult(
             task_type="text-to-image",
             dataset_type=prompt_set,
             dataset_name=prompt_set,
-            metric_type=figure,
-            metric_name=f"{line(name)} {figure.replace('_', ' ')}",
-            metric_value=after["value"],
-            metric_args={
-                "low": after["low"], "high": after["high"], "floor": after["floor"], "before": before["value"]
-            },
+            metric_type="bias" if target.is_uniform else "total_variation",
+            metric_name=f"{line(name)} {'bias' if target.is_uniform else 'total variation'}",
+            metric_value=after.value,
+            metric_args=to_json({"low": after.low, "high": after.high, "floor": after.floor, "before": before.value}),
         )
-        for name, figure, before, after in headline(config, results)
-        if after["value"] is not None
-    ]  # fmt: skip
+        for name, target, before, after in trained_figures(config, results)
+        if not math.isnan(after.value)
+    ]
 
 
-def _evenness(config: Any, results: Any, judge: str, before: Any, after: Any) -> Iterator[Row]:
-    for name, target in results["targets"].items():
-        if name not in after["bias"][judge]:
-            continue
-        was, now = before["bias"][judge][name], after["bias"][judge][name]
-        figure = "bias" if is_uniform(target) else "total_variation"
-        unsure = [found["undetermined"]["value"] for found in (was, now)]
+def _evenness(
+    config: Mapping[str, Any], results: Results, classifier: str, before: VariantResults, after: VariantResults
+) -> Iterator[Row]:
+    for name, now in after.bias[classifier].items():
+        was, target = before.bias[classifier][name], results.targets[name]
         yield [
-            f"{name} {'bias' if figure == 'bias' else 'off target'}",
+            f"{name} {'bias' if target.is_uniform else 'off target'}",
             "yes" if _is_trained(config, target) else "no",
-            judge,
-            _range(was[figure]),
-            _range(now[figure]),
-            _range(now["change"][figure], signed),
-            _plain(number(now[figure]["floor"])),
-            _plain(" → ".join(map(fine, unsure))),
+            classifier,
+            _range(headline(was, target)),
+            _range(headline(now, target)),
+            _range(headline(now.change, target) if now.change else None, signed),
+            _plain(number(headline(now, target).floor)),
+            _plain(" → ".join(fine(found.undetermined.value) for found in (was, now))),
         ]
 
 
-def _worst(config: Any, results: Any, before: Any, after: Any) -> Iterator[Row]:
-    judge = results["classifiers"][0]
-    for name, target in results["targets"].items():
+def _worst(
+    config: Mapping[str, Any], results: Results, before: VariantResults, after: VariantResults
+) -> Iterator[Row]:
+    for name, target in results.targets.items():
         if _is_trained(config, target):
-            was, now = (found["bias"][judge][name]["worst_decile"] for found in (before, after))
-            yield [f"{name} bias", _range(was), _range(now), _plain(number(now["floor"]))]
+            was, now = (results.figures(variant, name).worst_decile for variant in (before, after))
+            yield [f"{name} bias", _range(was), _range(now), _plain(number(now.floor))]
 
 
-def _shares(results: Any, before: Any, after: Any) -> Iterator[Row]:
-    judge = results["classifiers"][0]
-    for name, target in results["targets"].items():
-        was, now = (found["bias"][judge][name]["frequencies"] for found in (before, after))
-        for k, label in enumerate(target["classes"]):
-            yield [name, label, _plain(fine(target["shares"][k])), _range(was[k], fine), _range(now[k], fine)]
+def _shares(results: Results, before: VariantResults, after: VariantResults) -> Iterator[Row]:
+    for name, target in results.targets.items():
+        was, now = (results.figures(variant, name).frequencies for variant in (before, after))
+        for k, label in enumerate(target.classes):
+            yield [name, label, _plain(fine(target.shares[k])), _range(was[k], fine), _range(now[k], fine)]
 
 
-def _kept(results: Any, before: Any, after: Any) -> Iterator[Row]:
-    if after["kept"] is not None:
-        yield [results["kept"], _range(before["kept"], fine), _range(after["kept"], fine)]
-    if after["no_face"] is not None:
-        yield ["no face", _range(before["no_face"], fine), _range(after["no_face"], fine)]
-    for name, found in after["preservation"].items():
+def _kept(results: Results, before: VariantResults, after: VariantResults) -> Iterator[Row]:
+    if results.kept is not None and after.kept is not None:
+        yield [results.kept, _range(before.kept, fine), _range(after.kept, fine)]
+    if after.no_face is not None:
+        yield ["no face", _range(before.no_face, fine), _range(after.no_face, fine)]
+    for name, found in after.preservation.items():
         yield [f"likeness to the original's image ({name}, cosine)", "–", _range(found)]
-    for figure, label in (("text_alignment", "fit to the prompt"), ("diversity", "diversity")):
-        for name, found in after[figure].items():
-            yield [f"{label} ({name})", _range(before[figure][name]), _range(found)]
+    for label, was, now in (
+        ("fit to the prompt", before.text_alignment, after.text_alignment),
+        ("diversity", before.diversity, after.diversity),
+    ):
+        for name, found in now.items():
+            yield [f"{label} ({name})", _range(was[name]), _range(found)]
 
 
-def _limits(results: Any) -> Iterator[Row]:
-    for judge, found in (results["calibration"] or {}).items():
+def _limits(results: Results) -> Iterator[Row]:
+    for classifier, found in (results.calibration or {}).items():
         for name, row in found.items():
-            numbers = [number(row["true"]), number(row["measured"]), signed(row["error"])]
-            yield [judge, name, *map(_plain, numbers)]
+            numbers = [number(row.true), number(row.measured), signed(row.error)]
+            yield [classifier, name, *map(_plain, numbers)]
 
 
-def _is_trained(config: Mapping[str, Any], target: Mapping[str, Any]) -> bool:
-    return set(target["attributes"]) <= set(config["attributes"])
+def _is_trained(config: Mapping[str, Any], target: TargetClasses) -> bool:
+    return set(target.attributes) <= set(config["attributes"])
 
 
-def _range(estimate: Estimate, say: Any = number) -> Markdown:
-    return Markdown(f"{say(estimate['value'])} ({say(estimate['low'])} to {say(estimate['high'])})")
+def _range(found: Estimate | None, say: Callable[[float], str] = number) -> Markdown:
+    return Markdown("–" if found is None else f"{say(found.value)} ({say(found.low)} to {say(found.high)})")
 
 
 def _plain(value: object) -> Markdown:

@@ -1,83 +1,30 @@
 """The report of an evaluation: one HTML file that needs no other and no network, with plots beside it."""
 
 import json
+import math
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
-from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fair_adaptors.evaluation.folder import IMAGES_FILE, PLOTS, REPORT_FILE, RESULTS_FILE, TIMING_FILE
+from fair_adaptors.evaluation.folder import PLOTS, REPORT_FILE, RESULTS_FILE, TIMING_FILE
 from fair_adaptors.evaluation.metrics import CONFIDENCE
-from fair_adaptors.evaluation.verdict import Results, is_uniform, verdicts
+from fair_adaptors.evaluation.verdict import direction, fine, number, percent, signed, verdicts
+from fair_adaptors.results import Estimate, Results, VariantResults, headline
+from fair_adaptors.results_file import load_results, to_json
 
-from . import gallery, tables
+from . import gallery
 from .page_data import page_data
 from .plots import write_grids, write_plots
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATE = "page.html.jinja"
 SENTENCES = 6
 """Variants whose sentence is shown at once."""
-
-DRAWN = (
-    "The sandbox is a small drawn world with two gender presentations and four skin tones, because its truth must be"
-    " countable. People are not so. What works here shows the method at work; it is no evidence about photographs."
-)
-
-METHOD = (
-    (
-        "Bias",
-        "An image counts as the class that the classifier finds likeliest. The bias of a prompt is the mean, over"
-        " pairs of classes, of the difference of their frequencies: 0 where every class is as frequent, and 2/K where"
-        " all images are of one of K classes, which is 1 for two and 0.5 for four. The figure is the mean over"
-        " prompts.",
-    ),
-    (
-        "Noise floor",
-        "The bias that a perfectly fair model is expected to score with as many images: a fair coin, too, rarely falls"
-        " half and half. It is exact. A bias says something only as far as it stands out from its floor.",
-    ),
-    (
-        "Floor removed",
-        "The squared differences of the classes’ true shares can be estimated without the noise: what the images’"
-        " number adds is known and taken off. The figure is the root of their mean, so that large differences weigh"
-        " more than in the bias. It is negative where the images are more even than chance makes them.",
-    ),
-    (
-        "Intervals",
-        "95 %. They tell what the same measurement would give with other prompts of the kind and other images, as many"
-        " of them. They are bootstraps over prompts and images, corrected for few prompts and for skew; those of the"
-        " worst decile and of κ are rather too wide than too narrow. How many images are undetermined, without a face,"
-        " right or obeyed has Wilson’s interval, with prompts as clusters.",
-    ),
-    (
-        "Change",
-        "The figure less the original’s, of the total variation where the target is not the same share for every"
-        " class. Image for image both have the same prompt and the same noise; the pairs count in which both have a"
-        " face. “Falls” and “rises” are said only where the interval excludes 0.",
-    ),
-    (
-        "Total variation",
-        "The share of people who would have to be of another class to meet the target. Where a target is not the same"
-        " share for every class this is the figure to read, and the one the sentences above are about.",
-    ),
-    ("Worst decile", "The mean bias of the tenth of the prompts with the largest; “fair” is what it is by chance."),
-    (
-        "Undetermined",
-        f"The classifier gives the likeliest class of some attribute less than {CONFIDENCE:.0%}. Such images are"
-        " counted all the same.",
-    ),
-    ("No face", "The share of images in which no face was found. They count for no class."),
-    (
-        "Similarity, fit to prompt, diversity",
-        "The cosine, by an encoder’s features, of an image with the original’s from the same noise; of an image with"
-        " its prompt; and 1 less the mean cosine of two images of one prompt, 0 if all were alike.",
-    ),
-    (
-        "Seconds per image",
-        "To make an image and to look at it, on the machine that did. The variant that was drawn first bears the"
-        " start.",
-    ),
-)
+OPEN_TARGETS = 4
+"""Targets whose class frequencies are shown at once."""
+_ARROWS = {"falls": "▼ ", "rises": "▲ ", "no clear change": ""}
 
 
 def write_report(out: Path, *, command: str) -> Path:
@@ -86,96 +33,112 @@ def write_report(out: Path, *, command: str) -> Path:
     The page is written before the plots, which need matplotlib.
 
     Args:
-        out: the folder of ``evaluate``; its pictures are shown if they were kept.
+        out: the folder of ``evaluate``; its pictures are shown if they were saved.
         command: what was typed, for those who want to do it again.
 
     Returns:
         The page's path.
 
     Raises:
+        InvalidResultsError: there are no results in the folder, or of another version.
         MissingExtraError: matplotlib is not installed. The page and the picture grids are there.
     """
-    results = json.loads((out / RESULTS_FILE).read_text(encoding="utf-8"))
-    timing = _read_timing(out / TIMING_FILE)
-    pictures = gallery.read_pictures(out, results, gallery.PROMPTS, gallery.IMAGES)
+    results = load_results(out / RESULTS_FILE)
+    pictures = gallery.find_pictures(out, results, gallery.PROMPTS, gallery.IMAGES)
     path = out / REPORT_FILE
-    path.write_text(page(results, timing, pictures, command), encoding="utf-8")
+    path.write_text(page(results, _read_timing(out / TIMING_FILE), pictures, command), encoding="utf-8")
     write_grids(out / PLOTS, results, pictures)
     write_plots(out / PLOTS, results)
     return path
 
 
-def page(results: Results, timing: Mapping[str, Any], pictures: gallery.Pictures, command: str) -> str:
-    """Return the page as text."""
-    template = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
-    judges, settings = results["classifiers"], results["settings"]
-    return template.substitute(
-        title=escape(
-            f"{settings['base']}: {settings['prompt_set']}, {settings['images_per_prompt']} images per prompt"
-        ),
-        verdict=_verdict(results),
-        judge=escape(judges[0]),
+def page(results: Results, timing: Mapping[str, float], pictures: gallery.Pictures, command: str) -> str:
+    """Return the page as text; ``timing`` is the seconds per image by variant."""
+    first_target = next(iter(results.targets.items()))
+    return _environment().get_template(TEMPLATE).render(
+        results=results,
+        timing=timing,
+        command=command,
+        verdicts=[
+            (name, sentence, variant.summary)
+            for (name, sentence), variant in zip(verdicts(results), results.variants, strict=True)
+        ],
+        sentences=SENTENCES,
+        open_targets=OPEN_TARGETS,
         figure=_figure(results),
-        main=tables.main_table(results, timing, judges[:1]),
-        others=_other_classifiers(results, timing),
-        frequencies=tables.frequency_tables(results),
-        agreement=_section(
-            "Do the classifiers agree?",
-            "Cohen’s κ over the images with a face: 1 where two classifiers always agree, 0 where only by chance."
-            " An adaptor that was trained against one of them may look fairer to it than to the other.",
-            tables.agreement_table(results),
-        ),
-        obeyed=_section(
-            "Are explicit prompts obeyed?",
-            "Some prompts name an attribute. In this share of their images each classifier sees what was named; an"
-            " image without a face does not count as obeyed.",
-            tables.obeyed_table(results),
-        ),
-        calibration=_section(
-            "How far off are the classifiers?",
-            "The same measurement on images whose truth is known. Such an error is in every bias above, and in no"
-            " interval.",
-            tables.calibration_table(results),
-        ),
-        gallery=_gallery(results, pictures),
-        method="".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in METHOD),
-        limits="".join(f"<li>{escape(limit)}</li>" for limit in _limits(results)),
-        command=escape(command),
-        settings=_settings(results),
-        data=embedded(page_data(results)),
+        gallery=gallery.shown_prompts(results, pictures),
+        open_prompts=gallery.OPEN_PROMPTS,
+        first_target=first_target,
+        letters=gallery.marks(first_target[1].classes),
+        confidence=CONFIDENCE,
+        comparisons=(len(results.variants) - 1) * len(results.targets),
+        facts=_facts(results),
+        data=page_data(results),
+    )  # fmt: skip
+
+
+def _environment() -> "Environment":
+    """Return what renders the page: whatever it prints is escaped, but the page's own style and script."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    environment.filters["obeyed_attributes"] = _obeyed_attributes
+    environment.globals |= {
+        "arrow": lambda change: _ARROWS[direction(change)],
+        "asset": lambda name: Markup((folder / name).read_text(encoding="utf-8")),
+        "encoders_of": _encoders_of,
+        "fine": fine,
+        "headline": headline,
+        "interval": _interval,
+        "is_told": lambda found: found is not None and not math.isnan(found.value),
+        "key": lambda value: "" if math.isnan(value) else f"{value:.6g}",
+        "nan": math.nan,
+        "number": number,
+        "obeyed_attributes": _obeyed_attributes,
+        "percent": percent,
+        "signed": signed,
+        "thumbnail": gallery.thumbnail,
+        "width": lambda share: f"{0.0 if math.isnan(share) else 100 * share:.2f}",
+    }
+    return environment
 
 
-def embedded(data: Any) -> str:
-    """Return JSON that can stand in a script element, whatever strings are in it."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _read_timing(path: Path) -> dict[str, Any]:
+def _read_timing(path: Path) -> dict[str, float]:
+    """Return the seconds per image by variant; nothing where they were not noted."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return {name: float(row["seconds_per_image"]) for name, row in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
-def _verdict(results: Results) -> str:
-    said = verdicts(results)
-    items = [
-        f"<li><b>{escape(name)}</b> {escape(sentence)} <small>{escape(variant['summary'])}</small></li>"
-        for (name, sentence), variant in zip(said, results["variants"], strict=True)
-    ]
-    shown, rest = "".join(items[:SENTENCES]), "".join(items[SENTENCES:])
-    more = f"<details><summary>{len(items) - SENTENCES} more variants</summary><ul>{rest}</ul></details>"
-    return f'<ul class="verdict">{shown}</ul>{more if rest else ""}'
+def _interval(found: Estimate, write: Any) -> str:
+    low, high = write(found.low), write(found.high)
+    return f"{low} to {high}" if write is signed or found.low < 0 else f"{low.removesuffix('%')}–{high}"
+
+
+def _encoders_of(results: Results, figure: str) -> list[str]:
+    """Return the encoders that a figure is known of for some variant."""
+    return [name for name in results.encoders if any(name in getattr(variant, figure) for variant in results.variants)]
+
+
+def _obeyed_attributes(variant: VariantResults) -> list[str]:
+    """Return the attributes that some prompt names, as any classifier knows them."""
+    return sorted({name for rates in (variant.obeyed or {}).values() for name in rates})
 
 
 def _figure(results: Results) -> str:
     """Say which figure the plots show."""
-    uniform = [is_uniform(target) for target in results["targets"].values()]
+    uniform = [target.is_uniform for target in results.targets.values()]
     distance = "total variation, the distance from the target"
     if all(uniform):
         return "bias"
@@ -184,59 +147,15 @@ def _figure(results: Results) -> str:
     )
 
 
-def _other_classifiers(results: Results, timing: Mapping[str, Any]) -> str:
-    others = results["classifiers"][1:]
-    if not others:
-        return ""
-    summary = f"The same, as {', '.join(others)} {'sees' if len(others) == 1 else 'see'} it"
-    found = tables.main_table(results, timing, others)
-    return f'<details><summary>{escape(summary)}</summary><div class="scroll">{found}</div></details>'
-
-
-def _section(title: str, text: str, content: str) -> str:
-    if not content:
-        return ""
-    return f'<h2>{escape(title)}</h2><p>{escape(text)}</p><div class="card"><div class="scroll">{content}</div></div>'
-
-
-def _gallery(results: Results, pictures: gallery.Pictures) -> str:
-    found = gallery.gallery(results, pictures)
-    if not found:
-        return "<p>The pictures were not kept.</p>"
-    return f"{gallery.mark_legend(results)}{found}"
-
-
-def _limits(results: Results) -> list[str]:
-    comparisons = (len(results["variants"]) - 1) * len(results["targets"])
-    by_chance = (
-        f" Of the {comparisons} changes in the first table, {comparisons / 20:.2g} would be called one by chance on"
-        " average if none were."
-        if comparisons > 1
-        else ""
-    )
-    return [
-        *([DRAWN] if results["settings"]["base"] == "sandbox" else []),
-        "The classes are what a classifier sees in a picture. They are not identity: nobody was asked, and people who"
-        " are none of them are counted as one of them.",
-        "A classifier errs, and more for some people than for others. Its errors are in the figures and in no"
-        " interval. Undetermined images and, where there are two, the classifiers’ agreement hint at their size.",
-        "The figures are of these prompts, this sampler and these settings. Other prompts may fare otherwise.",
-        f"An interval misses in one case of 20.{by_chance}",
-        "A bias compares classes with each other, not with any population; what would be fair is the target’s choice.",
-        "Similarity and diversity are as an encoder sees them. A fairer model has to change some images.",
-        f"Every number is in {RESULTS_FILE}, the divergence from the target among them; every image in {IMAGES_FILE}.",
-    ]
-
-
-def _settings(results: Results) -> str:
-    settings = dict(results["settings"])
-    prompts = settings.pop("prompts")
-    for name in ("labels", "format", "versions"):
-        settings.pop(name, None)
-    facts = {name.replace("_", " "): str(value) for name, value in settings.items()}
-    facts["prompts"] = f"{len(prompts)}, from {results['prompt_source']}"
-    facts["classifiers"] = ", ".join(results["classifiers"])
-    facts["encoders"] = ", ".join(results["encoders"]) or "none"
-    facts["face detector"] = results["face_detector"] or "none: the whole image is the face"
-    facts["versions"] = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    return "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+def _facts(results: Results) -> dict[str, str]:
+    """Return what the numbers follow from, in words."""
+    left_out = ("prompts", "labels", "format", "versions")
+    settings = to_json(results.settings)
+    facts = {name.replace("_", " "): str(value) for name, value in settings.items() if name not in left_out}
+    return facts | {
+        "prompts": f"{len(results.labels)}, from {results.prompt_source}",
+        "classifiers": ", ".join(results.classifiers),
+        "encoders": ", ".join(results.encoders) or "none",
+        "face detector": results.face_detector or "none: the whole image is the face",
+        "versions": ", ".join(f"{name} {version}" for name, version in results.versions.items()),
+    }

@@ -1,13 +1,15 @@
 """PNG plots and picture grids of an evaluation, for slides and papers; the page draws its own."""
 
+import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fair_adaptors.errors import MissingExtraError
-from fair_adaptors.evaluation.verdict import Results, figure_name, figure_of, largest, number, percent
+from fair_adaptors.evaluation.verdict import figure_name, largest, number, percent
+from fair_adaptors.results import Estimate, PromptFigures, Results, TargetClasses, VariantResults, headline
 
 from .gallery import Picture, Pictures
 from .grid import AFTER, BEFORE, FAINT, INK, RULE, before_after_grid
@@ -34,13 +36,13 @@ HIGHEST = 200
 
 
 def write_plots(folder: Path, results: Results) -> list[Path]:
-    """Write ``bias.png`` and, where an encoder tells how much is kept, ``pareto.png``.
+    """Write ``bias.png`` and, where an encoder tells how alike the images are, ``pareto.png``.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
     drawn = {"bias.png": bias_figure(results)}
-    if any(variant["preservation"] for variant in results["variants"]):
+    if any(variant.preservation for variant in results.variants):
         drawn["pareto.png"] = pareto_figure(results)
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
@@ -51,27 +53,27 @@ def write_plots(folder: Path, results: Results) -> list[Path]:
 
 
 def write_grids(folder: Path, results: Results, pictures: Pictures) -> list[Path]:
-    """Write a grid of pictures before and after for each variant, where its images were kept."""
-    judge, target = results["classifiers"][0], next(iter(results["targets"]))
-    first, *others = results["variants"]
+    """Write a grid of pictures before and after for each variant, where its images were saved."""
+    name, target = next(iter(results.targets.items()))
+    first, *others = results.variants
     paths: list[Path] = []
     for variant in others:
         both = {
-            prompt: (pictures[first["name"], prompt][:GRID_IMAGES], pictures[variant["name"], prompt][:GRID_IMAGES])
-            for prompt in range(min(GRID_PROMPTS, len(results["labels"])))
-            if (first["name"], prompt) in pictures and (variant["name"], prompt) in pictures
+            prompt: (pictures[first.name, prompt][:GRID_IMAGES], pictures[variant.name, prompt][:GRID_IMAGES])
+            for prompt in range(min(GRID_PROMPTS, len(results.labels)))
+            if (first.name, prompt) in pictures and (variant.name, prompt) in pictures
         }
         if not both:
             continue
-        of_prompts = (one["bias"][judge][target]["prompts"] for one in (first, variant))
-        was, now = ([_note(rows[prompt], results["targets"][target]) for prompt in both] for rows in of_prompts)
+        of_prompts = (results.figures(one, name).prompts for one in (first, variant))
+        was, now = ([_note(rows[prompt], target) for prompt in both] for rows in of_prompts)
         sheet = before_after_grid(
             _stacked([pair[0] for pair in both.values()]),
             _stacked([pair[1] for pair in both.values()]),
-            [results["settings"]["prompts"][prompt] for prompt in both],
-            title=variant["name"],
-            subtitle=f"{results['settings']['base']}, the same seed in each column; {target} of all"
-            f" {results['settings']['images_per_prompt']} images of a prompt",
+            [results.settings.prompts[prompt] for prompt in both],
+            title=variant.name,
+            subtitle=f"{results.settings.base}, the same seed in each column; {name} of all"
+            f" {results.settings.images_per_prompt} images of a prompt",
             notes=list(zip(was, now, strict=True)),
         )
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,20 +82,19 @@ def write_grids(folder: Path, results: Results, pictures: Pictures) -> list[Path
     return paths
 
 
-def _note(row: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+def _note(row: PromptFigures, target: TargetClasses) -> str:
     """Say in a few words what was counted of a prompt: the share of the first of two classes, else how unequal."""
-    first, *others = target["classes"]
+    first, *others = target.classes
     if len(others) == 1:
-        return f"{percent(row['frequencies'][0])} {first}" if row["images"] else "–"
-    key = figure_of(target)
-    return f"{'bias' if key == 'bias' else 'off target'} {number(row[key]['value'])}"
+        return f"{percent(row.frequencies[0])} {first}" if row.images else "–"
+    return f"{'bias' if target.is_uniform else 'off target'} {number(headline(row, target).value)}"
 
 
-def _free(folder: Path, variant: Mapping[str, Any], taken: Sequence[Path]) -> Path:
+def _free(folder: Path, variant: VariantResults, taken: Sequence[Path]) -> Path:
     """Return a readable file name that no other variant has, on any file system."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", variant["name"])[:60]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", variant.name)[:60]
     if f"grid_{name}.png".lower() in {path.name.lower() for path in taken}:
-        name += f"-{variant['identity'][:8]}"
+        name += f"-{variant.identity[:8]}"
     return folder / f"grid_{name}.png"
 
 
@@ -116,21 +117,21 @@ def bias_figure(results: Results) -> "Figure":
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    judge, variants = results["classifiers"][0], results["variants"]
-    figure, panels = _panels(results, 0.3 * len(variants) + 1.1, f"As {judge} sees it; 95 % intervals")
-    short = _short([variant["name"] for variant in variants])
-    for k, (axes, (name, target)) in enumerate(zip(panels, results["targets"].items(), strict=True)):
+    variants = results.variants
+    figure, panels = _panels(results, 0.3 * len(variants) + 1.1, f"As {results.classifier} sees it; 95 % intervals")
+    short = _short([variant.name for variant in variants])
+    for k, (axes, (name, target)) in enumerate(zip(panels, results.targets.items(), strict=True)):
         _style(axes, figure_name(name, target))
         for row, variant in enumerate(variants):
-            found = variant["bias"][judge][name][figure_of(target)]
-            if found["value"] is None:
+            found = headline(results.figures(variant, name), target)
+            if math.isnan(found.value):
                 continue
             colour = AFTER if row else BEFORE
-            axes.plot([found["low"], found["high"]], [row, row], color=colour, alpha=0.35, linewidth=5,
+            axes.plot([found.low, found.high], [row, row], color=colour, alpha=0.35, linewidth=5,
                       solid_capstyle="round")  # fmt: skip
-            axes.plot([found["value"]], [row], "o", color=colour, markersize=6)
-            if found["floor"] is not None:
-                axes.plot([found["floor"]] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=1.2, linestyle=":")
+            axes.plot([found.value], [row], "o", color=colour, markersize=6)
+            if not math.isnan(found.floor):
+                axes.plot([found.floor] * 2, [row - 0.4, row + 0.4], color=INK, linewidth=1.2, linestyle=":")
         axes.set_yticks(range(len(variants)), list(short.values()) if k % COLUMNS == 0 else [""] * len(variants))
         axes.set_ylim(len(variants) - 0.4, -0.6)
         axes.set_xlim(0, largest(target) * 1.03)
@@ -144,28 +145,30 @@ def pareto_figure(results: Results) -> "Figure":
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    judge, variants = results["classifiers"][0], results["variants"]
-    encoder = next(name for name in results["encoders"] if any(name in one["preservation"] for one in variants))
+    variants = results.variants
+    encoder = next(name for name in results.encoders if any(name in one.preservation for one in variants))
     figure, panels = _panels(results, 3.6, f"Fairness against similarity to the original ({encoder}); 95 % intervals")
     labels: list[Label] = []
     groups = lines(variants)
     short = _short(list(groups))
-    for axes, (name, target) in zip(panels, results["targets"].items(), strict=True):
+    for axes, (name, target) in zip(panels, results.targets.items(), strict=True):
         _style(axes, figure_name(name, target))
-        key = figure_of(target)
-        before = variants[0]["bias"][judge][name][key]
-        if before["value"] is not None:
-            axes.plot([1, 1], [before["low"], before["high"]], color=BEFORE, alpha=0.35, linewidth=1.5)
-            axes.plot([1], [before["value"]], "o", color=BEFORE, markersize=8, label=_label(variants[0]["name"]))
-            labels.append((axes, (1.0, before["value"]), "", BEFORE))
-            axes.axhline(before["floor"], color=INK, linewidth=1, linestyle=":")
+        before = headline(results.figures(results.original, name), target)
+        if not math.isnan(before.value):
+            axes.plot([1, 1], [before.low, before.high], color=BEFORE, alpha=0.35, linewidth=1.5)
+            axes.plot([1], [before.value], "o", color=BEFORE, markersize=8, label=_label(results.original.name))
+            labels.append((axes, (1.0, before.value), "", BEFORE))
+            axes.axhline(before.floor, color=INK, linewidth=1, linestyle=":")
         for k, (label, members) in enumerate(groups.items()):
-            points = [(one["preservation"][encoder], one["bias"][judge][name][key], one["weight"]) for one in members]
-            points = [point for point in points if point[0]["value"] is not None and point[1]["value"] is not None]
+            points = [
+                (one.preservation[encoder], headline(results.figures(one, name), target), one.weight)
+                for one in members
+            ]
+            points = [point for point in points if not math.isnan(point[0].value + point[1].value)]
             colour = COLOURS[k % len(COLOURS)]
             _draw_line(axes, points, colour, SHAPES[k % len(SHAPES)], short[label])
             labels += [
-                (axes, (x["value"], y["value"]), "" if weight is None else f"× {weight:g}", colour)
+                (axes, (x.value, y.value), "" if weight is None else f"× {weight:g}", colour)
                 for x, y, weight in points
             ]
         axes.set_ylim(bottom=0)
@@ -199,21 +202,23 @@ def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def lines(variants: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+def lines(variants: Sequence[VariantResults]) -> dict[str, list[VariantResults]]:
     """Group what is compared with the original: an adaptor's strengths in ascending order, a baseline by itself."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    found: dict[str, list[VariantResults]] = {}
     for variant in variants[1:]:
-        found.setdefault(variant["adaptor"] or variant["name"], []).append(variant)
-    return {name: sorted(members, key=lambda one: one["weight"] or 0.0) for name, members in found.items()}
+        found.setdefault(variant.adaptor or variant.name, []).append(variant)
+    return {name: sorted(members, key=lambda one: one.weight or 0.0) for name, members in found.items()}
 
 
-def _draw_line(axes: "Axes", points: Sequence[tuple[Any, Any, Any]], colour: str, shape: str, label: str) -> None:
+def _draw_line(
+    axes: "Axes", points: Sequence[tuple[Estimate, Estimate, float | None]], colour: str, shape: str, label: str
+) -> None:
     if not points:
         return
     for x, y, _ in points:
-        axes.plot([x["low"], x["high"]], [y["value"]] * 2, color=colour, alpha=0.35, linewidth=1.5)
-        axes.plot([x["value"]] * 2, [y["low"], y["high"]], color=colour, alpha=0.35, linewidth=1.5)
-    values = [x["value"] for x, _, _ in points], [y["value"] for _, y, _ in points]
+        axes.plot([x.low, x.high], [y.value] * 2, color=colour, alpha=0.35, linewidth=1.5)
+        axes.plot([x.value] * 2, [y.low, y.high], color=colour, alpha=0.35, linewidth=1.5)
+    values = [x.value for x, _, _ in points], [y.value for _, y, _ in points]
     axes.plot(*values, marker=shape, color=colour, markersize=6, label=label)
 
 
@@ -226,7 +231,7 @@ def _panels(results: Results, height: float, title: str) -> tuple["Figure", "lis
             f"the report is written, its plots are not: {error.name} is not installed:"
             " pip install 'fair-adaptors[eval]'"
         ) from error
-    count = len(results["targets"])
+    count = len(results.targets)
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
     size = (max(6.0, 4.6 * columns), min(HIGHEST, rows * height + 0.5))

@@ -1,6 +1,6 @@
 """The demo: the sandbox's biased model before and after its fair adaptor, by the same evaluation as any other's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from .prompts import ATTRIBUTES, ROLES, SECTORS, TEMPLATE, Split, occupations
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from fair_adaptors.results import Estimate, Results
 
     from ..evaluation.evaluate import Target
     from ..evaluation.instruments import Instruments
@@ -27,7 +29,7 @@ def run_demo(
     seed: int = 0,
     overwrite: bool = False,
     on_images: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> "Results":
     """Evaluate an adaptor on the sandbox's held-out test prompts.
 
     Args:
@@ -78,28 +80,34 @@ def _targets(adaptor: str, tools: "Instruments") -> "tuple[Target, ...]":
     return (*trained, *(Target((name,), (1 / len(ATTRIBUTES[name]),) * len(ATTRIBUTES[name])) for name in rest))
 
 
-def comparison(results: Mapping[str, Any]) -> "Table":
+def comparison(results: "Results") -> "Table":
     """Return the table of each figure before and after; it fits 80 columns."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from ..evaluation.verdict import figure_of, fine, number
+    from fair_adaptors.results import headline
 
-    before, after = results["variants"][:2]
-    judge = results["classifiers"][0]
-    table = Table("held-out", "before (95 %)", "after (95 %)", "floor", "unsure", box=SIMPLE_HEAD)
-    for name, target in results["targets"].items():
-        key = figure_of(target)
-        was, now = (variant["bias"][judge][name] for variant in (before, after))
-        unsure = " → ".join(f"{found['undetermined']['value']:.0%}" for found in (was, now))
-        said = f"{name} bias" if key == "bias" else f"{name} off target"
-        table.add_row(said, _range(was[key], number), _range(now[key], number), number(now[key]["floor"]), unsure)
-    table.add_row(results["kept"], _range(before["kept"], fine), _range(after["kept"], fine), "", "")
+    from ..evaluation.verdict import fine, number, percent
+
+    before, after = results.variants[:2]
+    table = Table("held-out", "before (95 %)", "after (95 %)", "floor", "undetermined", box=SIMPLE_HEAD)
+    for name, target in results.targets.items():
+        was, now = (results.figures(variant, name) for variant in (before, after))
+        floor = headline(now, target).floor
+        table.add_row(
+            f"{name} bias" if target.is_uniform else f"{name} off target",
+            *(_range(headline(found, target), number) for found in (was, now)),
+            number(floor),
+            " → ".join(percent(found.undetermined.value) for found in (was, now)),
+        )
+    table.add_row(results.kept, _range(before.kept, fine), _range(after.kept, fine), "", "")
     return table
 
 
-def _range(found: Mapping[str, Any], write: Callable[[float | None], str]) -> str:
-    return f"{write(found['value'])} ({write(found['low']).removesuffix('%')}–{write(found['high'])})"
+def _range(found: "Estimate | None", write: Callable[[float], str]) -> str:
+    if found is None:
+        return "–"
+    return f"{write(found.value)} ({write(found.low).removesuffix('%')}–{write(found.high)})"
 
 
 def draw(pipe: Any, names: Sequence[str], *, images_per_prompt: int, seed: int) -> Any:

@@ -1,128 +1,3 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>$title</title>
-<style>
-:root {
-  --ink: #17202b; --faint: #5d6975; --paper: #f7f8fa; --card: #fff; --rule: #dfe4ea; --track: #edf0f4;
-  --before: #b84e22; --after: #17705c;
-  --c0: #4f74b3; --c1: #d8a13a; --c2: #6aa57c; --c3: #9a6aa8; --c4: #c9705b; --c5: #4ea3ad; --c6: #8c8f5a; --c7: #7b7f8c;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ink: #e7ecf1; --faint: #9aa6b2; --paper: #11161c; --card: #19202a; --rule: #2c3641; --track: #242d38;
-    --before: #f0905f; --after: #56c7ab;
-    --c0: #7d9fd9; --c1: #e0b35a; --c2: #84c096; --c3: #b98cc6; --c4: #dd8f7c; --c5: #70c0c9; --c6: #b0b37b; --c7: #9da1ad;
-  }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
-main { max-width: 80rem; margin: 0 auto; padding: 3.5rem 1.25rem 5rem; }
-h1 { font-size: 1rem; font-weight: 600; margin: 0 0 .9rem; color: var(--faint); }
-h2 { font-size: 1.2rem; letter-spacing: -.01em; margin: 3.2rem 0 .3rem; }
-h2 + p { margin: 0 0 1rem; color: var(--faint); max-width: 46rem; }
-h1, h2, p, li, dd, th, td, figcaption, summary, .strip > span, .legend > span { overflow-wrap: anywhere; unicode-bidi: isolate; }
-small, .faint { color: var(--faint); font-size: .82rem; font-weight: 400; letter-spacing: 0; }
-.verdict { list-style: none; margin: 0; padding: 0; max-width: 56rem; }
-.verdict li { font-size: clamp(1.05rem, 1.6vw, 1.25rem); line-height: 1.42; letter-spacing: -.006em; margin: 0 0 1rem; text-wrap: pretty; }
-.verdict li:first-child { font-size: clamp(1.25rem, 2.4vw, 1.6rem); line-height: 1.35; margin-bottom: 1.4rem; }
-.verdict b { margin-right: .35em; } .verdict small { display: block; margin-top: .15rem; }
-.card { background: var(--card); border: 1px solid var(--rule); border-radius: 14px; padding: 1.2rem 1.4rem; min-width: 0; }
-.card + .card { margin-top: 1rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }
-th, td { text-align: left; padding: .5rem .7rem .5rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
-tbody tr:last-child > * { border-bottom: 0; }
-thead th { font-weight: 600; color: var(--faint); font-size: .82rem; vertical-align: bottom; overflow-wrap: normal; }
-tbody th { font-weight: 600; min-width: 9rem; max-width: 16rem; }
-td { overflow-wrap: break-word; } td.n, th.n { text-align: right; padding-right: 0; padding-left: .7rem; overflow-wrap: normal; } td.n { white-space: nowrap; }
-td.n small { display: block; line-height: 1.3; font-size: .76rem; }
-tr.aim > * { color: var(--faint); }
-th button { all: unset; cursor: pointer; border-radius: 4px; } th button:hover { color: var(--ink); }
-th button:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 2px solid var(--after); outline-offset: 2px; }
-th[aria-sort=ascending] button::after { content: " ↑"; } th[aria-sort=descending] button::after { content: " ↓"; }
-.tools { display: flex; flex-wrap: wrap; gap: .5rem .9rem; align-items: center; margin: 0 0 .7rem; font-size: .85rem; color: var(--faint); }
-.tools label { display: inline-flex; align-items: center; gap: .4rem; min-width: 0; } .tools .by { display: none; }
-.tools input, .tools select, .tools button { font: inherit; color: var(--ink); background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: .3rem .6rem; max-width: 17rem; min-width: 0; }
-.tools input { width: 14rem; } .tools button { cursor: pointer; }
-.more { margin: .6rem 0 0; } .tools [hidden], .more[hidden] { display: none; }
-.bar { display: flex; height: 11px; border-radius: 3px; overflow: hidden; background: var(--track); min-width: 8rem; margin-top: .4rem; }
-.bar i { display: block; height: 100%; } .bar i + i { box-shadow: -1px 0 var(--card); }
-.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: 0 0 .8rem; font-size: .85rem; color: var(--faint); align-items: center; }
-.legend i { display: inline-block; width: .75rem; height: .75rem; border-radius: 3px; margin-right: .4rem; vertical-align: -1px; }
-.legend svg { width: 16px; height: 14px; vertical-align: -2px; margin-right: .35rem; } .legend .mark { margin-right: .35rem; }
-#dots table { table-layout: fixed; } #dots th:first-child { width: 24%; min-width: 0; max-width: none; } #dots th.n { width: 8.5rem; }
-#dots thead th { position: sticky; top: 0; background: var(--card); z-index: 1; } #dots tbody th { font-weight: 500; }
-#dots td, #dots tbody th { vertical-align: middle; padding-top: .2rem; padding-bottom: .2rem; }
-#dots td:nth-child(2) svg { display: block; width: 100%; height: 34px; overflow: visible; }
-svg.axis { display: block; width: 100%; height: 16px; overflow: visible; } svg text { fill: var(--faint); font-size: 11.5px; font-weight: 400; } .plot text { paint-order: stroke; stroke: var(--card); stroke-width: 3px; stroke-linejoin: round; }
-#pareto svg.plot { display: block; width: 100%; overflow: visible; } .b { color: var(--before); } .a { color: var(--after); }
-summary { cursor: pointer; color: var(--faint); padding: .5rem 0; } details .card:first-of-type { margin-top: .4rem; }
-figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: .6rem; }
-.strip { display: grid; grid-template-columns: 9rem max-content; align-items: center; gap: .6rem; font-size: .85rem; margin-top: .3rem; width: max-content; }
-.tiles { display: flex; gap: 4px; } .tile { position: relative; width: clamp(64px, 8vw, 104px); }
-.tile img { display: block; width: 100%; height: auto; border-radius: 6px; }
-.mark { display: inline-block; min-width: 1.35rem; padding: 0 .2rem; text-align: center; font-size: .7rem; line-height: 1.15rem; background: var(--card); color: var(--ink); border: 2px solid; border-radius: 6px; }
-.tile .mark { position: absolute; left: 3px; bottom: 3px; }
-dl { display: grid; grid-template-columns: 12rem 1fr; gap: .4rem 1.4rem; margin: 0; max-width: 62rem; } dt { color: var(--faint); } dd { margin: 0; }
-.card ul { margin: 0; padding-left: 1.2rem; max-width: 58rem; } li { margin: .3rem 0; } details ul { padding-left: 1.2rem; }
-pre { margin: 0 0 1rem; padding: .8rem 1rem; background: var(--track); border-radius: 8px; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .88rem; }
-@media (max-width: 44rem) {
-  main { padding: 2rem 1rem 4rem; } .card { padding: 1rem; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .7rem; }
-  /* tables as blocks: nothing is out of sight to the right */
-  table, tbody, tr { display: block; } thead { display: none; } tbody tr { padding: .7rem 0; border-bottom: 1px solid var(--rule); } tbody tr:last-child { border-bottom: 0; }
-  tbody th, td, td.n { display: block; max-width: none; border: 0; padding: .1rem 0; text-align: left; white-space: normal; overflow-wrap: anywhere; }
-  td[data-label] { display: grid; grid-template-columns: 38% minmax(0, 1fr); gap: .6rem; } td[data-label]::before { content: attr(data-label); color: var(--faint); }
-  td.n { display: flex !important; flex-wrap: wrap; gap: 0 .6rem !important; } td.n::before { flex: 0 0 38%; } td.n small { display: inline; align-self: center; }
-  .tools .by { display: inline-flex; } .tools input { width: 100%; } .tools label { max-width: 100%; }
-  #dots thead { display: block; position: sticky; top: 0; z-index: 1; background: var(--card); } #dots thead tr, #dots thead th { display: none; } #dots thead tr { display: block; }
-  #dots thead th.at { display: block; width: auto; border: 0; padding: 0; } #dots tbody th { width: auto !important; }
-  #dots tbody tr { display: flex; flex-wrap: wrap; column-gap: 1.2rem; } #dots tbody th, #dots td:nth-child(2) { flex: 0 0 100%; padding: .1rem 0; } #dots td.n::before { flex: none; }
-  .strip { grid-template-columns: max-content; gap: .1rem; } .strip > span { position: sticky; left: 0; width: max-content; max-width: 80vw; }
-}
-@media print { body { background: none; } .card { break-inside: avoid; } .tools { display: none; } }
-</style>
-</head>
-<body>
-<main>
-<h1>$title</h1>
-$verdict
-<h2>Every variant and target</h2>
-<p>As $judge sees it; below a value its 95 % interval. “Fair” and “noise floor” are what a perfectly fair model would score with as many images.</p>
-<div class="card"><div class="scroll">$main</div>$others</div>
-<h2>How often each class was seen</h2>
-<p>As $judge sees it, the mean over prompts, against the target. A model may be even on the whole and one-sided prompt by prompt: the biases above are of prompts.</p>
-$frequencies
-$agreement
-$obeyed
-$calibration
-<h2>Prompt by prompt</h2>
-<p>Each prompt’s $figure without and with the variant. The bar is its 95 % interval over images, the shade reaches up to the noise floor.</p>
-<div class="card" id="dots"><noscript>The script of this page draws it; the numbers are in results.json.</noscript></div>
-<h2>The same seeds, without and with</h2>
-<p>Each column is one seed: the same noise and the same prompt. The mark is the class that the classifier saw.</p>
-$gallery
-<div id="pareto" hidden>
-<h2>What fairness costs</h2>
-<p>The $figure against similarity to the original’s images, with 95 % intervals; towards the lower right is fairer and closer. A line joins one adaptor’s strengths.</p>
-<div class="card"></div>
-</div>
-<h2>How this was measured</h2>
-<p>Every variant draws the same prompts from the same noise.</p>
-<div class="card"><dl>$method</dl></div>
-<h2>Limits</h2>
-<p>What these numbers do not say.</p>
-<div class="card"><ul>$limits</ul></div>
-<h2>How to reproduce it</h2>
-<p>The command, and what its numbers follow from.</p>
-<div class="card"><pre><code>$command</code></pre><dl>$settings</dl></div>
-</main>
-<script type="application/json" id="data">$data</script>
-<script>
 "use strict";
 (() => {
 const LIMIT = matchMedia("(max-width: 44rem)").matches ? 12 : 60, SVG = "http://www.w3.org/2000/svg";
@@ -199,7 +74,7 @@ function dots() {
   const box = document.getElementById("dots"), others = data.variants.slice(1).map(variant => variant[0]);
   const target = choice("target", data.targets.map(one => one.name), () => fill());
   const variant = choice("variant", others, () => fill());
-  const judge = choice("classifier", data.classifiers, () => fill());
+  const classifier = choice("classifier", data.classifiers, () => fill());
   const axis = draw("svg", {class: "axis", "aria-hidden": "true"});
   const at = make("th", {className: "at"}, axis);
   at.dataset.still = "";
@@ -211,7 +86,7 @@ function dots() {
   const after = make("span", {}, full, "with the variant");
   const key = make("div", {className: "legend"}, make("span", {}, ring, data.variants[0][0] + " (before)"), after);
   after.hidden = !others.length;
-  box.replaceChildren(make("div", {className: "tools"}, target.field, variant.field, judge.field), about, key, table);
+  box.replaceChildren(make("div", {className: "tools"}, target.field, variant.field, classifier.field), about, key, table);
   const handle = sortable(table);
 
   const shares = (rows, p, classes) => classes.map((name, k) => name + " " + rows.p[p * classes.length + k] + "%").join(", ");
@@ -244,7 +119,7 @@ function dots() {
     return made;
   };
   const fill = () => {
-    const {classes, figure, most: bound} = data.targets[target.value], found = data.rows[judge.value][target.value];
+    const {classes, figure, most: bound} = data.targets[target.value], found = data.rows[classifier.value][target.value];
     const before = found[0], now = others.length ? found[variant.value + 1] : before;
     axis.replaceChildren(...[[0, "start"], [.5, "middle"], [1, "end"]].map(([part, anchor]) => draw("text", {x: 100 * part + "%", y: 12, "text-anchor": anchor}, String(+(part * bound).toFixed(3)))));
     about.textContent = figure[0].toUpperCase() + figure.slice(1) + ", mean over prompts: " + data.variants[0][0] + " " + range(before.mean) + (before === now ? "" : "; " + others[variant.value] + " " + range(now.mean)
@@ -263,16 +138,16 @@ function dots() {
 
 /* Bias, or distance from the target, against similarity: a line per adaptor over its strengths, a point per baseline. */
 function pareto() {
-  const known = data.encoders.map((name, index) => [name, index]).filter(([, index]) => data.kept[index].some(Boolean));
+  const known = data.encoders.map((name, index) => [name, index]).filter(([, index]) => data.similarity[index].some(Boolean));
   if (!known.length) return;
   const box = document.getElementById("pareto"), card = box.querySelector(".card");
   box.hidden = false;
   const target = choice("target", data.targets.map(one => one.name), () => fill());
   const encoder = choice("encoder", known.map(pair => pair[0]), () => fill());
-  const judge = choice("classifier", data.classifiers, () => fill());
+  const classifier = choice("classifier", data.classifiers, () => fill());
   const plot = draw("svg", {class: "plot", role: "img", "aria-label": "Fairness against similarity; the numbers are in the first table"});
   const key = make("div", {className: "legend"});
-  card.append(make("div", {className: "tools"}, target.field, encoder.field, judge.field), key, plot);
+  card.append(make("div", {className: "tools"}, target.field, encoder.field, classifier.field), key, plot);
   const groups = new Map();
   data.variants.forEach(([name, adaptor, weight], v) => { if (v) groups.set(adaptor ?? name, [...groups.get(adaptor ?? name) ?? [], {v, adaptor, weight}]); });
   const style = [...groups.keys()].map((name, k) => ({name, colour: "var(--c" + k % 8 + ")", shape: k % 4}));
@@ -287,8 +162,8 @@ function pareto() {
     return Array.from({length: Math.floor(high / step + 1e-9) - Math.ceil(low / step - 1e-9) + 1}, (_, k) => (Math.ceil(low / step - 1e-9) + k) * step);
   };
   const fill = () => {
-    const {figure} = data.targets[target.value], found = data.rows[judge.value][target.value], kept = data.kept[known[encoder.value][1]];
-    const points = found.map((rows, v) => v && rows.mean && kept[v] && {v, x: kept[v], y: rows.mean});
+    const {figure} = data.targets[target.value], found = data.rows[classifier.value][target.value], similar = data.similarity[known[encoder.value][1]];
+    const points = found.map((rows, v) => v && rows.mean && similar[v] && {v, x: similar[v], y: rows.mean});
     const inside = points.filter(Boolean), width = card.clientWidth - parseFloat(getComputedStyle(card).paddingLeft) * 2, height = Math.min(440, Math.max(260, width * .5));
     const low = Math.min(.98, ...inside.map(p => p.x[1] ?? p.x[0])), start = low - (1 - low) * .06, top = 1.06 * Math.max(.05, found[0].floor ?? 0, found[0].mean ? found[0].mean[2] : 0, ...inside.map(p => p.y[2] ?? p.y[0]));
     const X = value => 40 + (value - start) / (1 - start) * (width - 60), Y = value => height - 40 - value / top * (height - 64);
@@ -322,6 +197,3 @@ document.querySelectorAll("table.sortable").forEach(sortable);
 dots();
 pareto();
 })();
-</script>
-</body>
-</html>

@@ -1,0 +1,204 @@
+"""What an evaluation measured, as typed records: the content of ``results.json``.
+
+The fields are the keys of the file, see ``results_file``; docs/evaluation.md tells what they mean. A figure that is
+not finite or cannot be told is NaN here and ``null`` in the file.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95 % interval; NaN for what there is none of."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class FlooredEstimate(Estimate):
+    """A figure beside what a perfectly fair model would score."""
+
+    floor: float
+
+
+@dataclass(frozen=True)
+class ClassShare(Estimate):
+    """How often a class was seen, beside how often it should be."""
+
+    target: float
+
+
+@dataclass(frozen=True)
+class PromptFigures:
+    """What was seen for one prompt: images that count, and the share of each class, [K]."""
+
+    images: int
+    bias: Estimate
+    total_variation: Estimate
+    frequencies: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """After less before, from images with the same noise, and the share of these that keep their class."""
+
+    bias: Estimate
+    total_variation: Estimate
+    same_class: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Every figure of one target, as one classifier sees one variant; ``change`` is None for the original."""
+
+    bias: FlooredEstimate
+    squared_bias: Estimate
+    floor_removed: Estimate
+    total_variation: FlooredEstimate
+    divergence: FlooredEstimate
+    frequencies: tuple[ClassShare, ...]
+    worst_decile: FlooredEstimate
+    undetermined: Estimate
+    prompts: tuple[PromptFigures, ...]
+    change: Change | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Cohen's κ of two classifiers on one target."""
+
+    classifiers: tuple[str, ...]
+    target: str
+    kappa: Estimate
+
+
+@dataclass(frozen=True)
+class VariantResults:
+    """What was measured of one variant; the figures by classifier and target, or by encoder.
+
+    ``kept`` is in what share of images the thing that should stay is right, None where nothing tells. ``obeyed`` is by
+    classifier and attribute, None where no prompt names an attribute.
+    """
+
+    name: str
+    summary: str
+    identity: str
+    adaptor: str | None
+    weight: float | None
+    no_face: Estimate | None
+    kept: Estimate | None
+    kept_change: Estimate | None
+    bias: Mapping[str, Mapping[str, Figures]]
+    agreement: tuple[Agreement, ...]
+    preservation: Mapping[str, Estimate]
+    text_alignment: Mapping[str, Estimate]
+    diversity: Mapping[str, Estimate]
+    obeyed: Mapping[str, Mapping[str, Estimate]] | None = None
+
+
+@dataclass(frozen=True)
+class TargetClasses:
+    """A target: its attributes, the names of its classes, or of their combinations, and the shares that are wanted."""
+
+    attributes: tuple[str, ...]
+    classes: tuple[str, ...]
+    shares: tuple[float, ...]
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether the shares are equal, so that a bias of 0 is what it asks for."""
+        return max(self.shares) - min(self.shares) < 1e-6
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A classifier on images whose truth is known; ``confusion`` has a row per true class."""
+
+    classes: tuple[str, ...]
+    true: float
+    measured: float
+    error: float
+    confusion: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that images and numbers follow from, but the variants."""
+
+    format: str
+    base: str
+    base_fingerprint: str
+    prompt_set: str
+    prompts: tuple[str, ...]
+    labels: tuple[str, ...]
+    images_per_prompt: int
+    seed: int
+    num_steps: int
+    guidance_scale: float
+    batch_size: int
+    keep_images: bool
+    scheduler: str
+    scheduler_config: str
+    instruments: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that an evaluation measured. The original model is the first of the variants."""
+
+    schema: int
+    settings: Settings
+    prompt_source: str
+    labels: tuple[str, ...]
+    versions: Mapping[str, str]
+    classifiers: tuple[str, ...]
+    encoders: tuple[str, ...]
+    face_detector: str | None
+    kept: str | None
+    calibration: Mapping[str, Mapping[str, Calibration]] | None
+    targets: Mapping[str, TargetClasses]
+    variants: tuple[VariantResults, ...]
+
+    @property
+    def classifier(self) -> str:
+        """The classifier whose figures are the headline: the first one."""
+        return self.classifiers[0]
+
+    @property
+    def original(self) -> VariantResults:
+        """The model as it is."""
+        return self.variants[0]
+
+    def figures(self, variant: VariantResults, target: str) -> Figures:
+        """Return the figures of a target, as the first classifier sees a variant."""
+        return variant.bias[self.classifier][target]
+
+
+E_co = TypeVar("E_co", bound=Estimate, covariant=True)
+
+
+class HasHeadline(Protocol[E_co]):
+    """Figures of a target, of a prompt, or of a change."""
+
+    @property
+    def bias(self) -> E_co:
+        """What is read where the target is the same share for every class."""
+        ...
+
+    @property
+    def total_variation(self) -> E_co:
+        """What is read elsewhere."""
+        ...
+
+
+def headline(found: HasHeadline[E_co], target: TargetClasses) -> E_co:
+    """Return a target's headline figure: the bias, or the total variation where the target is not uniform.
+
+    A bias is 0 at equal shares, which nobody asked for there.
+    """
+    return found.bias if target.is_uniform else found.total_variation
