@@ -128,7 +128,7 @@ def _read_json(path: Path) -> Any:
 
 def _parsed(kind: Any, value: Any, at: str) -> Any:
     """Return a JSON value as one of a type, or raise ValueError that tells where it is none."""
-    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
         hints, needed = _fields(kind)
         if strange := [*(value.keys() - hints.keys()), *(needed - value.keys())]:
             raise ValueError(f"{at or 'it'} has no {strange[0]}, or should have none")
@@ -148,7 +148,7 @@ def _parsed(kind: Any, value: Any, at: str) -> Any:
 
 
 @cache
-def _fields(kind: Any) -> tuple[dict[str, Any], set[str]]:
+def _fields(kind: type) -> tuple[dict[str, Any], set[str]]:
     """Return the types of a dataclass's fields, and the names of those that have to be there."""
     needed = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
     return get_type_hints(kind), needed

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import itertools
-import json
 import os
 import shutil
 import subprocess
@@ -18,14 +17,16 @@ from PIL import Image
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.evaluate import Target, evaluate
 from fair_adaptors.evaluation.folder import IMAGES_FILE, RESULTS_FILE, claim, settings_of, variant_folder
+from fair_adaptors.evaluation.images_csv import plain_cell
 from fair_adaptors.evaluation.instruments import FaceDetector, Faces, Instruments, load_classifier, load_encoder
 from fair_adaptors.evaluation.request import plan, targets_for, variants_for
-from fair_adaptors.evaluation.images_csv import plain_cell
 from fair_adaptors.evaluation.summary import diversity
 from fair_adaptors.evaluation.variants import Variant, distinct, original, with_adaptor
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.load import load_fair_adaptor
 from fair_adaptors.prompts.sets import PromptSet
+from fair_adaptors.results import Estimate, Results
+from fair_adaptors.results_file import load_results
 from fair_adaptors.sandbox.instruments import calibrate, instruments
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import occupations
@@ -40,71 +41,71 @@ def pipe() -> Any:
 
 
 @pytest.fixture(scope="module")
-def done(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def done(pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     out = tmp_path_factory.mktemp("evaluation")
     variants = [with_adaptor("sandbox-gender-tone"), with_adaptor("sandbox-gender-tone", 0.0)]
     return out, evaluate(pipe, small(images_per_prompt=8, num_steps=6), variants, instruments(), out)
 
 
-def test_every_figure_is_there_with_its_interval_and_floor(done: tuple[Path, dict[str, Any]]) -> None:
+def test_every_figure_is_there_with_its_interval_and_floor(done: tuple[Path, Results]) -> None:
     out, results = done
-    assert results == json.loads((out / RESULTS_FILE).read_text())
-    assert [variant["name"] for variant in results["variants"]] == [
+    assert results == load_results(out / RESULTS_FILE)
+    assert [variant.name for variant in results.variants] == [
         "original", "sandbox-gender-tone", "sandbox-gender-tone × 0"
     ]  # fmt: skip
-    for variant in results["variants"]:
-        for judge in results["classifiers"]:
-            for name, target in results["targets"].items():
-                found = variant["bias"][judge][name]
+    for variant in results.variants:
+        for classifier in results.classifiers:
+            for name, target in results.targets.items():
+                found = variant.bias[classifier][name]
                 for figure in ("bias", "floor_removed", "total_variation", "divergence", "worst_decile"):
-                    assert found[figure]["low"] <= found[figure]["value"] <= found[figure]["high"]
+                    assert getattr(found, figure).low <= getattr(found, figure).value <= getattr(found, figure).high
                 for figure in ("bias", "total_variation", "divergence", "worst_decile"):
-                    assert found[figure]["floor"] > 0
-                assert sum(row["value"] for row in found["frequencies"]) == pytest.approx(1, abs=1e-5)
-                assert len(found["frequencies"]) == len(target["classes"]) and len(found["prompts"]) == 4
-                for row, figure in itertools.product(found["prompts"], ("bias", "total_variation")):
-                    assert row[figure]["low"] <= row[figure]["value"] <= row[figure]["high"]
-        assert variant["kept"]["value"] > 0.5
-        assert variant["no_face"] is None, "nothing looked for faces"
-        assert 0 < variant["diversity"]["sandbox"]["value"] < 1
-        assert {row["target"] for row in variant["agreement"]} == set(results["targets"])
-    bias = {variant["name"]: variant["bias"]["sandbox:evaluation"]["gender"] for variant in results["variants"]}
-    assert bias["sandbox-gender-tone"]["bias"]["value"] < bias["original"]["bias"]["value"]
-    assert bias["sandbox-gender-tone"]["change"]["bias"]["value"] == pytest.approx(
-        bias["sandbox-gender-tone"]["bias"]["value"] - bias["original"]["bias"]["value"], abs=2e-6
+                    assert getattr(found, figure).floor > 0
+                assert sum(row.value for row in found.frequencies) == pytest.approx(1, abs=1e-5)
+                assert len(found.frequencies) == len(target.classes) and len(found.prompts) == 4
+                for row, figure in itertools.product(found.prompts, ("bias", "total_variation")):
+                    assert getattr(row, figure).low <= getattr(row, figure).value <= getattr(row, figure).high
+        assert variant.kept.value > 0.5
+        assert variant.no_face is None, "nothing looked for faces"
+        assert 0 < variant.diversity["sandbox"].value < 1
+        assert {row.target for row in variant.agreement} == set(results.targets)
+    bias = {variant.name: variant.bias["sandbox:evaluation"]["gender"] for variant in results.variants}
+    assert bias["sandbox-gender-tone"].bias.value < bias["original"].bias.value
+    assert bias["sandbox-gender-tone"].change.bias.value == pytest.approx(
+        bias["sandbox-gender-tone"].bias.value - bias["original"].bias.value, abs=2e-6
     )
 
 
-def test_similarity_and_what_stayed_are_those_of_the_pairs(done: tuple[Path, dict[str, Any]]) -> None:
+def test_similarity_and_what_stayed_are_those_of_the_pairs(done: tuple[Path, Results]) -> None:
     out, results = done
     with (out / "images.csv").open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["variant"] == "sandbox-gender-tone"]
-    first, after, none = results["variants"]
+    first, after, none = results.variants
     alike = np.mean([float(row["sandbox similarity"]) for row in rows])
-    assert after["preservation"]["sandbox"]["value"] == pytest.approx(alike, abs=1e-4) and alike < 0.999
-    fall = first["kept"]["value"] - after["kept"]["value"]
-    assert after["kept_change"]["value"] == pytest.approx(-fall, abs=1e-5)
-    assert none["kept_change"]["value"] == 0 and first["kept_change"] is None
-    worst = after["bias"]["sandbox:evaluation"]["gender"]
-    assert worst["worst_decile"]["value"] == max(row["bias"]["value"] for row in worst["prompts"])
+    assert after.preservation["sandbox"].value == pytest.approx(alike, abs=1e-4) and alike < 0.999
+    fall = first.kept.value - after.kept.value
+    assert after.kept_change.value == pytest.approx(-fall, abs=1e-5)
+    assert none.kept_change.value == 0 and first.kept_change is None
+    worst = after.bias["sandbox:evaluation"]["gender"]
+    assert worst.worst_decile.value == max(row.bias.value for row in worst.prompts)
 
 
-def test_an_adaptor_of_no_strength_is_the_original(done: tuple[Path, dict[str, Any]]) -> None:
+def test_an_adaptor_of_no_strength_is_the_original(done: tuple[Path, Results]) -> None:
     _, results = done
-    first, _, none = results["variants"]
-    assert none["preservation"]["sandbox"]["value"] == pytest.approx(1, abs=1e-5)
-    change = none["bias"]["sandbox:evaluation"]["gender"]["change"]
-    assert change["same_class"] == 1 and change["bias"] == {"value": 0, "low": 0, "high": 0}
-    assert none["bias"]["sandbox:training"]["gender × tone"]["bias"] == first["bias"]["sandbox:training"][
-        "gender × tone"]["bias"]  # fmt: skip
+    first, _, none = results.variants
+    assert none.preservation["sandbox"].value == pytest.approx(1, abs=1e-5)
+    change = none.bias["sandbox:evaluation"]["gender"].change
+    assert change.same_class == 1 and change.bias == Estimate(0, 0, 0)
+    assert none.bias["sandbox:training"]["gender × tone"].bias == first.bias["sandbox:training"][
+        "gender × tone"].bias  # fmt: skip
 
 
-def test_the_pipeline_is_left_as_it_was(pipe: Any, done: tuple[Path, dict[str, Any]]) -> None:
+def test_the_pipeline_is_left_as_it_was(pipe: Any, done: tuple[Path, Results]) -> None:
     fresh = load_sandbox_pipeline().text_encoder.state_dict()
     assert all((value == fresh[name]).all() for name, value in pipe.text_encoder.state_dict().items())
 
 
-def test_every_image_has_a_row_and_a_file(done: tuple[Path, dict[str, Any]]) -> None:
+def test_every_image_has_a_row_and_a_file(done: tuple[Path, Results]) -> None:
     out, results = done
     with (out / "images.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -118,7 +119,7 @@ def test_every_image_has_a_row_and_a_file(done: tuple[Path, dict[str, Any]]) -> 
     assert picture.shape == (64, 64, 3)
     women = [row["sandbox:evaluation gender"] == "0" for row in rows if row["variant"] == "original"]
     assert np.mean(women) == pytest.approx(
-        results["variants"][0]["bias"]["sandbox:evaluation"]["gender"]["frequencies"][0]["value"], abs=1e-5
+        results.variants[0].bias["sandbox:evaluation"]["gender"].frequencies[0].value, abs=1e-5
     )
 
 
@@ -128,7 +129,7 @@ def test_what_is_done_is_not_done_again(pipe: Any, tmp_path: Path) -> None:
     results = evaluate(
         pipe, small(), [with_adaptor("sandbox-gender"), with_adaptor("sandbox-gender", 0.5)], instruments(), tmp_path
     )
-    assert {path: path.stat().st_mtime_ns for path in before} == before and len(results["variants"]) == 3
+    assert {path: path.stat().st_mtime_ns for path in before} == before and len(results.variants) == 3
     damaged = next(iter(before))
     damaged.write_bytes(damaged.read_bytes()[:100])
     again = evaluate(
@@ -206,8 +207,8 @@ def test_an_adaptor_that_changes_on_the_way_is_an_error(pipe: Any, tmp_path: Pat
 
 def test_prompts_of_the_users_own_say_nothing_of_occupations(pipe: Any, tmp_path: Path) -> None:
     prompts = PromptSet("mine", ("a nurse", "a cook in a hospital"), ("nurse", "a cook in a hospital"), "here")
-    found = evaluate(pipe, small(prompts), [with_adaptor("sandbox-gender")], instruments(), tmp_path)["variants"]
-    assert all(variant["kept"] is None and variant["kept_change"] is None for variant in found)
+    found = evaluate(pipe, small(prompts), [with_adaptor("sandbox-gender")], instruments(), tmp_path).variants
+    assert all(variant.kept is None and variant.kept_change is None for variant in found)
 
 
 def test_names_are_no_formulas_in_the_table_of_images() -> None:
@@ -217,7 +218,7 @@ def test_names_are_no_formulas_in_the_table_of_images() -> None:
 def test_another_evaluation_in_the_folder_can_be_given_up(pipe: Any, tmp_path: Path) -> None:
     evaluate(pipe, small(), [], instruments(), tmp_path)
     results = evaluate(pipe, small(seed=1, keep_images=False), [], instruments(), tmp_path, overwrite=True)
-    assert results["settings"]["seed"] == 1 and not list(tmp_path.glob("images/**/*.png"))
+    assert results.settings.seed == 1 and not list(tmp_path.glob("images/**/*.png"))
 
 
 def test_killed_five_times_it_comes_to_the_same_results(tmp_path: Path) -> None:
@@ -243,8 +244,8 @@ def test_killed_five_times_it_comes_to_the_same_results(tmp_path: Path) -> None:
 def test_prompts_that_name_an_attribute_are_obeyed_or_not(pipe: Any, tmp_path: Path) -> None:
     asked = few("sandbox-explicit", 6)
     results = evaluate(pipe, small(asked, num_steps=6), [], instruments(), tmp_path)
-    obeyed = results["variants"][0]["obeyed"]["sandbox:evaluation"]
-    assert set(obeyed) == {name for named in asked.expected for name in named} and obeyed["gender"]["value"] > 0.8
+    obeyed = results.variants[0].obeyed["sandbox:evaluation"]
+    assert set(obeyed) == {name for named in asked.expected for name in named} and obeyed["gender"].value > 0.8
     for named, said in (({"gender": "neither"}, "expects gender 'neither'"), ({"gendr": "male"}, "expects gendr")):
         wrong = PromptSet("mine", ("a person",), ("a person",), "", (named,))
         with pytest.raises(ConfigError, match=said):
@@ -264,17 +265,17 @@ def test_images_without_a_face_take_no_part(pipe: Any, tmp_path: Path) -> None:
         return Faces(torch.zeros(len(images), 4), torch.zeros(len(images), 5, 2), found.float(), found)
 
     blind = dataclasses.replace(instruments(), faces=FaceDetector("every other", "1", find))
-    found = evaluate(pipe, small(), [], blind, tmp_path)["variants"][0]
-    assert found["no_face"]["value"] == 0.5
-    assert all(row["images"] == 2 for row in found["bias"]["sandbox:evaluation"]["gender"]["prompts"])
+    found = evaluate(pipe, small(), [], blind, tmp_path).variants[0]
+    assert found.no_face.value == 0.5
+    assert all(row.images == 2 for row in found.bias["sandbox:evaluation"]["gender"].prompts)
     with (tmp_path / IMAGES_FILE).open(encoding="utf-8") as file:
         rows = [[float(row[side]) for side in ("left", "top", "right", "bottom")] for row in csv.DictReader(file)]
     assert rows[0] == [1, 2, 3, 4] and rows[1] == [0, 0, 0, 0]
     none = FaceDetector("none", "2", nobody)
     found = evaluate(
         pipe, small(), [], dataclasses.replace(blind, faces=none), tmp_path, overwrite=True
-    )["variants"][0]  # fmt: skip
-    assert found["no_face"]["value"] == 1 and found["bias"]["sandbox:evaluation"]["gender"]["bias"]["value"] is None
+    ).variants[0]  # fmt: skip
+    assert found.no_face.value == 1 and np.isnan(found.bias["sandbox:evaluation"]["gender"].bias.value)
 
 
 def test_the_measured_bias_is_near_the_true_one() -> None:

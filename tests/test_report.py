@@ -1,11 +1,13 @@
 """The report of an evaluation: what it says, and that it holds whatever users name things."""
 
-import copy
+import itertools
 import json
+import math
 import re
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,19 @@ import pytest
 
 from fair_adaptors.errors import MissingExtraError
 from fair_adaptors.evaluation.evaluate import Evaluation, Target
-from fair_adaptors.evaluation.folder import IMAGES_FILE, RESULTS_FILE, image_path
+from fair_adaptors.evaluation.folder import RESULTS_FILE, image_path, record_path
 from fair_adaptors.evaluation.instruments import Classifier, Encoder, Instruments, Kept
 from fair_adaptors.evaluation.metrics import total_variation_floor
-from fair_adaptors.evaluation.records import Record
-from fair_adaptors.evaluation.results import summarise, write_csv
+from fair_adaptors.evaluation.records import Record, save
+from fair_adaptors.evaluation.summary import summarise
 from fair_adaptors.evaluation.variants import Variant, original
 from fair_adaptors.evaluation.verdict import direction, number, signed, verdicts
 from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.report import gallery, plots
 from fair_adaptors.report import page as report_page
 from fair_adaptors.report.page_data import page_data
+from fair_adaptors.results import Estimate, Results, VariantResults
+from fair_adaptors.results_file import from_json, to_json
 
 CLASSES = {"gender": ("female", "male"), "tone": ("pale", "tan", "brown", "dark")}
 HALF, QUARTER = Target(("gender",), (0.5, 0.5)), Target(("tone",), (0.25,) * 4)
@@ -42,9 +46,9 @@ def named(
     return Evaluation("toy", every, targets, images_per_prompt=images)
 
 
-def instruments(*judges: str, kept: bool = True) -> Instruments:
+def instruments(*classifiers: str, kept: bool = True) -> Instruments:
     return Instruments(
-        tuple(Classifier(name, name, CLASSES, lambda images: {}) for name in judges or ("one", "two")),
+        tuple(Classifier(name, name, CLASSES, lambda images: {}) for name in classifiers or ("one", "two")),
         (Encoder("eye", "eye", lambda images: images),),
         kept=Kept("right job", lambda label, logits: np.ones(1, bool)) if kept else None,
         calibrate=lambda labels: {"one": {"gender": {"true": 0.5, "measured": 0.45, "error": -0.05,
@@ -67,7 +71,7 @@ def record(evaluation: Evaluation, tools: Instruments, lean: float, *, seed: int
         seeds=np.arange(shape[0] * shape[1]).reshape(shape),
         found=np.ones(shape, bool),
         boxes=np.zeros((*shape, 4)),
-        probabilities={judge.name: seen for judge in tools.classifiers},
+        probabilities={classifier.name: seen for classifier in tools.classifiers},
         features={"eye": features / np.linalg.norm(features, axis=-1, keepdims=True)},
         right=np.ones(shape, bool) if tools.kept else None,
         seconds=np.ones(shape[0]),
@@ -77,13 +81,15 @@ def record(evaluation: Evaluation, tools: Instruments, lean: float, *, seed: int
 
 def settings(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        "base": evaluation.base, "base_fingerprint": "f00", "prompt_set": evaluation.prompts.name,
-        "prompts": list(evaluation.prompts.prompts), "images_per_prompt": evaluation.images_per_prompt, "seed": 0,
-        "num_steps": 3, "guidance_scale": 1.5, "scheduler": "DDIM",
+        "format": "1", "base": evaluation.base, "base_fingerprint": "f00", "prompt_set": evaluation.prompts.name,
+        "prompts": list(evaluation.prompts.prompts), "labels": list(evaluation.prompts.labels),
+        "images_per_prompt": evaluation.images_per_prompt, "seed": 0, "num_steps": 3, "guidance_scale": 1.5,
+        "batch_size": 8, "keep_images": True, "scheduler": "DDIM", "scheduler_config": "c", "instruments": "i",
+        "versions": {},
     }  # fmt: skip
 
 
-def measured(evaluation: Evaluation, tools: Instruments, records: Mapping[str, Record]) -> dict[str, Any]:
+def measured(evaluation: Evaluation, tools: Instruments, records: Mapping[str, Record]) -> Results:
     variants = [original(), *(Variant(name, f"id {name}", summary=f"It is {name}.") for name in list(records)[1:])]
     return summarise(evaluation, variants, tools, records, settings(evaluation))
 
@@ -97,12 +103,40 @@ def said(targets: tuple[Target, ...], *, before: float, after: float, **changes:
     return dict(verdicts(measured(evaluation, tools, records)))
 
 
-def strengths(results: dict[str, Any], *weights: float) -> dict[str, Any]:
+def strengths(results: Results, *weights: float) -> Results:
     """Add the last variant again, as an adaptor of these strengths."""
-    for weight in weights:
-        again = copy.deepcopy(results["variants"][-1]) | {"name": f"adaptor × {weight}", "identity": f"{weight} of it"}
-        results["variants"].append(again | {"adaptor": "adaptor", "weight": weight})
-    return results
+    last = results.variants[-1]
+    more = tuple(
+        replace(last, name=f"adaptor × {weight}", identity=f"{weight} of it", adaptor="adaptor", weight=weight)
+        for weight in weights
+    )
+    return replace(results, variants=results.variants + more)
+
+
+def obeyed(results: Results) -> Results:
+    """Let three of four images be as the prompts say."""
+    rate = {"one": {"gender": Estimate(0.75, 0.5, 0.9)}}
+    return replace(results, variants=tuple(replace(variant, obeyed=rate) for variant in results.variants))
+
+
+def more_targets(results: Results, names: Mapping[str, str]) -> Results:
+    """Add targets whose figures are those of another target."""
+
+    def doubled(variant: VariantResults) -> VariantResults:
+        return replace(
+            variant,
+            bias={
+                classifier: {**figures, **{new: figures[old] for new, old in names.items()}}
+                for classifier, figures in variant.bias.items()
+            },
+        )
+
+    targets = {**results.targets, **{new: results.targets[old] for new, old in names.items()}}
+    return replace(results, targets=targets, variants=tuple(map(doubled, results.variants)))
+
+
+def write(results: Results, out: Path) -> None:
+    (out / RESULTS_FILE).write_text(json.dumps(to_json(results)), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +150,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found[0, 0] = False
     records = {"original": record(evaluation, tools, 0.9, found=found), f"fair {EVIL}": record(evaluation, tools, 0.0)}
     results = strengths(measured(evaluation, tools, records), 0.5, 1.0)
-    (out / RESULTS_FILE).write_text(json.dumps(results), encoding="utf-8")
-    variants = [original(), Variant(f"fair {EVIL}", "fair")]
-    write_csv(out / IMAGES_FILE, evaluation, variants, records)
-    for variant, p, i in ((variant, p, i) for variant in variants for p in range(8) for i in range(9)):
-        path = out / image_path(variant, p, i)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (160, 160), (20 * p, 20 * i, 90)).save(path)
+    write(results, out)
+    for variant, p in itertools.product(results.variants[:2], range(8)):
+        save(record_path(out, variant, p), of_prompt(records[variant.name], p), "whatever")
+        for i in range(9):
+            path = out / image_path(variant, p, i)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (160, 160), (20 * p, 20 * i, 90)).save(path)
     return out
+
+
+def of_prompt(whole: Record, p: int) -> Record:
+    probabilities = {
+        classifier: {name: values[p] for name, values in seen.items()}
+        for classifier, seen in whole.probabilities.items()
+    }
+    return Record(whole.seeds[p], whole.found[p], whole.boxes[p], probabilities)
 
 
 @pytest.fixture
@@ -146,10 +188,10 @@ def test_a_change_is_called_one_only_where_its_interval_says_so() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "word"),
     [(-0.2, -0.01, "falls"), (-0.2, 0.01, "no clear change"), (-0.01, 0.2, "no clear change"), (0.01, 0.2, "rises"),
-     (None, None, "no clear change")],
+     (math.nan, math.nan, "no clear change")],
 )  # fmt: skip
-def test_the_interval_alone_says_what_happened(low: float | None, high: float | None, word: str) -> None:
-    assert direction({"value": None if low is None else 0.0, "low": low, "high": high}) == word
+def test_the_interval_alone_says_what_happened(low: float, high: float, word: str) -> None:
+    assert direction(Estimate(0.0, low, high)) == word
 
 
 def test_where_the_target_is_not_even_shares_the_distance_from_it_counts() -> None:
@@ -157,7 +199,7 @@ def test_where_the_target_is_not_even_shares_the_distance_from_it_counts() -> No
     assert sentence.startswith("Distance of gender from its target falls from 0.4"), sentence
 
 
-def uneven() -> dict[str, Any]:
+def uneven() -> Results:
     """An evaluation in which one target is not the same share for every class."""
     evaluation, tools = named(8, 24, targets=(OLD, QUARTER)), instruments("one")
     records = {"original": record(evaluation, tools, 0.0), "fair": record(evaluation, tools, 0.9, seed=1)}
@@ -174,26 +216,26 @@ def test_where_the_target_is_not_even_shares_the_page_draws_the_distance_from_it
         ("gender", "total_variation", total_variation_floor(24, OLD.shares)),
         ("tone", "bias", None),
     ):
-        figures = [variant["bias"]["one"][target] for variant in results["variants"]]
+        figures = [results.figures(variant, target) for variant in results.variants]
         for found, rows in zip(figures, data["rows"][0][target == "tone"], strict=True):
-            assert rows["v"] == [round(1000 * row[key]["value"]) for row in found["prompts"]]
+            mean = getattr(found, key)
+            assert rows["v"] == [round(1000 * getattr(row, key).value) for row in found.prompts]
             assert all(low <= value <= high for low, value, high in zip(rows["l"], rows["v"], rows["h"], strict=True))
-            assert rows["mean"] == tuple(found[key][end] for end in ("value", "low", "high"))
-            assert rows["floor"] == found[key]["floor"]
+            assert (*rows["mean"], rows["floor"]) == (mean.value, mean.low, mean.high, mean.floor)
             assert floor is None or rows["floors"] == {24: round(1000 * floor)}
-        assert data["rows"][0][target == "tone"][1]["change"][0] == figures[1]["change"][key]["value"]
+        assert data["rows"][0][target == "tone"][1]["change"][0] == getattr(figures[1].change, key).value
 
 
 def test_where_the_target_is_not_even_shares_the_plots_show_the_distance_from_it() -> None:
     pytest.importorskip("matplotlib")
     results = uneven()
-    found = results["variants"][1]["bias"]["one"]["gender"]
+    found = results.figures(results.variants[1], "gender")
     for figure, across in ((plots.bias_figure(results), True), (plots.pareto_figure(results), False)):
         axes = figure.axes[0]
         drawn = {float(value) for line in axes.lines for value in (line.get_xdata() if across else line.get_ydata())}
         assert axes.get_title(loc="left") == "distance of gender from its target"
-        assert {found["total_variation"]["value"], found["total_variation"]["floor"]} <= drawn
-        assert found["bias"]["value"] not in drawn
+        assert {found.total_variation.value, found.total_variation.floor} <= drawn
+        assert found.bias.value not in drawn
 
 
 def test_words_on_the_plot_do_not_overlap() -> None:
@@ -211,8 +253,8 @@ def test_images_that_do_not_count_or_are_doubtful_are_mentioned_unless_few() -> 
     assert "% of the images show no face" in said((HALF,), before=1.0, after=1.0, found=missing)["fair"]
     unsure = {"one": {"gender": np.full((12, 24, 2), 0.5), "tone": np.full((12, 24, 4), 0.25)}}
     sentences = said((HALF,), before=1.0, after=1.0, probabilities=unsure)
-    assert "the classifier is unsure of gender in 100% of the images" in sentences["fair"]
-    assert "unsure" not in sentences["original"] and "no face" not in sentences["original"]
+    assert "gender is undetermined in 100% of the images" in sentences["fair"]
+    assert "undetermined" not in sentences["original"] and "no face" not in sentences["original"]
 
 
 def test_what_is_kept_falls_only_where_the_intervals_part() -> None:
@@ -223,17 +265,13 @@ def test_what_is_kept_falls_only_where_the_intervals_part() -> None:
 def test_many_targets_are_told_by_what_happened_to_them() -> None:
     evaluation, tools = named(12, 24), instruments("one")
     records = {"original": record(evaluation, tools, 1.0), "fair": record(evaluation, tools, 0.0)}
-    results = measured(evaluation, tools, records)
-    for k in range(18):
-        results["targets"][f"more {k}"] = results["targets"]["gender"]
-        for variant in results["variants"]:
-            variant["bias"]["one"][f"more {k}"] = variant["bias"]["one"]["gender"]
+    results = more_targets(measured(evaluation, tools, records), {f"more {k}": "gender" for k in range(18)})
     sentence = dict(verdicts(results))["fair"]
     assert sentence.startswith("Bias falls for gender (1.00 to ") and " and 14 more; " in sentence
 
 
 def test_ties_are_rounded_as_the_page_does() -> None:
-    assert [number(value) for value in (0.125, 0.375, -0.125, None)] == ["0.13", "0.38", "−0.13", "–"]
+    assert [number(value) for value in (0.125, 0.375, -0.125, math.nan)] == ["0.13", "0.38", "−0.13", "–"]
     assert [signed(value) for value in (0.125, -0.125, 0.0, -0.001)] == ["+0.13", "−0.13", "0.00", "0.00"]
 
 
@@ -291,15 +329,11 @@ def page_of_names(ending: str, picture: Path) -> tuple[str, set[str]]:
     """A page on which everything that has a name has it with an ending, and the names that it should show."""
     evaluation, tools = named(2, 4), instruments()
     records = {"original": record(evaluation, tools, 0.9), "fair": record(evaluation, tools, 0.0)}
-    results = strengths(measured(evaluation, tools, records), 0.5)
-    results["face_detector"] = "detector"
-    results["settings"]["base"] = "toy"
-    for variant in results["variants"]:
-        variant["obeyed"] = {"one": {"gender": {"value": 0.75, "low": 0.5, "high": 0.9}}}
+    results = replace(obeyed(strengths(measured(evaluation, tools, records), 0.5)), face_detector="detector")
     names = {"one", "two", "eye", "gender", "tone"}
-    results = renamed(results, ending, names | set(results["versions"]))
-    seen = [gallery.Picture(picture, 0, True), gallery.Picture(picture, None, False)]
-    pictures = {(variant["name"], p): seen for variant in results["variants"] for p in range(2)}
+    results = from_json(renamed(to_json(results), ending, names | set(results.versions)))
+    seen = [gallery.Picture(picture, 0, False), gallery.Picture(picture, None, True)]
+    pictures = {(variant.name, p): seen for variant in results.variants for p in range(2)}
     words = {"toy", "detector", "jobs", "made up", "job 0", "a photo of a job 1", "It is fair.", "right job", "female",
              "pale", "DDIM", "adaptor × 0.5", "fair-adaptors evaluate", *names}  # fmt: skip
     text = report_page.page(results, {}, pictures, f"fair-adaptors evaluate{ending}")
@@ -336,11 +370,9 @@ def test_without_pictures_and_with_one_variant_there_is_a_report(
 ) -> None:
     monkeypatch.setattr(report_page, "write_plots", lambda folder, results: [])
     evaluation, tools = named(2, 4), instruments("one", kept=False)
-    results = measured(evaluation, tools, {"original": record(evaluation, tools, 0.5)})
-    results["variants"][0]["obeyed"] = {"one": {"gender": {"value": 0.75, "low": 0.5, "high": 0.9}}}
-    (tmp_path / RESULTS_FILE).write_text(json.dumps(results))
+    write(obeyed(measured(evaluation, tools, {"original": record(evaluation, tools, 0.5)})), tmp_path)
     text = report_page.write_report(tmp_path, command="x").read_text(encoding="utf-8")
-    assert "were not kept" in text and "prompts obeyed" in text and "classifiers agree" not in text
+    assert "were not saved" in text and "prompts obeyed" in text and "classifiers agree" not in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", RESULTS_FILE]
 
 
@@ -370,12 +402,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluation, tools = named(50, 16), instruments()
     records = {"original": record(evaluation, tools, 0.9), "fair": record(evaluation, tools, 0.1)}
     results = strengths(measured(evaluation, tools, records), *(k / 10 for k in range(1, 24)))
-    for name in [f"{name} {k}" for k in range(3) for name in ("gender", "tone")]:
-        results["targets"][name] = results["targets"][name.split()[0]]
-        for figures in (figures for variant in results["variants"] for figures in variant["bias"].values()):
-            figures[name] = figures[name.split()[0]]
+    results = more_targets(results, {f"{name} {k}": name for k in range(3) for name in ("gender", "tone")})
     out = tmp_path_factory.mktemp("large")
-    (out / RESULTS_FILE).write_text(json.dumps(results, indent=2))
+    write(results, out)
     return out
 
 

@@ -1,7 +1,6 @@
 """The report's page in a real browser: it fits, it sorts and filters, and names stay text."""
 
 # ruff: noqa: F811 (fixtures of another file are arguments here)
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,9 @@ import pytest
 from fair_adaptors.evaluation.folder import RESULTS_FILE
 from fair_adaptors.evaluation.verdict import number
 from fair_adaptors.report import page as report_page
+from fair_adaptors.results_file import load_results
 from tests.browser import CHROMIUM, Browser
-from tests.test_report import COMMAND, HOSTILE, folder, large, page, page_of_names, uneven  # noqa: F401
+from tests.test_report import COMMAND, HOSTILE, folder, large, page, page_of_names, uneven, write  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +94,15 @@ def test_the_page_may_not_reach_the_network(page: Path, browser: Browser) -> Non
 
 def test_the_dot_plot_shows_what_is_chosen(page: Path, browser: Browser) -> None:
     browser.open(page)
-    results = json.loads((page.parent / RESULTS_FILE).read_text(encoding="utf-8"))
+    results = load_results(page.parent / RESULTS_FILE)
     browser.run("(([target, variant]) => { target.value = 1; target.dispatchEvent(new Event('change'));"
                 " variant.value = 0; variant.dispatchEvent(new Event('change')); })"
                 "(document.querySelectorAll('#dots select'))")  # fmt: skip
     shown = browser.run("[...document.querySelectorAll('#dots tbody tr')].map(row => [row.cells[0].textContent,"
                         " Number(row.cells[2].dataset.v), Number(row.cells[3].dataset.v)])")  # fmt: skip
-    before, after = ([row["bias"]["value"] for row in variant["bias"]["one"]["tone"]["prompts"]]
-                     for variant in results["variants"][:2])  # fmt: skip
-    for label, (name, was, now), one, other in zip(results["labels"], shown, before, after, strict=True):
+    before, after = ([row.bias.value for row in results.figures(variant, "tone").prompts]
+                     for variant in results.variants[:2])  # fmt: skip
+    for label, (name, was, now), one, other in zip(results.labels, shown, before, after, strict=True):
         assert name == label and abs(was - one) < 1e-3 and abs(now - other) < 1e-3
     browser.run("document.querySelectorAll('#dots thead button')[3].click()")
     changes = browser.run(
@@ -116,14 +116,14 @@ def test_the_dot_plot_of_a_target_that_is_not_even_is_of_the_distance_from_it(
 ) -> None:
     monkeypatch.setattr(report_page, "write_plots", lambda folder, results: [])
     results = uneven()
-    (tmp_path / RESULTS_FILE).write_text(json.dumps(results))
+    write(results, tmp_path)
     browser.open(report_page.write_report(tmp_path, command=COMMAND))
-    figure = results["variants"][1]["bias"]["one"]["gender"]
+    figure = results.figures(results.variants[1], "gender")
     about = browser.run("document.querySelector('#dots p').textContent")
     assert about.startswith("Distance of gender from its target, mean over prompts: original ")
-    assert f"Noise floor {number(figure['total_variation']['floor'])}." in about
+    assert f"Noise floor {number(figure.total_variation.floor)}." in about
     shown = browser.run("[...document.querySelectorAll('#dots tbody tr')].map(row => Number(row.cells[3].dataset.v))")
-    assert shown == [round(row["total_variation"]["value"], 3) for row in figure["prompts"]]
+    assert shown == [round(row.total_variation.value, 3) for row in figure.prompts]
     assert browser.run("document.querySelector('#dots svg.axis').textContent") == "00.4750.95"
     assert "distance of gender from its target" in browser.run(
         "document.querySelector('#pareto svg.plot').textContent"
