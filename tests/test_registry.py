@@ -1,7 +1,6 @@
 """The table of adaptors: what is in it can be found, what is not is said not to be."""
 
 import dataclasses
-import json
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from fair_adaptors.registry import (
     find,
     list_adaptors,
 )
+from fair_adaptors.results_file import load_results
 from tests.tiny import tiny_pipeline, write_tiny_adaptor
 
 EMBEDDED = [info.name for info in list_adaptors() if info.folder]
@@ -47,7 +47,7 @@ def test_an_embedded_adaptor_has_the_weights_that_the_table_names(name: str) -> 
     config = read_config(info.folder)
     assert (config["base_model"], tuple(config["attributes"])) == (info.base_model, info.attributes)
     assert tuple(config["trained_parts"]) == info.trained_parts
-    assert info.results == json.loads((info.folder / RESULTS_FILE).read_text()) and find("gender").results is None
+    assert info.results == load_results(info.folder / RESULTS_FILE) and find("gender").results is None
 
 
 def test_every_row_has_a_licence_and_what_has_a_recipe_names_it() -> None:
