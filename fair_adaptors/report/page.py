@@ -80,7 +80,6 @@ def page(results: Results, timing: Mapping[str, float], pictures: gallery.Pictur
 def _environment() -> "Environment":
     """Return what renders the page: whatever it prints is escaped, but the page's own style and script."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     folder = Path(__file__).parent
     environment = Environment(
@@ -94,7 +93,7 @@ def _environment() -> "Environment":
     environment.filters["obeyed_attributes"] = _obeyed_attributes
     environment.globals |= {
         "arrow": lambda change: _ARROWS[direction(change)],
-        "asset": lambda name: Markup((folder / name).read_text(encoding="utf-8")),
+        "asset": lambda name: (folder / name).read_text(encoding="utf-8"),
         "encoders_of": _encoders_of,
         "fine": fine,
         "headline": headline,
