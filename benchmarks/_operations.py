@@ -35,7 +35,7 @@ def base_operations(base: str) -> dict[str, Operations]:
     """Count the operations of a row through the U-Net, whose gradient goes to the embeddings, and through the decoder.
 
     Args:
-        base: as ``fair_adaptors.bases`` has it, such as ``sd15``.
+        base: as ``fair_adaptors.adaptor.bases`` has it, such as ``sd15``.
     """
     import torch
     from fair_adaptors.training.plan import TOKENS_LENGTH, skeleton

@@ -59,10 +59,10 @@ def passes(
 def count_passes(form: str, steps: int, gradient_steps: int, *, images: int = 4) -> dict[str, Passes]:
     """Run an iteration in one of ``FORMS`` on a tiny pipeline, and count the rows that go through each model."""
     import torch
-    from fair_adaptors.training import loop
-    from fair_adaptors.training.batches import batch_at
     from fair_adaptors.training.config import Attribute, TrainConfig
-    from fair_adaptors.training.originals import Originals
+    from fair_adaptors.training.engine import loop, step
+    from fair_adaptors.training.engine.batches import batch_at
+    from fair_adaptors.training.engine.reference_images import Originals
 
     from benchmarks.gpu import build_setting, published_form
 
@@ -86,18 +86,18 @@ def count_passes(form: str, steps: int, gradient_steps: int, *, images: int = 4)
         "classifier": (setting.classifier, None),
         "encoder": (setting.encoders["clip"], None),
     }
-    ours, batch = loop.accumulate_gradients, batch_at(config, setting.prompts, 0, 0)
+    ours, batch = step.accumulate_gradients, batch_at(config, setting.prompts, 0, 0)
     with tempfile.TemporaryDirectory() as folder, loop.attached(setting, config):
         originals = Originals(Path(folder) if wanted.get("kept") else None)
         if wanted.get("kept"):
-            loop.train_step(setting, config, batch, originals=originals)  # which makes them
+            step.train_step(setting, config, batch, originals=originals)  # which makes them
         if wanted.get("checkpointed"):
-            loop.accumulate_gradients = published_form(setting, config)  # type: ignore[assignment]
+            step.accumulate_gradients = published_form(setting, config)  # type: ignore[assignment]
         counts = {name: _watch(*modules) for name, modules in watched.items()}
         try:
-            loop.train_step(setting, config, batch, originals=originals)
+            step.train_step(setting, config, batch, originals=originals)
         finally:
-            loop.accumulate_gradients = ours
+            step.accumulate_gradients = ours
     return {name: read(images) for name, read in counts.items()}
 
 

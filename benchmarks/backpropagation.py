@@ -26,13 +26,13 @@ MEASURED = ("bias", "occupation", "iterations", "skipped")
 def train(method: str, num_steps: int, seed: int, seconds: float) -> dict[str, float]:
     """Train for some seconds of the processor and measure."""
     import torch
-    from fair_adaptors.training import loop
+    from fair_adaptors.training.engine import loop, step
     from fair_adaptors.training.recipes import get_recipe
-    from fair_adaptors.training.setting import load_setting
-    from fair_adaptors.training.validation import draw
+    from fair_adaptors.training.run.validation import draw
+    from fair_adaptors.training.setup import load_setting
 
+    from fair_adaptors.evaluation.drawing import classify
     from fair_adaptors.evaluation.estimates import estimate_bias
-    from fair_adaptors.evaluation.run import classify
     from fair_adaptors.sandbox.demo import occupation_right
     from fair_adaptors.sandbox.prompts import occupations
 
@@ -42,9 +42,9 @@ def train(method: str, num_steps: int, seed: int, seconds: float) -> dict[str, f
     config = dataclasses.replace(config, iterations=10_000, schedule="constant", learning_rate=3e-3, ema=0.9)
     setting = load_setting(config)
     setting = dataclasses.replace(setting, prompts={"train": setting.prompts["train"][::2]})
-    original = loop.accumulate_gradients
+    original = step.accumulate_gradients
     if method == "full backpropagation":
-        loop.accumulate_gradients = _full_backpropagation  # type: ignore[assignment]
+        step.accumulate_gradients = _full_backpropagation  # type: ignore[assignment]
     started = time.process_time()
     try:
         with loop.attached(setting, config) as state:
@@ -54,7 +54,7 @@ def train(method: str, num_steps: int, seed: int, seconds: float) -> dict[str, f
                 prompts = setting.validation_prompts
                 images = torch.stack([draw(setting, config, p, [1000 * seed + i for i in range(32)]) for p in prompts])
     finally:
-        loop.accumulate_gradients = original
+        step.accumulate_gradients = original
     seen = classify(images, setting.judge)
     right = occupation_right(seen, occupations("validation")).mean()
     value = estimate_bias(seen["gender"]).value

@@ -78,8 +78,8 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
     from fair_adaptors.training.plan import memory, skeleton
     from fair_adaptors.training.recipes import get_recipe
 
-    from fair_adaptors.bases import KNOWN
-    from fair_adaptors.evaluation.face_encoders import PUBLISHED as FACE_ENCODERS
+    from fair_adaptors.adaptor.bases import KNOWN
+    from fair_adaptors.vision.face_encoders import PUBLISHED as FACE_ENCODERS
 
     config = get_recipe(name)
     base = next(base for base, known in KNOWN.items() if known.base_model == config.base)
@@ -143,7 +143,7 @@ def main() -> None:
     """Print a row per recipe and write the document's tables."""
     from fair_adaptors.training.recipes import RECIPES
 
-    from fair_adaptors.bases import KNOWN
+    from fair_adaptors.adaptor.bases import KNOWN
 
     bases = {base: base_operations(base) for base in KNOWN}
     vision = {name: vision_operations(name) for name in VISION}

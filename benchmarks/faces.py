@@ -39,8 +39,8 @@ def main() -> None:
 
     import torch
 
-    from fair_adaptors.evaluation.face_crops import align_faces, crop_faces
-    from fair_adaptors.evaluation.faces import LANDMARKS, LANDMARKS_SIDE, load_face_detector
+    from fair_adaptors.vision.crops import align_faces, crop_faces
+    from fair_adaptors.vision.faces import LANDMARKS, LANDMARKS_SIDE, load_face_detector
 
     torch.set_num_threads(arguments.threads)
     generator = torch.Generator().manual_seed(0)

@@ -21,18 +21,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from fair_adaptors.training import loop
-from fair_adaptors.training.batches import batch_at
 from fair_adaptors.training.config import Attribute, TrainConfig
-from fair_adaptors.training.distributed import World
-from fair_adaptors.training.originals import Originals
+from fair_adaptors.training.engine import loop, step
+from fair_adaptors.training.engine.batches import batch_at
+from fair_adaptors.training.engine.reference_images import Originals
+from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.recipes import get_recipe
-from fair_adaptors.training.setting import Setting, checkpoint_activations
+from fair_adaptors.training.setup import Setting, checkpoint_activations
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from benchmarks._report import report
-from fair_adaptors.bases import load_base
+from fair_adaptors.adaptor.bases import load_base
 from tests.reference import whole_graph_gradients
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
@@ -128,13 +128,13 @@ def published_form(setting: Setting, config: TrainConfig) -> Callable[..., None]
 
 def measure(setting: Setting, config: TrainConfig, device: torch.device, repeats: int, *, published: bool) -> dict:
     """Return the seconds of an iteration, the least of some, and the peak memory."""
-    plain = loop.accumulate_gradients
+    plain = step.accumulate_gradients
     seconds = []
     if config.activation_checkpointing:
         checkpoint_activations(setting.pipe.unet, setting.pipe.vae)
     with tempfile.TemporaryDirectory() as folder, loop.attached(setting, config) as state:
         originals = Originals(Path(folder) if config.originals_pool else None)
-        loop.accumulate_gradients = published_form(setting, config) if published else plain  # type: ignore[assignment]
+        step.accumulate_gradients = published_form(setting, config) if published else plain  # type: ignore[assignment]
         try:
             for number in range(repeats + 1):
                 if device.type == "cuda":
@@ -142,13 +142,13 @@ def measure(setting: Setting, config: TrainConfig, device: torch.device, repeats
                     torch.cuda.reset_peak_memory_stats()
                 started = time.perf_counter()
                 batch = batch_at(config, setting.prompts, 0 if config.originals_pool else number, 0)
-                result = loop.train_step(setting, config, batch, originals=originals)
+                result = step.train_step(setting, config, batch, originals=originals)
                 loop.apply_gradients(state, config, [result], World())
                 if device.type == "cuda":
                     torch.cuda.synchronize()
                 seconds.append(time.perf_counter() - started)
         finally:
-            loop.accumulate_gradients = plain
+            step.accumulate_gradients = plain
             for model in (setting.pipe.unet, setting.pipe.vae):  # the reference leaves it training
                 model.disable_gradient_checkpointing()
                 model.eval()

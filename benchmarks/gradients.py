@@ -21,9 +21,9 @@ PROMPT = "A photo of the face of a hospital nurse, a person"
 def measure(form: str, num_steps: int, gradient_steps: int, images: int, repeats: int) -> dict[str, Any]:
     """Measure what training iterations do on the sampler: the pass without gradient, then the gradient."""
     import torch
-    from fair_adaptors.training import lora
-    from fair_adaptors.training.gradients import accumulate_gradients, affine_coefficients, step_weights
-    from fair_adaptors.training.sampling import encode_prompt, initial_noise, sample
+    from fair_adaptors.training.engine import lora
+    from fair_adaptors.training.engine.gradients import accumulate_gradients, affine_coefficients, step_weights
+    from fair_adaptors.training.engine.sampling import encode_prompt, initial_noise, sample
 
     from fair_adaptors.sandbox.pipeline import GUIDANCE, load_sandbox_pipeline
     from tests.reference import whole_graph_gradients

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks._report import report
 from fair_adaptors import FairAdaptor, load_fair_adaptor
-from fair_adaptors.formats import WEIGHTS_FILE
+from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from tests.tiny import tiny_pipeline, write_tiny_adaptor
 
 Side = Callable[[], object]

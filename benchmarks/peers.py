@@ -16,11 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
+from benchmarks import uce
 from benchmarks._report import report
 from benchmarks.sandbox_bias import train
-from fair_adaptors.evaluation import baselines, uce
-from fair_adaptors.evaluation.evaluate import Evaluation, Target, evaluate
+from fair_adaptors.evaluation import baselines
+from fair_adaptors.evaluation.evaluate import evaluate
 from fair_adaptors.evaluation.metrics import frequencies
+from fair_adaptors.evaluation.spec import Evaluation, Target
 from fair_adaptors.evaluation.variants import Variant, original, with_adaptor
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.report.page import write_report
@@ -54,7 +56,7 @@ def fitted_uce(pipe: Any, labels: tuple[str, ...], images: int, rounds: int) -> 
         seen = judge.judge(drawn.flatten(0, 1))["gender"].argmax(1).view(len(labels), images)
         return {"gender": frequencies(seen.numpy(), 2)}
 
-    return baselines.uce(uce.debias(pipe, labels, [GENDER], preserved=NEUTRAL, measure=measure, rounds=rounds))
+    return uce.uce(uce.debias(pipe, labels, [GENDER], preserved=NEUTRAL, measure=measure, rounds=rounds))
 
 
 def times(pipe: Any, wanted: Evaluation, variants: list[Variant]) -> dict[str, tuple[float, float]]:

@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks._report import report
 from fair_adaptors import load_fair_adaptor
+from fair_adaptors.adaptor.record import CONFIG_FILE, read_config
 from fair_adaptors.evaluation.estimates import estimate_bias
 from fair_adaptors.evaluation.metrics import frequencies, noise_floor
-from fair_adaptors.formats import CONFIG_FILE, read_config
 from fair_adaptors.sandbox.demo import measure
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 

@@ -34,12 +34,12 @@ PARTS = ("original", "sample", "decode and loss", "gradient")
 def parts_of_an_iteration(images: int, repeats: int) -> dict[str, float]:
     """Return the least CPU seconds of each part, and of the whole, with ``images`` images of one prompt."""
     import torch
-    from fair_adaptors.training import loop
-    from fair_adaptors.training.batches import batch_at
-    from fair_adaptors.training.distributed import World
-    from fair_adaptors.training.originals import Originals
+    from fair_adaptors.training.engine import loop, step
+    from fair_adaptors.training.engine.batches import batch_at
+    from fair_adaptors.training.engine.reference_images import Originals
+    from fair_adaptors.training.engine.world import World
     from fair_adaptors.training.recipes import get_recipe
-    from fair_adaptors.training.setting import load_setting
+    from fair_adaptors.training.setup import load_setting
 
     torch.set_num_threads(1)
     config = get_recipe("sandbox-gender", {"unguided": 0, "images_per_prompt": images, "images_per_call": images})
@@ -65,7 +65,7 @@ def parts_of_an_iteration(images: int, repeats: int) -> dict[str, float]:
         for number in range(repeats + 1):
             started = time.process_time()
             batch = batch_at(config, setting.prompts, number, 0)
-            result = loop.train_step(setting, config, batch, originals=originals)
+            result = step.train_step(setting, config, batch, originals=originals)
             loop.apply_gradients(state, config, [result], World())
             taken["whole"].append(time.process_time() - started)
     for name, function in plain.items():
@@ -93,7 +93,7 @@ def operations(recipe: str) -> dict[str, float]:
     from fair_adaptors.training.plan import skeleton, trained_values
     from fair_adaptors.training.recipes import get_recipe
 
-    from fair_adaptors.bases import KNOWN
+    from fair_adaptors.adaptor.bases import KNOWN
 
     config = get_recipe(recipe)
     counted = base_operations(next(name for name, known in KNOWN.items() if known.base_model == config.base))

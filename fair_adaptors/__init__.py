@@ -7,30 +7,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fair_adaptors.errors import CheckpointError as CheckpointError
-    from fair_adaptors.errors import ConfigError as ConfigError
-    from fair_adaptors.errors import FairAdaptorError as FairAdaptorError
-    from fair_adaptors.errors import HubError as HubError
-    from fair_adaptors.errors import HubUnreachableError as HubUnreachableError
-    from fair_adaptors.errors import InvalidAdaptorError as InvalidAdaptorError
-    from fair_adaptors.errors import MissingExtraError as MissingExtraError
-    from fair_adaptors.errors import NotPublishedError as NotPublishedError
-    from fair_adaptors.errors import TrainingError as TrainingError
-    from fair_adaptors.errors import UnknownAdaptorError as UnknownAdaptorError
-    from fair_adaptors.errors import UnsupportedSchedulerError as UnsupportedSchedulerError
-    from fair_adaptors.errors import WrongBaseError as WrongBaseError
-    from fair_adaptors.load import FairAdaptor as FairAdaptor
-    from fair_adaptors.load import load_fair_adaptor as load_fair_adaptor
-    from fair_adaptors.registry import AdaptorInfo as AdaptorInfo
-    from fair_adaptors.registry import list_adaptors as list_adaptors
+    from fair_adaptors.adaptor.registry import AdaptorInfo as AdaptorInfo
+    from fair_adaptors.adaptor.registry import list_adaptors as list_adaptors
+
+    from .errors import CheckpointError as CheckpointError
+    from .errors import ConfigError as ConfigError
+    from .errors import FairAdaptorError as FairAdaptorError
+    from .errors import HubError as HubError
+    from .errors import HubUnreachableError as HubUnreachableError
+    from .errors import InvalidAdaptorError as InvalidAdaptorError
+    from .errors import MissingExtraError as MissingExtraError
+    from .errors import NotPublishedError as NotPublishedError
+    from .errors import TrainingError as TrainingError
+    from .errors import UnknownAdaptorError as UnknownAdaptorError
+    from .errors import UnsupportedSchedulerError as UnsupportedSchedulerError
+    from .errors import WrongBaseError as WrongBaseError
+    from .load import FairAdaptor as FairAdaptor
+    from .load import load_fair_adaptor as load_fair_adaptor
 
 __version__ = "0.1.0"
 
 _HOME_OF = {
     "load_fair_adaptor": "load",
     "FairAdaptor": "load",
-    "AdaptorInfo": "registry",
-    "list_adaptors": "registry",
+    "AdaptorInfo": "adaptor.registry",
+    "list_adaptors": "adaptor.registry",
     "FairAdaptorError": "errors",
     "UnknownAdaptorError": "errors",
     "NotPublishedError": "errors",

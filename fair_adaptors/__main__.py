@@ -1,5 +1,5 @@
 """``python -m fair_adaptors``: the command line, for launchers that start modules."""
 
-from .cli import main
+from fair_adaptors.cli import main
 
 main()

@@ -13,11 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
+from fair_adaptors.adaptor.folder import AdaptorFiles, is_finite, read_adaptor
+from fair_adaptors.adaptor.modules import PARTS, linear_modules, shape_signature
+from fair_adaptors.adaptor.registry import default_for
+from fair_adaptors.adaptor.tokens import set_prefix
+from fair_adaptors.hub.resolve import resolve
+
 from .errors import FairAdaptorError, WrongBaseError
-from .formats import PARTS, AdaptorFiles, is_finite, linear_modules, read_adaptor, shape_signature
-from .hub.resolve import resolve
-from .registry import default_for
-from .tokens import set_prefix
 
 if TYPE_CHECKING:
     import torch

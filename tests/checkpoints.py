@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fair_adaptors import InvalidAdaptorError
+from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.convert import convert
-from fair_adaptors.formats import read_adaptor
 
 State = dict[str, Tensor]
 TEXT, UNET, TOKENS = "text_encoder_lora_EMA.pth", "unet_lora_EMA.pth", "prefix_embedding_EMA.pth"

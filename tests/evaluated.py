@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from fair_adaptors.evaluation.evaluate import Evaluation, Target, evaluate
+from fair_adaptors.evaluation.evaluate import evaluate
+from fair_adaptors.evaluation.spec import Evaluation, Target
 from fair_adaptors.evaluation.variants import with_adaptor
 from fair_adaptors.prompts.sets import PromptSet, load_prompts
 from fair_adaptors.sandbox.instruments import instruments

@@ -3,8 +3,8 @@
 import copy
 from typing import Any
 
-from fair_adaptors.training.losses import scale_gradient
-from fair_adaptors.training.sampling import encode_prompt, predict
+from fair_adaptors.training.engine.losses import scale_gradient
+from fair_adaptors.training.engine.sampling import encode_prompt, predict
 from torch import Tensor
 
 

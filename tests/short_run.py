@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 from fair_adaptors.training.recipes import get_recipe
-from fair_adaptors.training.run import train
+from fair_adaptors.training.run.train import train
 from rich.console import Console
 from safetensors.torch import load_file
 
+from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.evaluation.evaluate import evaluate
-from fair_adaptors.evaluation.folder import RESULTS_FILE
+from fair_adaptors.evaluation.store import RESULTS_FILE
 from fair_adaptors.evaluation.variants import with_adaptor
-from fair_adaptors.formats import WEIGHTS_FILE
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from tests.evaluated import small

@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from fair_adaptors.app import handlers, listen, require_gradio
+from fair_adaptors.adaptor.registry import EMBEDDED
+from fair_adaptors.app.page import handlers, listen, require_gradio
+from fair_adaptors.app.session import MAX_STRENGTH, Comparison, Stopped, Studio
 from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraError
 from fair_adaptors.evaluation.metrics import noise_floor
-from fair_adaptors.evaluation.studio import MAX_STRENGTH, Comparison, Stopped, Studio
-from fair_adaptors.registry import EMBEDDED
 from tests.browser import Browser
 
 NURSE = "A photo of the face of a hospital nurse, a person"

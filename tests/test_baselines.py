@@ -10,6 +10,7 @@ import torch
 from diffusers.utils import logging
 from torch import Tensor
 
+from benchmarks.uce import ConceptEdit, closed_form, debias, edited, gram, uce
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.baselines import (
     Attribute,
@@ -17,9 +18,7 @@ from fair_adaptors.evaluation.baselines import (
     draw_class,
     ethical_intervention,
     semantic_guidance,
-    uce,
 )
-from fair_adaptors.evaluation.uce import ConceptEdit, closed_form, debias, edited, gram
 from fair_adaptors.evaluation.variants import Variant, distinct, original
 from fair_adaptors.sandbox.classifiers import load_classifier
 from fair_adaptors.sandbox.pipeline import GUIDANCE, load_sandbox_pipeline

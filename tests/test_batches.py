@@ -3,7 +3,7 @@
 import dataclasses
 from collections import Counter
 
-from fair_adaptors.training.batches import batch_at
+from fair_adaptors.training.engine.batches import batch_at
 
 from tests.tiny_training import CONFIG
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from fair_adaptors.training import checkpoint
 from fair_adaptors.training.config import TrainConfig
-from fair_adaptors.training.loop import TrainingState, attached, fit
+from fair_adaptors.training.engine.loop import TrainingState, attached, fit
+from fair_adaptors.training.run import checkpoint
 
 from fair_adaptors.errors import CheckpointError
 from tests.tiny_training import CONFIG, setting

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fair_adaptors.training import plan as plan_module
-from fair_adaptors.training import setting as setting_module
-from fair_adaptors.training.checks import check
-from fair_adaptors.training.face_bank import FaceBank, save_face_bank
+from fair_adaptors.training import setup as setting_module
+from fair_adaptors.training.faces.bank import FaceBank, save_face_bank
+from fair_adaptors.training.preflight import check
 from fair_adaptors.training.recipes import get_recipe
 
 from fair_adaptors.cli import main

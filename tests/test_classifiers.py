@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.evaluation.instruments import Classifier, load_classifier
-from fair_adaptors.evaluation.joint import join, shared_classifier
-from fair_adaptors.evaluation.mobilenet import mobilenet_v3_large
-from fair_adaptors.evaluation.mobilenet_classifier import save_mobilenet
+from fair_adaptors.vision.catalog import load_classifier
+from fair_adaptors.vision.joint import join, shared_classifier
+from fair_adaptors.vision.mobilenet import mobilenet_v3_large
+from fair_adaptors.vision.mobilenet_classifier import save_mobilenet
+from fair_adaptors.vision.types import Classifier
 from tests.vision_models import AGES, RACES, authors_file, pictures, state_dict, vit
 
 FAMILIES = {"race": ("WMELH", "Black", "Indian", "Asian"), "gender": ("female", "male"), "age": ("young", "old")}

@@ -13,11 +13,13 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from fair_adaptors import load_fair_adaptor
-from fair_adaptors.bases import load_base
+from fair_adaptors.adaptor.bases import load_base
+from fair_adaptors.adaptor.folder import read_adaptor
+from fair_adaptors.adaptor.modules import shape_signature
+from fair_adaptors.adaptor.record import TOKENS_FILE, WEIGHTS_FILE
 from fair_adaptors.cli import main
 from fair_adaptors.convert.importing import convert, parse_attributes
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.formats import TOKENS_FILE, WEIGHTS_FILE, read_adaptor, shape_signature
 from tests.checkpoints import (
     SD15_UNET,
     TEXT,

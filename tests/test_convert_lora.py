@@ -11,7 +11,7 @@ from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from fair_adaptors.formats import read_adaptor
+from fair_adaptors.adaptor.folder import read_adaptor
 from tests.checkpoints import State, converted, converted_changes, largest_difference, refused
 from tests.tiny import tiny_pipeline
 

@@ -14,22 +14,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fair_adaptors.adaptor.results_file import load_results
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.evaluation.evaluate import Target, evaluate
-from fair_adaptors.evaluation.folder import IMAGES_FILE, RESULTS_FILE, claim, settings_of, variant_folder
+from fair_adaptors.evaluation.evaluate import evaluate
 from fair_adaptors.evaluation.images_csv import plain_cell
-from fair_adaptors.evaluation.instruments import FaceDetector, Faces, Instruments, load_classifier, load_encoder
 from fair_adaptors.evaluation.request import plan, targets_for, variants_for
+from fair_adaptors.evaluation.spec import Instruments, Target
+from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE, claim, settings_of, variant_folder
 from fair_adaptors.evaluation.summary import diversity
 from fair_adaptors.evaluation.variants import Variant, distinct, original, with_adaptor
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.load import load_fair_adaptor
 from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.results import Estimate, Results
-from fair_adaptors.results_file import load_results
 from fair_adaptors.sandbox.instruments import calibrate, instruments
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import occupations
+from fair_adaptors.vision.catalog import load_classifier, load_encoder
+from fair_adaptors.vision.types import FaceDetector, Faces
 from tests.evaluated import few, small
 
 SCRIPT = Path(__file__).parent / "evaluated.py"

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from fair_adaptors.evaluation.run import classify, generate, image_seed
+from fair_adaptors.evaluation.drawing import classify, generate
+from fair_adaptors.seeds import image_seed
 from tests.tiny import tiny_pipeline
 
 PROMPTS = ["a nurse", "a guard"]

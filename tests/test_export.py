@@ -15,11 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fair_adaptors import ConfigError, FairAdaptorError, InvalidAdaptorError, WrongBaseError, load_fair_adaptor
-from fair_adaptors.bases import load_base
+from fair_adaptors.adaptor.bases import load_base
+from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
+from fair_adaptors.adaptor.modules import PARTS
+from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
 from fair_adaptors.cli import main
 from fair_adaptors.convert import convert
 from fair_adaptors.convert.exporting import export, kohya_tensors
-from fair_adaptors.formats import CONFIG_FILE, PARTS, WEIGHTS_FILE, read_adaptor, write_adaptor
 from tests.checkpoints import converted
 from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
 

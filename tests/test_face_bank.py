@@ -17,21 +17,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fair_adaptors.training import face_bank as bank_module
-from fair_adaptors.training.face_bank import FaceBank, load_face_bank, save_face_bank
-from fair_adaptors.training.face_bank_build import convert_published_bank
-from fair_adaptors.training.targets import Targets
+from fair_adaptors.training.engine.targets import Targets
+from fair_adaptors.training.faces import bank as bank_module
+from fair_adaptors.training.faces.bank import FaceBank, load_face_bank, save_face_bank
+from fair_adaptors.training.faces.build import convert_published_bank
 from PIL import Image
 from safetensors.torch import save_file
 
 from fair_adaptors.cli import main
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.evaluation.face_encoders import FaceEncoder
-from fair_adaptors.evaluation.faces import whole_image
-from fair_adaptors.evaluation.instruments import FaceDetector, Faces
 from fair_adaptors.sandbox import world
 from fair_adaptors.sandbox.prompts import GENDERS
 from fair_adaptors.sandbox.renderer import render
+from fair_adaptors.vision.face_encoders import FaceEncoder
+from fair_adaptors.vision.faces import whole_image
+from fair_adaptors.vision.types import FaceDetector, Faces
 
 CLASSES = {"gender": ("female", "male"), "race": ("WMELH", "Black", "Indian", "Asian")}
 WIDTH = 3 * 16

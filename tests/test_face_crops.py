@@ -7,12 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fair_adaptors.training.losses import PreservationScale, must_change, preservation_loss, preservation_weights
-from fair_adaptors.training.targets import Targets
+from fair_adaptors.training.engine.losses import (
+    PreservationScale,
+    must_change,
+    preservation_loss,
+    preservation_weights,
+)
+from fair_adaptors.training.engine.targets import Targets
 from PIL import Image
 
-from fair_adaptors.evaluation.face_crops import MARGIN, align_faces, crop_faces, face_masks, square_boxes
-from fair_adaptors.evaluation.faces import LANDMARKS, whole_image
+from fair_adaptors.vision.crops import MARGIN, align_faces, crop_faces, face_masks, square_boxes
+from fair_adaptors.vision.faces import LANDMARKS, whole_image
 from tests.photograph import photograph
 
 TEMPLATE = np.array(LANDMARKS) + 0.5  # counted from the corner of the first pixel

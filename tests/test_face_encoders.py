@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.evaluation import face_encoders
-from fair_adaptors.evaluation.face_encoders import PUBLISHED, FaceEncoder, load_face_encoder
-from fair_adaptors.evaluation.onnx_file import Graph, Node, read_onnx
-from fair_adaptors.evaluation.onnx_network import onnx_network
+from fair_adaptors.vision import face_encoders
+from fair_adaptors.vision.face_encoders import PUBLISHED, FaceEncoder, load_face_encoder
+from fair_adaptors.vision.onnx_file import Graph, Node, read_onnx
+from fair_adaptors.vision.onnx_network import onnx_network
 from tests.face_networks import NETWORKS, exported, network
 
 

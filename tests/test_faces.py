@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from fair_adaptors.errors import ConfigError, MissingExtraError
-from fair_adaptors.evaluation import faces
-from fair_adaptors.evaluation.face_crops import align_faces, crop_faces
-from fair_adaptors.evaluation.faces import LANDMARKS, load_face_detector
-from fair_adaptors.evaluation.instruments import FaceDetector, Faces
 from fair_adaptors.evaluation.request import instruments_for
+from fair_adaptors.vision import faces
+from fair_adaptors.vision.crops import align_faces, crop_faces
+from fair_adaptors.vision.faces import LANDMARKS, load_face_detector
+from fair_adaptors.vision.types import FaceDetector, Faces
 from tests.photograph import photograph
 from tests.yunet import OFFSETS, STRIDE, known_yunet, model, node, value
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_loaded_says_why_and_what_to_do(tmp_path: Path, monkeypat
         "yunett": "Did you mean 'yunet'.*Known: yunet, yunet:PATH, insightface, whole, MODULE:OBJECT",
         "yunet:": "names no instrument",
         "nowhere:detector": "PYTHONPATH",
-        "json:loads": "is no fair_adaptors.evaluation.instruments.FaceDetector",
+        "json:loads": "is no fair_adaptors.vision.types.FaceDetector",
         f"yunet:{tmp_path / 'missing.onnx'}": "cannot be read.*https://huggingface.co/opencv/face_detection_yunet",
         f"yunet:{tmp_path}": f"{faces.YUNET_FILE} cannot be read",
         f"yunet:{tmp_path / 'empty.onnx'}": "no YuNet that OpenCV can run",

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from fair_adaptors import load_fair_adaptor
+from fair_adaptors.adaptor.folder import read_adaptor
+from fair_adaptors.adaptor.modules import linear_modules
+from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.convert import convert, export
 from fair_adaptors.errors import WrongBaseError
-from fair_adaptors.formats import WEIGHTS_FILE, linear_modules, read_adaptor
 from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
 
 PARTS = {

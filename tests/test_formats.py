@@ -12,16 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
+from fair_adaptors.adaptor.modules import linear_modules, shape_signature
+from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE, read_config
 from fair_adaptors.errors import InvalidAdaptorError
-from fair_adaptors.formats import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    linear_modules,
-    read_adaptor,
-    read_config,
-    shape_signature,
-    write_adaptor,
-)
 from tests.tiny import tiny_pipeline, write_tiny_adaptor
 
 

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from fair_adaptors import load_fair_adaptor
+from fair_adaptors.adaptor.record import read_config
 from fair_adaptors.cli import main
-from fair_adaptors.formats import read_config
 from tests.face_networks import exported, network
 from tests.hub.fixtures import ANN
 from tests.hub.server import Hub

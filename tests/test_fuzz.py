@@ -21,8 +21,9 @@ import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from fair_adaptors.adaptor.folder import write_adaptor
+from fair_adaptors.adaptor.record import CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE
 from fair_adaptors.errors import FairAdaptorError
-from fair_adaptors.formats import CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE, write_adaptor
 from fair_adaptors.load import load_fair_adaptor
 from tests.sizes import CASES
 from tests.tiny import tiny_pipeline, write_tiny_adaptor

@@ -10,8 +10,8 @@ from diffusers import (
     EulerDiscreteScheduler,
     PNDMScheduler,
 )
-from fair_adaptors.training import lora
-from fair_adaptors.training.gradients import (
+from fair_adaptors.training.engine import lora
+from fair_adaptors.training.engine.gradients import (
     accumulate_gradients,
     affine_coefficients,
     choose_steps,
@@ -19,7 +19,7 @@ from fair_adaptors.training.gradients import (
     published_factors,
     step_weights,
 )
-from fair_adaptors.training.sampling import encode_prompt, initial_noise, sample
+from fair_adaptors.training.engine.sampling import encode_prompt, initial_noise, sample
 from torch import Tensor
 
 from fair_adaptors.errors import UnsupportedSchedulerError

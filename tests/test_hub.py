@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fair_adaptors.formats import WEIGHTS_FILE, read_adaptor
+from fair_adaptors.adaptor.folder import read_adaptor
+from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.hub import pull, push
 from tests.hub.connection import Hub
 from tests.hub.fixtures import ADAPTOR, ANN, NOWHERE, adaptor, command, contents, hub, mirror, online, retitle  # noqa: F401

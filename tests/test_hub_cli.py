@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from fair_adaptors.adaptor.registry import NAMESPACE
 from fair_adaptors.hub import client
 from fair_adaptors.hub.files import MOST_BYTES
-from fair_adaptors.registry import NAMESPACE
 from tests.hub.connection import Hub
 from tests.hub.fixtures import ADAPTOR, ANN, NOWHERE, adaptor, command, contents, hub, online, retitle  # noqa: F401
 

@@ -13,8 +13,9 @@ from typing import get_args
 
 import pytest
 
+from fair_adaptors.adaptor.folder import read_adaptor
+from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
 from fair_adaptors.errors import FairAdaptorError, UnknownAdaptorError
-from fair_adaptors.formats import CONFIG_FILE, WEIGHTS_FILE, read_adaptor
 from fair_adaptors.hub import pull, push
 from fair_adaptors.hub.cache import download
 from tests.hub.connection import Hub

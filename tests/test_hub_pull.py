@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from fair_adaptors import load_fair_adaptor, registry
+from fair_adaptors import load_fair_adaptor
+from fair_adaptors.adaptor import registry
+from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
+from fair_adaptors.adaptor.registry import AdaptorInfo, find
 from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, InvalidAdaptorError, UnknownAdaptorError
-from fair_adaptors.formats import CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
 from fair_adaptors.hub import cache, pull, push, search
 from fair_adaptors.hub.cache import download
 from fair_adaptors.hub.resolve import resolve
-from fair_adaptors.registry import AdaptorInfo, find
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from tests.hub.connection import Answer, Hub
 from tests.hub.fixtures import ADAPTOR, ANN, BOB, CHUNK, NOWHERE, adaptor, contents, hub, online, retitle  # noqa: F401

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
 from fair_adaptors.errors import HubError, InvalidAdaptorError, UnknownAdaptorError, WrongBaseError
-from fair_adaptors.formats import CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
 from fair_adaptors.hub import client, pull, push
 from fair_adaptors.report.card import card_of
 from tests.hub.connection import Answer, Hub

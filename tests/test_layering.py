@@ -17,6 +17,7 @@ IMPORTED_AS = {"opencv-python-headless": "cv2", "pillow": "PIL", "PyYAML": "yaml
 EXTRAS = {
     "fair_adaptors.training": ("train", "classifier", "8bit"),
     "fair_adaptors.evaluation": ("eval",),
+    "fair_adaptors.vision": ("eval",),
     "fair_adaptors.prompts": ("eval",),
     "fair_adaptors.report": ("eval",),
     "fair_adaptors.app": ("app",),
@@ -77,7 +78,7 @@ def test_only_the_handlers_of_the_command_line_import_training() -> None:
         f"{path.relative_to(ROOT)}:{line}"
         for path in inference_files()
         for module, line, in_function in imports_of(path, package_of(path))
-        if is_training(module) and not (path.parent == PACKAGE and path.name.startswith("cli") and in_function)
+        if is_training(module) and not (path.parent == PACKAGE / "cli" and in_function)
     ]
     assert not offenders
 
@@ -97,9 +98,9 @@ def test_every_third_party_import_is_a_declared_requirement() -> None:
     declared = requirements()
     own = {"fair_adaptors", *sys.stdlib_module_names}
     undeclared = []
-    for path in [*inference_files(), *sorted((ROOT / "training").glob("*.py"))]:
-        package = package_of(path) if path.is_relative_to(PACKAGE) else "fair_adaptors.training"
-        extras = EXTRAS.get(package, EXTRAS.get(f"{package}.{path.stem}", ()))
+    for path in [*inference_files(), *sorted((ROOT / "training").rglob("*.py"))]:
+        package = package_of(path) if path.is_relative_to(PACKAGE) else f"fair_adaptors.{package_of(path)}"
+        extras = next((wanted for room, wanted in EXTRAS.items() if f"{package}.".startswith(f"{room}.")), ())
         allowed = own.union(declared["base"], *(declared[extra] for extra in extras))
         for module, line, _ in imports_of(path, package):
             if module.split(".")[0] not in allowed:

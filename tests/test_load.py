@@ -11,8 +11,8 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipe
 from torch import Tensor
 
 from fair_adaptors import load, load_fair_adaptor
+from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.errors import FairAdaptorError
-from fair_adaptors.formats import WEIGHTS_FILE
 from tests.tiny import tiny_pipeline, write_tiny_adaptor
 
 State = dict[str, Tensor]

@@ -15,8 +15,8 @@ from fair_adaptors import (
     WrongBaseError,
     load_fair_adaptor,
 )
+from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
 from fair_adaptors.errors import FairAdaptorError
-from fair_adaptors.formats import CONFIG_FILE, WEIGHTS_FILE
 from tests.test_load import State, same, state
 from tests.tiny import tiny_pipeline
 

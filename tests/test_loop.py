@@ -9,27 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from fair_adaptors.training import lora
-from fair_adaptors.training.batches import Batch
 from fair_adaptors.training.config import TrainConfig
-from fair_adaptors.training.distributed import World
-from fair_adaptors.training.loop import (
-    LOSS_SCALE,
-    StepResult,
-    TrainingState,
-    apply_gradients,
-    attached,
-    batch_bias,
-    fit,
-    learning_rate,
-    train_step,
-)
-from fair_adaptors.training.originals import Originals
-from fair_adaptors.training.setting import Setting
+from fair_adaptors.training.engine import lora
+from fair_adaptors.training.engine.batches import Batch
+from fair_adaptors.training.engine.loop import TrainingState, apply_gradients, attached, fit, learning_rate
+from fair_adaptors.training.engine.reference_images import Originals
+from fair_adaptors.training.engine.step import LOSS_SCALE, StepResult, batch_bias, train_step
+from fair_adaptors.training.engine.world import World
+from fair_adaptors.training.setup import Setting
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError, MissingExtraError, TrainingError, UnsupportedSchedulerError
-from fair_adaptors.evaluation.instruments import FaceDetector, Faces
+from fair_adaptors.vision.types import FaceDetector, Faces
 from tests.tiny_training import CONFIG, brightness, setting
 
 
@@ -233,7 +224,7 @@ def test_all_calls_of_a_solver_with_more_calls_than_steps_are_chosen_from(monkey
     def note(*arguments: Any, steps: Tensor, **settings: Any) -> None:
         seen.update(steps.tolist())
 
-    monkeypatch.setattr("fair_adaptors.training.loop.accumulate_gradients", note)
+    monkeypatch.setattr("fair_adaptors.training.engine.step.accumulate_gradients", note)
     config = dataclasses.replace(CONFIG, gradient_steps=1)
     with attached(place, config):
         for draws in range(40):
@@ -333,7 +324,7 @@ def test_originals_of_a_pool_come_from_disk_and_are_the_same(tmp_path: Path, mon
     )
     assert len(list(tmp_path.iterdir())) == 2  # one batch of each prompt
     calls = []
-    monkeypatch.setattr("fair_adaptors.training.originals.sample", lambda *a, **k: calls.append(a))
+    monkeypatch.setattr("fair_adaptors.training.engine.reference_images.sample", lambda *a, **k: calls.append(a))
     again = trained(place, config, originals=kept)
     assert not calls and all(torch.equal(without[name], again[name]) for name in without)
 

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from fair_adaptors.training import lora
+from fair_adaptors.training.engine import lora
 
-from fair_adaptors.formats import write_adaptor
+from fair_adaptors.adaptor.folder import write_adaptor
 from fair_adaptors.load import load_fair_adaptor
 from tests.tiny import tiny_pipeline
 

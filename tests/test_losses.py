@@ -1,6 +1,6 @@
 import torch
 import torch.nn.functional as F
-from fair_adaptors.training.losses import (
+from fair_adaptors.training.engine.losses import (
     PreservationScale,
     alignment_loss,
     face_loss,
@@ -10,7 +10,7 @@ from fair_adaptors.training.losses import (
     preservation_weights,
     scale_gradient,
 )
-from fair_adaptors.training.targets import Targets
+from fair_adaptors.training.engine.targets import Targets
 
 
 def targets(labels: list[int], keep: list[bool]) -> Targets:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fair_adaptors.evaluation.mobilenet import mobilenet_v3_large
+from fair_adaptors.vision.mobilenet import mobilenet_v3_large
 
 # Howard et al. 2019, table 1: kernel, expansion, output, squeeze and excite, non-linearity, stride.
 TABLE_1 = """

@@ -38,15 +38,8 @@ def source_files() -> dict[str, Path]:
 
 
 def test_the_packages_listed_by_hand_are_the_folders(setup_cfg: ConfigParser) -> None:
-    folders = {file.parent.relative_to(ROOT) for file in (ROOT / "fair_adaptors").rglob("*.py")}
-    assert set(lines(setup_cfg["options"]["packages"])) == {
-        "fair_adaptors.training",
-        *(".".join(folder.parts) for folder in folders),
-    }
-
-
-def test_training_is_flat() -> None:
-    assert [file for file in (ROOT / "training").rglob("*.py") if file.parent != ROOT / "training"] == []
+    folders = {Path(name).parent for name in source_files() if name.endswith(".py")}
+    assert set(lines(setup_cfg["options"]["packages"])) == {".".join(folder.parts) for folder in folders}
 
 
 def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(tmp_path: Path) -> None:

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from fair_adaptors.training import lora, validation
 from fair_adaptors.training.downloads import downloads, main_file, model_files, pipeline_files
+from fair_adaptors.training.engine import lora
 from fair_adaptors.training.meta_memory import peak_megabytes
 from fair_adaptors.training.paper import OURS, OURS_FOR_XL, PAPER, deviations, published_settings
 from fair_adaptors.training.plan import Plan, make_plan, memory, skeleton, trained_values
 from fair_adaptors.training.recipes import RECIPES, get_recipe
-from fair_adaptors.training.setting import _load_pipeline, checkpoint_activations
+from fair_adaptors.training.run import validation
+from fair_adaptors.training.setup import _load_pipeline, checkpoint_activations
 
-from fair_adaptors.cli_common import load_base
+from fair_adaptors.cli.common import load_base
 from fair_adaptors.errors import ConfigError
 from tests.hub.fixtures import contents, publish
 from tests.hub.server import Hub

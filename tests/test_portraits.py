@@ -5,16 +5,16 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from fair_adaptors.training.face_bank import FaceBank
-from fair_adaptors.training.portraits import Portraits, losses, portray, portray_each
-from fair_adaptors.training.sampling import initial_noise
-from fair_adaptors.training.setting import Setting
-from fair_adaptors.training.targets import Targets
+from fair_adaptors.training.engine.objective import Portraits, losses, portray, portray_each
+from fair_adaptors.training.engine.sampling import initial_noise
+from fair_adaptors.training.engine.targets import Targets
+from fair_adaptors.training.faces.bank import FaceBank
+from fair_adaptors.training.setup import Setting
 from torch import Tensor
 
-from fair_adaptors.evaluation.face_crops import align_faces
-from fair_adaptors.evaluation.faces import LANDMARKS, LANDMARKS_SIDE
-from fair_adaptors.evaluation.instruments import FaceDetector, Faces
+from fair_adaptors.vision.crops import align_faces
+from fair_adaptors.vision.faces import LANDMARKS, LANDMARKS_SIDE
+from fair_adaptors.vision.types import FaceDetector, Faces
 from tests.tiny_training import CONFIG, setting
 
 COUNT = 4

@@ -22,10 +22,10 @@ from transformers import (
 )
 
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.evaluation import vision
-from fair_adaptors.evaluation.instruments import load_encoder
-from fair_adaptors.evaluation.preprocessing import FILTERS, as_bytes, preparation, resize_like_pillow
-from fair_adaptors.evaluation.vision import EVALUATION_ENCODERS, TRAINING_ENCODERS, dino_encoder
+from fair_adaptors.vision.catalog import load_encoder
+from fair_adaptors.vision.dinov2 import dino_encoder
+from fair_adaptors.vision.preprocessing import FILTERS, as_bytes, preparation, resize_like_pillow
+from fair_adaptors.vision.pretrained import EVALUATION_ENCODERS, TRAINING_ENCODERS, loaded
 
 CPU = torch.device("cpu")
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -173,5 +173,5 @@ def test_a_version_of_a_model_is_asked_for_by_its_commit() -> None:
         def from_pretrained(place: str, **settings: Any) -> tuple[str, Any]:
             return place, settings
 
-    assert vision._loaded(Asked, "org/model@abc") == ("org/model", {"revision": "abc"})
-    assert vision._loaded(Asked, "org/model") == ("org/model", {"revision": None})
+    assert loaded(Asked, "org/model@abc") == ("org/model", {"revision": "abc"})
+    assert loaded(Asked, "org/model") == ("org/model", {"revision": None})

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 
-from fair_adaptors import registry
-from fair_adaptors.errors import NotPublishedError, UnknownAdaptorError
-from fair_adaptors.formats import RESULTS_FILE, read_adaptor, read_config
-from fair_adaptors.hub.resolve import resolve
-from fair_adaptors.registry import (
+from fair_adaptors.adaptor import registry
+from fair_adaptors.adaptor.folder import read_adaptor
+from fair_adaptors.adaptor.record import RESULTS_FILE, read_config
+from fair_adaptors.adaptor.registry import (
     AUTHORS,
     NAMESPACE,
     STABLE_DIFFUSION_1_5,
@@ -23,7 +22,9 @@ from fair_adaptors.registry import (
     find,
     list_adaptors,
 )
-from fair_adaptors.results_file import load_results
+from fair_adaptors.adaptor.results_file import load_results
+from fair_adaptors.errors import NotPublishedError, UnknownAdaptorError
+from fair_adaptors.hub.resolve import resolve
 from tests.tiny import tiny_pipeline, write_tiny_adaptor
 
 EMBEDDED = [info.name for info in list_adaptors() if info.folder]

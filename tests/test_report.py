@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fair_adaptors.adaptor.results_file import from_json, to_json
 from fair_adaptors.errors import MissingExtraError
-from fair_adaptors.evaluation.evaluate import Evaluation, Target
-from fair_adaptors.evaluation.folder import RESULTS_FILE, image_path, record_path
-from fair_adaptors.evaluation.instruments import Classifier, Encoder, Instruments, Kept
 from fair_adaptors.evaluation.metrics import total_variation_floor
 from fair_adaptors.evaluation.records import Record, save
+from fair_adaptors.evaluation.spec import Evaluation, Instruments, Kept, Target
+from fair_adaptors.evaluation.store import RESULTS_FILE, image_path, record_path
 from fair_adaptors.evaluation.summary import summarise
 from fair_adaptors.evaluation.variants import Variant, original
 from fair_adaptors.evaluation.verdict import direction, number, signed, verdicts
@@ -29,7 +29,7 @@ from fair_adaptors.report import gallery, plots
 from fair_adaptors.report import page as report_page
 from fair_adaptors.report.page_data import page_data
 from fair_adaptors.results import Estimate, Results, VariantResults
-from fair_adaptors.results_file import from_json, to_json
+from fair_adaptors.vision.types import Classifier, Encoder
 
 CLASSES = {"gender": ("female", "male"), "tone": ("pale", "tan", "brown", "dark")}
 HALF, QUARTER = Target(("gender",), (0.5, 0.5)), Target(("tone",), (0.25,) * 4)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fair_adaptors.evaluation.folder import RESULTS_FILE
+from fair_adaptors.adaptor.results_file import load_results
+from fair_adaptors.evaluation.store import RESULTS_FILE
 from fair_adaptors.evaluation.verdict import number
 from fair_adaptors.report import page as report_page
-from fair_adaptors.results_file import load_results
 from tests.browser import CHROMIUM, Browser
 from tests.test_report import COMMAND, HOSTILE, folder, large, page, page_of_names, uneven, write  # noqa: F401
 

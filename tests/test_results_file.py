@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from fair_adaptors.adaptor.record import RESULTS_FILE
+from fair_adaptors.adaptor.registry import EMBEDDED
+from fair_adaptors.adaptor.results_file import from_json, load_results, to_json
 from fair_adaptors.errors import InvalidResultsError
-from fair_adaptors.formats import RESULTS_FILE
-from fair_adaptors.registry import EMBEDDED
 from fair_adaptors.results import Estimate
-from fair_adaptors.results_file import from_json, load_results, to_json
 
 FILES = sorted(EMBEDDED.glob(f"*/{RESULTS_FILE}"))
 

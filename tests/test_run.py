@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fair_adaptors.training import checkpoint
-from fair_adaptors.training import run as run_module
 from fair_adaptors.training.config import TrainConfig
-from fair_adaptors.training.distributed import World
-from fair_adaptors.training.record import read_run, was_restarted
-from fair_adaptors.training.run import train
-from fair_adaptors.training.setting import Setting
-from fair_adaptors.training.validation import Measured, collapse
+from fair_adaptors.training.engine.world import World
+from fair_adaptors.training.run import checkpoint
+from fair_adaptors.training.run.record import read_run, was_restarted
+from fair_adaptors.training.run.train import train
+from fair_adaptors.training.run.train import train as run_module
+from fair_adaptors.training.run.validation import Measured, collapse
+from fair_adaptors.training.setup import Setting
 from rich.console import Console
 
+from fair_adaptors.adaptor.record import CONFIG_FILE, read_config
 from fair_adaptors.errors import CheckpointError, ConfigError, TrainingError
-from fair_adaptors.formats import CONFIG_FILE, read_config
 from fair_adaptors.load import load_fair_adaptor
 from tests.sizes import KILLS
 from tests.tiny_training import CONFIG, setting

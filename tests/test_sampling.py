@@ -1,8 +1,8 @@
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
-from fair_adaptors.training.denoiser import denoiser_for
-from fair_adaptors.training.sampling import decode, encode_prompt, initial_noise, sample
+from fair_adaptors.training.engine.denoisers import denoiser_for
+from fair_adaptors.training.engine.sampling import decode, encode_prompt, initial_noise, sample
 
 from fair_adaptors.errors import ConfigError
 from tests.tiny import FAMILIES, tiny_pipeline

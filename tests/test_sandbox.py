@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from fair_adaptors.training.loop import attached, fit
+from fair_adaptors.training.engine.loop import attached, fit
 from fair_adaptors.training.recipes import get_recipe
-from fair_adaptors.training.sandbox import BuildConfig, build
-from fair_adaptors.training.setting import load_setting
+from fair_adaptors.training.sandbox.build import BuildConfig, build
+from fair_adaptors.training.setup import load_setting
 
+from fair_adaptors.evaluation.drawing import classify, generate
 from fair_adaptors.evaluation.estimates import estimate_bias
-from fair_adaptors.evaluation.run import classify, generate
 from fair_adaptors.sandbox import world
 from fair_adaptors.sandbox.classifiers import load_classifier, load_encoder
 from fair_adaptors.sandbox.demo import occupation_right

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from fair_adaptors.training.targets import assign_targets, drawn_shares, two_class_shares
+from fair_adaptors.training.engine.targets import assign_targets, drawn_shares, two_class_shares
 from scipy.stats import binom
 
 

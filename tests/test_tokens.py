@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from fair_adaptors.training.sampling import encode_prompt
+from fair_adaptors.training.engine.sampling import encode_prompt
 
+from fair_adaptors.adaptor.folder import write_adaptor
 from fair_adaptors.errors import FairAdaptorError, WrongBaseError
-from fair_adaptors.formats import write_adaptor
 from fair_adaptors.load import load_fair_adaptor
 from tests.tiny import tiny_pipeline
 
@@ -98,7 +98,7 @@ def test_a_compiled_text_encoder_gets_them_too(tmp_path: Path, pipe: Any) -> Non
 def test_another_thread_that_shares_the_encoder_is_not_touched(tmp_path: Path, pipe: Any) -> None:
     from threading import Thread
 
-    from fair_adaptors.tokens import inserted
+    from fair_adaptors.adaptor.tokens import inserted
 
     ids = pipe.tokenizer("a nurse", padding="max_length", max_length=16, return_tensors="pt").input_ids
     found: list[torch.Tensor] = []
@@ -158,7 +158,7 @@ def test_no_end_of_a_prompt_is_lost_in_silence(tmp_path: Path, pipe: Any, caplog
     """Of 16 places two are taken by the ends and three by soft tokens: eleven letters fit, and no twelfth."""
 
     def lost() -> list[str]:
-        found = [record.getMessage() for record in caplog.records if record.name == "fair_adaptors.tokens"]
+        found = [record.getMessage() for record in caplog.records if record.name == "fair_adaptors.adaptor.tokens"]
         caplog.clear()
         return [message.rpartition("not read: ")[2] for message in found]
 

@@ -11,27 +11,27 @@ import datasets
 import pytest
 import torch
 import torch.nn.functional as F
-from fair_adaptors.training import classifier_data
-from fair_adaptors.training.classifier import (
+from fair_adaptors.training.classifier import data as classifier_data
+from fair_adaptors.training.classifier.card import calibration_error
+from fair_adaptors.training.classifier.data import KNOWN, Labelled, find_source
+from fair_adaptors.training.classifier.model import load_trainee
+from fair_adaptors.training.classifier.train import (
     ClassifierConfig,
     balanced_loss,
     fit_temperature,
     plan,
     train_classifier,
 )
-from fair_adaptors.training.classifier_card import calibration_error
-from fair_adaptors.training.classifier_data import KNOWN, Labelled, find_source
-from fair_adaptors.training.classifier_model import load_trainee
 from PIL import Image
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
 
 from fair_adaptors.cli import main
 from fair_adaptors.errors import ConfigError, TrainingError
-from fair_adaptors.evaluation.instruments import load_classifier
-from fair_adaptors.evaluation.mobilenet import mobilenet_v3_large
 from fair_adaptors.sandbox import world
 from fair_adaptors.sandbox.prompts import GENDERS, TONES
 from fair_adaptors.sandbox.renderer import render
+from fair_adaptors.vision.catalog import load_classifier
+from fair_adaptors.vision.mobilenet import mobilenet_v3_large
 
 # The datasets library does not close a folder's metadata.csv.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")

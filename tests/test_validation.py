@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
-from fair_adaptors.training.loop import attached
-from fair_adaptors.training.validation import collapse, draw, measure
+from fair_adaptors.training.engine.loop import attached
+from fair_adaptors.training.run.validation import collapse, draw, measure
 from torch import Tensor
 
-from fair_adaptors.evaluation.face_crops import crop_faces
-from fair_adaptors.evaluation.instruments import FaceDetector, Faces
-from fair_adaptors.evaluation.run import image_seed
+from fair_adaptors.seeds import image_seed
+from fair_adaptors.vision.crops import crop_faces
+from fair_adaptors.vision.types import FaceDetector, Faces
 from tests.tiny_training import CONFIG, brightness, setting
 
 COUNT = 6

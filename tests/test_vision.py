@@ -13,10 +13,11 @@ from transformers import (
 )
 
 from fair_adaptors.errors import ConfigError, MissingExtraError
-from fair_adaptors.evaluation.evaluate import Target, check_targets, evaluate
-from fair_adaptors.evaluation.instruments import Instruments, load_classifier, load_encoder
+from fair_adaptors.evaluation.evaluate import check_targets, evaluate
+from fair_adaptors.evaluation.spec import Instruments, Target
 from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.report.page import write_report
+from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from tests.evaluated import small
 from tests.tiny import tiny_pipeline
 from tests.vision_models import AGES, RACES, pictures, small_dino, vit

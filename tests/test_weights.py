@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from fair_adaptors import registry
+from fair_adaptors.adaptor import registry
+from fair_adaptors.adaptor.record import CONFIG_FILE
+from fair_adaptors.adaptor.registry import AdaptorInfo
 from fair_adaptors.errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
-from fair_adaptors.formats import CONFIG_FILE
 from fair_adaptors.hub.resolve import resolve
-from fair_adaptors.registry import AdaptorInfo
 
 COMMIT = "0" * 40
 

@@ -12,10 +12,10 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from fair_adaptors.training import lora
+from fair_adaptors.training.engine import lora
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from fair_adaptors.formats import write_adaptor
+from fair_adaptors.adaptor.folder import write_adaptor
 
 
 def tiny_pipeline(

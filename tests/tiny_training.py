@@ -2,7 +2,7 @@
 
 import torch
 from fair_adaptors.training.config import Attribute, TrainConfig
-from fair_adaptors.training.setting import Setting
+from fair_adaptors.training.setup import Setting
 from torch import Tensor
 
 from tests.tiny import tiny_pipeline

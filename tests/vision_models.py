@@ -16,7 +16,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from fair_adaptors.evaluation.mobilenet import mobilenet_v3_large
+from fair_adaptors.vision.mobilenet import mobilenet_v3_large
 
 SIDE = 28
 RACES = ["White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian", "Middle Eastern"]

@@ -10,13 +10,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from fair_adaptors.training import checkpoint
-from fair_adaptors.training.batches import batch_at
-from fair_adaptors.training.distributed import World, join_world
-from fair_adaptors.training.loop import attached, fit, train_step
-from fair_adaptors.training.run import stop_requests
-from fair_adaptors.training.setting import Setting
-from fair_adaptors.training.validation import measure
+from fair_adaptors.training.engine.batches import batch_at
+from fair_adaptors.training.engine.loop import attached, fit
+from fair_adaptors.training.engine.step import train_step
+from fair_adaptors.training.engine.world import World
+from fair_adaptors.training.run import checkpoint
+from fair_adaptors.training.run.distributed import join_world
+from fair_adaptors.training.run.train import stop_requests
+from fair_adaptors.training.run.validation import measure
+from fair_adaptors.training.setup import Setting
 from safetensors.torch import save_file
 from torch import Tensor
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from fair_adaptors.adaptor.record import is_text
 from fair_adaptors.errors import ConfigError, did_you_mean
-from fair_adaptors.evaluation.vision import TRAINING_ENCODERS
-from fair_adaptors.formats import is_text
+from fair_adaptors.vision.pretrained import TRAINING_ENCODERS
 
 PARTS = ("text_encoder", "text_encoder_2", "unet", "tokens")
 """What can be trained: LoRAs on the text encoders and the U-Net, and soft tokens before the prompt."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fair_adaptors.errors import HubError, UnknownAdaptorError
-from fair_adaptors.evaluation.face_encoders import PUBLISHED
-from fair_adaptors.evaluation.faces import YUNET_BYTES, YUNET_COMMIT, YUNET_LICENCE, YUNET_REPO
-from fair_adaptors.evaluation.instruments import split_specs
 from fair_adaptors.hub.client import ask, check_repo_id, connect, split_revision
+from fair_adaptors.vision.catalog import split_specs
+from fair_adaptors.vision.face_encoders import PUBLISHED
+from fair_adaptors.vision.faces import YUNET_BYTES, YUNET_COMMIT, YUNET_LICENCE, YUNET_REPO
 
 from .config import TrainConfig
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from fair_adaptors.evaluation.vision import TRAINING_ENCODERS
+from fair_adaptors.adaptor.registry import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_XL, find_base
 from fair_adaptors.hub.client import split_revision
-from fair_adaptors.registry import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_XL, find_base
+from fair_adaptors.vision.pretrained import TRAINING_ENCODERS
 
 from .config import TrainConfig
 

@@ -8,19 +8,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from fair_adaptors.training.engine.sampling import WITHOUT_GRADIENT
 from torch import Tensor
 
-from fair_adaptors.bases import KNOWN, load_base
-from fair_adaptors.formats import linear_modules
+from fair_adaptors.adaptor.bases import KNOWN, load_base
+from fair_adaptors.adaptor.modules import linear_modules
 from fair_adaptors.hub.client import split_revision
 
-from . import lora
-from .checks import check, known_base
 from .config import TrainConfig
 from .downloads import Download, downloads
+from .engine import lora
 from .meta_memory import peak_megabytes
-from .sampling import WITHOUT_GRADIENT
-from .setting import checkpoint_activations
+from .preflight import check, known_base
+from .setup import checkpoint_activations
 
 TOKENS_LENGTH = 77
 
@@ -99,7 +99,7 @@ def skeleton(base: str) -> Any:
     """Return a base's modules without memory for weights; None for one of the Hub whose shapes are not known here.
 
     Args:
-        base: as in a configuration, or a name of ``fair_adaptors.bases``.
+        base: as in a configuration, or a name of ``fair_adaptors.adaptor.bases``.
     """
     from diffusers import AutoencoderKL
 

@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fair_adaptors.adaptor.registry import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1, STABLE_DIFFUSION_XL
 from fair_adaptors.errors import ConfigError, did_you_mean
-from fair_adaptors.registry import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1, STABLE_DIFFUSION_XL
 from fair_adaptors.sandbox.pipeline import GUIDANCE
 
 from .config import Attribute, TrainConfig, override
 from .paper import MANY_CONCEPTS, OURS, OURS_FOR_XL, PAPER, TABLE
-from .setting import known_attributes
+from .setup import known_attributes
 
 
 def _sandbox(

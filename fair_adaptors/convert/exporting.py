@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fair_adaptors.aside import refuse_existing, written_aside
-from fair_adaptors.bases import kind_of
+from fair_adaptors.adaptor.bases import kind_of
+from fair_adaptors.adaptor.folder import AdaptorFiles, read_adaptor
+from fair_adaptors.adaptor.modules import PARTS
+from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.errors import ConfigError, FairAdaptorError, did_you_mean
-from fair_adaptors.formats import PARTS, WEIGHTS_FILE, AdaptorFiles, read_adaptor
+from fair_adaptors.files import refuse_existing, written_aside
 
 from .layouts import kohya_keys, peft_keys
 from .state_dicts import PEFT_CONFIG
@@ -52,9 +54,7 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
     """
     folder, out = Path(folder), Path(out).expanduser()
     if format not in FORMATS:
-        raise ConfigError(
-            f"there is no format {format!r}.{did_you_mean(format, FORMATS)} Known: {', '.join(FORMATS)}"
-        )
+        raise ConfigError(f"there is no format {format!r}.{did_you_mean(format, FORMATS)} Known: {', '.join(FORMATS)}")
     files = read_adaptor(folder)
     if files.tokens:
         raise FairAdaptorError(

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fair_adaptors.aside import refuse_existing, written_aside
-from fair_adaptors.bases import load_base
+from fair_adaptors.adaptor.bases import load_base
+from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
+from fair_adaptors.adaptor.record import is_text, read_config
+from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.errors import ConfigError, did_you_mean
-from fair_adaptors.formats import is_text, read_adaptor, read_config, write_adaptor
-from fair_adaptors.registry import list_adaptors
+from fair_adaptors.files import refuse_existing, written_aside
 
 from .state_dicts import StateDict, read_state_dicts
 from .translate import POSITIONS, Found, translate
@@ -84,8 +85,8 @@ def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, di
     Raises:
         ConfigError: none are given, one is unknown, or its shares are not a distribution.
     """
-    from fair_adaptors.evaluation.attribute_heads import GROUPS
     from fair_adaptors.sandbox.prompts import ATTRIBUTES
+    from fair_adaptors.vision.heads import GROUPS
 
     known = {attribute: tuple(groups) for attribute, groups in GROUPS.items()}
     known |= ATTRIBUTES if base == "sandbox" else {}

@@ -17,8 +17,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.adaptor.record import CONFIG_FILE, is_text, some
 from fair_adaptors.errors import InvalidAdaptorError
-from fair_adaptors.formats import CONFIG_FILE, is_text, some
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from fair_adaptors.bases import Base
+from fair_adaptors.adaptor.bases import Base
+from fair_adaptors.adaptor.modules import PARTS
+from fair_adaptors.adaptor.record import some
 from fair_adaptors.errors import InvalidAdaptorError
-from fair_adaptors.formats import PARTS, some
 
 from .layouts import Role, known_keys, trained_by_the_authors
 from .state_dicts import PEFT_CONFIG, StateDict

@@ -1,6 +1,6 @@
 """Methods of others as variants, so that an adaptor is compared with them on the same model and noise.
 
-Two change the prompt, one the guidance of each image, and one the weights: ``uce``, which is fitted first.
+Two change the prompt, and one the guidance of each image.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from itertools import accumulate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
-from .uce import ConceptEdit, edited
+from fair_adaptors.errors import ConfigError
+
 from .variants import Variant
 
 if TYPE_CHECKING:
@@ -107,20 +107,6 @@ def attribute_injection(attributes: Sequence[Attribute]) -> Variant:
         _identity("attribute injection", *map(astuple, ordered)),
         prompts=prompts,
         summary=f"Every prompt names {_names(ordered)}, drawn from the target.",
-    )
-
-
-def uce(edit: ConceptEdit) -> Variant:
-    """Edit the cross-attention in closed form: Unified Concept Editing (Gandikota et al. 2024, arXiv 2308.14761).
-
-    Args:
-        edit: what ``fair_adaptors.evaluation.uce.debias`` has found for the same base.
-    """
-    return Variant(
-        "UCE",
-        edit.identity,
-        lambda pipe: edited(pipe, edit),
-        summary=f"Cross-attention edited in closed form for {len(edit.labels)} concepts (Gandikota et al. 2024).",
     )
 
 

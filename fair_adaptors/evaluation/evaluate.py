@@ -5,17 +5,19 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fair_adaptors.prompts.sets import PromptSet
+from fair_adaptors.errors import ConfigError
+from fair_adaptors.seeds import image_seed
+from fair_adaptors.vision.faces import whole_image
+from fair_adaptors.vision.types import Logits
 
-from ..errors import ConfigError
-from .faces import whole_image
-from .folder import (
+from .records import Record, join, load, save, stack
+from .spec import Evaluation, Instruments
+from .store import (
     IMAGES_FILE,
     RESULTS_FILE,
     TIMING_FILE,
@@ -26,67 +28,12 @@ from .folder import (
     settings_of,
     write_json,
 )
-from .instruments import Instruments, Logits
-from .records import Record, join, load, save, stack
-from .run import image_seed
 from .variants import Variant, distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fair_adaptors.results import Results
-
-
-@dataclass(frozen=True)
-class Target:
-    """An attribute to report, or several jointly, and the shares that would be fair.
-
-    Attributes:
-        attributes: names; more than one for their combinations.
-        shares: of each class, or combination with the last attribute's classes changing fastest.
-    """
-
-    attributes: tuple[str, ...]
-    shares: tuple[float, ...]
-
-    @property
-    def name(self) -> str:
-        """What tables call it, such as ``gender`` or ``gender × tone``."""
-        return " × ".join(self.attributes)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is asked for.
-
-    Attributes:
-        base: the base model's name, for the record.
-        prompts: what is drawn.
-        targets: what is counted, and what would be fair.
-        images_per_prompt: n.
-        seed: every image's own seed is a function of it, the prompt and the image's number.
-        num_steps: sampling steps.
-        guidance_scale: classifier-free guidance.
-        batch_size: images drawn at once.
-        keep_images: leave the images as PNG files.
-    """
-
-    base: str
-    prompts: PromptSet
-    targets: tuple[Target, ...]
-    images_per_prompt: int = 60
-    seed: int = 0
-    num_steps: int = 30
-    guidance_scale: float = 7.5
-    batch_size: int = 8
-    keep_images: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("images_per_prompt", "num_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.targets:
-            raise ConfigError("nothing to count: name an attribute")
 
 
 def evaluate(
@@ -113,7 +60,7 @@ def evaluate(
     Raises:
         ConfigError: the folder holds another evaluation, or a target does not fit the classifiers.
     """
-    from fair_adaptors.results_file import to_json
+    from fair_adaptors.adaptor.results_file import to_json
 
     from .images_csv import write_csv
     from .summary import summarise
@@ -226,7 +173,7 @@ def _see(images: "Tensor", prompt: str, label: str, instruments: Instruments) ->
     """Judge images [n, 3, H, W], each as the PNG file has it: classifiers see its face, encoders all of it."""
     import torch
 
-    from .face_crops import crop_faces
+    from fair_adaptors.vision.crops import crop_faces
 
     with torch.no_grad():
         faces = (instruments.faces or whole_image()).find(images)

@@ -4,21 +4,16 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .folder import image_path
 from .records import Record
+from .spec import Evaluation
+from .store import image_path
 from .variants import Variant
 
-if TYPE_CHECKING:
-    from .evaluate import Evaluation
 
-
-def write_csv(
-    path: Path, evaluation: "Evaluation", variants: Sequence[Variant], records: Mapping[str, Record]
-) -> None:
+def write_csv(path: Path, evaluation: Evaluation, variants: Sequence[Variant], records: Mapping[str, Record]) -> None:
     """Write a row per image: what it was made of, what was seen, and how sure each classifier is."""
     first = records[variants[0].name]
     seen = [(classifier, name) for classifier, attributes in first.probabilities.items() for name in attributes]

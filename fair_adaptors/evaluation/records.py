@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .instruments import Instruments
+from .spec import Instruments
 
 Array = NDArray[Any]
 

@@ -4,15 +4,15 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+from fair_adaptors.adaptor.record import read_config
 from fair_adaptors.hub.resolve import resolve
+from fair_adaptors.vision.catalog import load_classifier, load_encoder
+from fair_adaptors.vision.faces import load_face_detector
+from fair_adaptors.vision.joint import shared_classifier
 
 from ..errors import ConfigError, did_you_mean
-from ..formats import read_config
-from .evaluate import Evaluation, Target
-from .faces import load_face_detector
-from .instruments import Instruments, load_classifier, load_encoder
-from .joint import shared_classifier
 from .metrics import images_needed, noise_floor
+from .spec import Evaluation, Instruments, Target
 from .variants import Variant, with_adaptor
 
 BASELINES = {
@@ -20,7 +20,7 @@ BASELINES = {
     "attribute-injection": "A random class of each attribute is written into each image's prompt.",
     "semantic-guidance": "Each image is guided towards a random class (Fair Diffusion, Friedrich et al. 2023).",
 }
-"""Baselines that need no training. UCE has to be fitted, see ``uce`` and ``benchmarks/peers.py``."""
+"""Baselines that need no training. UCE has to be fitted first, see ``benchmarks/uce.py``."""
 
 SPOKEN = {"WMELH": ("White", "Middle Eastern", "Latino")}
 """Classes whose names are not what people say, and what they are made of."""

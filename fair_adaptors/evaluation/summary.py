@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fair_adaptors.formats import RESULTS_SCHEMA, library_versions
+from fair_adaptors.adaptor.record import RESULTS_SCHEMA, library_versions
+from fair_adaptors.adaptor.results_file import from_json, to_json
 from fair_adaptors.results import (
     Agreement,
     Calibration,
@@ -23,23 +24,21 @@ from fair_adaptors.results import (
     TargetClasses,
     VariantResults,
 )
-from fair_adaptors.results_file import from_json, to_json
 
 from . import metrics
 from .estimates import count_classes, estimate_mean, estimate_pooled, estimate_rate, estimate_values
-from .instruments import Instruments, known_targets
 from .records import Array, Record
+from .spec import Evaluation, Instruments, Target, known_targets
 from .variants import Variant
 
 if TYPE_CHECKING:
-    from .evaluate import Evaluation, Target
 
 FAIR_DRAWS = 4000
 """Fair models drawn for the floor of the worst prompts, which has no closed form."""
 
 
 def summarise(
-    evaluation: "Evaluation",
+    evaluation: Evaluation,
     variants: Sequence[Variant],
     instruments: Instruments,
     records: Mapping[str, Record],
@@ -71,9 +70,7 @@ def summarise(
     return from_json(to_json(measured))
 
 
-def _calibration(
-    evaluation: "Evaluation", instruments: Instruments
-) -> dict[str, dict[str, Calibration]] | None:
+def _calibration(evaluation: Evaluation, instruments: Instruments) -> dict[str, dict[str, Calibration]] | None:
     if instruments.calibrate is None:
         return None
     found = instruments.calibrate(evaluation.prompts.labels)
@@ -83,13 +80,13 @@ def _calibration(
     }
 
 
-def class_names(target: "Target", classes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def class_names(target: Target, classes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Return the names of a target's classes; of several attributes, of their combinations."""
     return tuple(" ".join(names) for names in itertools.product(*(classes[name] for name in target.attributes)))
 
 
 def _of_variant(
-    evaluation: "Evaluation", instruments: Instruments, variant: Variant, record: Record, original: Record
+    evaluation: Evaluation, instruments: Instruments, variant: Variant, record: Record, original: Record
 ) -> VariantResults:
     bias = {
         classifier.name: {
@@ -111,16 +108,14 @@ def _of_variant(
         kept_change=_kept_change(record, original),
         bias=bias,
         agreement=tuple(_agreement(evaluation, instruments, record)),
-        preservation={
-            name: _cosine((values * original.features[name]).sum(-1)) for name, values in likeness.items()
-        },
+        preservation={name: _cosine((values * original.features[name]).sum(-1)) for name, values in likeness.items()},
         text_alignment={name: _cosine(values) for name, values in record.text.items()},
         diversity={name: diversity(values) for name, values in record.features.items()},
         obeyed=obeyed if evaluation.prompts.expected else None,
     )
 
 
-def _figures(target: "Target", classifier: str, record: Record, original: Record) -> Figures:
+def _figures(target: Target, classifier: str, record: Record, original: Record) -> Figures:
     """Return every figure of one target, as one classifier sees it."""
     number, aim = len(target.shares), np.array(target.shares)
     classes = record.classes(classifier, target.attributes)
@@ -158,9 +153,7 @@ def _figures(target: "Target", classifier: str, record: Record, original: Record
         undetermined=estimate_rate(record.undetermined(classifier, target.attributes, metrics.CONFIDENCE)),
         prompts=tuple(_of_prompt(tuple(row), target.shares) for row in counts.tolist()),
         change=(
-            None
-            if record is original
-            else _changes(original.classes(classifier, target.attributes), classes, aim)
+            None if record is original else _changes(original.classes(classifier, target.attributes), classes, aim)
         ),
     )
 
@@ -220,7 +213,7 @@ def _kept(record: Record) -> Estimate | None:
     return None if told is None or not len(told) else estimate_rate(told)
 
 
-def _agreement(evaluation: "Evaluation", instruments: Instruments, record: Record) -> Iterator[Agreement]:
+def _agreement(evaluation: Evaluation, instruments: Instruments, record: Record) -> Iterator[Agreement]:
     """Return Cohen's κ of every two classifiers, over the images in which there is a face."""
     for one, other in itertools.combinations(instruments.classifiers, 2):
         for target in known_targets(known_targets(evaluation.targets, one), other):
@@ -250,7 +243,7 @@ def _cosine(values: Array) -> Estimate:
 
 
 def _obeyed(
-    evaluation: "Evaluation", classes: Mapping[str, Sequence[str]], classifier: str, record: Record
+    evaluation: Evaluation, classes: Mapping[str, Sequence[str]], classifier: str, record: Record
 ) -> dict[str, Estimate]:
     """Return in what share of images the attribute that a prompt names is seen; an image without a face is not."""
     rates = {}

@@ -6,11 +6,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from fair_adaptors.adaptor.folder import read_adaptor
+from fair_adaptors.errors import ConfigError
 from fair_adaptors.hub.resolve import resolve
-
-from ..errors import ConfigError
-from ..formats import read_adaptor
-from ..load import load_fair_adaptor
+from fair_adaptors.load import load_fair_adaptor
 
 ORIGINAL = "original"
 

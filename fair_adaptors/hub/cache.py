@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fair_adaptors.adaptor.record import CONFIG_FILE, read_config
 from fair_adaptors.errors import HubError, HubUnreachableError, InvalidAdaptorError, UnknownAdaptorError
-from fair_adaptors.formats import CONFIG_FILE, read_config
 
 from .client import ask, check_repo_id, connect
 from .download import Source, fetch_file

@@ -4,10 +4,10 @@ import os
 import shutil
 from pathlib import Path
 
-from fair_adaptors.aside import refuse_existing, written_aside
+from fair_adaptors.adaptor.folder import read_adaptor
+from fair_adaptors.adaptor.registry import find, list_adaptors
 from fair_adaptors.errors import UnknownAdaptorError
-from fair_adaptors.formats import read_adaptor
-from fair_adaptors.registry import find, list_adaptors
+from fair_adaptors.files import refuse_existing, written_aside
 
 from .cache import download
 from .files import is_part

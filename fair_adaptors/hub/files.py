@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fair_adaptors.adaptor.folder import read_adaptor
+from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, RESULTS_FILE, TOKENS_FILE, WEIGHTS_FILE
+from fair_adaptors.adaptor.results_file import read_results
 from fair_adaptors.errors import InvalidAdaptorError
-from fair_adaptors.formats import CARD_FILE, CONFIG_FILE, RESULTS_FILE, TOKENS_FILE, WEIGHTS_FILE, read_adaptor
 from fair_adaptors.report.card import card_of
-from fair_adaptors.results_file import read_results
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile

@@ -4,9 +4,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from fair_adaptors.formats import read_config
+from fair_adaptors.adaptor.record import read_config
+from fair_adaptors.adaptor.registry import find_base
 from fair_adaptors.load import load_fair_adaptor
-from fair_adaptors.registry import find_base
 
 _LOCK = threading.Lock()
 """Two threads that load models at once may leave each other's without weights (transformers 5, diffusers 0.42)."""

@@ -3,9 +3,10 @@
 from functools import partial
 from pathlib import Path
 
+from fair_adaptors.adaptor.folder import AdaptorFiles
+from fair_adaptors.adaptor.record import CONFIG_FILE, read_config
+from fair_adaptors.adaptor.registry import AdaptorInfo, find, list_adaptors
 from fair_adaptors.errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
-from fair_adaptors.formats import CONFIG_FILE, AdaptorFiles, read_config
-from fair_adaptors.registry import AdaptorInfo, find, list_adaptors
 
 from .cache import download
 from .files import Wanted

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fair_adaptors.evaluation.folder import image_path, record_path
 from fair_adaptors.evaluation.metrics import CONFIDENCE
 from fair_adaptors.evaluation.records import read_seen
+from fair_adaptors.evaluation.store import image_path, record_path
 from fair_adaptors.results import Results
 
 PROMPTS, IMAGES, OPEN_PROMPTS = 6, 8, 2

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.errors import MissingExtraError
 from fair_adaptors.evaluation.evaluate import Evaluation, evaluate
-from fair_adaptors.evaluation.folder import IMAGES_FILE, RESULTS_FILE
-from fair_adaptors.evaluation.instruments import Instruments
+from fair_adaptors.evaluation.spec import Instruments
+from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE
 from fair_adaptors.evaluation.variants import Variant
 from fair_adaptors.evaluation.verdict import fine, number
 from fair_adaptors.results import Results, headline

@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluation.run import classify, generate
+from fair_adaptors.evaluation.drawing import classify, generate
+
 from .pipeline import GUIDANCE, STEPS
 from .prompts import ATTRIBUTES, ROLES, SECTORS, TEMPLATE, Split, occupations
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from fair_adaptors.evaluation.spec import Instruments, Target
     from fair_adaptors.results import Estimate, Results
-
-    from ..evaluation.evaluate import Target
-    from ..evaluation.instruments import Instruments
 
 Probabilities = dict[str, np.ndarray]
 
@@ -46,9 +45,10 @@ def run_demo(
     Raises:
         FairAdaptorError: no such adaptor, it does not fit the sandbox, or another evaluation is in the way.
     """
+    from fair_adaptors.evaluation.evaluate import evaluate
+    from fair_adaptors.evaluation.spec import Evaluation
     from fair_adaptors.prompts.sets import load_prompts
 
-    from ..evaluation.evaluate import Evaluation, evaluate
     from ..evaluation.variants import with_adaptor
     from .instruments import instruments
     from .pipeline import load_sandbox_pipeline
@@ -72,7 +72,8 @@ def run_demo(
 
 def _targets(adaptor: str, tools: "Instruments") -> "tuple[Target, ...]":
     """Return what the adaptor was trained for, and equal shares of whatever else can be seen."""
-    from ..evaluation.evaluate import Target
+    from fair_adaptors.evaluation.spec import Target
+
     from ..evaluation.request import targets_for
 
     trained = targets_for([], [adaptor], tools)

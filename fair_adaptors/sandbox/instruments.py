@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import ConfigError
-from ..evaluation.instruments import Classifier, Encoder, Instruments, Kept, Logits, accelerator
-from ..evaluation.metrics import bias
+from fair_adaptors.errors import ConfigError
+from fair_adaptors.evaluation.metrics import bias
+from fair_adaptors.evaluation.spec import Instruments, Kept
+from fair_adaptors.vision.types import Classifier, Encoder, Logits, accelerator
+
 from .prompts import ATTRIBUTES, OCCUPATIONS, ROLES, SECTORS, occupations
 
 if TYPE_CHECKING:

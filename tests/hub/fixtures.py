@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from fair_adaptors.adaptor.record import RESULTS_FILE
+from fair_adaptors.adaptor.registry import EMBEDDED
 from fair_adaptors.cli import main
-from fair_adaptors.formats import RESULTS_FILE
 from fair_adaptors.hub import client
-from fair_adaptors.registry import EMBEDDED
 
 from . import olah
 from .repos import Repository

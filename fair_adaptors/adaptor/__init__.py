@@ -1,0 +1,1 @@
+"""What an adaptor is: its record, its folder, and the modules it changes."""

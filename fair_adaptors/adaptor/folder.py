@@ -1,0 +1,209 @@
+"""The adaptor folder: weights under diffusers' own name and layout, and ``fair_adaptor.json`` that says what they are.
+
+Keys are ``text_encoder.text_model.<module>.lora_A.weight`` and ``unet.<module>.lora_A.weight`` (and ``lora_B``), with
+alpha = rank folded in: diffusers' ``pipe.load_lora_weights`` reads the same file. Nothing here reads pickles.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fair_adaptors.errors import InvalidAdaptorError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+from .modules import PARTS, shape_signature
+from .record import (
+    CONFIG_FILE,
+    SCHEMA_VERSION,
+    TOKENS_FILE,
+    WEIGHTS_FILE,
+    library_versions,
+    pickles_in,
+    read_config,
+    some,
+)
+
+_ENDS = (".lora_A.weight", ".lora_B.weight")
+
+
+@dataclass(frozen=True)
+class AdaptorFiles:
+    """An adaptor read from disk and checked against its own record.
+
+    Attributes:
+        config: ``fair_adaptor.json``.
+        tensors: of the LoRAs, by key.
+        tokens: soft tokens [n, width], by text encoder.
+    """
+
+    config: dict[str, Any]
+    tensors: "dict[str, Tensor]"
+    tokens: "dict[str, Tensor]"
+
+    @property
+    def identity(self) -> str:
+        """What tells this adaptor from others: the sha256 of its files."""
+        return "+".join(record["sha256"] for _, record in sorted(self.config["files"].items()))
+
+
+def write_adaptor(
+    folder: str | Path,
+    tensors: "dict[str, Tensor]",
+    *,
+    name: str,
+    pipe: Any,
+    base_model: str,
+    attributes: dict[str, dict[str, list]],
+    rank: int,
+    training: dict[str, Any],
+    tokens: "dict[str, Tensor] | None" = None,
+    default_weight: float = 1.0,
+) -> Path:
+    """Write an adaptor folder. Each file is complete or absent: it is written aside, then moved into place.
+
+    Args:
+        tensors: of the LoRAs, by key, as above; may be empty if there are tokens.
+        tokens: soft tokens [n, width], by text encoder.
+        attributes: of each attribute its ``classes`` and ``target`` shares.
+        pipe: the base, for its shape signature.
+        training: how it was trained, JSON-serialisable.
+    """
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {WEIGHTS_FILE: tensors, TOKENS_FILE: tokens or {}}
+    parts = [part for part in PARTS if any(key.startswith(part + ".") for key in tensors)]
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
+        aside = Path(temporary)
+        records = {}
+        for file, content in files.items():
+            if content:
+                ordered = {key: tensor.contiguous() for key, tensor in sorted(content.items())}
+                data = save(ordered, {"format": "pt"})
+                (aside / file).write_bytes(data)
+                records[file] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        config = {
+            "schema_version": SCHEMA_VERSION,
+            "name": name,
+            "base_model": base_model,
+            "base_signature": shape_signature(pipe),
+            "attributes": attributes,
+            "trained_parts": [*parts, *(["tokens"] if tokens else [])],
+            "rank": rank,
+            "default_weight": default_weight,
+            "training": training,
+            "versions": library_versions(),
+            "files": records,
+        }
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (aside / CONFIG_FILE).write_text(text, encoding="utf-8")
+        for file in (*records, CONFIG_FILE):
+            os.replace(aside / file, folder / file)
+    for file in files.keys() - records.keys():  # of an adaptor of other parts that was here before
+        (folder / file).unlink(missing_ok=True)
+    return folder
+
+
+def read_adaptor(folder: str | Path) -> AdaptorFiles:
+    """Read an adaptor folder and check it against its own record.
+
+    Raises:
+        InvalidAdaptorError: a file is absent, truncated, a pickle, changed since it was written, or its keys are not
+            pairs of ``lora_A`` and ``lora_B`` of the recorded parts and rank with finite values.
+    """
+    config = read_config(folder)
+    found = {file: _load_recorded(Path(folder) / file, record) for file, record in config["files"].items()}
+    tensors, tokens = found.get(WEIGHTS_FILE, {}), found.get(TOKENS_FILE, {})
+    if WEIGHTS_FILE in found:
+        _check_pairs(tensors, config, Path(folder) / WEIGHTS_FILE)
+    if TOKENS_FILE in found:
+        _check_tokens(tokens, Path(folder) / TOKENS_FILE)
+    return AdaptorFiles(config, tensors, tokens)
+
+
+def _load_recorded(path: Path, recorded: dict[str, Any]) -> "dict[str, Tensor]":
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = _read_recorded(path, recorded)
+    try:
+        return load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        told = "".join(letter for letter in str(error) if letter.isprintable())[:300]  # it quotes the file
+        raise InvalidAdaptorError(f"{path} is no safetensors file: {told}") from error
+
+
+def _read_recorded(path: Path, recorded: dict[str, Any]) -> bytes:
+    """Read a file that has to have the recorded size and sha256; of a longer one, not more than its first bytes."""
+    if not path.is_file():
+        raise InvalidAdaptorError(f"{path.parent} has no {path.name}{pickles_in(path.parent)}. Download it again")
+    try:
+        with path.open("rb") as file:
+            size, start = os.fstat(file.fileno()).st_size, file.read(2)
+            # Only a file of the recorded size is read: neither number alone says how much memory it may take.
+            file.seek(0)
+            data = file.read(size) if size == recorded["bytes"] else b""
+    except OSError as error:
+        raise InvalidAdaptorError(f"{path} cannot be read: {error}") from error
+    if start in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+        raise InvalidAdaptorError(f"{path} is a pickle (torch.save), which can run code: only safetensors is read")
+    if size < recorded["bytes"]:
+        raise InvalidAdaptorError(
+            f"{path} is truncated: {size} of {recorded['bytes']} bytes. Download or copy it again"
+        )
+    if hashlib.sha256(data).hexdigest() != recorded["sha256"]:
+        raise InvalidAdaptorError(
+            f"{path} is not the file that {CONFIG_FILE} describes: its sha256 differs. Download or copy it again"
+        )
+    return data
+
+
+def _check_pairs(tensors: "dict[str, Tensor]", config: dict[str, Any], path: Path) -> None:
+    import torch
+
+    if not tensors:
+        raise InvalidAdaptorError(f"{path} holds no tensors")
+    prefixes = tuple(part + "." for part in config["trained_parts"] if part in PARTS)
+    foreign = [key for key in tensors if not (key.startswith(prefixes) and key.endswith(_ENDS))]
+    stems = {key.removesuffix(_ENDS[0]).removesuffix(_ENDS[1]) for key in tensors.keys() - set(foreign)}
+    lonely = [stem + end for stem in sorted(stems) for end in _ENDS if stem + end not in tensors]
+    absent = [prefix + "*" for prefix in prefixes if not any(key.startswith(prefix) for key in tensors)]
+    if foreign or lonely or absent:
+        raise InvalidAdaptorError(
+            f"{path}: unexpected keys: {some(foreign)}; missing keys: {some(lonely + absent)}. Expected pairs"
+            f" '<part>.<module>{_ENDS[0]}' and '…{_ENDS[1]}' of {' and '.join(config['trained_parts'])}"
+        )
+    for stem in sorted(stems):
+        down, up = (tensors[stem + end] for end in _ENDS)
+        if not {down.dtype, up.dtype} <= {torch.float32, torch.bfloat16, torch.float16}:
+            raise InvalidAdaptorError(f"{path}: {stem}: {down.dtype} and {up.dtype} are no floating dtypes of weights")
+        shapes = f"shapes {list(down.shape)} and {list(up.shape)}"
+        if down.ndim != up.ndim or down.ndim not in (2, 4) or not down.shape[0] == up.shape[1] == config["rank"]:
+            raise InvalidAdaptorError(f"{path}: {stem}: {shapes} are no pair of rank {config['rank']}")
+        if not (is_finite(down) and is_finite(up)):
+            raise InvalidAdaptorError(f"{path}: {stem} holds values that are not finite")
+
+
+def is_finite(tensor: "Tensor") -> bool:
+    """Tell whether every value is finite. The norm, ten times as quick, is only in doubt where it overflows."""
+    import torch
+
+    return bool(torch.linalg.vector_norm(tensor, dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
+
+
+def _check_tokens(tokens: "dict[str, Tensor]", path: Path) -> None:
+    import torch
+
+    if tokens.keys() != {"text_encoder"}:
+        raise InvalidAdaptorError(f"{path}: expected the key 'text_encoder', found {some(list(tokens))}")
+    for key, rows in tokens.items():
+        if rows.dtype not in (torch.float32, torch.bfloat16, torch.float16) or rows.ndim != 2 or not rows.numel():
+            raise InvalidAdaptorError(f"{path}: {key}: {rows.dtype} {list(rows.shape)} are no tokens [n, width]")
+        if not rows.isfinite().all():
+            raise InvalidAdaptorError(f"{path}: {key} holds values that are not finite")

@@ -1,0 +1,247 @@
+"""The interactive page: adaptors tried in the browser, before and after side by side, with Gradio.
+
+Nothing is fetched from elsewhere, and nothing is reported to anybody.
+"""
+
+import math
+import os
+import socket
+import sys
+import threading
+import traceback
+import webbrowser
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraError
+
+from .guard import LOOPBACK, Door
+from .session import MAX_SEED, MAX_STRENGTH, Comparison, Request, Stopped, Studio
+
+STRENGTH = "0 is the model as it is, 1 the adaptor as it was trained."
+
+
+def require_gradio() -> None:
+    """See that Gradio is there, and switch off its reports and its look for newer versions.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    if find_spec("gradio") is None:
+        raise MissingExtraError("the page needs Gradio: pip install 'fair-adaptors[app]'")
+
+
+def serve(
+    pipe: Any,
+    *,
+    base: str,
+    adaptors: Sequence[str] = (),
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    open_browser: bool = True,
+) -> None:
+    """Show the page until Ctrl-C.
+
+    Args:
+        pipe: a Stable Diffusion pipeline without adaptors.
+        base: its name, see ``Studio``.
+        adaptors: names, folders or Hub ids to offer beside the registry's for the base.
+        host: address to listen on; others than this machine's own can be reached by whoever is in the network.
+        port: 0 for any that is free.
+        open_browser: show the page in the user's browser.
+
+    Raises:
+        FairAdaptorError: Gradio is not installed, an adaptor cannot be loaded, or the address cannot be listened on.
+    """
+    require_gradio()
+    import uvicorn
+
+    with listen(host, port) as listener, TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # before its import: its own is everybody's, and stays behind
+        studio = Studio(pipe, base=base, adaptors=adaptors)
+        door = Door(build_app(studio), local=host in LOOPBACK)
+        server = uvicorn.Server(uvicorn.Config(door, log_level="critical", timeout_graceful_shutdown=1))
+        url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+        print(f"The page is {url} (Ctrl-C ends it)", flush=True)
+        if host not in LOOPBACK:
+            print(f"Whoever can reach {host} can use it: there is no password", file=sys.stderr)
+        if open_browser:
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+        studio.close()
+
+
+def leave() -> None:
+    """End the process, also where a thread is still drawing: it would abort while Python takes its modules down."""
+    if threading.active_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the address.
+
+    Raises:
+        ConfigError: it is taken, or not this machine's.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        why = str(error.strerror).partition(" (")[0]  # the address follows, a second time
+        raise ConfigError(f"cannot listen on {host} port {port}: {why}. Try another --port") from error
+
+
+def build_app(studio: Studio) -> Any:
+    """Make the page an ASGI application."""
+    import gradio as gr
+    from fastapi import FastAPI
+
+    return gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        build_page(studio),
+        "/",
+        theme=look(),
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size="1kb",
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        app_kwargs={"openapi_url": None},
+    )
+
+
+def look() -> Any:
+    """Choose colours of enough contrast, and the system's own fonts, which nobody has to fetch."""
+    import gradio as gr
+
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    return gr.themes.Soft(primary_hue="teal", neutral_hue="slate", **fonts).set(
+        body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_500",
+        block_info_text_color="*neutral_500",
+        checkbox_border_color="*neutral_400",
+        block_title_background_fill="none",
+        block_label_text_color="*body_text_color",
+        block_title_padding="0",
+        block_title_text_color="*body_text_color",
+        block_title_text_color_dark="*body_text_color",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_600",
+        checkbox_label_background_fill_selected="*primary_50",
+        checkbox_label_background_fill_selected_dark="*primary_950",
+        checkbox_label_text_color_selected="*body_text_color",
+        checkbox_label_text_color_selected_dark="*body_text_color",
+        slider_color="*primary_600",
+    )
+
+
+def handlers(studio: Studio) -> tuple[Callable[..., Any], Callable[..., None]]:
+    """Make what the page's buttons call: one function that draws, and one that ends a visitor's drawing."""
+    import gradio as gr
+
+    running: dict[str | None, threading.Event] = {}  # what ends the last drawing of each open page
+
+    def compare(
+        prompt: str,
+        adaptors: list[str],
+        strength: float,
+        images: int,
+        seed: int,
+        visitor: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 (Gradio finds it by its default)
+    ) -> Any:
+        halt = running[visitor.session_hash] = threading.Event()
+
+        def tell(done: int, total: int) -> None:
+            if halt.is_set():
+                raise Stopped
+            progress((done, total), desc="Drawing", unit="images")
+
+        try:
+            request = studio.read(prompt, adaptors, strength=strength, images=images, seed=seed)
+            found = studio.compare(request, tell)
+        except Stopped:
+            return gr.skip(), gr.skip(), gr.skip()
+        except FairAdaptorError as error:
+            raise gr.Error(escape(str(error)), print_exception=False) from error
+        except Exception as error:
+            traceback.print_exc()
+            said = str(error).strip().partition("\n")[0] or type(error).__name__
+            message = f"drawing failed: {escape(said)} (more in the terminal)"
+            raise gr.Error(message, print_exception=False) from error
+        columns = min(6, max(2, math.ceil(math.sqrt(request.images))))
+        sides = [list(zip(side.pictures, side.captions, strict=True)) for side in (found.before, found.after)]
+        return *(gr.Gallery(side, columns=columns) for side in sides), render(studio, request, found)
+
+    def stop(visitor: gr.Request) -> None:
+        if halt := running.pop(visitor.session_hash, None):
+            halt.set()
+
+    return compare, stop
+
+
+def build_page(studio: Studio) -> Any:
+    """Lay out the page, a ``gradio.Blocks``."""
+    import gradio as gr
+
+    compare, stop = handlers(studio)
+    offers = [(f"{offer.label} · {offer.summary}", key) for key, offer in studio.offers.items()]
+    with gr.Blocks(
+        analytics_enabled=False, title="fair-adaptors: before and after", fill_width=True, delete_cache=(600, 3600)
+    ) as page:
+        gr.HTML(render(studio), apply_default_css=False)
+        with gr.Row():
+            with gr.Column(scale=1, min_width=320):
+                prompt = gr.Textbox(next(iter(studio.examples.values())), label="Prompt", info=studio.hint, lines=2)
+                examples = [[example] for example in studio.examples.values()]
+                gr.Examples(examples, prompt, label="For example", example_labels=list(studio.examples))
+                adaptors = gr.CheckboxGroup(offers, value=[offers[0][1]], label="Adaptors")
+                strength = gr.Slider(0, MAX_STRENGTH, 1, step=0.05, label="Strength", info=STRENGTH)
+                images = gr.Slider(1, studio.max_images, studio.images, step=1, label="Images")
+                with gr.Row(equal_height=True):
+                    seed = gr.Number(0, label="Seed", precision=0, min_width=120)
+                    new = gr.Button("New seed", min_width=120, scale=0)
+                with gr.Row():
+                    go = gr.Button("Compare", variant="primary", min_width=120)
+                    halt = gr.Button("Stop", min_width=120, scale=0)
+            with gr.Column(scale=3):
+                with gr.Row():
+                    sides = [
+                        gr.Gallery(
+                            label=name,
+                            format="png",
+                            interactive=False,
+                            buttons=[],
+                            height="auto",
+                            fit_columns=False,
+                            min_width=140,
+                            elem_classes=["side", mark],
+                        )
+                        for name, mark in (("Before", "was"), ("After", "now"))
+                    ]
+                figures = gr.HTML(apply_default_css=False)
+        wanted = [prompt, adaptors, strength, images, seed]
+        drawing = go.click(compare, wanted, [*sides, figures], show_progress_on=sides, api_visibility="private")
+        halt.click(stop, cancels=drawing, queue=False, api_visibility="private")
+        new.click(None, outputs=seed, js=f"() => Math.floor(Math.random() * {MAX_SEED})", api_visibility="private")
+        page.unload(stop)
+    return page
+
+
+def render(studio: Studio, request: Request | None = None, found: Comparison | None = None) -> str:
+    """Write the page's head, or with what was found, its figures."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.get_template("page.html.jinja").render(studio=studio, request=request, found=found)

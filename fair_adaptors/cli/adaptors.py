@@ -1,0 +1,88 @@
+"""The commands that tell of adaptors: list and info."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fair_adaptors.adaptor.registry import AUTHORS, AdaptorInfo
+
+
+def list_() -> None:
+    """List the known adaptors, and what it takes to have them."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from fair_adaptors.adaptor.registry import list_adaptors
+
+    rows = list_adaptors()
+    table = Table("name", "status", Column("base", overflow="fold"), "what it does", "before → after", "needs")
+    for row in rows:
+        table.add_row(row.name, row.status, row.base_model, row.summary, _measured(row), _needs(row))
+    console = Console()
+    console.print(table)
+    lines = [
+        "embedded: in this package. published: on the Hub. recipe-only: nobody has published it.",
+        "training: fair-adaptors train NAME",
+        f"checkpoint: fair-adaptors convert FILE --name NAME --out FOLDER, with the paper authors' file ({AUTHORS})",
+    ]
+    if any(row.status == "recipe-only" for row in rows):
+        console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+
+
+def info(
+    name: Annotated[str, typer.Argument(help="Name of a known adaptor, a folder, or ORG/NAME on the Hub.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+) -> None:
+    """Tell what an adaptor does, where it is from, and what was measured. No weights are fetched."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from fair_adaptors.adaptor.record import CARD_FILE, read_config
+    from fair_adaptors.adaptor.registry import find
+    from fair_adaptors.hub.resolve import resolve
+    from fair_adaptors.report.card import card_of
+
+    console = Console()
+    if "/" not in name and not Path(name).expanduser().exists():
+        known = find(name)
+        console.print(f"{known.name} ({known.status}): {known.summary}\nbase: {known.base_model}", markup=False)
+        if known.status == "recipe-only":
+            console.print(f"Not published. To have it, {known.how_to_get}.", soft_wrap=True, markup=False)
+            return
+    folder = resolve(name, revision=revision, wanted="description")
+    config = read_config(folder)
+    shares = "; ".join(
+        f"{attribute}: " + ", ".join(f"{c} {t:.0%}" for c, t in zip(row["classes"], row["target"], strict=True))
+        for attribute, row in config["attributes"].items()
+    )
+    console.print(
+        f"target: {shares}\nparts: {', '.join(config['trained_parts'])}, rank {config['rank']}\nfolder: {folder}",
+        markup=False,
+    )
+    card = folder / CARD_FILE
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else card_of(folder)
+    shown = "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")  # a terminal obeys others
+    console.print(Markdown(shown.split("---\n", 2)[-1]))
+
+
+def _measured(row: AdaptorInfo) -> str:
+    """Return the headline figures of an embedded adaptor."""
+    from fair_adaptors.adaptor.record import read_config
+    from fair_adaptors.evaluation.verdict import number
+    from fair_adaptors.report.card_figures import trained_figures
+
+    results = row.results
+    if row.folder is None or results is None:
+        return ""
+    return "\n".join(
+        f"{name} {number(before.value)} → {number(after.value)}"
+        for name, _, before, after in trained_figures(read_config(row.folder), results)
+    )
+
+
+def _needs(row: AdaptorInfo) -> str:
+    if row.status != "recipe-only":
+        return "nothing" if row.status == "embedded" else f"download of {row.repo_id}"
+    ways = {"training": row.recipe, "checkpoint": row.checkpoint}
+    return " or ".join(way for way, there in ways.items() if there)

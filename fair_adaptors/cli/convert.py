@@ -1,0 +1,47 @@
+"""The commands that change an adaptor's format: convert and export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import load_base, quiet
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="FILE_OR_ZIP", help="Or a folder of checkpoints.")],
+    out: Annotated[Path, typer.Option(help="New folder for the adaptor.")],
+    base: Annotated[str, typer.Option(help="sd15, sd21, sdxl, sandbox, or a pipeline's folder.")] = "sd15",
+    name: Annotated[str | None, typer.Option(help="Name of the adaptor; that of --out by default.")] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(help="gender, age=0.75,0.25 or hair=dark:0.5,fair:0.5; may be given again."),
+    ] = None,
+) -> None:
+    """Make an adaptor of the paper authors' checkpoints, or of a LoRA of kohya, peft or diffusers."""
+    quiet()
+    from fair_adaptors.convert.importing import convert as convert_files
+    from fair_adaptors.convert.importing import describe
+
+    print(describe(convert_files(source, out, base=base, name=name, attributes=attribute or [])))
+
+
+def export(
+    adaptor: Annotated[str, typer.Argument(help="Name, folder or Hub id.")],
+    out: Annotated[Path, typer.Option(help="New folder; for kohya it may be a new .safetensors file.")],
+    format: Annotated[str, typer.Option("--format", help="kohya, diffusers, peft or merged.")],
+    base: Annotated[
+        str | None, typer.Option(help="For merged: pipeline folder or Hub id; its own by default.")
+    ] = None,
+) -> None:
+    """Write an adaptor for other programs, or bake it into a copy of its base."""
+    from fair_adaptors.adaptor.record import read_config
+    from fair_adaptors.convert.exporting import export as export_adaptor
+    from fair_adaptors.hub.resolve import resolve
+
+    folder = resolve(adaptor)
+    pipe = None
+    if format == "merged":
+        quiet()
+        pipe = load_base(base or read_config(folder)["base_model"])
+    print(f"written: {export_adaptor(folder, out, format=format, pipe=pipe)}")

@@ -1,0 +1,55 @@
+"""The command that shows a biased model before and after its adaptor."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fair_adaptors.errors import MissingExtraError
+
+from .common import Seed, quiet
+
+
+def demo(
+    adaptor: Annotated[str, typer.Option(help="A sandbox adaptor: name, folder or Hub id.")] = "sandbox-gender",
+    out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path("fair-adaptors-demo"),
+    images: Annotated[int, typer.Option("-n", "--images", min=1, help="Images per prompt.")] = 20,
+    seed: Seed = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Give up another evaluation in --out.")] = False,
+) -> None:
+    """Show a biased model before and after its fair adaptor: numbers, a picture grid and a report. Under a minute."""
+    import shlex
+    import time
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    quiet()
+    from fair_adaptors.report.page import write_report
+    from fair_adaptors.sandbox.demo import comparison, run_demo
+
+    started, console = time.perf_counter(), Console()
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("drawing portraits", total=None)
+        results = run_demo(
+            out,
+            adaptor=adaptor,
+            images_per_prompt=images,
+            seed=seed,
+            overwrite=overwrite,
+            on_images=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    console.print(comparison(results))
+    lines = [
+        f"{images} images per prompt, seed {seed}, the same noise before and after; a perfectly fair model scores the"
+        " noise floor. More images (-n) make the figures surer."
+    ]
+    try:
+        write_report(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
+    except MissingExtraError as error:  # the page and the picture grid are there
+        lines.append(str(error))
+    grids = sorted(out.glob("plots/grid_*.png"))
+    lines.append(f"{time.perf_counter() - started:.0f} s. Look at:")
+    lines += [f"  {path}" for path in (out / "report.html", *grids, out / "results.json")]
+    console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,78 @@
+"""The command that measures a model."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import Seed, load_base, print_pairs, quiet
+
+
+def evaluate(
+    base: Annotated[str, typer.Argument(help="sandbox, a pipeline folder, or a Hub id.")],
+    adaptor: Annotated[list[str] | None, typer.Option(help="Name, folder or Hub id; may be given again.")] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="Strength of the adaptors; may be given again.")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="A method of others to compare with, or `list`.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="A prompt set, `list`, or a TXT, JSON or YAML file.")] = None,
+    images: Annotated[int, typer.Option("-n", "--images-per-prompt", min=1, help="Images per prompt.")] = 60,
+    out: Annotated[Path, typer.Option(help="Folder for images, numbers and report.")] = Path("evaluation"),
+    target: Annotated[list[str] | None, typer.Option(help="gender, or age=0.75,0.25; may be given again.")] = None,
+    classifier: Annotated[
+        list[str] | None, typer.Option(help="clip:SOURCE, transformers:SOURCE or MODULE:OBJECT; may be given again.")
+    ] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="clip:SOURCE, dinov2:SOURCE or MODULE:OBJECT; may be given again.")
+    ] = None,
+    faces: Annotated[
+        str | None,
+        typer.Option(help="yunet (the default for photographs), yunet:PATH, insightface, whole or MODULE:OBJECT."),
+    ] = None,
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, max=1000, help="Classifier-free guidance.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images drawn at once.")] = None,
+    keep_images: Annotated[bool, typer.Option("--keep-images/--no-images", help="Leave the PNG files.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Give up another evaluation in --out.")] = False,
+    difference: Annotated[float | None, typer.Option("--plan", help="Only say what would tell this much.")] = None,
+) -> None:
+    """Measure a model, with adaptors and without, on the same noise: numbers with intervals and a report."""
+    from fair_adaptors.prompts import sets as prompt_sets
+
+    if prompts == "list":
+        print_pairs("prompt set", "what it is", prompt_sets.list_prompt_sets())
+        return
+    if baseline == ["list"]:
+        from fair_adaptors.evaluation.request import BASELINES
+
+        print_pairs("baseline", "what it does", BASELINES)
+        return
+    quiet()
+    from fair_adaptors.evaluation import request
+    from fair_adaptors.evaluation.spec import Evaluation
+    from fair_adaptors.report.terminal import run_and_report
+    from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS
+
+    sandbox = base == "sandbox"
+    chosen = prompt_sets.load_prompts(prompts or ("sandbox-test" if sandbox else "occupations-test"))
+    detector = faces if difference is None else "whole"  # a plan looks at nothing
+    instruments = request.instruments_for(base, classifier or [], encoder or [], detector)
+    wanted = Evaluation(
+        base,
+        chosen,
+        request.targets_for(target or [], adaptor or [], instruments),
+        images_per_prompt=images,
+        seed=seed,
+        num_steps=steps or (STEPS if sandbox else 30),
+        guidance_scale=guidance if guidance is not None else (GUIDANCE if sandbox else 7.5),
+        batch_size=batch_size or (64 if sandbox else 4),
+        keep_images=keep_images,
+    )
+    variants = request.variants_for(adaptor or [], weight or [])
+    variants += request.baselines_for(baseline or [], wanted.targets, instruments)
+    if difference is not None:
+        print("\n".join(request.plan(wanted, 1 + len(variants), difference)))
+        return
+    for warning in request.shared_classifiers(adaptor or [], instruments):
+        print(f"fair-adaptors: {warning}", file=sys.stderr)
+    run_and_report(load_base(base), wanted, variants, instruments, out, overwrite=overwrite)

@@ -1,0 +1,61 @@
+"""The command that makes a bank of real faces."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fair_adaptors.errors import ConfigError, MissingExtraError
+
+from .common import quiet
+
+
+def face_bank(
+    dataset: Annotated[
+        str, typer.Option(help="fairface, celeba, a folder, ORG/NAME on the Hub, or the authors' face_feats.pkl.")
+    ],
+    out: Annotated[Path, typer.Option(help="New safetensors file.")],
+    attributes: Annotated[str, typer.Option(help="Labels to keep; a .pkl has its own.")] = "gender,race",
+    encoder: Annotated[
+        str, typer.Option(help="auraface, sface, onnx:FILE or MODULE:OBJECT; the same as in training.")
+    ] = "auraface",
+    faces: Annotated[str, typer.Option(help="yunet, yunet:PATH, insightface, whole or MODULE:OBJECT.")] = "yunet",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many pictures, drawn at random.")] = None,
+) -> None:
+    """Encode real faces, for images whose face may not stay as it was to become like."""
+    import os
+
+    if out.exists():
+        raise ConfigError(f"{out} exists; choose another --out")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    try:
+        quiet()
+        from fair_adaptors.training.classifier.data import Labelled, describe_source, find_source, pinned
+        from fair_adaptors.training.faces.bank import save_face_bank
+        from fair_adaptors.training.faces.build import build_face_bank, convert_published_bank
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[classifier]'") from error
+    from rich.progress import Progress
+
+    from fair_adaptors.vision.face_encoders import load_face_encoder
+    from fair_adaptors.vision.faces import load_face_detector
+
+    if dataset.endswith(".pkl"):
+        bank = convert_published_bank(Path(dataset).expanduser(), load_face_encoder(encoder))
+    else:
+        source = pinned(find_source(dataset))
+        print("\n".join(describe_source(source)), flush=True)
+        data = Labelled(source, tuple(name.strip() for name in attributes.split(",")), limit=limit)
+        with Progress(transient=True) as progress:
+            task = progress.add_task("finding faces", total=data.num_train)
+            bank = build_face_bank(
+                data,
+                load_face_encoder(encoder),
+                load_face_detector(faces),
+                on_pictures=lambda seen, found: progress.update(task, completed=seen),
+            )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_face_bank(bank, out)
+    for classes, count in bank.counts().items():
+        print(f"{' '.join(classes)}: {count} faces")
+    print(f"{len(bank.features)} faces in {out}. In the recipe: face_encoder: {encoder}, face_bank: {out}")

@@ -1,0 +1,53 @@
+"""The command that draws a prompt."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fair_adaptors.errors import ConfigError
+
+from .common import Seed, load_base, quiet
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    adaptor: Annotated[str | None, typer.Option(help="Name, folder or Hub id; none for the plain model.")] = None,
+    base: Annotated[str, typer.Option(help="Pipeline folder or Hub id; the sandbox's by default.")] = "sandbox",
+    images: Annotated[int, typer.Option("-n", "--images", min=1, help="How many images.")] = 8,
+    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("grid.png"),
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, help="Classifier-free guidance.")] = None,
+    weight: Annotated[float | None, typer.Option(help="Strength of the adaptor.")] = None,
+) -> None:
+    """Draw a prompt, with or without an adaptor, into one picture grid."""
+    quiet()
+    from fair_adaptors.evaluation.drawing import generate as generate_images
+    from fair_adaptors.load import load_fair_adaptor
+    from fair_adaptors.report.grid import plain_grid
+    from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS
+
+    if guidance is not None and not guidance < 1000:
+        raise ConfigError(f"--guidance is {guidance}; it must be a number below 1000, usually 1 to 10")
+    if weight is not None and adaptor is None:
+        raise ConfigError("--weight is the strength of an adaptor: name one with --adaptor")
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ConfigError(f"--out {out} is no picture file; name it something.png")
+    pipe = load_base(base)
+    if adaptor is not None:
+        load_fair_adaptor(pipe, adaptor, weight=weight)
+    strength = "" if weight is None else f" × {weight:g}"
+    drawn = generate_images(
+        pipe,
+        [prompt],
+        images_per_prompt=images,
+        seed=seed,
+        num_steps=steps or (STEPS if base == "sandbox" else 30),
+        guidance_scale=guidance if guidance is not None else (GUIDANCE if base == "sandbox" else 7.5),
+        batch_size=64 if base == "sandbox" else 4,
+    )[0]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    tile = 128 if base == "sandbox" else 256
+    plain_grid(drawn, title=f"{adaptor or 'no adaptor'}{strength} · seed {seed} · {prompt}", tile=tile).save(out)
+    print(f"{images} image{'s' if images > 1 else ''} in {out}")

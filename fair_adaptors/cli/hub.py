@@ -1,0 +1,79 @@
+"""The commands that talk to the Hub: push, pull and search."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import quiet
+
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder of the adaptor.")],
+    repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repository on the Hub; made if need be.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; made if need be.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Name of this version, such as v1.")] = None,
+) -> None:
+    """Publish an adaptor on the Hub, as one commit. Log in with `hf auth login`, or set HF_TOKEN."""
+    from fair_adaptors.hub import push as push_adaptor
+
+    quiet()
+    result = push_adaptor(folder, repo_id, private=private, revision=revision, tag=tag)
+    done = f"{len(result.files)} files pushed" if result.changed else "Nothing to push: the same files are there"
+    print(f"{done}. {result.url}, commit {result.commit}" + (f", tag {result.tag}" if result.tag else ""))
+    tried = f"loaded into {result.tried_on}" if result.tried_on else "not loaded: its base is not on this machine"
+    print(f"Checked before: its files; {tried}.")
+    print(f'load_fair_adaptor(pipe, "{repo_id}", revision="{result.tag or result.commit}")')
+
+
+def push_trained(folder: Path, repo_id: str) -> None:
+    """Publish what a run has just left in a folder; if that fails, say how to do it later.
+
+    Raises:
+        HubError: it could not be published. The folder is as it was.
+    """
+    from fair_adaptors.errors import FairAdaptorError, HubError
+
+    try:
+        push(folder, repo_id)
+    except FairAdaptorError as error:
+        again = shlex.join(["fair-adaptors", "push", str(folder), repo_id])
+        raise HubError(f"{error}. The adaptor is safe in {folder}; publish it with: {again}") from error
+
+
+def pull(
+    name: Annotated[str, typer.Argument(help="ORG/NAME on the Hub, or a known name.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to copy it to; else it stays in the Hub's cache.")] = None,
+    revision: Revision = None,
+) -> None:
+    """Bring an adaptor from the Hub, with its card and results, and check it."""
+    from fair_adaptors.hub import pull as pull_adaptor
+
+    print(pull_adaptor(name, out=out, revision=revision))
+
+
+def search(
+    base: Annotated[str | None, typer.Option(help="Only for this base model.")] = None,
+    attribute: Annotated[str | None, typer.Option(help="Only those that make this fair, such as gender.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Only of this user or organisation.")] = None,
+) -> None:
+    """Find adaptors on the Hub."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from fair_adaptors.hub.find import search as search_hub
+
+    found = search_hub(base=base, attribute=attribute, namespace=namespace)
+    if not found:
+        print("No adaptor was found.")
+        return
+    table = Table("repository", "base", "attributes", "commit")
+    for one in found:
+        cells = (one.repo_id, one.base_model, ", ".join(one.attributes), one.commit[:12])
+        table.add_row(*(Text(cell) for cell in cells))  # as it is: strangers wrote it
+    Console().print(table)

@@ -1,0 +1,124 @@
+"""The command that trains an adaptor."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fair_adaptors.errors import ConfigError, MissingExtraError
+
+from .common import print_pairs, quiet
+from .hub import push_trained
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as sandbox-gender; `list` for all.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the adaptor; runs/RECIPE by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32, help="Seed of everything random.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE; may be given again.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings; --set goes before it.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="NAME=SHARE,SHARE: an attribute to make fair; may be given again.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its settings.")] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="With --resume: this checkpoint instead of the latest.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Give up an earlier run's checkpoints.")] = False,
+    num_processes: Annotated[int | None, typer.Option(help="Start this many processes on this machine.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print settings, plan and what is missing.")] = False,
+    push_to: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Publish it on the Hub in the end.")] = None,
+) -> None:
+    """Train an adaptor: progress, sample grids, numbers before and after, and the adaptor's folder."""
+    try:
+        quiet()
+        from fair_adaptors.training.config import override, read_config_file
+        from fair_adaptors.training.recipes import get_recipe
+        from fair_adaptors.training.run.launch import launch, refusals_told
+        from fair_adaptors.training.run.record import read_run, refuse_earlier_run, was_restarted
+        from fair_adaptors.training.run.train import train as run_training
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[train]'") from error
+
+    from fair_adaptors.evaluation.request import parse_target
+
+    if recipe == "list":
+        from fair_adaptors.training.recipes import described
+
+        print_pairs("recipe", "what is trained", described())
+        return
+    values = read_config_file(config) if config else {}
+    targets = [parse_target(text) for text in target or []]
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: write it as KEY=VALUE, such as --set iterations=50")
+        values[key] = value
+    if seed is not None:
+        values["seed"] = str(seed)
+    if push_to:
+        from fair_adaptors.hub.client import check_repo_id
+
+        check_repo_id(push_to)
+    folder = out or Path("runs") / recipe
+    restarted = was_restarted(folder)
+    if restarted:
+        checkpoint = None  # the latest one is further on
+    resume = resume or restarted or checkpoint is not None
+    wanted = get_recipe(recipe, values, targets)
+    if resume and targets and not restarted:
+        raise ConfigError("--target cannot change a run that is resumed")
+    if resume:
+        wanted = override(read_run(folder, recipe), values)
+    if dry_run:
+        _print_plan(wanted, num_processes or 1)
+    elif num_processes is not None and "WORLD_SIZE" not in os.environ:
+        if not (resume or overwrite):
+            refuse_earlier_run(folder / "checkpoints")
+        launch(_without_option(sys.argv[2:], "--num-processes"), num_processes)
+    else:
+        from_where = str(checkpoint) if checkpoint else "latest" if resume else None
+        with refusals_told() as refused:
+            finished = not refused and run_training(
+                wanted, folder, recipe=recipe, resume=from_where, overwrite=overwrite
+            )
+            if push_to and finished and os.environ.get("RANK", "0") == "0":
+                push_trained(folder, push_to)
+
+
+def _without_option(arguments: list[str], name: str) -> list[str]:
+    """Leave out an option and its value, in either way of writing it."""
+    kept: list[str] = []
+    for argument in arguments:
+        if kept and kept[-1] == name:
+            kept.pop()
+        elif not argument.startswith(name + "="):
+            kept.append(argument)
+    return kept
+
+
+def _print_plan(config: Any, num_processes: int) -> None:
+    from rich.console import Console
+
+    from fair_adaptors.training.config import as_yaml
+    from fair_adaptors.training.paper import deviations
+    from fair_adaptors.training.plan import make_plan
+
+    plan = make_plan(config, num_processes)
+    plain, trained = plan.unet_rows
+    lines = [
+        as_yaml(config),
+        f"# {plan.iterations:,} iterations of {plan.images} images on {num_processes} process(es):",
+        f"# {plan.images * plan.iterations:,} images; per iteration {plain:,.0f} rows through the U-Net without"
+        f" gradient and {trained:,.0f} with",
+        f"# {f'{plan.trained:,}' if plan.megabytes else 'not known how many'} numbers are trained; estimated memory of"
+        " a process, without classifiers and encoders:",
+        *(f"#   {megabytes:>10,.1f} MB  {what}" for what, megabytes in plan.megabytes.items()),
+        *(["#   not known: the base's shapes are not"] if not plan.megabytes else []),
+        *(f"# from the Hub: {download}" for download in plan.downloads),
+        *(f"# not as the paper: {line}" for line in deviations(config)),
+        f"# missing: {'; '.join(plan.missing) or 'nothing'}",
+    ]
+    Console().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,59 @@
+"""The command that trains a classifier of people's attributes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fair_adaptors.errors import MissingExtraError
+
+from .common import quiet
+
+
+def train_classifier(
+    dataset: Annotated[str, typer.Option(help="celeba, fairface, a folder, or ORG/NAME on the Hub.")],
+    attributes: Annotated[str, typer.Option(help="What to tell apart, such as gender,race.")],
+    out: Annotated[Path, typer.Option(help="New folder for the classifier.")],
+    model: Annotated[
+        str, typer.Option(help="Folder or Hub id of transformers, mobilenet, or mobilenet:WEIGHTS.")
+    ] = "mobilenet",
+    epochs: Annotated[int, typer.Option(help="Times that every image is seen.")] = 3,
+    steps: Annotated[int | None, typer.Option(help="Batches, in the place of --epochs.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
+    lr: Annotated[float, typer.Option(help="Learning rate; about 1e-3 from random weights.")] = 1e-4,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="At most so many images of each split.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read and done.")] = False,
+) -> None:
+    """Finetune a classifier of gender, race, age or what a folder's labels name; calibrated, with a card."""
+    import os
+
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    try:
+        quiet()
+        from fair_adaptors.training.classifier.train import ClassifierConfig, plan
+        from fair_adaptors.training.classifier.train import train_classifier as train
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[classifier]'") from error
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    names = tuple(name.strip() for name in attributes.split(","))
+    config = ClassifierConfig(dataset, names, model, epochs, steps, batch_size, lr, seed, limit)
+    print("\n".join(plan(config)), flush=True)
+    if dry_run:
+        return
+    console = Console()
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.2f}"))
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=None, loss=float("nan"))
+        results = train(
+            config,
+            out,
+            on_step=lambda step, total, loss: progress.update(task, completed=step, total=total, loss=loss),
+        )
+    for name, row in results["attributes"].items():
+        rate = row["accuracy"]
+        print(f"{name}: {rate['value']:.1%} right ({rate['low']:.1%}–{rate['high']:.1%})")
+    kind = "mobilenet" if model.partition(":")[0] == "mobilenet" else "transformers"
+    print(f"Of whom it is right how often is in {out / 'README.md'}. To use it: --classifier {kind}:{out}")

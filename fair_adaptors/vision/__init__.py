@@ -1,0 +1,1 @@
+"""What sees pictures: classifiers, encoders, faces. Shared by evaluation and training; knows neither."""

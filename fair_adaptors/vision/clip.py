@@ -1,0 +1,90 @@
+"""CLIP, through transformers: a zero-shot classifier, and an encoder of images and texts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .types import Classifier, Encoder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+from .pretrained import identity, loaded, name, preparation, unit
+
+WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "gender": {"female": ("a woman",), "male": ("a man",)},
+    "race": {
+        "WMELH": ("a white person", "a Middle Eastern person", "a Latino person"),
+        "Black": ("a Black person",),
+        "Indian": ("an Indian person",),
+        "Asian": ("an East Asian person", "a Southeast Asian person"),
+    },
+    "age": {"young": ("a young person",), "old": ("an old person",)},
+}
+"""What CLIP is asked for each class, in its authors' template "a photo of …"; of several the likeliest counts."""
+
+
+def clip_classifier(source: str, words: Mapping[str, Mapping[str, Sequence[str]]] = WORDS) -> Classifier:
+    """Return CLIP as a zero-shot classifier (Radford et al. 2021): the class whose words are nearest to the image.
+
+    Args:
+        source: folder or Hub id of a CLIPModel with its tokenizer and preprocessor_config.json.
+        words: by attribute and class, what to compare images with.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    import torch
+
+    model, tokenize, prepare, how = _load_clip(source)
+    texts = [f"a photo of {text}" for classes in words.values() for each in classes.values() for text in each]
+    with torch.no_grad():
+        known = unit(model.get_text_features(**tokenize(texts)).pooler_output)
+    places = iter(range(len(texts)))
+    columns = {
+        name: [[next(places) for _ in each] for each in classes.values()] for name, classes in words.items()
+    }  # fmt: skip
+
+    def judge(images: "Tensor") -> "dict[str, Tensor]":
+        cosines = unit(model.get_image_features(pixel_values=prepare(images)).pooler_output) @ known.T
+        logits = model.logit_scale.exp() * cosines
+        return {
+            name: torch.stack([logits[:, places].amax(1) for places in classes], 1)
+            for name, classes in columns.items()
+        }
+
+    classes = {name: tuple(each) for name, each in words.items()}
+    return Classifier(name("clip", source), identity(model, how, str(texts)), classes, judge)
+
+
+def clip_encoder(source: str, *, whole: bool = False) -> Encoder:
+    """Return CLIP's image and text features: the cosines are CLIP-I and CLIP-T (paper §6).
+
+    Args:
+        source: folder or Hub id.
+        whole: see the whole of each image, as in training; else what the model's processor leaves of it.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    model, tokenize, prepare, how = _load_clip(source, whole=whole)
+    return Encoder(
+        name("clip", source),
+        identity(model, how),
+        lambda images: unit(model.get_image_features(pixel_values=prepare(images)).pooler_output),
+        lambda texts: unit(model.get_text_features(**tokenize(texts)).pooler_output),
+    )
+
+
+def _load_clip(
+    source: str, *, whole: bool = False
+) -> "tuple[Any, Callable[[Sequence[str]], Any], Callable[[Tensor], Tensor], str]":
+    from transformers import CLIPModel, CLIPTokenizer
+
+    model, tokenizer = loaded(CLIPModel, source), loaded(CLIPTokenizer, source)
+    length = model.config.text_config.max_position_embeddings
+
+    def tokenize(texts: Sequence[str]) -> Any:
+        return tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).to(model.device)  # fmt: skip
+
+    return model, tokenize, *preparation(source, model.device, whole=whole)

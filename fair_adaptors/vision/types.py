@@ -1,0 +1,109 @@
+"""What sees pictures: classifiers of people's attributes, encoders of images, detectors of faces."""
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from torch import Tensor
+
+
+Logits = Mapping[str, "Tensor"]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Sees what people look like to it: classes of attributes, not who they are.
+
+    Attributes:
+        name: what tables call it.
+        identity: a word that changes with its weights.
+        classes: names of the classes of each attribute, in index order.
+        judge: images [N, 3, H, W] in [0, 1] → logits of each attribute, [N, K].
+    """
+
+    name: str
+    identity: str
+    classes: Mapping[str, tuple[str, ...]]
+    judge: "Callable[[Tensor], Logits]"
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Tells how alike images are, and how well they fit their prompt.
+
+    Attributes:
+        name: what tables call it.
+        identity: a word that changes with its weights.
+        encode: images [N, 3, H, W] in [0, 1] → unit features [N, D].
+        encode_text: prompts → unit features [N, D] in the same space; None if it knows no text.
+    """
+
+    name: str
+    identity: str
+    encode: "Callable[[Tensor], Tensor]"
+    encode_text: "Callable[[Sequence[str]], Tensor] | None" = None
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The largest face of each of N images; where there is none a row holds zeros.
+
+    Places count in pixels of the image, whose first pixel spans 0 to 1. They may lie beyond its border.
+
+    Attributes:
+        boxes: [N, 4] as (left, top, right, bottom).
+        landmarks: [N, 5, 2] as (x, y): the eye on the image's left, the one on its right, the nose, the left and the
+            right corner of the mouth.
+        scores: how sure the detector is, in [0, 1], [N].
+        found: whether there is a face, bool [N].
+    """
+
+    boxes: "Tensor"
+    landmarks: "Tensor"
+    scores: "Tensor"
+    found: "Tensor"
+
+    def select(self, index: "Tensor") -> "Faces":
+        """Return those of some images, by indices or a mask."""
+        return Faces(self.boxes[index], self.landmarks[index], self.scores[index], self.found[index])
+
+
+@dataclass(frozen=True)
+class FaceDetector:
+    """Finds the largest face of each image.
+
+    Attributes:
+        name: what the method's description calls it.
+        identity: a word that changes with its weights.
+        find: images [N, 3, H, W] in [0, 1], on any device, of any float type → their faces, on the same device and
+            without gradient.
+        crops: whether classifiers are to see the face alone; not where the whole image is taken for one.
+    """
+
+    name: str
+    identity: str
+    find: "Callable[[Tensor], Faces]"
+    crops: bool = True
+
+    def find_later(self, images: "Tensor") -> "Future[Faces]":
+        """Start looking, in a thread beside what goes on meanwhile, such as the GPU's work on the next images."""
+        return _beside().submit(self.find, images.detach())
+
+
+@functools.cache
+def _beside() -> "ThreadPoolExecutor":
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1, "faces")
+
+
+def accelerator() -> str:
+    """Return the device of this process: the GPU that torchrun gave it, the only one, or the CPU."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"

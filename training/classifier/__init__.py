@@ -1,0 +1,1 @@
+"""``fair-adaptors train-classifier``: data, model, training and card."""

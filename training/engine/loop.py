@@ -1,0 +1,168 @@
+"""The training loop: ``fit`` loops over steps, ``apply_gradients`` moves the weights.
+
+Everything random is a function of the seed and the iteration (see ``batches``), and the loop knows of other processes
+only through ``World``: a resumed run, or one on other machines, is the same run.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.setup import Setting
+from torch import Tensor, nn
+
+from fair_adaptors.errors import MissingExtraError, TrainingError
+
+from . import lora
+from .batches import batch_at
+from .gradients import step_weights
+from .reference_images import Originals
+from .step import LOSS_SCALE, StepResult, train_step
+from .world import World
+
+
+@dataclass
+class TrainingState:
+    """All that a run is: with the configuration, enough to go on from here (see ``checkpoint``).
+
+    ``place`` is the fingerprint of the setting that the run takes place in.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    average: lora.ExponentialAverage
+    optimizer: torch.optim.Optimizer
+    place: str = ""
+    iteration: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    empty: int = 0
+    best: float = math.inf
+    history: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> Tensor | None:
+        """The soft tokens [n, D], if they are trained."""
+        return self.parameters.get(lora.TOKENS)
+
+
+@contextmanager
+def attached(setting: Setting, config: TrainConfig) -> Iterator[TrainingState]:
+    """Attach what is trained to ``setting.pipe`` and yield the state before the first iteration; take it out again.
+
+    Raises:
+        UnsupportedSchedulerError: the pipeline's scheduler is not affine in the model's output.
+        MissingExtraError: the optimiser's package is not installed.
+    """
+    for num_steps in range(config.num_steps, max(config.num_steps, config.max_steps) + 1):
+        step_weights(setting.pipe.scheduler, num_steps, config.step_weights)
+    place = setting.fingerprint
+    torch.manual_seed(config.seed)
+    parameters = lora.attach(
+        setting.pipe,
+        config.parts,
+        rank=config.rank,
+        alpha=config.alpha,
+        dropout=config.dropout,
+        target_modules=config.target_modules,
+        num_tokens=config.num_tokens,
+    )
+    try:
+        values = list(parameters.values())
+        yield TrainingState(parameters, lora.ExponentialAverage(values, config.ema), _optimizer(values, config), place)
+    finally:
+        lora.detach(setting.pipe, config.parts)
+
+
+def fit(
+    setting: Setting,
+    config: TrainConfig,
+    state: TrainingState,
+    *,
+    world: World = World(),  # noqa: B008 (frozen)
+    originals: Originals | None = None,
+    on_step: Callable[[TrainingState, StepResult], bool | None] = lambda state, result: None,
+) -> None:
+    """Train until ``config.iterations``, or until ``on_step`` returns True. It is called after every iteration.
+
+    Raises:
+        TrainingError: the gradient was not finite in more than ``max_skipped`` iterations in a row.
+    """
+    while state.iteration < config.iterations:
+        batches = [
+            batch_at(config, setting.prompts, state.iteration, number) for number in range(config.prompts_per_step)
+        ]
+        results = [
+            train_step(setting, config, batch, tokens=state.tokens, originals=originals, world=world)
+            for batch in batches
+        ]
+        result = apply_gradients(state, config, results, world)
+        state.iteration += 1
+        if state.skipped_in_a_row > config.max_skipped:
+            raise TrainingError(
+                f"the gradient was not finite in {state.skipped_in_a_row} iterations in a row, up to"
+                f" {state.iteration}: start anew with a lower learning_rate or another dtype than {config.dtype}"
+            )
+        if on_step(state, result):
+            return
+
+
+def apply_gradients(state: TrainingState, config: TrainConfig, results: list[StepResult], world: World) -> StepResult:
+    """Sum the processes' gradients, and only then decide whether they are finite: so all processes decide alike."""
+    parameters = list(state.parameters.values())
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    losses = [sum(kind) for kind in zip(*((r.alignment, r.preservation, r.face) for r in results), strict=True)]
+    total = world.sum(torch.cat([parameters[0].new_tensor(losses), *(gradient.flatten() for gradient in gradients)]))
+    finite = bool(total.isfinite().all())
+    took_part = sum(result.took_part for result in results)
+    total = total / len(results)
+    parts = (total[3:] / LOSS_SCALE.get(config.dtype, 1.0)).split([p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+    norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+    rate = learning_rate(state.iteration, config)
+    if finite and took_part:
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.optimizer.step()
+        state.average.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    state.skipped += not finite
+    state.skipped_in_a_row = 0 if finite else state.skipped_in_a_row + 1
+    state.empty += finite and not took_part
+    full = [result for result in results if result.took_part]
+    bias = {name: sum(r.bias[name] for r in full) / len(full) if full else math.nan for name in results[0].bias}
+    return StepResult(
+        total[0].item(),
+        total[1].item(),
+        bias,
+        sum(result.images for result in results),
+        took_part,
+        total[2].item(),
+        finite and took_part > 0,
+        finite,
+        norm.item(),
+        rate,
+    )
+
+
+def learning_rate(iteration: int, config: TrainConfig) -> float:
+    """Return the learning rate of an iteration: warm-up times the schedule."""
+    warm = min(1.0, (iteration + 1) / max(1, config.warmup))
+    done = min(1.0, iteration / config.iterations)
+    falls = {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}
+    return config.learning_rate * warm * falls[config.schedule]
+
+
+def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **settings)
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise MissingExtraError("optimizer adamw8bit needs bitsandbytes: pip install bitsandbytes") from error
+    return bitsandbytes.optim.AdamW8bit(parameters, **settings)

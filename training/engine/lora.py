@@ -1,0 +1,183 @@
+"""What is trained, LoRAs on text encoder and U-Net and soft tokens: attach, switch off, average, take out again."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from fair_adaptors.adaptor.modules import name_in_file
+from fair_adaptors.errors import ConfigError
+
+ADAPTOR = "fair"
+TOKENS = "tokens.text_encoder"
+_CLIP = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+TARGET_MODULES = {
+    "text_encoder": _CLIP,
+    "text_encoder_2": _CLIP,
+    "unet": ["to_q", "to_k", "to_v", "to_out.0"],
+}
+"""The linear layers that the published adaptors train (paper §4)."""
+
+
+def attach(
+    pipe: Any,
+    parts: Sequence[str],
+    *,
+    rank: int = 1,
+    alpha: int = 0,
+    dropout: float = 0.0,
+    target_modules: Sequence[str] = (),
+    num_tokens: int = 5,
+) -> dict[str, nn.Parameter]:
+    """Freeze the pipeline, add what is trained in float32, and return the parameters by name.
+
+    A LoRA changes nothing at first: its second factor is zero. Soft tokens, ``tokens.text_encoder`` [n, D], are
+    embeddings of random words (paper §4); they are in no module, see ``fair_adaptors.adaptor.tokens``. Random values
+    come from torch's global generator.
+
+    Args:
+        parts: of ``text_encoder``, ``text_encoder_2``, ``unet`` and ``tokens``.
+        alpha: the change is alpha/rank · BA; 0 means alpha = rank.
+        dropout: of the LoRA's input, in training mode, see ``dropout_on``.
+        target_modules: names of linear layers; none for ``TARGET_MODULES``.
+
+    Raises:
+        ConfigError: the base lacks a part, or it has no layer of these names, or a LoRA already.
+    """
+    for part in (part for part in TARGET_MODULES if part in parts):
+        if getattr(pipe, part, None) is None:
+            raise ConfigError(f"the base has no {part}; take it out of parts")
+        if _layers(getattr(pipe, part)):
+            raise ConfigError(f"the {part} has a LoRA already; unload or fuse it before training another")
+    if "tokens" in parts and getattr(pipe, "text_encoder_2", None) is not None:
+        raise ConfigError("soft tokens are for a base with one text encoder; train its text encoders instead")
+    for component in pipe.components.values():
+        if isinstance(component, nn.Module):
+            component.requires_grad_(False)
+    parameters = {}
+    for part in (part for part in TARGET_MODULES if part in parts):
+        model = getattr(pipe, part)
+        names = list(target_modules or TARGET_MODULES[part])
+        config = LoraConfig(r=rank, lora_alpha=alpha or rank, lora_dropout=dropout, target_modules=names)
+        try:
+            inject_adapter_in_model(config, model, ADAPTOR)
+        except ValueError as error:
+            detach(pipe, parts)
+            raise ConfigError(f"the {part} has no layers named {', '.join(names)}") from error
+        model.eval()  # new dropout layers come in training mode
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                parameter.data = parameter.data.float()
+                parameters[f"{part}.{name}"] = parameter.requires_grad_(True)
+    if "tokens" in parts:
+        vocabulary = pipe.text_encoder.get_input_embeddings().weight
+        rows = vocabulary[torch.randint(len(vocabulary), (num_tokens,)).to(vocabulary.device)]
+        parameters[TOKENS] = nn.Parameter(rows.detach().float().clone())
+    return parameters
+
+
+def extract(pipe: Any, parts: Sequence[str]) -> dict[str, Tensor]:
+    """Return the LoRAs' tensors under the names of the file format (``fair_adaptors.adaptor.folder``), on the CPU.
+
+    The file has alpha = rank: another alpha is folded into the second factor.
+    """
+    tensors = {}
+    for part in (part for part in TARGET_MODULES if part in parts):
+        model = getattr(pipe, part)
+        scale = {name: layer.scaling[ADAPTOR] for name, layer in _layers(model)}
+        for name, tensor in get_peft_model_state_dict(model, adapter_name=ADAPTOR).items():
+            module, second, _ = name.partition(".lora_B")
+            value = tensor.detach().float().cpu() * (scale[module] if second else 1.0)
+            tensors[name_in_file(part, name)] = value.contiguous()
+    return tensors
+
+
+def detach(pipe: Any, parts: Sequence[str]) -> None:
+    """Take the LoRA layers out again; the base's weights were never touched."""
+    for part in (part for part in TARGET_MODULES if part in parts):
+        model: Any = getattr(pipe, part, None)
+        for name, layer in _layers(model):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+        if hasattr(model, "peft_config"):
+            del model.peft_config
+
+
+@contextmanager
+def dropout_on(pipe: Any, seed: int) -> Iterator[None]:
+    """Let the LoRAs' dropout act inside the block, with masks from ``seed``; global generators are restored."""
+    drops = [
+        drop
+        for part in TARGET_MODULES
+        for _, layer in _layers(getattr(pipe, part, None))
+        for drop in layer.lora_dropout.values()
+        if isinstance(drop, nn.Dropout)
+    ]
+    if not drops:
+        yield
+        return
+    devices = [pipe.unet.device] if pipe.unet.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        for drop in drops:
+            drop.train()
+        try:
+            yield
+        finally:
+            for drop in drops:
+                drop.eval()
+
+
+@contextmanager
+def switched_off(pipe: Any) -> Iterator[None]:
+    """Run the original model inside the block."""
+    layers = [layer for part in TARGET_MODULES for _, layer in _layers(getattr(pipe, part, None))]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def _layers(model: nn.Module | None) -> list[tuple[str, Any]]:
+    modules = model.named_modules() if model is not None else ()
+    return [(name, layer) for name, layer in modules if isinstance(layer, BaseTunerLayer)]
+
+
+class ExponentialAverage:
+    """Exponential moving average of parameters, warmed up by min(decay, (1 + k)/(10 + k)) (paper §4)."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float):
+        self.parameters = list(parameters)
+        self.decay = decay
+        self.updates = 0
+        self.means = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the parameters' present values in."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        for mean, parameter in zip(self.means, self.parameters, strict=True):
+            mean.lerp_(parameter, 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the averages in the parameters' place inside the block."""
+        values = [parameter.detach().clone() for parameter in self.parameters]
+        self._write(self.means)
+        try:
+            yield
+        finally:
+            self._write(values)
+
+    @torch.no_grad()
+    def _write(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)

@@ -1,0 +1,127 @@
+"""The sampler as functions of a pipeline: encode, predict, sample, decode.
+
+``sample`` does exactly what ``pipe(...)`` does with its text conditioning, guidance and scheduler, and keeps the
+latents that went into each call of the model: all that the gradient needs (see ``gradients``).
+"""
+
+import copy
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fair_adaptors.adaptor.tokens import inserted
+
+from .denoisers import Conditions, denoiser_for
+
+WITHOUT_GRADIENT = 4
+"""Images of a call without gradient for each of a call with it: nothing is kept for a backward pass."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One run of the sampler for N images in T steps, without gradient.
+
+    Attributes:
+        timesteps: the scheduler's timesteps [T].
+        inputs: latents that entered each step, before the scheduler's input scaling, [T, N, C, h, w].
+        scaled_inputs: what the model saw, [T, N, C, h, w].
+        latents: the final latents z₀ [N, C, h, w].
+    """
+
+    timesteps: Tensor
+    inputs: Tensor
+    scaled_inputs: Tensor
+    latents: Tensor
+
+
+def encode_prompt(pipe: Any, prompt: str, *, guidance_scale: float, tokens: Tensor | None = None) -> Conditions:
+    """Encode a prompt as ``pipe`` does, padded to the model's length. Gradients reach text encoders and tokens.
+
+    Args:
+        tokens: soft tokens [n, D] before the prompt; the unconditional branch does not get them.
+
+    Returns:
+        Conditions of one row, or with guidance of two: unconditional first.
+    """
+    denoiser = denoiser_for(pipe)
+    with nullcontext() if tokens is None else inserted(pipe.text_encoder, tokens):
+        conditional = denoiser.encode(prompt)
+    if guidance_scale <= 1:
+        return conditional
+    return tuple(torch.cat(rows) for rows in zip(denoiser.encode(None), conditional, strict=True))
+
+
+def initial_noise(pipe: Any, seeds: Sequence[int]) -> Tensor:
+    """Draw standard normal noise [N, C, h, w], one CPU generator per seed, so that a batch's split changes nothing."""
+    model = denoiser_for(pipe).model
+    size = model.config.sample_size
+    shape = (model.config.in_channels, size, size)
+    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32) for seed in seeds]
+    return torch.stack(rows).to(model.device, model.dtype)
+
+
+def predict(
+    pipe: Any, scaled_input: Tensor, timestep: Tensor, conditions: Conditions, *, guidance_scale: float
+) -> Tensor:
+    """Return the guided output of the model, ε_∅ + g (ε_c − ε_∅), or the same of another prediction type.
+
+    Args:
+        scaled_input: the model's input [M, C, h, w].
+        timestep: one timestep, or one per row [M].
+        conditions: from ``encode_prompt``, shared by all rows.
+        guidance_scale: g; 1 and below mean no guidance, as in ``pipe``.
+    """
+    denoiser, count = denoiser_for(pipe), len(scaled_input)
+    repeated = tuple(rows.repeat_interleave(count, 0) for rows in conditions)
+    if guidance_scale <= 1:
+        return denoiser.predict(scaled_input, timestep, repeated)
+    if timestep.ndim:
+        timestep = torch.cat([timestep] * 2)
+    unconditional, conditional = denoiser.predict(torch.cat([scaled_input] * 2), timestep, repeated).chunk(2)
+    return unconditional + guidance_scale * (conditional - unconditional)
+
+
+@torch.no_grad()
+def sample(
+    pipe: Any,
+    conditions: Conditions,
+    noise: Tensor,
+    *,
+    num_steps: int,
+    guidance_scale: float,
+    images_per_call: int | None = None,
+) -> Trajectory:
+    """Run the pipeline's sampler without gradient and keep what went into each step.
+
+    Args:
+        conditions: from ``encode_prompt`` with the same guidance.
+        noise: standard normal latents [N, C, h, w].
+        num_steps: T. Schedulers that make more calls than steps are followed as they are.
+        guidance_scale: classifier-free guidance g.
+        images_per_call: images of one call of the model; None for all.
+    """
+    scheduler = copy.deepcopy(pipe.scheduler)
+    scheduler.set_timesteps(num_steps, device=noise.device)
+    latents = noise * scheduler.init_noise_sigma
+    inputs, scaled_inputs = [], []
+    for timestep in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(latents, timestep)
+        calls = scaled.split(images_per_call or len(scaled))
+        output = torch.cat([predict(pipe, c, timestep, conditions, guidance_scale=guidance_scale) for c in calls])
+        inputs.append(latents)
+        scaled_inputs.append(scaled)
+        latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
+    return Trajectory(scheduler.timesteps, torch.stack(inputs), torch.stack(scaled_inputs), latents)
+
+
+def decode(pipe: Any, latents: Tensor) -> Tensor:
+    """Decode latents [N, C, h, w] to images [N, 3, H, W]; differentiable.
+
+    Values in [0, 1] up to the overshoot that ``pipe`` cuts off at the end. It is not cut off here: a saturated pixel
+    would have no gradient.
+    """
+    return denoiser_for(pipe).decode(latents)

@@ -1,0 +1,1 @@
+"""Banks of real faces: what they are, and how they are built."""

@@ -1,0 +1,203 @@
+"""What a run names is looked at before anything large is loaded or fetched: a wrong name is refused at once."""
+
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from fair_adaptors.adaptor.bases import KNOWN, load_base
+from fair_adaptors.adaptor.registry import find_base
+from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, UnknownAdaptorError, did_you_mean
+from fair_adaptors.hub.client import split_revision
+from fair_adaptors.vision.catalog import load_classifier, load_encoder, split_specs
+from fair_adaptors.vision.clip import WORDS
+from fair_adaptors.vision.face_encoders import PUBLISHED, load_face_encoder
+from fair_adaptors.vision.faces import load_face_detector
+
+from .config import Attribute, TrainConfig
+from .downloads import OF_THE_HUB, hub_sources, is_folder, main_file
+from .prompt_sets import prompt_sets, validation_prompts
+
+CLASSIFIERS = ("clip:SOURCE", "transformers:SOURCE", "mobilenet:FILE", "sandbox:NAME", "MODULE:OBJECT")
+ENCODERS = ("clip:SOURCE", "dinov2:SOURCE", "sandbox:portraits", "MODULE:OBJECT")
+
+Classes = Mapping[str, tuple[str, ...]]
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse a configuration that names what is not there, or what does not fit.
+
+    Small files are read. Of repositories of the Hub their own description is fetched, a few hundred bytes each; where
+    the Hub does not answer or may not be asked, they are let pass.
+
+    Raises:
+        ConfigError: with the setting's name, and what to do.
+        MissingExtraError: a file cannot be read without a package that is not installed.
+    """
+    prompt_sets(config)
+    validation_prompts(config)
+    for setting, spec in (("classifier", config.classifier), ("judge", config.judge)):
+        known = [_check_classifier(setting, one) for one in split_specs(spec)]
+        classes: dict[str, tuple[str, ...]] = {}
+        for each in known:
+            classes = {**(each or {}), **classes}
+        if None not in known:
+            check_classes(spec, classes, config.attributes)
+    for spec in config.encoders:
+        _check_encoder(spec)
+    if config.faces:
+        _check_detector(config.faces)
+    if config.face_weight:
+        _check_face_encoder(config.face_encoder)
+        if config.face_bank:
+            _check_bank(Path(config.face_bank).expanduser(), config.attributes)
+    _check_parts(config.parts, _components(config.base))
+    _ask_hub(config)
+
+
+def check_classes(name: str, classes: Mapping[str, Sequence[str]], attributes: Iterable[Attribute]) -> None:
+    """Check that a classifier knows the attributes of a recipe, by the same classes.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    for attribute in attributes:
+        known = tuple(classes.get(attribute.name, ()))
+        if known != attribute.classes:
+            raise ConfigError(
+                f"{name} knows of {attribute.name} the classes {', '.join(known) or 'none'}; the recipe wants"
+                f" {', '.join(attribute.classes)}. Name another classifier, or several joined by +"
+            )
+
+
+def known_base(base: str) -> str | None:
+    """Return which of ``bases.KNOWN`` a base of the Hub is, by any of its names and at any commit."""
+    found = find_base(split_revision(base)[0])
+    return next((name for name, known in KNOWN.items() if found and known.base_model in found.names), None)
+
+
+def _check_classifier(setting: str, spec: str) -> Classes | None:
+    """Check one classifier; return what it knows, if that can be told without loading something large."""
+    kind, _, source = spec.partition(":")
+    if kind in ("mobilenet", "sandbox") and source:
+        return load_classifier(spec).classes  # at once: it is small
+    _check_model(setting, spec, CLASSIFIERS)
+    return {name: tuple(each) for name, each in WORDS.items()} if kind == "clip" else None
+
+
+def _check_encoder(spec: str) -> None:
+    if spec.partition(":")[0] == "sandbox":
+        load_encoder(spec)
+    else:
+        _check_model("encoders", spec, ENCODERS)
+
+
+def _check_model(setting: str, spec: str, forms: Sequence[str]) -> None:
+    """Check a model that is a folder, a repository of the Hub or an object of the user's own."""
+    kind, _, source = spec.partition(":")
+    if f"{kind}:SOURCE" not in forms or not source:
+        _check_object(setting, spec, forms)
+    elif is_folder(source):
+        path = Path(split_revision(source)[0])
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"{setting} is {spec}: {path} is no folder of a model, it has no config.json")
+    else:
+        _check_hub_id(setting, source)
+
+
+def _check_hub_id(setting: str, source: str) -> None:
+    if split_revision(source)[0].count("/") != 1:
+        raise ConfigError(f"{setting} is {source!r}: there is no such folder, and a Hub id is written ORG/NAME")
+
+
+def _check_object(setting: str, spec: str, forms: Sequence[str]) -> None:
+    """Check that there is the module of a MODULE:OBJECT, without importing it: that may load something large."""
+    module, _, name = spec.partition(":")
+    try:
+        found = module in sys.modules or importlib.util.find_spec(module or " ") is not None
+    except (ImportError, ValueError):
+        found = False
+    if not (found and name):
+        reason = f"there is no module {module!r} on PYTHONPATH" if module and name else "that names nothing"
+        hint = did_you_mean(module, (form.partition(":")[0] for form in forms))
+        raise ConfigError(f"{setting} is {spec!r}: {reason}.{hint} Known: {', '.join(forms)}")
+
+
+def _check_detector(spec: str) -> None:
+    kind, colon, _ = spec.partition(":")
+    if colon and kind != "yunet":
+        _check_object("faces", spec, ("yunet:PATH", "MODULE:OBJECT"))
+    elif spec not in ("yunet", "insightface"):  # whose weights have yet to be fetched
+        load_face_detector(spec)
+
+
+def _check_face_encoder(spec: str) -> None:
+    kind, colon, source = spec.partition(":")
+    if kind == "onnx" and source:
+        if not Path(source).expanduser().is_file():
+            raise ConfigError(f"face_encoder is {spec!r}: there is no file {source}")
+    elif colon:
+        _check_object("face_encoder", spec, (*PUBLISHED, "onnx:FILE", "MODULE:OBJECT"))
+    elif spec not in PUBLISHED:
+        load_face_encoder(spec)  # says what there is
+
+
+def _check_bank(path: Path, attributes: Sequence[Attribute]) -> None:
+    """Read a bank, but do not compare its encoder with the run's, which may be a large download."""
+    from fair_adaptors.training.faces.bank import load_face_bank
+
+    load_face_bank(path, encoder=None).check({attribute.name: attribute.classes for attribute in attributes})
+
+
+def _components(base: str) -> set[str] | None:
+    """Return the names of a base's models; None if it is one of the Hub that does not answer."""
+    if base == "sandbox" or is_folder(base):
+        folder = Path(split_revision(base)[0])
+        if base != "sandbox" and not (folder / "model_index.json").is_file():
+            raise ConfigError(f"base is {base}: there is no folder of a pipeline, with a model_index.json")
+        try:
+            models = vars(load_base("sandbox" if base == "sandbox" else str(folder)).pipe)
+        except ConfigError as error:
+            raise ConfigError(str(error).removeprefix("--")) from error
+        return {name for name, model in models.items() if model is not None}
+    if base in KNOWN:
+        raise ConfigError(f"base is {base!r}: write its Hub id, {KNOWN[base].base_model}, or a folder")
+    _check_hub_id("base", base)
+    if name := known_base(base):
+        return {"text_encoder", "unet", *(["text_encoder_2"] if KNOWN[name].text_encoder_2 else [])}
+    index = _described("base", "pipeline", base)
+    return None if index is None else {name for name, value in index.items() if isinstance(value, list)}
+
+
+def _check_parts(parts: Sequence[str], components: set[str] | None) -> None:
+    if components is None:
+        return
+    for part in parts:
+        if part != "tokens" and part not in components:
+            raise ConfigError(f"parts has {part}, and the base has none: take it out, --set parts=…")
+    if "tokens" in parts and "text_encoder_2" in components:
+        raise ConfigError(
+            "parts has tokens, and soft tokens are for a base with one text encoder: train its text encoders instead,"
+            " --set parts=text_encoder,text_encoder_2"
+        )
+
+
+def _ask_hub(config: TrainConfig) -> None:
+    """Ask whether the Hub has what is named; no further where it does not answer."""
+    for setting, kind, source in hub_sources(config):
+        if _described(setting, kind, source) is None:
+            return
+
+
+def _described(setting: str, kind: str, source: str) -> Mapping[str, object] | None:
+    assert kind in OF_THE_HUB
+    try:
+        return main_file(kind, source)
+    except HubUnreachableError:
+        return None
+    except (HubError, UnknownAdaptorError) as error:
+        if constants.HF_HUB_OFFLINE:
+            return None
+        raise ConfigError(f"{setting}: {error}") from error

@@ -1,0 +1,1 @@
+"""A run as a user sees it: checkpoints, validation, several processes, trackers."""

@@ -1,0 +1,1 @@
+"""Rebuilds the sandbox's weights, and measures its adaptors."""

@@ -1,0 +1,358 @@
+"""Builds the weights of the sandbox: ``python -m fair_adaptors.training.sandbox.build``.
+
+Renders the world, trains the three portrait networks on its truth, the autoencoder, and a text encoder with a U-Net;
+saves a Stable Diffusion pipeline folder in half precision and measures it. Seeded; under 30 minutes on two cores.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from rich.progress import Progress
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from fair_adaptors.sandbox import world
+from fair_adaptors.sandbox.classifiers import NETWORKS, PortraitNetwork
+from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, WEIGHTS
+from fair_adaptors.sandbox.prompts import AGES, GENDERS, OCCUPATIONS, ROLES, SECTORS, TEMPLATE, TONES
+from fair_adaptors.sandbox.renderer import render
+
+LATENT_CHANNELS = 4
+DOWNSAMPLING = 4
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Sizes and step counts of a build; the defaults make the shipped weights."""
+
+    portraits: int = 24_000
+    network_steps: int = 700
+    autoencoder_steps: int = 2_500
+    base_steps: int = 2_400
+    images_per_prompt: int = 32
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Portraits:
+    """Rendered people: pixels uint8 [N, 3, 64, 64], their truth, and a caption each."""
+
+    pixels: Tensor
+    people: world.People
+    captions: list[str]
+
+    def images(self, index: Tensor) -> Tensor:
+        """Return images in [0, 1]."""
+        return self.pixels[index].float() / 255
+
+
+def render_portraits(count: int, *, generator: torch.Generator, advance: Callable[[], None]) -> Portraits:
+    """Draw people and their portraits. Two in five captions name attributes, which are then uniform."""
+    sector, role = world.random_occupations(count, generator=generator)
+    named = torch.rand(count, 3, generator=generator) < torch.tensor([0.8, 0.6, 0.4])
+    named &= torch.rand(count, 1, generator=generator) < 0.4
+    people = world.sample_people(sector, role, generator=generator, named=named)
+    chunks = []
+    for index in torch.arange(count).split(200):
+        chunks.append((render(people[index]) * 255).round().to(torch.uint8))
+        advance()
+    return Portraits(torch.cat(chunks), people, _captions(people, named))
+
+
+def _captions(people: world.People, named: Tensor) -> list[str]:
+    captions = []
+    for i in range(len(people)):
+        words = [AGES[people.age[i]], TONES[people.tone[i]], GENDERS[people.gender[i]]]
+        words = [word for word, use in zip(words, named[i, [2, 1, 0]], strict=True) if use]
+        captions.append(TEMPLATE.format(" ".join([*words, SECTORS[people.sector[i]], ROLES[people.role[i]]])))
+    return captions
+
+
+def train_network(
+    which: str, portraits: Portraits, steps: int, *, generator: torch.Generator, advance: Callable[[], None]
+) -> PortraitNetwork:
+    """Train one portrait network on the renderer's truth, on renders made noisy and soft as generated images are."""
+    width, heads = NETWORKS[which]
+    network = PortraitNetwork(width, heads)
+    truth = {name: getattr(portraits.people, name) for name in heads if name != "nuisances"}
+    nuisances = torch.stack([getattr(portraits.people, name) for name in world.NUISANCES], 1)
+    for index in _minimise(network.parameters(), steps, len(nuisances), 64, 3e-3, generator, advance):
+        logits = network(_soften(portraits.images(index), generator))
+        loss = torch.stack([F.cross_entropy(logits[name], truth[name][index]) for name in truth]).sum()
+        if "nuisances" in logits:
+            loss = loss + 4 * F.mse_loss(logits["nuisances"], nuisances[index])
+        loss.backward()
+    return network.eval().requires_grad_(False)
+
+
+def _soften(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur half of the images and add noise to all, by an amount drawn for each."""
+    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    draw = torch.rand(2, len(images), 1, 1, 1, generator=generator)
+    noise = torch.randn(images.shape, generator=generator)
+    return images + (2 * draw[0] - 1).clamp(min=0) * (blurred - images) + 0.06 * draw[1] * noise
+
+
+def train_autoencoder(
+    portraits: Portraits, steps: int, *, generator: torch.Generator, advance: Callable[[], None]
+) -> AutoencoderKL:
+    """Train the autoencoder on colours and on edges (differences of neighbouring pixels), which keeps it sharp."""
+    autoencoder = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 32, 64),
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=4,
+        sample_size=world.IMAGE_SIZE,
+        mid_block_add_attention=False,
+    ).to(memory_format=torch.channels_last)
+    for index in _minimise(autoencoder.parameters(), steps, len(portraits.captions), 16, 2e-3, generator, advance):
+        target = (2 * portraits.images(index) - 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = autoencoder.encode(target).latent_dist
+            image = autoencoder.decode(posterior.sample(generator)).sample
+        error = image.float() - target
+        edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+        (error.abs().mean() + error.square().mean() + edges + 1e-5 * posterior.kl().float().mean()).backward()
+    return autoencoder.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encode_portraits(autoencoder: AutoencoderKL, portraits: Portraits) -> Tensor:
+    """Encode all portraits to unit-variance latents [N, C, 16, 16]; writes the scale into the autoencoder's config."""
+    latents = torch.cat(
+        [
+            autoencoder.encode(2 * portraits.images(index) - 1).latent_dist.mean
+            for index in torch.arange(len(portraits.captions)).split(64)
+        ]
+    )
+    autoencoder.register_to_config(scaling_factor=1 / latents.std().item())
+    return latents * autoencoder.config.scaling_factor
+
+
+def train_base(
+    latents: Tensor,
+    captions: list[str],
+    tokenizer: CLIPTokenizer,
+    scheduler: DPMSolverMultistepScheduler,
+    steps: int,
+    *,
+    generator: torch.Generator,
+    advance: Callable[[], None],
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    """Train text encoder and U-Net together: noise prediction, one caption in ten left empty, min-SNR weights, EMA."""
+    end = tokenizer.eos_token_id
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=192,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=world.IMAGE_SIZE // DOWNSAMPLING,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(32, 64, 80),
+        layers_per_block=1,
+        cross_attention_dim=64,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+    tokens = _tokenize(tokenizer, captions)
+    empty = _tokenize(tokenizer, [""])
+    alphas = scheduler.alphas_cumprod
+    parameters = [*text_encoder.parameters(), *unet.parameters()]
+    average = [parameter.detach().clone() for parameter in parameters]
+    for step, index in enumerate(_minimise(parameters, steps, len(captions), 64, 1.6e-3, generator, advance)):
+        with torch.no_grad():
+            decay = min(0.998, (1 + step) / (10 + step))
+            for mean, parameter in zip(average, parameters, strict=True):
+                mean.lerp_(parameter, 1 - decay)
+        dropped = torch.rand(len(index), 1, generator=generator) < 0.1
+        states = text_encoder(torch.where(dropped, empty, tokens[index])).last_hidden_state
+        timesteps = torch.randint(len(alphas), (len(index),), generator=generator)
+        noise = torch.randn(latents[index].shape, generator=generator)
+        alpha = alphas[timesteps][:, None, None, None]
+        noisy = alpha.sqrt() * latents[index] + (1 - alpha).sqrt() * noise
+        error = (unet(noisy, timesteps, states).sample - noise).square().mean((1, 2, 3))
+        snr = (alpha / (1 - alpha)).flatten()
+        (error * (5 / snr).clamp(max=1)).mean().backward()
+    with torch.no_grad():
+        for mean, parameter in zip(average, parameters, strict=True):
+            parameter.copy_(mean)
+    return text_encoder.eval().requires_grad_(False), unet.eval().requires_grad_(False)
+
+
+def _minimise(
+    parameters: Iterable[nn.Parameter],
+    steps: int,
+    count: int,
+    batch: int,
+    rate: float,
+    generator: torch.Generator,
+    advance: Callable,
+) -> Iterator[Tensor]:
+    """Yield batches of indices; after the caller's backward, take an AdamW step (warm-up, cosine, clipping at 1)."""
+    parameters = list(parameters)
+    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(1, step / steps)))
+    )
+    for _ in range(steps):
+        yield torch.randint(count, (batch,), generator=generator)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        advance()
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """Make a CLIP tokenizer that knows every word of the sandbox as one token, and any other text by its letters."""
+    words = [*TEMPLATE.format("").replace(",", " ,").lower().split(), *SECTORS, *ROLES, *GENDERS, *TONES, *AGES]
+    words = sorted(set(words))
+    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    pieces = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
+    merges = []
+    while pairs := [pair for split in pieces.values() for pair in zip(split, split[1:], strict=False)]:
+        best = max(sorted(set(pairs)), key=pairs.count)
+        merges.append(best)
+        pieces = {word: _merge(split, best) for word, split in pieces.items()}
+    symbols = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    vocab = {symbol: i for i, symbol in enumerate([*symbols, "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
+
+
+def _merge(split: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for piece in split:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged
+
+
+def _tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+    return tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+
+
+@torch.no_grad()
+def measure(pipe: StableDiffusionPipeline, network: PortraitNetwork, images_per_prompt: int, seed: int) -> dict:
+    """Measure the base with the evaluation classifier: occupation kept, and its bias against the world's."""
+    pipe.set_progress_bar_config(disable=True)
+    rows = []
+    for number, occupation in enumerate(OCCUPATIONS):
+        generator = torch.Generator().manual_seed(seed * 1_000 + number)
+        images = pipe(
+            TEMPLATE.format(occupation),
+            num_images_per_prompt=images_per_prompt,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
+            generator=generator,
+            output_type="pt",
+        ).images
+        classes = {name: logits.argmax(1) for name, logits in network(images).items()}
+        sector, role = (words.index(word) for words, word in zip((SECTORS, ROLES), occupation.split(), strict=True))
+        right = (classes["sector"] == sector) & (classes["role"] == role)
+        female = (classes["gender"] == 0).float().mean().item()
+        truth = world.female_probability(torch.tensor([sector]), torch.tensor([role])).item()
+        tones = classes["tone"].bincount(minlength=4) / images_per_prompt
+        spread = sum(abs(tones[i] - tones[j]).item() for i in range(4) for j in range(i)) / 6
+        rows.append((right.float().mean().item(), female, truth, abs(2 * female - 1), spread))
+    table = torch.tensor(rows)
+    return {
+        "occupation_right": table[:, 0].mean().item(),
+        "gender_correlation": torch.corrcoef(table[:, 1:3].T)[0, 1].item(),
+        "gender_bias": table[:, 3].mean().item(),
+        "tone_bias": table[:, 4].mean().item(),
+        "images_per_prompt": images_per_prompt,
+    }
+
+
+def build(out: Path, config: BuildConfig) -> dict:
+    """Build everything into ``out``: ``pipeline/``, ``classifiers/`` and ``build.json`` with the measured quality."""
+    started = time.perf_counter()
+    torch.manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    with Progress() as progress:
+
+        def stage(name: str, total: int) -> Callable[[], None]:
+            task = progress.add_task(name, total=total)
+            return lambda: progress.advance(task)
+
+        rendering = stage("portraits", math.ceil(config.portraits / 200))
+        portraits = render_portraits(config.portraits, generator=generator, advance=rendering)
+        networks = {}
+        for which in NETWORKS:
+            advance = stage(f"{which} network", config.network_steps)
+            networks[which] = train_network(
+                which, portraits, config.network_steps, generator=generator, advance=advance
+            )
+            state = {name: tensor.half().contiguous() for name, tensor in networks[which].state_dict().items()}
+            (out / "classifiers").mkdir(parents=True, exist_ok=True)
+            save_file(state, out / "classifiers" / f"{which}.safetensors")
+        advance = stage("autoencoder", config.autoencoder_steps)
+        autoencoder = train_autoencoder(portraits, config.autoencoder_steps, generator=generator, advance=advance)
+        latents = encode_portraits(autoencoder, portraits)
+        tokenizer = build_tokenizer()
+        scheduler = DPMSolverMultistepScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        )
+        text_encoder, unet = train_base(
+            latents,
+            portraits.captions,
+            tokenizer,
+            scheduler,
+            config.base_steps,
+            generator=generator,
+            advance=stage("text encoder and U-Net", config.base_steps),
+        )
+    pipe = StableDiffusionPipeline(
+        autoencoder, text_encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
+    )
+    pipe.to(dtype=torch.float16).save_pretrained(out / "pipeline")
+    _load_as_float32(out / "pipeline" / "text_encoder" / "config.json")
+    pipe.to(dtype=torch.float32)
+    quality = measure(pipe, networks["evaluation"], config.images_per_prompt, config.seed)
+    quality["seconds"] = time.perf_counter() - started
+    quality["megabytes"] = sum(f.stat().st_size for f in out.rglob("*.safetensors")) / 1e6
+    (out / "build.json").write_text(json.dumps(quality, indent=2) + "\n")
+    return quality
+
+
+def _load_as_float32(config: Path) -> None:
+    """Have transformers load a model in float32, as diffusers does untold; the file stays in half precision."""
+    settings = {**json.loads(config.read_text(encoding="utf-8")), "dtype": "float32"}
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Build the sandbox's weights from the command line and print the measured quality."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder to write to")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    for name, value in build(arguments.out, BuildConfig(seed=arguments.seed)).items():
+        print(f"{name:20} {value:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""What a recipe trains on and against: the base, its prompts, classifiers, encoders and faces."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from fair_adaptors.training.engine.denoisers import denoiser_for
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from fair_adaptors.adaptor.modules import fingerprint
+from fair_adaptors.errors import ConfigError
+from fair_adaptors.hub.client import split_revision
+from fair_adaptors.vision.catalog import load_classifier, load_encoder
+from fair_adaptors.vision.faces import load_face_detector
+from fair_adaptors.vision.heads import GROUPS
+from fair_adaptors.vision.joint import shared_classifier
+from fair_adaptors.vision.types import FaceDetector
+
+from .config import Attribute, TrainConfig
+from .preflight import check, check_classes
+from .prompt_sets import prompt_sets, validation_prompts
+
+if TYPE_CHECKING:
+    from fair_adaptors.training.faces.bank import FaceBank
+
+Logits = Mapping[str, Tensor]
+
+FACTORS: Mapping[str, tuple[float, float]] = {"gender": (0.2, 0.2), "race": (0.6, 0.3), "age": (0.6, 0.3)}
+"""What may change with an attribute of people, outside and inside the face (paper §4)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a recipe trains on and against.
+
+    Attributes:
+        pipe: the base.
+        prompts: sets of training prompts, by name.
+        validation_prompts: prompts to validate on.
+        classifier: frozen; faces [N, 3, H, W] in [0, 1] to logits [N, K] of each attribute.
+        judge: another classifier, for validation and for the numbers at the end.
+        encoders: frozen; images to unit features, for preservation.
+        faces: finds the faces; only images with one take part. None takes the whole image for one.
+        face_encoder: frozen; aligned faces to unit features; None for no face loss.
+        face_bank: features of real faces by class; None where an image whose class must change has no face loss.
+        trained_against: identity of the classifier, so that an evaluation can tell that it uses another one.
+        warnings: what is to be said of all this, a line each.
+    """
+
+    pipe: Any
+    prompts: Mapping[str, tuple[str, ...]]
+    validation_prompts: tuple[str, ...]
+    classifier: Callable[[Tensor], Logits]
+    judge: Callable[[Tensor], Logits]
+    encoders: Mapping[str, Callable[[Tensor], Tensor]]
+    faces: FaceDetector | None = None
+    face_encoder: Callable[[Tensor], Tensor] | None = None
+    face_bank: "FaceBank | None" = None
+    trained_against: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """A word that changes with the base's weights, the training prompts, the classifier and the bank of faces."""
+        bank = self.face_bank
+        faces = (bank.encoder, bank.source, len(bank.features), float(bank.features.double().sum())) if bank else None
+        rest = json.dumps([sorted(self.prompts.items()), self.trained_against, faces])
+        return hashlib.sha256(f"{fingerprint(self.pipe.components)}\n{rest}".encode()).hexdigest()[:32]
+
+
+def known_attributes(base: str) -> dict[str, Attribute]:
+    """Return the attributes that classifiers of a base's people know, with even targets and the factors that suit."""
+    if base != "sandbox":
+        return {
+            name: Attribute(name, tuple(classes), (1 / len(classes),) * len(classes), *FACTORS[name])
+            for name, classes in GROUPS.items()
+        }
+    from fair_adaptors.sandbox.prompts import ATTRIBUTES
+
+    return {
+        name: Attribute(name, classes, (1 / len(classes),) * len(classes), factor1=0.8, factor2=0.8)
+        for name, classes in ATTRIBUTES.items()
+    }
+
+
+def load_setting(config: TrainConfig, device: torch.device | str = "cpu") -> Setting:
+    """Load the models and prompts of a run: what is small first, so that a fault in it costs nothing.
+
+    Raises:
+        ConfigError: something is named that is not there, or does not fit the attributes.
+        MissingExtraError: something needs a package that is not installed.
+    """
+    check(config)
+    faces = load_face_detector(config.faces) if config.faces else None
+    face_encoder, bank = None, None
+    if config.face_weight:
+        from fair_adaptors.training.faces.bank import load_face_bank
+
+        from fair_adaptors.vision.face_encoders import load_face_encoder
+
+        face_encoder = load_face_encoder(config.face_encoder)
+        if config.face_bank:
+            bank = load_face_bank(Path(config.face_bank).expanduser(), encoder=face_encoder)
+            bank.check({attribute.name: attribute.classes for attribute in config.attributes})
+    classifier, judge = load_classifier(config.classifier), load_classifier(config.judge)
+    for one in (classifier, judge):
+        check_classes(one.name, one.classes, config.attributes)
+    loaded = [load_encoder(spec, whole=True) for spec in config.encoders]
+    encoders = {encoder.name: encoder.encode for encoder in loaded}
+    if len(encoders) < len(loaded):
+        raise ConfigError(f"two encoders have one name: {', '.join(encoder.name for encoder in loaded)}")
+    warning = shared_classifier(classifier.identity, judge)
+    return Setting(
+        _load_pipeline(config, device),
+        prompt_sets(config),
+        validation_prompts(config),
+        classifier.judge,
+        judge.judge,
+        encoders,
+        faces,
+        face_encoder.encode if face_encoder is not None else None,
+        bank,
+        classifier.identity,
+        (warning,) if warning else (),
+    )
+
+
+def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
+    """Load the base, frozen in the configuration's dtype, as the engine can train it."""
+    if config.tf32:
+        torch.set_float32_matmul_precision("high")
+    if config.base == "sandbox":
+        from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
+
+        pipe: Any = load_sandbox_pipeline()
+    else:
+        from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
+
+        place, revision = split_revision(config.base)
+        try:
+            pipe = DiffusionPipeline.from_pretrained(place, revision=revision, dtype=getattr(torch, config.dtype))
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(f"the base {config.base} is no pipeline that can be loaded: {reason}") from error
+        pipe.set_progress_bar_config(disable=True)
+        pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)  # the paper's
+        if getattr(pipe, "safety_checker", None) is not None:
+            pipe.register_modules(safety_checker=None)  # memory that nothing here uses
+    model = denoiser_for(pipe).model
+    pipe.to(device)
+    if config.dtype != "float32":
+        pipe.to(dtype=getattr(torch, config.dtype))
+    if config.dtype == "float16" and pipe.vae.config.force_upcast:
+        pipe.vae.float()  # at once: the base's fingerprint holds its dtypes
+    if config.activation_checkpointing:
+        checkpoint_activations(model, pipe.vae)
+    if config.compile:
+        model.compile()
+    return pipe
+
+
+def checkpoint_activations(unet: Any, vae: Any) -> None:
+    """Let U-Net and autoencoder compute activations again in the backward pass, in place of keeping them."""
+    unet.enable_gradient_checkpointing()
+    vae.enable_gradient_checkpointing(_layer_by_layer)
+
+
+def _layer_by_layer(block: Any, *inputs: Any) -> Any:
+    """Checkpoint the layers of a decoder's block, each alone: diffusers takes a block at once, and the last is large.
+
+    Args:
+        inputs: the block's: hidden states, and an embedding that an autoencoder does not have.
+    """
+    from diffusers.models.unets.unet_2d_blocks import UpDecoderBlock2D
+
+    if not isinstance(block, UpDecoderBlock2D):
+        return checkpoint(block, *inputs, use_reentrant=False)
+    (states, *rest) = inputs
+    for layer in block.resnets:
+        states = checkpoint(layer, states, *rest, use_reentrant=False)
+    for layer in block.upsamplers or ():
+        states = checkpoint(layer, states, use_reentrant=False)
+    return states
