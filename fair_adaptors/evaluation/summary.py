@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,8 +30,6 @@ from .estimates import count_classes, estimate_mean, estimate_pooled, estimate_r
 from .records import Array, Record
 from .spec import Evaluation, Instruments, Target, known_targets
 from .variants import Variant
-
-if TYPE_CHECKING:
 
 FAIR_DRAWS = 4000
 """Fair models drawn for the floor of the worst prompts, which has no closed form."""
