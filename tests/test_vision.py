@@ -71,22 +71,20 @@ def test_labels_that_are_no_attribute_are_refused(tmp_path: Path) -> None:
 
 def test_any_pipeline_is_evaluated_with_two_unlike_classifiers(clip: Path, tmp_path: Path) -> None:
     """The one knows gender, race and age, the other gender only: what both know is compared."""
-    judges = (
+    both = (
         load_classifier(f"clip:{clip}"),
         load_classifier(f"transformers:{vit(tmp_path / 'vit', ['Female', 'Male'])}"),
     )
-    instruments = Instruments(judges, (load_encoder(f"clip:{clip}"),))
+    instruments = Instruments(both, (load_encoder(f"clip:{clip}"),))
     targets = Target(("gender",), (0.5, 0.5)), Target(("race",), (0.25,) * 4)
     wanted = small(PromptSet("mine", ("a nurse", "a guard"), ("nurse", "guard"), "here"), num_steps=2)
     wanted = type(wanted)(**{**vars(wanted), "targets": targets})
-    variant = evaluate(tiny_pipeline(), wanted, [], instruments, tmp_path / "out")["variants"][0]
-    assert set(variant["bias"][judges[0].name]) == {"gender", "race"} and set(variant["bias"][judges[1].name]) == {
-        "gender"
-    }
-    assert [row["target"] for row in variant["agreement"]] == ["gender"]
-    assert -1 <= variant["text_alignment"][f"clip:{clip.name}"]["value"] <= 1
+    variant = evaluate(tiny_pipeline(), wanted, [], instruments, tmp_path / "out").original
+    assert [set(variant.bias[one.name]) for one in both] == [{"gender", "race"}, {"gender"}]
+    assert [row.target for row in variant.agreement] == ["gender"]
+    assert -1 <= variant.text_alignment[f"clip:{clip.name}"].value <= 1
     with contextlib.suppress(MissingExtraError):
         page = write_report(tmp_path / "out", command="…").read_text(encoding="utf-8")
         assert "fit to prompt" in page
     with pytest.raises(ConfigError, match="does not know race"):
-        check_targets(wanted, Instruments(judges[::-1]))
+        check_targets(wanted, Instruments(both[::-1]))
