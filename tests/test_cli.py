@@ -33,7 +33,7 @@ def test_the_demo_prints_numbers_and_leaves_a_grid_a_report_and_results(run, tmp
     out = tmp_path / "new" / "folder"
     status, printed, _ = run("demo", "-n", "8", "--out", str(out))
     assert status == 0 and "noise floor" in printed
-    table = [line for line in printed.splitlines() if line.startswith(("  gender bias", "  right occupation"))]
+    table = [line for line in printed.splitlines() if line.startswith((" gender bias", " right occupation"))]
     assert len(table) == 2 and max(map(len, table)) <= 80
     with Image.open(out / "plots" / "grid_sandbox-gender.png") as grid:
         assert grid.width > 500

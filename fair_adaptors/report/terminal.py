@@ -68,7 +68,8 @@ def headline_table(results: Results) -> "Table":
     from rich.markup import escape
     from rich.table import Column, Table
 
-    table = Table(Column("", overflow="fold"), "95 %", "floor", "change, 95 %", "undetermined", box=SIMPLE_HEAD)
+    columns = (Column("", overflow="fold"), "95 %", "floor", "change, 95 %", "undetermined")
+    table = Table(*columns, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name, target in results.targets.items():
         table.add_row(f"[bold]{escape(name)} {'bias' if target.is_uniform else 'off target'}")
         for variant in results.variants:

@@ -91,7 +91,8 @@ def comparison(results: "Results") -> "Table":
     from ..evaluation.verdict import fine, number, percent
 
     before, after = results.variants[:2]
-    table = Table("held-out", "before (95 %)", "after (95 %)", "floor", "undetermined", box=SIMPLE_HEAD)
+    columns = ("held-out", "before (95 %)", "after (95 %)", "floor", "undetermined")
+    table = Table(*columns, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name, target in results.targets.items():
         was, now = (results.figures(variant, name) for variant in (before, after))
         floor = headline(now, target).floor
