@@ -19,6 +19,7 @@ import torch
 from benchmarks import uce
 from benchmarks._report import report
 from benchmarks.sandbox_bias import train
+from fair_adaptors.adaptor.results import Results, VariantResults
 from fair_adaptors.evaluation import baselines
 from fair_adaptors.evaluation.evaluate import evaluate
 from fair_adaptors.evaluation.metrics import frequencies
@@ -26,7 +27,6 @@ from fair_adaptors.evaluation.spec import Evaluation, Target
 from fair_adaptors.evaluation.variants import Variant, original, with_adaptor
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.report.page import write_report
-from fair_adaptors.results import Results, VariantResults
 from fair_adaptors.sandbox.demo import draw
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline

@@ -17,11 +17,11 @@ from markdown_it import MarkdownIt
 
 from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, RESULTS_FILE, read_config
 from fair_adaptors.adaptor.registry import BASES, EMBEDDED, STABLE_DIFFUSION_1_5, find
+from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import from_json, read_results, to_json, variant_of
 from fair_adaptors.errors import InvalidAdaptorError
 from fair_adaptors.evaluation.variants import with_adaptor
 from fair_adaptors.report.card import TAG, TEMPLATE, card_of, escape, render_card
-from fair_adaptors.results import Results
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = [EMBEDDED / "sandbox-gender", EMBEDDED / "sandbox-gender-tone"]

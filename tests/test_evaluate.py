@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fair_adaptors.adaptor.results import Estimate, Results
 from fair_adaptors.adaptor.results_file import load_results
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.evaluate import evaluate
@@ -26,7 +27,6 @@ from fair_adaptors.evaluation.variants import Variant, distinct, original, with_
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.load import load_fair_adaptor
 from fair_adaptors.prompts.sets import PromptSet
-from fair_adaptors.results import Estimate, Results
 from fair_adaptors.sandbox.instruments import calibrate, instruments
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import occupations

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fair_adaptors.adaptor.results import Estimate, Results, VariantResults
 from fair_adaptors.adaptor.results_file import from_json, to_json
 from fair_adaptors.errors import MissingExtraError
 from fair_adaptors.evaluation.metrics import total_variation_floor
@@ -28,7 +29,6 @@ from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.report import gallery, plots
 from fair_adaptors.report import page as report_page
 from fair_adaptors.report.page_data import page_data
-from fair_adaptors.results import Estimate, Results, VariantResults
 from fair_adaptors.vision.types import Classifier, Encoder
 
 CLASSES = {"gender": ("female", "male"), "tone": ("pale", "tan", "brown", "dark")}

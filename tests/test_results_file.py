@@ -11,9 +11,9 @@ import pytest
 
 from fair_adaptors.adaptor.record import RESULTS_FILE
 from fair_adaptors.adaptor.registry import EMBEDDED
+from fair_adaptors.adaptor.results import Estimate
 from fair_adaptors.adaptor.results_file import from_json, load_results, to_json
 from fair_adaptors.errors import InvalidResultsError
-from fair_adaptors.results import Estimate
 
 FILES = sorted(EMBEDDED.glob(f"*/{RESULTS_FILE}"))
 

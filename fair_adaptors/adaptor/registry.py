@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fair_adaptors.errors import UnknownAdaptorError, did_you_mean
 
 if TYPE_CHECKING:
-    from fair_adaptors.results import Results
+    from .results import Results
 
 EMBEDDED = Path(__file__).parents[1] / "sandbox" / "adaptors"
 STABLE_DIFFUSION_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from fair_adaptors.errors import InvalidAdaptorError, InvalidResultsError
-from fair_adaptors.results import Results, VariantResults
 
 from .folder import AdaptorFiles
 from .record import RESULTS_FILE, RESULTS_SCHEMA, read_config
+from .results import Results, VariantResults
 
 logger = logging.getLogger(__name__)
 DIGITS = 6

@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fair_adaptors.results import Estimate
+from fair_adaptors.adaptor.results import Estimate
 
 from .metrics import bias, noise_floor, undetermined_rate
 

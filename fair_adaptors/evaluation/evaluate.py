@@ -33,7 +33,7 @@ from .variants import Variant, distinct
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fair_adaptors.results import Results
+    from fair_adaptors.adaptor.results import Results
 
 
 def evaluate(

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from fair_adaptors.adaptor.record import RESULTS_SCHEMA, library_versions
-from fair_adaptors.adaptor.results_file import from_json, to_json
-from fair_adaptors.results import (
+from fair_adaptors.adaptor.results import (
     Agreement,
     Calibration,
     Change,
@@ -24,6 +23,7 @@ from fair_adaptors.results import (
     TargetClasses,
     VariantResults,
 )
+from fair_adaptors.adaptor.results_file import from_json, to_json
 
 from . import metrics
 from .estimates import count_classes, estimate_mean, estimate_pooled, estimate_rate, estimate_values

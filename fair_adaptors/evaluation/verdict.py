@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fair_adaptors.results import Estimate, FlooredEstimate, Results, TargetClasses, VariantResults, headline
+from fair_adaptors.adaptor.results import Estimate, FlooredEstimate, Results, TargetClasses, VariantResults, headline
 
 SMALL = 0.05
 """Shares of images without a face, or that are undetermined, up to this are not worth a sentence."""

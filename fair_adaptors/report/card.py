@@ -13,9 +13,9 @@ from typing import Any
 
 from fair_adaptors.adaptor.record import read_config
 from fair_adaptors.adaptor.registry import AdaptorInfo, find_base
+from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import read_results
 from fair_adaptors.evaluation.verdict import fine
-from fair_adaptors.results import Results
 
 from .card_figures import Markdown, figures, line, metrics
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.adaptor.results import Estimate, FlooredEstimate, Results, TargetClasses, VariantResults, headline
 from fair_adaptors.adaptor.results_file import to_json, variant_of
 from fair_adaptors.evaluation.verdict import fine, number, signed, verdicts
-from fair_adaptors.results import Estimate, FlooredEstimate, Results, TargetClasses, VariantResults, headline
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from fair_adaptors.adaptor.results import Results
 from fair_adaptors.evaluation.metrics import CONFIDENCE
 from fair_adaptors.evaluation.records import read_seen
 from fair_adaptors.evaluation.store import image_path, record_path
-from fair_adaptors.results import Results
 
 PROMPTS, IMAGES, OPEN_PROMPTS = 6, 8, 2
 """Prompts with pictures, images of each, and prompts whose pictures are shown at once."""

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.adaptor.results import Estimate, Results, VariantResults, headline
 from fair_adaptors.adaptor.results_file import load_results, to_json
 from fair_adaptors.evaluation.metrics import CONFIDENCE
 from fair_adaptors.evaluation.store import PLOTS, REPORT_FILE, RESULTS_FILE, TIMING_FILE
 from fair_adaptors.evaluation.verdict import direction, fine, number, percent, signed, verdicts
-from fair_adaptors.results import Estimate, Results, VariantResults, headline
 
 from . import gallery
 from .page_data import page_data

@@ -4,9 +4,9 @@ import math
 from functools import lru_cache
 from typing import Any
 
+from fair_adaptors.adaptor.results import Estimate, Figures, Results, TargetClasses, headline
 from fair_adaptors.evaluation.metrics import noise_floor, total_variation_floor
 from fair_adaptors.evaluation.verdict import figure_name, largest
-from fair_adaptors.results import Estimate, Figures, Results, TargetClasses, headline
 
 Triple = tuple[float | None, ...]
 """Value, low and high."""

@@ -14,8 +14,8 @@ from .prompts import ATTRIBUTES, ROLES, SECTORS, TEMPLATE, Split, occupations
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from fair_adaptors.adaptor.results import Estimate, Results
     from fair_adaptors.evaluation.spec import Instruments, Target
-    from fair_adaptors.results import Estimate, Results
 
 Probabilities = dict[str, np.ndarray]
 
@@ -86,7 +86,7 @@ def comparison(results: "Results") -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from fair_adaptors.results import headline
+    from fair_adaptors.adaptor.results import headline
 
     from ..evaluation.verdict import fine, number, percent
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fair_adaptors.adaptor.record import CARD_FILE, RESULTS_FILE, read_config
 from fair_adaptors.adaptor.registry import list_adaptors
+from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import to_json, variant_of
 from fair_adaptors.evaluation.evaluate import evaluate
 from fair_adaptors.evaluation.request import targets_for
@@ -22,7 +23,6 @@ from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.report.card import card_of
 from fair_adaptors.report.gallery import find_pictures
 from fair_adaptors.report.grid import before_after_grid
-from fair_adaptors.results import Results
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
 
