@@ -46,14 +46,14 @@ NEUTRAL = ("person", "photo", "face", "portrait")
 
 def fitted_uce(pipe: Any, labels: tuple[str, ...], images: int, rounds: int) -> Variant:
     """Fit the edit of the labels on noise that the evaluation does not use."""
-    judge = instruments().classifiers[1]  # the one that adaptors are trained with, too
+    classifier = instruments().classifiers[1]  # the one that adaptors are trained with, too
     turn = 0
 
     def measure(pipe: Any, labels: Any) -> dict[str, np.ndarray]:
         nonlocal turn
         turn += 1
         drawn = draw(pipe, labels, images_per_prompt=images, seed=1_000_000 + turn)
-        seen = judge.judge(drawn.flatten(0, 1))["gender"].argmax(1).view(len(labels), images)
+        seen = classifier.logits(drawn.flatten(0, 1))["gender"].argmax(1).view(len(labels), images)
         return {"gender": frequencies(seen.numpy(), 2)}
 
     return uce.uce(uce.debias(pipe, labels, [GENDER], preserved=NEUTRAL, measure=measure, rounds=rounds))

@@ -43,12 +43,12 @@ def raw_logits(outputs: int, images: Tensor) -> Tensor:
 def test_the_authors_files_are_read_by_their_number_of_outputs(
     tmp_path: Path, outputs: int, asked: str, columns: dict[str, int]
 ) -> None:
-    judge = load_classifier(f"mobilenet:{asked}{authors_file(tmp_path, outputs)}")
+    classifier = load_classifier(f"mobilenet:{asked}{authors_file(tmp_path, outputs)}")
     images = pictures(2, side=224)
     raw = raw_logits(outputs, images)
     with torch.no_grad():
-        found = judge.judge(images)
-    assert judge.classes == {name: FAMILIES[name] for name in columns}
+        found = classifier.logits(images)
+    assert classifier.classes == {name: FAMILIES[name] for name in columns}
     for name, start in columns.items():
         expected = raw[:, start : start + len(FAMILIES[name])].softmax(1)
         assert torch.allclose(found[name].softmax(1), expected, atol=1e-5)
@@ -57,9 +57,9 @@ def test_the_authors_files_are_read_by_their_number_of_outputs(
 def test_celebas_gender_is_the_twentieth_of_forty_pairs(tmp_path: Path) -> None:
     images = pictures(2, side=224)
     pairs = raw_logits(80, images).reshape(-1, 40, 2)
-    judge = load_classifier(f"mobilenet:{authors_file(tmp_path, 80)}")
+    classifier = load_classifier(f"mobilenet:{authors_file(tmp_path, 80)}")
     with torch.no_grad():
-        assert torch.allclose(judge.judge(images)["gender"].softmax(1), pairs[:, 20].softmax(1), atol=1e-5)
+        assert torch.allclose(classifier.logits(images)["gender"].softmax(1), pairs[:, 20].softmax(1), atol=1e-5)
 
 
 def test_safetensors_and_half_precision_say_the_same_and_other_sizes_are_resized(tmp_path: Path) -> None:
@@ -68,10 +68,10 @@ def test_safetensors_and_half_precision_say_the_same_and_other_sizes_are_resized
     folder = load_classifier(f"mobilenet:{tmp_path}")
     images = pictures(2, side=100)
     with torch.no_grad():
-        found = half.judge(images)["race"].softmax(1)
+        found = half.logits(images)["race"].softmax(1)
         grown = nn.functional.interpolate(images, (224, 224), mode="bilinear")
-        assert torch.equal(folder.judge(images)["race"].softmax(1), found)
-        assert torch.allclose(found, half.judge(grown)["race"].softmax(1), atol=1e-5)
+        assert torch.equal(folder.logits(images)["race"].softmax(1), found)
+        assert torch.allclose(found, half.logits(grown)["race"].softmax(1), atol=1e-5)
     assert half.identity == folder.identity
 
 
@@ -133,10 +133,10 @@ def test_files_that_do_not_fit_are_one_line_that_says_what_to_do(tmp_path: Path)
 
 def test_labels_that_name_their_attribute_make_several_heads(tmp_path: Path) -> None:
     labels = ["gender: female", "gender: male", "tone: pale", "tone: tan", "tone: dark"]
-    judge = load_classifier(f"transformers:{vit(tmp_path, labels)}")
-    assert judge.classes == {"gender": ("female", "male"), "tone": ("pale", "tan", "dark")}
+    classifier = load_classifier(f"transformers:{vit(tmp_path, labels)}")
+    assert classifier.classes == {"gender": ("female", "male"), "tone": ("pale", "tan", "dark")}
     with torch.no_grad():
-        found = judge.judge(pictures(3))
+        found = classifier.logits(pictures(3))
     assert {name: tuple(value.shape) for name, value in found.items()} == {"gender": (3, 2), "tone": (3, 3)}
     for value in found.values():
         assert torch.allclose(value.exp().sum(1), torch.ones(3), atol=1e-5)  # each head is a distribution of its own
@@ -145,27 +145,27 @@ def test_labels_that_name_their_attribute_make_several_heads(tmp_path: Path) -> 
 def test_gender_of_one_model_and_race_of_another_are_one_classifier(tmp_path: Path) -> None:
     gender, race = vit(tmp_path / "a+b", ["Female", "Male"]), vit(tmp_path / "race", RACES)
     parts = [load_classifier(f"transformers:{one}") for one in (gender, race)]
-    judge = load_classifier(f"transformers:{gender}+transformers:{race}")
-    assert judge.name == "transformers:a+b+transformers:race"
-    assert judge.classes == {"gender": FAMILIES["gender"], "race": FAMILIES["race"]}
+    classifier = load_classifier(f"transformers:{gender}+transformers:{race}")
+    assert classifier.name == "transformers:a+b+transformers:race"
+    assert classifier.classes == {"gender": FAMILIES["gender"], "race": FAMILIES["race"]}
     images = pictures(2)
     with torch.no_grad():
-        found = judge.judge(images)
+        found = classifier.logits(images)
         for part in parts:
-            for name, logits in part.judge(images).items():
+            for name, logits in part.logits(images).items():
                 assert torch.equal(found[name], logits)
-    assert join(parts).identity == judge.identity != join(parts[::-1]).identity
+    assert join(parts).identity == classifier.identity != join(parts[::-1]).identity
 
 
 def test_the_first_that_knows_an_attribute_is_asked_and_one_that_adds_none_is_refused(
     clip: Path, tmp_path: Path
 ) -> None:
     ages = f"transformers:{vit(tmp_path / 'age', AGES)}"
-    judge = load_classifier(f"{ages}+clip:{clip}")
-    assert tuple(judge.classes) == ("age", "gender", "race")
+    classifier = load_classifier(f"{ages}+clip:{clip}")
+    assert tuple(classifier.classes) == ("age", "gender", "race")
     images = pictures(2)
     with torch.no_grad():
-        assert torch.equal(judge.judge(images)["age"], load_classifier(ages).judge(images)["age"])
+        assert torch.equal(classifier.logits(images)["age"], load_classifier(ages).logits(images)["age"])
     with pytest.raises(ConfigError, match="age adds no attribute: what comes before it knows gender, race, age"):
         load_classifier(f"clip:{clip}+{ages}")
 
@@ -173,10 +173,10 @@ def test_the_first_that_knows_an_attribute_is_asked_and_one_that_adds_none_is_re
 def test_gradients_of_every_attribute_reach_every_image(clip: Path, tmp_path: Path) -> None:
     spec = f"transformers:{vit(tmp_path / 'age', AGES)}+mobilenet:{authors_file(tmp_path, 4)}+clip:{clip}"
     for one in (*spec.split("+"), spec):
-        judge = load_classifier(one)
-        for name, classes in judge.classes.items():
+        classifier = load_classifier(one)
+        for name, classes in classifier.classes.items():
             images = pictures(2, side=64).requires_grad_()
-            logits = judge.judge(images)[name]
+            logits = classifier.logits(images)[name]
             assert logits.shape == (2, len(classes))
             (slope,) = torch.autograd.grad(logits.softmax(1)[:, 0].sum(), images)
             assert torch.isfinite(slope).all() and (slope.flatten(1).abs().sum(1) > 0).all(), (one, name)
@@ -189,9 +189,9 @@ def known(name: str, identity: str) -> Classifier:
 def test_evaluating_with_what_was_trained_against_warns_also_of_a_part() -> None:
     gender, race, other = known("gender", "1"), known("race", "2"), known("age", "3")
     trained = join([gender, race]).identity
-    for judge in (gender, race, join([other, race])):
-        warning = shared_classifier(trained, judge)
-        assert warning is not None and judge.name in warning and "\n" not in warning
+    for classifier in (gender, race, join([other, race])):
+        warning = shared_classifier(trained, classifier)
+        assert warning is not None and classifier.name in warning and "\n" not in warning
     assert shared_classifier(trained, other) is None
     assert shared_classifier(gender.identity, join([race, other])) is None
 

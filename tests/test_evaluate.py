@@ -284,8 +284,8 @@ def test_the_measured_bias_is_near_the_true_one() -> None:
     """On rendered portraits, whose truth is known, both classifiers are within .03 for every attribute."""
     for attributes in calibrate(occupations("test"), images_per_prompt=32).values():
         for found in attributes.values():
-            assert abs(found["error"]) < 0.03 and found["true"] > 0.1
-            assert np.diag(found["confusion"]).min() > 0.9
+            assert abs(found.error) < 0.03 and found.true > 0.1
+            assert np.diag(found.confusion).min() > 0.9
 
 
 def test_diversity_is_the_mean_distance_of_pairs() -> None:
@@ -299,15 +299,15 @@ def test_diversity_is_the_mean_distance_of_pairs() -> None:
 
 
 def test_targets_are_what_adaptors_were_trained_for_unless_some_are_named() -> None:
-    judges = instruments()
-    assert targets_for([], ["sandbox-gender"], judges) == (Target(("gender",), (0.5, 0.5)),)
-    joint = targets_for([], ["sandbox-gender-tone"], judges)[-1]
+    tools = instruments()
+    assert targets_for([], ["sandbox-gender"], tools) == (Target(("gender",), (0.5, 0.5)),)
+    joint = targets_for([], ["sandbox-gender-tone"], tools)[-1]
     assert joint.name == "gender × tone" and joint.shares == (0.125,) * 8
-    assert [target.name for target in targets_for([], [], judges)] == ["gender", "tone", "age"]
-    assert targets_for(["age=0.75,0.25"], [], judges) == (Target(("age",), (0.75, 0.25)),)
+    assert [target.name for target in targets_for([], [], tools)] == ["gender", "tone", "age"]
+    assert targets_for(["age=0.75,0.25"], [], tools) == (Target(("age",), (0.75, 0.25)),)
     for text, said in (("hair", "no attribute 'hair'"), ("gender=1,1", "sum to 1"), ("gender=x", "write it as")):
         with pytest.raises(ConfigError, match=said):
-            targets_for([text], [], judges)
+            targets_for([text], [], tools)
 
 
 def test_variants_have_distinct_names() -> None:

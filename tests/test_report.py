@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fair_adaptors.adaptor.results import Estimate, Results, VariantResults
+from fair_adaptors.adaptor.results import Calibration, Estimate, Results, VariantResults
 from fair_adaptors.adaptor.results_file import from_json, to_json
 from fair_adaptors.errors import MissingExtraError
 from fair_adaptors.evaluation.metrics import total_variation_floor
@@ -51,9 +51,8 @@ def instruments(*classifiers: str, kept: bool = True) -> Instruments:
         tuple(Classifier(name, name, CLASSES, lambda images: {}) for name in classifiers or ("one", "two")),
         (Encoder("eye", "eye", lambda images: images),),
         kept=Kept("right job", lambda label, logits: np.ones(1, bool)) if kept else None,
-        calibrate=lambda labels: {"one": {"gender": {"true": 0.5, "measured": 0.45, "error": -0.05,
-                                                     "classes": ["female", "male"],
-                                                     "confusion": [[0.9, 0.1], [0.05, 0.95]]}}},
+        calibrate=lambda labels: {"one": {"gender": Calibration(("female", "male"), 0.5, 0.45, -0.05,
+                                                                ((0.9, 0.1), (0.05, 0.95)))}},
     )  # fmt: skip
 
 

@@ -93,26 +93,26 @@ def trained(portraits: Path, model: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_it_tells_gender_and_tone_of_people_it_has_never_seen(trained: Path) -> None:
-    judge = load_classifier(f"transformers:{trained}")
-    assert judge.classes == {"gender": ("female", "male"), "tone": tuple(sorted(TONES))}
+    classifier = load_classifier(f"transformers:{trained}")
+    assert classifier.classes == {"gender": ("female", "male"), "tone": tuple(sorted(TONES))}
     strangers = people(300, seed=1)
     with torch.no_grad():
-        said = {name: logits.argmax(1) for name, logits in judge.judge(render(strangers)).items()}
+        said = {name: logits.argmax(1) for name, logits in classifier.logits(render(strangers)).items()}
     assert (said["gender"] == strangers.gender).float().mean() > 0.85
-    names = [judge.classes["tone"][index] for index in said["tone"]]
+    names = [classifier.classes["tone"][index] for index in said["tone"]]
     assert sum(name == TONES[tone] for name, tone in zip(names, strangers.tone, strict=True)) > 0.85 * 300
 
 
 def test_the_numbers_are_those_of_what_was_saved(trained: Path, portraits: Path) -> None:
     """Temperatures are in the weights: the saved classifier itself has the accuracy and calibration of its card."""
     results = json.loads((trained / "results.json").read_text())
-    judge = load_classifier(f"transformers:{trained}")
+    classifier = load_classifier(f"transformers:{trained}")
     held_out = list(Labelled(find_source(str(portraits)), ("gender", "tone")).held_out())
     assert len(held_out) == COUNT / 5
     half = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[len(held_out) // 2 :]
     pixels = torch.stack([pixels_of(held_out[index][0]) for index in half])
     with torch.no_grad():
-        logits = judge.judge(pixels)
+        logits = classifier.logits(pixels)
     for name, row in results["attributes"].items():
         truth = torch.tensor([held_out[index][1][name] for index in half])
         right = (logits[name].argmax(1) == truth).float().mean()
@@ -152,8 +152,8 @@ def test_a_mobilenet_is_trained_too_and_starts_from_a_state_dict(portraits: Path
     settings = {"steps": 1, "batch_size": 2, "limit": 20}
     results = train_classifier(wanted(portraits, started, ("gender",), **settings), tmp_path / "out")
     assert results["training"]["model"] == "mobilenet:imagenet.pth"
-    judge = load_classifier(f"mobilenet:{tmp_path / 'out'}")
-    assert judge.classes == {"gender": GENDERS}
+    classifier = load_classifier(f"mobilenet:{tmp_path / 'out'}")
+    assert classifier.classes == {"gender": GENDERS}
     assert "--classifier mobilenet:FOLDER" in (tmp_path / "out" / "README.md").read_text()
 
 

@@ -144,7 +144,7 @@ class Studio:
         self._pipe, self._turn, self._closed = pipe, threading.Lock(), False
         self._num_steps, self._guidance_scale = (STEPS, GUIDANCE) if here else (30, 7.5)
         self._batch_size = 8 if here else 4  # small ones, for the progress to move
-        self._judge = instruments().classifiers[0] if here else None
+        self._classifier = instruments().classifiers[0] if here else None
         self._remembered: OrderedDict[tuple[str, int, int], Side] = OrderedDict()
         prompts = load_prompts("sandbox-test" if here else "occupations-test")
         self.base, self.hint = base, HINT if here else ""
@@ -230,12 +230,12 @@ class Studio:
             batch_size=self._batch_size,
             on_batch=on_batch,
         )
-        seen = classify(images, self._judge.judge) if self._judge else {}
+        seen = classify(images, self._classifier.logits) if self._classifier else {}
         return Side(pictures(images[0]), seen)
 
     def _compared(self, request: Request, before: Side, after: Side) -> Comparison:
         """Count, with the attributes first that the adaptors aim at."""
-        classes = dict(self._judge.classes) if self._judge else {}
+        classes = dict(self._classifier.classes) if self._classifier else {}
         aimed = {attribute for name in request.adaptors for attribute in self.offers[name].attributes}
         counts = []
         for name in sorted(classes, key=lambda name: name not in aimed):

@@ -100,10 +100,10 @@ def check_targets(evaluation: Evaluation, instruments: Instruments) -> None:
             if wanted not in first.classes[attribute]:
                 known = ", ".join(first.classes[attribute])
                 raise ConfigError(f"a prompt expects {attribute} {wanted!r}; {first.name} knows {known}")
-    for judge in instruments.classifiers:
-        for name in set(judge.classes) & set(first.classes):
-            if tuple(judge.classes[name]) != tuple(first.classes[name]):
-                raise ConfigError(f"{judge.name} and {first.name} have other classes of {name}, or in another order")
+    for other in instruments.classifiers[1:]:
+        for name in set(other.classes) & set(first.classes):
+            if tuple(other.classes[name]) != tuple(first.classes[name]):
+                raise ConfigError(f"{other.name} and {first.name} have other classes of {name}, or in another order")
     for target in targets:
         number = int(np.prod([len(first.classes[name]) for name in target.attributes]))
         if number != len(target.shares):
@@ -178,7 +178,7 @@ def _see(images: "Tensor", prompt: str, label: str, instruments: Instruments) ->
     with torch.no_grad():
         faces = (instruments.faces or whole_image()).find(images)
         people = crop_faces(images, faces.boxes) if instruments.faces and instruments.faces.crops else images
-        logits: dict[str, Logits] = {judge.name: judge.judge(people) for judge in instruments.classifiers}
+        logits: dict[str, Logits] = {one.name: one.logits(people) for one in instruments.classifiers}
         features = {one.name: one.encode(images).float().cpu() for one in instruments.encoders}
         text = {
             one.name: (features[one.name] * one.encode_text([prompt]).float().cpu()).sum(1).numpy()
@@ -190,8 +190,8 @@ def _see(images: "Tensor", prompt: str, label: str, instruments: Instruments) ->
         found=faces.found.cpu().numpy(),
         boxes=faces.boxes.float().cpu().numpy(),
         probabilities={
-            judge.name: {name: logits[judge.name][name].float().softmax(1).cpu().numpy() for name in judge.classes}
-            for judge in instruments.classifiers
+            one.name: {name: logits[one.name][name].float().softmax(1).cpu().numpy() for name in one.classes}
+            for one in instruments.classifiers
         },
         features={name: values.numpy() for name, values in features.items()},
         text=text,

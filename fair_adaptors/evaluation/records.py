@@ -90,8 +90,8 @@ def load(path: Path, instruments: Instruments, mark: str) -> Record | None:
             arrays["found"],
             arrays["boxes"],
             {
-                judge.name: {name: arrays[f"probabilities/{judge.name}/{name}"] for name in judge.classes}
-                for judge in instruments.classifiers
+                one.name: {name: arrays[f"probabilities/{one.name}/{name}"] for name in one.classes}
+                for one in instruments.classifiers
             },
             {one.name: arrays[f"features/{one.name}"] for one in instruments.encoders},
             {one.name: arrays[f"text/{one.name}"] for one in instruments.encoders if one.encode_text},
@@ -136,8 +136,8 @@ def _combined(records: Sequence[Record], combine: Callable[[list[Array]], Array]
         combine([one.found for one in records]),
         combine([one.boxes for one in records]),
         {
-            judge: {name: combine([one.probabilities[judge][name] for one in records]) for name in attributes}
-            for judge, attributes in first.probabilities.items()
+            classifier: {name: combine([one.probabilities[classifier][name] for one in records]) for name in seen}
+            for classifier, seen in first.probabilities.items()
         },
         by_name("features"),
         by_name("text"),

@@ -110,8 +110,8 @@ def shared_classifiers(adaptors: Sequence[str], instruments: Instruments) -> lis
     for adaptor in adaptors:
         config = read_config(resolve(adaptor))
         trained_against = config["training"].get("trained_against")
-        for judge in instruments.classifiers:
-            if isinstance(trained_against, str) and (said := shared_classifier(trained_against, judge)):
+        for classifier in instruments.classifiers:
+            if isinstance(trained_against, str) and (said := shared_classifier(trained_against, classifier)):
                 lines.append(f"{config['name']}: {said}")
     return lines
 

@@ -1,10 +1,11 @@
 """What an evaluation is asked for, and what it measures with."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fair_adaptors.adaptor.results import Calibration
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.vision.types import Classifier, Encoder, FaceDetector, Logits
@@ -88,15 +89,15 @@ class Instruments:
         encoders: of images; none for no preservation and diversity figures.
         faces: the detector; None where the whole image is the face.
         kept: what should stay; None for nothing that can be told.
-        calibrate: labels of prompts → by classifier and attribute, the ``true`` bias of images whose truth is known,
-            the ``measured`` one, and the ``error``; None where no truth is known.
+        calibrate: labels of prompts → by classifier and attribute, what it makes of images whose truth is known; None
+            where no truth is known.
     """
 
     classifiers: tuple[Classifier, ...]
     encoders: tuple[Encoder, ...] = ()
     faces: FaceDetector | None = None
     kept: Kept | None = None
-    calibrate: Callable[[Sequence[str]], dict[str, Any]] | None = None
+    calibrate: Callable[[Sequence[str]], Mapping[str, Mapping[str, Calibration]]] | None = None
 
     def __post_init__(self) -> None:
         if not self.classifiers:
@@ -112,10 +113,10 @@ class Instruments:
         every: list[Classifier | Encoder | FaceDetector] = [*self.classifiers, *self.encoders]
         every += [self.faces] if self.faces else []
         parts = [f"{one.name} {one.identity}" for one in every] + ([self.kept.name] if self.kept else [])
-        parts += [str(sorted(judge.classes.items())) for judge in self.classifiers]
+        parts += [str(sorted(classifier.classes.items())) for classifier in self.classifiers]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def known_targets(targets: Sequence[Target], judge: Classifier) -> list[Target]:
+def known_targets(targets: Sequence[Target], classifier: Classifier) -> list[Target]:
     """Return the targets all of whose ``attributes`` a classifier knows."""
-    return [target for target in targets if set(target.attributes) <= set(judge.classes)]
+    return [target for target in targets if set(target.attributes) <= set(classifier.classes)]

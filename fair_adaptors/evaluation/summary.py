@@ -11,7 +11,6 @@ import numpy as np
 from fair_adaptors.adaptor.record import RESULTS_SCHEMA, library_versions
 from fair_adaptors.adaptor.results import (
     Agreement,
-    Calibration,
     Change,
     ClassShare,
     Estimate,
@@ -54,7 +53,7 @@ def summarise(
         encoders=tuple(one.name for one in instruments.encoders),
         face_detector=instruments.faces.name if instruments.faces else None,
         kept=instruments.kept.name if instruments.kept else None,
-        calibration=_calibration(evaluation, instruments),
+        calibration=instruments.calibrate(evaluation.prompts.labels) if instruments.calibrate else None,
         targets={
             target.name: TargetClasses(
                 target.attributes, class_names(target, instruments.classifiers[0].classes), target.shares
@@ -66,16 +65,6 @@ def summarise(
         ),
     )
     return from_json(to_json(measured))
-
-
-def _calibration(evaluation: Evaluation, instruments: Instruments) -> dict[str, dict[str, Calibration]] | None:
-    if instruments.calibrate is None:
-        return None
-    found = instruments.calibrate(evaluation.prompts.labels)
-    return {
-        classifier: {attribute: Calibration(**row) for attribute, row in rows.items()}
-        for classifier, rows in found.items()
-    }
 
 
 def class_names(target: Target, classes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

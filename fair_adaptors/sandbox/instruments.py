@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from fair_adaptors.adaptor.results import Calibration
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.metrics import bias
 from fair_adaptors.evaluation.spec import Instruments, Kept
@@ -24,8 +25,8 @@ SIDE = 64
 
 def instruments() -> Instruments:
     """Return both classifiers, the one that no adaptor was trained against first, and what tells the occupation."""
-    judges = classifier("evaluation"), classifier("training")
-    return Instruments(judges, (encoder(),), kept=Kept(KEPT, right), calibrate=calibrate)
+    both = classifier("evaluation"), classifier("training")
+    return Instruments(both, (encoder(),), kept=Kept(KEPT, right), calibrate=calibrate)
 
 
 def classifier(which: str) -> Classifier:
@@ -83,7 +84,9 @@ def right(label: str, logits: Logits) -> np.ndarray:
     return found.astype(np.float32)
 
 
-def calibrate(labels: Sequence[str], *, images_per_prompt: int = 64, seed: int = 0) -> dict[str, Any]:
+def calibrate(
+    labels: Sequence[str], *, images_per_prompt: int = 64, seed: int = 0
+) -> dict[str, dict[str, Calibration]]:
     """Measure rendered portraits, whose truth is known, as an evaluation would; say how far the figures are off.
 
     Args:
@@ -91,8 +94,8 @@ def calibrate(labels: Sequence[str], *, images_per_prompt: int = 64, seed: int =
         images_per_prompt: portraits of each, drawn from the world's own, biased, distribution.
 
     Returns:
-        By classifier and attribute: its ``classes``, the ``true`` and the ``measured`` bias, ``error``, their
-        difference, and ``confusion``, rows of true classes with the share that was given to each class.
+        By classifier and attribute: the true and the measured bias, and in what share the images of each class were
+        given to each.
     """
     import torch
 
@@ -110,18 +113,18 @@ def calibrate(labels: Sequence[str], *, images_per_prompt: int = 64, seed: int =
     portraits = torch.cat([render(people[chunk]) for chunk in chunks])
     truth = {name: getattr(people, name).numpy() for name in ATTRIBUTES}
     return {
-        judge.name: _errors(judge, portraits, truth, (len(names), images_per_prompt))
-        for judge in instruments().classifiers
+        one.name: _errors(one, portraits, truth, (len(names), images_per_prompt))
+        for one in instruments().classifiers
     }
 
 
 def _errors(
-    judge: Classifier, portraits: "Tensor", truth: Mapping[str, np.ndarray], shape: tuple[int, int]
-) -> dict[str, Any]:
+    one: Classifier, portraits: "Tensor", truth: Mapping[str, np.ndarray], shape: tuple[int, int]
+) -> dict[str, Calibration]:
     import torch
 
     with torch.no_grad():
-        logits = [judge.judge(batch) for batch in portraits.split(256)]
+        logits = [one.logits(batch) for batch in portraits.split(256)]
     found = {}
     for name, classes in ATTRIBUTES.items():
         said = torch.cat([chunk[name].argmax(1) for chunk in logits]).numpy()
@@ -131,13 +134,9 @@ def _errors(
             float(bias((seen.reshape(shape)[..., None] == np.arange(number)).mean(1)).mean())
             for seen in (truth[name], said)
         )
-        found[name] = {
-            "classes": list(classes),
-            "true": true,
-            "measured": measured,
-            "error": measured - true,
-            "confusion": (table / table.sum(1, keepdims=True)).tolist(),
-        }
+        shares = table / table.sum(1, keepdims=True)
+        confusion = tuple(tuple(row) for row in shares.tolist())
+        found[name] = Calibration(tuple(classes), true, measured, measured - true, confusion)
     return found
 
 

@@ -43,16 +43,16 @@ def clip_classifier(source: str, words: Mapping[str, Mapping[str, Sequence[str]]
         name: [[next(places) for _ in each] for each in classes.values()] for name, classes in words.items()
     }  # fmt: skip
 
-    def judge(images: "Tensor") -> "dict[str, Tensor]":
+    def logits(images: "Tensor") -> "dict[str, Tensor]":
         cosines = unit(model.get_image_features(pixel_values=prepare(images)).pooler_output) @ known.T
-        logits = model.logit_scale.exp() * cosines
+        scores = model.logit_scale.exp() * cosines
         return {
-            name: torch.stack([logits[:, places].amax(1) for places in classes], 1)
+            name: torch.stack([scores[:, places].amax(1) for places in classes], 1)
             for name, classes in columns.items()
         }
 
     classes = {name: tuple(each) for name, each in words.items()}
-    return Classifier(name("clip", source), identity(model, how, str(texts)), classes, judge)
+    return Classifier(name("clip", source), identity(model, how, str(texts)), classes, logits)
 
 
 def clip_encoder(source: str, *, whole: bool = False) -> Encoder:

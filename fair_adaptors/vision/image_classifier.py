@@ -25,11 +25,11 @@ def image_classifier(source: str) -> Classifier:
     labels = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
     heads = read_labels(source, labels)
 
-    def judge(images: "Tensor") -> "dict[str, Tensor]":
+    def logits(images: "Tensor") -> "dict[str, Tensor]":
         return split_logits(model(pixel_values=prepare(images)).logits, heads)
 
     classes = {attribute: head.classes for attribute, head in heads.items()}
-    return Classifier(name("transformers", source), identity(model, how, str(labels)), classes, judge)
+    return Classifier(name("transformers", source), identity(model, how, str(labels)), classes, logits)
 
 
 def load_image_model(source: str, **head: Any) -> "tuple[Any, Callable[[Tensor], Tensor], str]":

@@ -30,15 +30,15 @@ def join(classifiers: Sequence[Classifier]) -> Classifier:
         classes |= {name: one.classes[name] for name in new}
         taken.append((one, new))
 
-    def judge(images: "Tensor") -> Logits:
+    def of_all(images: "Tensor") -> Logits:
         found: dict[str, Tensor] = {}
         for one, names in taken:
-            logits = one.judge(images)
+            logits = one.logits(images)
             found |= {name: logits[name] for name in names}
         return found
 
     name = _AND.join(one.name for one in classifiers)
-    return Classifier(name, _AND.join(one.identity for one in classifiers), classes, judge)
+    return Classifier(name, _AND.join(one.identity for one in classifiers), classes, of_all)
 
 
 def shared_classifier(training_identity: str, evaluation: Classifier) -> str | None:

@@ -52,12 +52,12 @@ def mobilenet_classifier(source: str) -> Classifier:
     prepare, how = mobilenet_preparation()
     network.eval().requires_grad_(False).to(accelerator())
 
-    def judge(images: "Tensor") -> "dict[str, Tensor]":
+    def logits(images: "Tensor") -> "dict[str, Tensor]":
         return split_logits(network(prepare(images).float()), heads)
 
     identity = f"{fingerprint({'model': network})} {how}"
     classes = {name: head.classes for name, head in heads.items()}
-    return Classifier(f"mobilenet:{attribute + ':' if attribute else ''}{_name(file)}", identity, classes, judge)
+    return Classifier(f"mobilenet:{attribute + ':' if attribute else ''}{_name(file)}", identity, classes, logits)
 
 
 def load_mobilenet(path: Path) -> MobileNetV3:

@@ -23,13 +23,13 @@ class Classifier:
         name: what tables call it.
         identity: a word that changes with its weights.
         classes: names of the classes of each attribute, in index order.
-        judge: images [N, 3, H, W] in [0, 1] → logits of each attribute, [N, K].
+        logits: images [N, 3, H, W] in [0, 1] → logits of each attribute, [N, K].
     """
 
     name: str
     identity: str
     classes: Mapping[str, tuple[str, ...]]
-    judge: "Callable[[Tensor], Logits]"
+    logits: "Callable[[Tensor], Logits]"
 
 
 @dataclass(frozen=True)
