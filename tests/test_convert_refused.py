@@ -3,6 +3,8 @@
 import io
 import pickle
 import struct
+import tracemalloc
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fair_adaptors import InvalidAdaptorError
 from fair_adaptors.convert import state_dicts
+from fair_adaptors.convert.state_dicts import read_state_dicts
 from tests.checkpoints import (
     TEXT,
     TOKENS,
@@ -39,6 +43,13 @@ class Hostile:
 
 FIRST = "text_model.encoder.layers.0.mlp.fc1.lora_linear_layer.down.weight"
 
+
+def nested(tensor: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it may still change
+        return torch.nested.nested_tensor([tensor, tensor[:1]])
+
+
 WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     "a layer is missing": (lambda t: {k: v for k, v in t.items() if "layers.1.mlp.fc2" not in k}, "1 of 12 layers"),
     "half a pair is missing": (lambda t: {k: v for k, v in t.items() if k != FIRST}, "missing from a pair"),
@@ -57,14 +68,18 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     "a value is not a number": (lambda t: {**t, FIRST: torch.full((3, 32), float("nan"))}, "not finite"),
     "a value is infinite": (lambda t: {**t, FIRST: torch.full((3, 32), float("inf"))}, "not finite"),
     "a tensor is of integers": (lambda t: {**t, FIRST: torch.zeros(3, 32, dtype=torch.int64)}, "floating"),
-    "a tensor is of complex numbers": (lambda t: {**t, FIRST: torch.zeros(3, 32, dtype=torch.cfloat)}, "complex64"),
+    "a tensor is of complex numbers": (
+        lambda t: {**t, FIRST: torch.zeros(3, 32, dtype=torch.cfloat)},
+        "weights: torch.c",
+    ),
     "a tensor is sparse": (lambda t: {**t, FIRST: t[FIRST].to_sparse()}, "no tensor of weights"),
     "a tensor is nowhere": (lambda t: {**t, FIRST: torch.zeros(3, 32, device="meta")}, "on meta"),
+    "a tensor is nested": (lambda t: {**t, FIRST: nested(t[FIRST])}, "no tensor of weights: torch.float32 on cpu"),
     "a tensor says to be huge": (lambda t: {**t, FIRST: torch.zeros(1, 1).expand(10**6, 10**6)}, "holds 4,.* bytes"),
     "a value is a text": (lambda t: {**t, FIRST: "text"}, "no tensor of weights: str"),
     "it is nested": (lambda t: {"state_dict": t}, "no tensor of weights: dict"),
     "a key is a number": (lambda t: {1: t[FIRST]}, "no dictionary of tensors"),
-    "it is a list": (lambda t: [t], "no dictionary"),
+    "it is a list": (lambda t: [*t], "no dictionary"),
     "it is empty": (lambda t: {}, "no dictionary"),
 }
 
@@ -158,7 +173,10 @@ def test_a_zip_that_declares_more_than_an_adaptor_is_refused_before_it_is_read(t
 
 def test_a_zip_that_holds_more_than_it_declares_is_not_read_further(tmp_path: Path, base: str) -> None:
     source = patched(zipped(tmp_path / "x.zip", {TEXT: bytes(50_000_000)}), 24, struct.pack("<I", 1000))
+    tracemalloc.start()
     refused(source, tmp_path, "is damaged", base)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 def test_a_zip_of_too_many_files_or_too_long_a_table_is_refused(tmp_path: Path, base: str) -> None:
@@ -168,6 +186,55 @@ def test_a_zip_of_too_many_files_or_too_long_a_table_is_refused(tmp_path: Path, 
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, size, 0, 0)
     (tmp_path / "long.zip").write_bytes(b"PK" + bytes(size - 2) + end)
     refused(tmp_path / "long.zip", tmp_path, "table of contents is too long", base)
+
+
+def test_a_zip_with_two_members_of_one_name_is_refused(tmp_path: Path, base: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        for seed in (1, 2):
+            archive.writestr(TEXT, as_bytes(text_checkpoint(seed=seed)))
+    refused(tmp_path / "x.zip", tmp_path, "two of its members have one name", base)
+
+
+def test_what_torch_reads_is_a_copy_of_what_was_checked(tmp_path: Path) -> None:
+    tensors = text_checkpoint()
+    (tmp_path / TEXT).write_bytes(b"PK" + bytes(98) + as_bytes(tensors))  # torch itself would not find its start
+    (found,), _ = read_state_dicts(tmp_path / TEXT)
+    assert all(torch.equal(found.tensors[key], tensors[key]) for key in tensors)
+
+
+def test_the_size_of_files_and_pickles_and_the_number_of_files_are_limited(
+    tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = saved(tmp_path / "checkpoint" / TEXT, text_checkpoint())
+    for limit, message in (
+        ("BYTES", "an adaptor has less than 10"),
+        ("TEXT_BYTES", "its pickle has"),
+        ("FILES", "more than 10"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(state_dicts, f"_MOST_{limit}", 10)
+            refused(source, tmp_path, message, base)
+    for number in range(10):
+        (source.parent / f"{number}.txt").touch()
+    monkeypatch.setattr(state_dicts, "_MOST_FILES", 10)
+    refused(source.parent, tmp_path, "has more than 10 files", base)
+
+
+def test_what_all_files_hold_together_is_limited_and_what_tensors_share_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = torch.zeros(100_000)
+    saved(tmp_path / "1.pth", {"start": values[:10], "end": values[10:20]})  # with all that they are views of
+    monkeypatch.setattr(state_dicts, "_MOST_BYTES", 600_000)
+    assert len(read_state_dicts(tmp_path)[0]) == 1
+    saved(tmp_path / "2.pth", {"start": values[:10]})
+    with pytest.raises(InvalidAdaptorError, match="holds 800,000 bytes of weights, more than 600,000"):
+        read_state_dicts(tmp_path)
+
+
+def test_a_file_whose_name_cannot_be_shown_is_refused(tmp_path: Path, base: str) -> None:
+    source = saved(tmp_path / "checkpoint" / "a\nb.pth", text_checkpoint()).parent
+    refused(source, tmp_path, r"name cannot be shown: 'a\\nb.pth'", base)
 
 
 def test_a_way_of_compression_that_inflates_without_a_bound_is_refused(tmp_path: Path, base: str) -> None:

@@ -343,6 +343,28 @@ def test_a_format_mixed_of_two_is_not_read(tmp_path: Path, adaptor: Path, base: 
         converted(tmp_path / "mixed.safetensors", tmp_path / "out", base)
 
 
+def test_a_layer_under_two_names_is_not_read(tmp_path: Path, adaptor: Path, base: str) -> None:
+    tensors = load_file(adaptor / WEIGHTS_FILE)
+    flat = {key.replace("text_model.", ""): t.clone() for key, t in tensors.items() if key.startswith("text_e")}
+    save_file(tensors | flat, tmp_path / "twice.safetensors")
+    with pytest.raises(InvalidAdaptorError, match="two keys stand for text_encoder.text_model.encoder"):
+        converted(tmp_path / "twice.safetensors", tmp_path / "out", base)
+
+
+@pytest.mark.parametrize("family", ["SDXL"], indirect=True)
+def test_the_folder_of_a_file_of_peft_tells_its_part_where_the_keys_could_be_of_two(
+    tmp_path: Path, adaptor: Path, base: str
+) -> None:
+    folder = export(adaptor, tmp_path / "peft", format="peft")
+    path = folder / "text_encoder" / "adapter_model.safetensors"
+    of_older_transformers = {
+        key.replace("model.encoder", "model.text_model.encoder"): v for key, v in load_file(path).items()
+    }
+    save_file(of_older_transformers, path)
+    back = converted(folder, tmp_path / "back", base)
+    assert (back / WEIGHTS_FILE).read_bytes() == (adaptor / WEIGHTS_FILE).read_bytes()
+
+
 def test_the_commands_go_there_and_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

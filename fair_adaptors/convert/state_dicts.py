@@ -240,7 +240,7 @@ def _plain(name: str, loaded: Any) -> "dict[str, Tensor]":
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(key, str) for key in loaded):
         raise InvalidAdaptorError(f"{name} holds no dictionary of tensors by name")
     for key, value in loaded.items():
-        if type(value) not in (torch.Tensor, torch.nn.Parameter):
+        if not isinstance(value, torch.Tensor):
             raise InvalidAdaptorError(f"{name}: {key[:100]!r} is no tensor of weights: {type(value).__name__}")
         strided = value.layout is torch.strided and not value.is_nested
         if not strided or value.device.type != "cpu" or value.dtype not in dtypes:
