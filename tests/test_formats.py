@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
 from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
 from fair_adaptors.adaptor.modules import linear_modules, shape_signature
 from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE, read_config
 from fair_adaptors.errors import InvalidAdaptorError
-from tests.tiny import tiny_pipeline, write_tiny_adaptor
+from tests.tiny import State, tiny_pipeline, write_tensors, write_tiny_adaptor
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +33,7 @@ def set_config(folder: Path, **fields: Any) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps({**config, **fields}))
 
 
-def set_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
-    save_file(tensors, folder / WEIGHTS_FILE)
-    data = (folder / WEIGHTS_FILE).read_bytes()
-    set_config(folder, files={WEIGHTS_FILE: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}})
-
-
-def write(folder: Path, pipe: Any, tensors: dict[str, Tensor]) -> Path:
+def write(folder: Path, pipe: Any, tensors: State) -> Path:
     target = {"gender": {"classes": ["female", "male"], "target": [0.5, 0.5]}}
     return write_adaptor(
         folder, tensors, name="x", pipe=pipe, base_model="tiny", attributes=target, rank=2, training={"seed": 3}
@@ -178,7 +171,7 @@ def test_unexpected_and_missing_keys_are_reported_together(adaptor: Path) -> Non
     tensors = load_file(adaptor / WEIGHTS_FILE)
     lost = sorted(tensors)[0]
     tensors["unet.extra.alpha"] = tensors.pop(lost)
-    set_tensors(adaptor, tensors)
+    write_tensors(adaptor, tensors)
     with pytest.raises(InvalidAdaptorError, match=f"unexpected keys: 'unet.extra.alpha'; missing keys: '{lost}'"):
         read_adaptor(adaptor)
 
@@ -191,7 +184,7 @@ def test_tensors_of_a_part_that_the_record_does_not_name_are_refused(adaptor: Pa
 
 def test_a_recorded_part_without_tensors_is_refused(adaptor: Path) -> None:
     tensors = load_file(adaptor / WEIGHTS_FILE)
-    set_tensors(adaptor, {key: value for key, value in tensors.items() if key.startswith("unet.")})
+    write_tensors(adaptor, {key: value for key, value in tensors.items() if key.startswith("unet.")})
     with pytest.raises(InvalidAdaptorError, match=r"missing keys: 'text_encoder\.\*'"):
         read_adaptor(adaptor)
 
@@ -205,7 +198,7 @@ def test_another_rank_than_recorded_is_refused(adaptor: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.float64])
 def test_a_dtype_that_no_adaptor_has_is_refused(adaptor: Path, dtype: torch.dtype) -> None:
     tensors = load_file(adaptor / WEIGHTS_FILE)
-    set_tensors(adaptor, {key: value.to(dtype) for key, value in tensors.items()})
+    write_tensors(adaptor, {key: value.to(dtype) for key, value in tensors.items()})
     with pytest.raises(InvalidAdaptorError, match="dtype"):
         read_adaptor(adaptor)
 

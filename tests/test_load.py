@@ -8,32 +8,19 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
+from safetensors.torch import load_file
 from torch import Tensor
 
-from fair_adaptors import load, load_fair_adaptor
+from fair_adaptors import load_fair_adaptor
+from fair_adaptors.adaptor import patches
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.errors import FairAdaptorError
-from tests.tiny import tiny_pipeline, write_tiny_adaptor
-
-State = dict[str, Tensor]
+from tests.tiny import same, state, tiny_pipeline, write_tensors, write_tiny_adaptor
 
 
 @pytest.fixture
 def other(tmp_path: Path, pipe: Any) -> Path:
     return write_tiny_adaptor(tmp_path / "other", pipe, seed=2)
-
-
-def state(pipe: Any) -> State:
-    parts = {"text_encoder": pipe.text_encoder, "unet": pipe.unet, "vae": pipe.vae}
-    return {
-        f"{part}.{k}": v.detach().cpu().clone() for part, model in parts.items() for k, v in model.state_dict().items()
-    }
-
-
-def same(one: State, two: State) -> bool:
-    return one.keys() == two.keys() and all(
-        one[key].dtype == two[key].dtype and torch.equal(one[key], two[key]) for key in one
-    )
 
 
 def image(pipe: Any) -> Tensor:
@@ -238,27 +225,43 @@ def test_unloaded_it_can_be_loaded_again(pipe: Any, adaptor: Path) -> None:
     assert again.enabled and same(state(pipe), loaded)
 
 
-@pytest.mark.parametrize("nth", [1, 9])
-def test_an_error_midway_leaves_every_bit(
-    pipe: Any, adaptor: Path, other: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_interruption_midway_leaves_every_bit(
+    pipe: Any, adaptor: Path, other: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, fused: bool
 ) -> None:
-    load_fair_adaptor(pipe, other)
-    before = state(pipe)
-    calls = iter(range(1, 1000))
-    total = load._total
+    original = state(pipe.to(dtype=dtype))
+    first = load_fair_adaptor(pipe, other)
+    if fused:
+        first.fuse()
+    before, calls = state(pipe), iter(range(8))
 
-    def run_out_of_memory(*arguments: Any) -> Tensor:
-        if next(calls) == nth:
-            raise MemoryError
-        return total(*arguments)
+    def interrupted(weight: Tensor) -> bool:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return True
 
-    monkeypatch.setattr(load, "_total", run_out_of_memory)
-    with pytest.raises(MemoryError):
+    monkeypatch.setattr(patches, "is_finite", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         load_fair_adaptor(pipe, adaptor)
     assert same(state(pipe), before)
     monkeypatch.undo()
     load_fair_adaptor(pipe, adaptor).unload()
     assert same(state(pipe), before)
+    if not fused:
+        first.unload()
+        assert same(state(pipe), original)
+
+
+def test_a_strength_that_is_too_much_for_the_last_module_leaves_the_one_before(pipe: Any, adaptor: Path) -> None:
+    tensors = load_file(adaptor / WEIGHTS_FILE)
+    last = {key: torch.full_like(tensors[key], 3e18) for key in sorted(tensors)[-2:]}
+    write_tensors(adaptor, tensors | last)
+    handle = load_fair_adaptor(pipe, adaptor)
+    before = state(pipe)
+    with pytest.raises(FairAdaptorError, match="not be finite: lower its weight"):
+        handle.set_weight(99)
+    assert same(state(pipe), before) and handle.enabled and handle.weight == 1
 
 
 def test_a_compiled_model_takes_an_adaptor(pipe: Any, adaptor: Path) -> None:
@@ -345,6 +348,24 @@ def test_two_threads_that_load_and_unload_leave_the_base_as_it_was(pipe: Any, ad
         for handle in handles:
             handle.unload()
         assert len(handles) == 2 and same(state(pipe), before)
+
+
+@pytest.mark.parametrize("cast", [False, True])
+def test_one_value_that_something_else_changed_is_not_overwritten(pipe: Any, adaptor: Path, cast: bool) -> None:
+    handle = load_fair_adaptor(pipe, adaptor)
+    if cast:
+        pipe.to(dtype=torch.bfloat16)
+    weight = next(m for m in pipe.unet.modules() if type(m).__name__ == "Attention").to_q.weight.data
+    ours = weight.clone()
+    weight[-1, -1] += 1
+    changed = state(pipe)
+    for change in (handle.unload, handle.disable, handle.enable, lambda: load_fair_adaptor(pipe, adaptor, weight=0.5)):
+        with pytest.raises(FairAdaptorError, match="changed by something else"):
+            change()
+    assert same(state(pipe), changed) and handle.enabled and handle.weight == 1
+    weight.copy_(ours)
+    handle.unload()
+    assert same(state(pipe), state(tiny_pipeline().to(dtype=weight.dtype)))
 
 
 def test_what_something_else_changed_since_is_not_overwritten(pipe: Any, adaptor: Path, other: Path) -> None:

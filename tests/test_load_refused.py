@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from fair_adaptors import (
     InvalidAdaptorError,
@@ -17,19 +17,7 @@ from fair_adaptors import (
 )
 from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
 from fair_adaptors.errors import FairAdaptorError
-from tests.test_load import State, same, state
-from tests.tiny import tiny_pipeline
-
-
-def rewrite(folder: Path, tensors: State) -> None:
-    """Write other tensors, with a record that fits them, as another tool might."""
-    import hashlib
-
-    save_file(tensors, folder / WEIGHTS_FILE)
-    config = json.loads((folder / CONFIG_FILE).read_text())
-    data = (folder / WEIGHTS_FILE).read_bytes()
-    config["files"][WEIGHTS_FILE] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    (folder / CONFIG_FILE).write_text(json.dumps(config))
+from tests.tiny import same, state, tiny_pipeline, write_tensors
 
 
 def truncate(folder: Path) -> None:
@@ -54,27 +42,27 @@ def only_a_pickle(folder: Path) -> None:
 
 
 def rename_keys(folder: Path) -> None:
-    rewrite(folder, {"module." + key: value for key, value in load_file(folder / WEIGHTS_FILE).items()})
+    write_tensors(folder, {"module." + key: value for key, value in load_file(folder / WEIGHTS_FILE).items()})
 
 
 def drop_a_key(folder: Path) -> None:
     tensors = load_file(folder / WEIGHTS_FILE)
     tensors.pop(sorted(tensors)[0])
-    rewrite(folder, tensors)
+    write_tensors(folder, tensors)
 
 
 def add_a_key(folder: Path) -> None:
-    rewrite(folder, {**load_file(folder / WEIGHTS_FILE), "unet.extra.weight": torch.zeros(2)})
+    write_tensors(folder, {**load_file(folder / WEIGHTS_FILE), "unet.extra.weight": torch.zeros(2)})
 
 
 def not_finite(folder: Path) -> None:
     tensors = load_file(folder / WEIGHTS_FILE)
     tensors[sorted(tensors)[-1]][0, 0] = float("nan")
-    rewrite(folder, tensors)
+    write_tensors(folder, tensors)
 
 
 def empty(folder: Path) -> None:
-    rewrite(folder, {})
+    write_tensors(folder, {})
 
 
 def no_json(folder: Path) -> None:
@@ -125,7 +113,7 @@ def test_another_base_is_refused_and_nothing_changes(pipe: Any, adaptor: Path) -
 
 def test_a_module_that_the_base_lacks_is_named(pipe: Any, adaptor: Path) -> None:
     tensors = load_file(adaptor / WEIGHTS_FILE)
-    rewrite(adaptor, {key.replace("layers.0", "layers.9"): value for key, value in tensors.items()})
+    write_tensors(adaptor, {key.replace("layers.0", "layers.9"): value for key, value in tensors.items()})
     with pytest.raises(WrongBaseError, match=r"layers\.9"):
         load_fair_adaptor(pipe, adaptor)
 
@@ -177,7 +165,7 @@ def test_a_folder_in_the_hubs_cache_is_found_offline(pipe: Any, adaptor: Path, t
 def test_an_adaptor_whose_product_is_not_finite_is_refused_and_nothing_changes(pipe: Any, adaptor: Path) -> None:
     before = state(pipe)
     tensors = {key: torch.full_like(value, 1e30) for key, value in load_file(adaptor / WEIGHTS_FILE).items()}
-    rewrite(adaptor, tensors)
+    write_tensors(adaptor, tensors)
     with pytest.raises(FairAdaptorError, match="not be finite"):
         load_fair_adaptor(pipe, adaptor)
     assert same(state(pipe), before)

@@ -1,5 +1,7 @@
 """Tiny models of the real classes, and adaptors for them."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,13 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from fair_adaptors.training.engine import lora
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from fair_adaptors.adaptor.folder import write_adaptor
+from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
+
+State = dict[str, torch.Tensor]
 
 
 def tiny_pipeline(
@@ -141,4 +147,28 @@ def write_tiny_adaptor(
         attributes={"gender": {"classes": ["female", "male"], "target": [0.5, 0.5]}},
         rank=rank,
         training={},
+    )
+
+
+def write_tensors(folder: Path, tensors: State) -> None:
+    """Put other tensors into an adaptor folder, with a record that fits them, as another tool might."""
+    save_file(tensors, folder / WEIGHTS_FILE)
+    data = (folder / WEIGHTS_FILE).read_bytes()
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    config["files"] = {WEIGHTS_FILE: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
+
+
+def state(pipe: Any) -> State:
+    """Return a copy of all weights of a pipeline."""
+    parts = {"text_encoder": pipe.text_encoder, "unet": pipe.unet, "vae": pipe.vae}
+    return {
+        f"{part}.{k}": v.detach().cpu().clone() for part, model in parts.items() for k, v in model.state_dict().items()
+    }
+
+
+def same(one: State, two: State) -> bool:
+    """Tell whether two states are equal bit for bit."""
+    return one.keys() == two.keys() and all(
+        one[key].dtype == two[key].dtype and torch.equal(one[key], two[key]) for key in one
     )
