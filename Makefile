@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 PACKAGING := setup.cfg pyproject.toml constraints.txt
 
+# A Hub mirror that others wrote: it judges what was pushed. Its dependencies are not ours, so it gets its own environment.
+OLAH := 0.5.4
+
 # How many tests run at once. All tests of a file run in one process, since they share what is slow to make.
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope
@@ -28,7 +31,7 @@ demo: $(VENV)/.base
 test: $(VENV)/.dev
 	$(PYTEST)
 
-test-slow: $(VENV)/.dev
+test-slow: $(VENV)/.dev $(VENV)/.olah-$(OLAH)
 	$(PYTEST) -m slow
 
 # mypy sees the package as it is installed, with training/ inside it: that is what the links are for.
@@ -50,6 +53,12 @@ $(VENV)/.base: $(PACKAGING) | check
 $(VENV)/.dev: $(PACKAGING) $(VENV)/.base
 	@echo "Installing the train, eval, classifier, 8bit, app and dev extras into $(VENV) ..."
 	@$(PIP) -e ".[train,eval,classifier,8bit,app,dev]" || { $(INSTALL_FAILED); }
+	@touch $@
+
+$(VENV)/.olah-$(OLAH): | $(VENV)/.base
+	@echo "Installing olah $(OLAH), a mirror of the Hub, into $(VENV)/olah ..."
+	@$(PYTHON) -m venv --clear $(VENV)/olah
+	@$(VENV)/olah/bin/python -m pip --disable-pip-version-check install --quiet olah==$(OLAH) || { $(INSTALL_FAILED); }
 	@touch $@
 
 define INSTALL_FAILED

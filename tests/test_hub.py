@@ -40,6 +40,7 @@ def drawn(*names: str, home: Path, endpoint: str) -> tuple[list[str], str]:
     return ran.stdout.split(), ran.stderr
 
 
+@pytest.mark.slow
 def test_a_pushed_adaptor_is_pulled_as_it_was_by_both_servers(hub: Hub, mirror: str, tmp_path: Path) -> None:  # noqa: F811
     result = push(ADAPTOR, "org/round", tag="v1", token=ANN, endpoint=hub.url)
     assert result.changed and result.url == f"{hub.url}/org/round"
@@ -50,6 +51,7 @@ def test_a_pushed_adaptor_is_pulled_as_it_was_by_both_servers(hub: Hub, mirror: 
             assert contents(out) == contents(ADAPTOR)
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_pushed_pulled_and_draws_the_same_image(
     hub: Hub,  # noqa: F811
     mirror: str,  # noqa: F811

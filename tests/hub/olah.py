@@ -1,7 +1,5 @@
 """olah, a Hub mirror that others wrote, over the same git repositories: it judges what was published."""
 
-import fcntl
-import os
 import socket
 import subprocess
 import sys
@@ -12,11 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-VERSION = "0.5.4"
-
-
-WITHOUT = "FAIR_ADAPTORS_TEST_WITHOUT_OLAH"
-"""Environment variable: 1 to leave out what olah judges, on a machine that cannot install it."""
+PROGRAM = Path(sys.prefix) / "olah" / "bin" / "olah-cli"
+"""Where ``make test-slow`` installs it, in an environment of its own: it needs other versions of packages."""
 
 
 def _free_port() -> int:
@@ -25,32 +20,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def install() -> Path:
-    """Return olah's program, in its own environment in the user's cache, made on first use."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fair-adaptors-tests"
-    home = root / f"olah-{VERSION}-python{sys.version_info.major}.{sys.version_info.minor}"
-    program, done = home / "bin" / "olah-cli", home / "installed"
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.is_file():
-            _run(sys.executable, "-m", "venv", "--clear", str(home))
-            _run(str(home / "bin" / "pip"), "install", "--quiet", f"olah=={VERSION}")
-            done.touch()
-    return program
-
-
-def _run(*command: str) -> None:
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    if ran.returncode:
-        said = ran.stderr.strip()[-500:]
-        raise RuntimeError(f"{' '.join(command[-3:])}: {said}\nWithout a package index set {WITHOUT}=1.")
-
-
 @contextmanager
 def serve(repositories: Path, work: Path) -> Iterator[str]:
     """Serve repositories laid out as ``models/ORG/NAME`` and give the address."""
-    program, port = install(), _free_port()
+    port = _free_port()
     work.mkdir(parents=True, exist_ok=True)
     config = work / "olah.toml"
     config.write_text(
@@ -58,7 +31,7 @@ def serve(repositories: Path, work: Path) -> Iterator[str]:
         f'mirrors-path = ["{repositories}"]\n[accessibility]\noffline = true\n'
     )
     with (work / "output.txt").open("wb") as output:
-        command = [str(program), "--config", str(config), "--log-path", str(work / "logs")]
+        command = [str(PROGRAM), "--config", str(config), "--log-path", str(work / "logs")]
         process = subprocess.Popen(command, cwd=work, stdout=output, stderr=output)
     try:
         url = f"http://127.0.0.1:{port}"
