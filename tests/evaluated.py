@@ -1,16 +1,11 @@
-"""A small evaluation, whole or killed again and again: ``evaluated.py whole|killed FOLDER``; also under torchrun."""
+"""A small evaluation of the sandbox, whole, or killed again and again."""
 
 import os
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import torch
 
 from fair_adaptors.evaluation.evaluate import evaluate
 from fair_adaptors.evaluation.spec import Evaluation, Target
@@ -40,29 +35,28 @@ def run(pipe: Any, folder: Path) -> None:
     evaluate(pipe, small(), [with_adaptor("sandbox-gender")], instruments(), folder)
 
 
-def count(folder: Path) -> int:
-    return len(list(folder.glob("records/*/*.safetensors")))
+def run_whole(folder: Path) -> None:
+    """Evaluate without being disturbed; also one of several processes."""
+    run(load_sandbox_pipeline(), folder)
 
 
-def main(how: str, folder: Path) -> None:
-    """Evaluate; in a child that is killed five times before it may come to its end."""
-    torch.set_num_threads(1)
+def run_killed(folder: Path) -> None:
+    """Evaluate in a child that is killed five times, and then to the end."""
     chance = random.Random(0)
     pipe = load_sandbox_pipeline()
-    for kill in range(KILLS if how == "killed" else 0):
+
+    def count() -> int:
+        return len(list(folder.glob("records/*/*.safetensors")))
+
+    for kill in range(KILLS):
         child = os.fork()
         if not child:
             run(pipe, folder)
             os._exit(0)
-        while count(folder) < kill:
+        while count() < kill:
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.15))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    left = count(folder)
+    assert 0 < count() < 8, "the killed ones left nothing, or everything"
     run(pipe, folder)
-    print(f"{left} records were left by the killed ones", flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

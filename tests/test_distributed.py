@@ -1,6 +1,5 @@
-"""Several real processes (gloo on the CPU, started by torchrun): their number does not change the result."""
+"""Several real processes (gloo on the CPU): their number does not change the result."""
 
-import os
 import subprocess
 import sys
 import time
@@ -14,16 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError
-
-WORKER = Path(__file__).parent / "worker.py"
-
-
-def torchrun(mode: str, folder: Path, size: int, *, limit: float = 240) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, str(WORKER), mode, str(folder)], env=environment, capture_output=True, text=True, timeout=limit
-    )
+from tests.distributed_runs import not_finite, same_result
+from tests.processes import run_in_world
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +22,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Tenso
     folder = tmp_path_factory.mktemp("worlds")
     results = {}
     for size in (1, 2, 3):
-        done = torchrun("same_result", folder / str(size), size)
-        assert done.returncode == 0, done.stderr[-3000:]
+        run_in_world(size, same_result, folder / str(size))
         results[size] = load_file(folder / str(size) / "found.safetensors")
     return results
 
@@ -58,16 +48,17 @@ def test_a_run_goes_on_with_another_number_of_processes(found: dict[int, dict[st
 
 
 def test_a_gradient_that_is_not_finite_in_one_process_is_skipped_by_all(tmp_path: Path) -> None:
-    done = torchrun("not_finite", tmp_path, 2)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_world(2, not_finite, tmp_path)
     one, other = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
     assert one["finite"].tolist() == other["finite"].tolist() == [True, False, True]
     assert torch.equal(one["values"], other["values"]) and one["values"].isfinite().all()
 
 
 def test_when_a_process_dies_the_others_stop_within_a_minute_and_say_why(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command = [*torchrun, "tests.distributed_runs", str(tmp_path)]
     started = time.monotonic()
-    done = torchrun("dies", tmp_path, 2, limit=120)
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, timeout=120)
     assert done.returncode != 0
     assert "lost the others" in (tmp_path / "rank0.txt").read_text()
     assert time.monotonic() - started < 60 + 45  # the start-up of torch and diffusers is not part of the minute

@@ -3,10 +3,7 @@
 import csv
 import dataclasses
 import itertools
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +29,8 @@ from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import occupations
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from fair_adaptors.vision.types import FaceDetector, Faces
-from tests.evaluated import few, small
-
-SCRIPT = Path(__file__).parent / "evaluated.py"
+from tests.evaluated import few, run_killed, run_whole, small
+from tests.processes import run_alone, run_in_world
 
 
 @pytest.fixture(scope="module")
@@ -225,21 +221,10 @@ def test_another_evaluation_in_the_folder_can_be_given_up(pipe: Any, tmp_path: P
 
 def test_killed_five_times_it_comes_to_the_same_results(tmp_path: Path) -> None:
     """And so do two processes."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    commands = {
-        "whole": [sys.executable], "killed": [sys.executable], "two": launch
-    }  # fmt: skip
-    for name, command in commands.items():
-        how = "killed" if name == "killed" else "whole"
-        finished = subprocess.run(
-            [*command, str(SCRIPT), how, str(tmp_path / name)],
-            env=environment, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert finished.returncode == 0, finished.stderr[-3000:]
-        if name == "killed":
-            assert 0 < int(finished.stdout.split()[0]) < 8, finished.stdout
-    whole, killed, two = ((tmp_path / name / RESULTS_FILE).read_bytes() for name in commands)
+    run_alone(run_whole, tmp_path / "whole")
+    run_alone(run_killed, tmp_path / "killed")
+    run_in_world(2, run_whole, tmp_path / "two")
+    whole, killed, two = ((tmp_path / name / RESULTS_FILE).read_bytes() for name in ("whole", "killed", "two"))
     assert whole == killed == two
 
 

@@ -1,6 +1,7 @@
 """A training run as a user has it: signals, resuming, several processes, trackers, early stop, full disks."""
 
 import dataclasses
+import functools
 import io
 import json
 import os
@@ -26,6 +27,8 @@ from rich.console import Console
 from fair_adaptors.adaptor.record import CONFIG_FILE, read_config
 from fair_adaptors.errors import CheckpointError, ConfigError, TrainingError
 from fair_adaptors.load import load_fair_adaptor
+from tests.killed_runs import kill_at_random_moments
+from tests.processes import run_alone
 from tests.sizes import KILLS
 from tests.tiny_training import CONFIG, setting
 
@@ -50,10 +53,7 @@ def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
 
 @KILLS
 def test_killed_at_random_moments_it_always_goes_on(tmp_path: Path, kills: int) -> None:
-    command = [sys.executable, "-m", "tests.killed", str(tmp_path), str(kills)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "the same in the end" in done.stdout
+    run_alone(functools.partial(kill_at_random_moments, kills), tmp_path, seconds=300)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

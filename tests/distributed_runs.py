@@ -1,4 +1,7 @@
-"""One process of a distributed run on tiny models, started by torchrun: ``worker.py MODE FOLDER``."""
+"""What the processes of a distributed run on tiny models do.
+
+Under torchrun, ``python -m tests.distributed_runs FOLDER``, one of them dies.
+"""
 
 import dataclasses
 import math
@@ -6,8 +9,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from fair_adaptors.training.engine.batches import batch_at
@@ -30,8 +31,9 @@ LONG = dataclasses.replace(
 )
 
 
-def same_result(folder: Path, world: World) -> None:
+def same_result(folder: Path) -> None:
     """The gradient of one batch, 10 steps, and the rest of a run that one process began."""
+    world = join_world()
     place = setting()
     found: dict[str, Tensor] = {}
     with attached(place, LONG) as state:
@@ -57,8 +59,9 @@ def same_result(folder: Path, world: World) -> None:
         save_file({name: tensor.contiguous() for name, tensor in found.items()}, folder / "found.safetensors")
 
 
-def not_finite(folder: Path, world: World) -> None:
+def not_finite(folder: Path) -> None:
     """The loss of one process's images is not finite in the second iteration: all skip it, and agree."""
+    world = join_world()
     place, calls = setting(), 0
 
     def encoder(images: Tensor) -> Tensor:
@@ -95,6 +98,4 @@ def dies(folder: Path, world: World) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    mode, folder = sys.argv[1:]
-    {"same_result": same_result, "not_finite": not_finite, "dies": dies}[mode](Path(folder), join_world())
+    dies(Path(sys.argv[1]), join_world())

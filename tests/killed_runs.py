@@ -1,10 +1,9 @@
-"""Trains on tiny models in processes that are killed at random moments: ``python -m tests.killed FOLDER KILLS``."""
+"""Trains on tiny models in processes that are killed at random moments."""
 
 import dataclasses
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,25 +45,18 @@ def killed_after(seconds: float, work: Callable[[], object]) -> None:
     os.waitpid(child, 0)
 
 
-def main(folder: Path, kills: int) -> None:
+def kill_at_random_moments(kills: int, folder: Path) -> None:
     """Kill, and after each kill see that the latest checkpoint loads; in the end compare with a run left alone."""
     chance = random.Random(0)
-    left_over = 0
     for kill in range(kills):
         if kill % 2 and checkpoint.list_checkpoints(folder):
             killed_after(chance.uniform(0.1, 0.4), lambda: save_again_and_again(folder))
         else:
             killed_after(chance.uniform(0.05, 1.5), lambda: run(folder))
-        left_over += any(folder.glob(".*"))
         for path in checkpoint.list_checkpoints(folder):
             checkpoint.load(path, LONG)  # every one that there is, not only one of them
-    print(f"{kills} kills, {left_over} of them while a file was being written")
     alone = run(folder / "alone")
     assert all(torch.equal(a, b) for a, b in zip(run(folder), alone, strict=True)), "another result"
-    print("the same in the end")
 
 
 PLACE = setting()
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
