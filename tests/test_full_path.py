@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from fair_adaptors.training import run as training_run
+from fair_adaptors.training.validation import numbers
 from PIL import Image
 
 from fair_adaptors import load_fair_adaptor
@@ -96,6 +98,9 @@ def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     monkeypatch.chdir(place)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(place / "cache"))
+    # The numbers before and after training are of 2 images of a prompt in place of 32.
+    few = lambda setting, config, count, *rest: numbers(setting, config, 2, *rest)  # noqa: E731
+    monkeypatch.setattr(training_run, "numbers", few)
 
     def call(command: str) -> str:
         monkeypatch.setattr(sys, "argv", shlex.split(command))
