@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,14 @@ def plan_of(name: str) -> Plan:
     return make_plan(get_recipe(name))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def distinct() -> list[Any]:
+    """All recipes, those marked slow that train the same parts of the same base as an earlier one."""
+    shapes = [(config.base, config.parts) for config in map(get_recipe, RECIPES)]
+    again = [shape in shapes[:i] for i, shape in enumerate(shapes)]
+    return [pytest.param(name, marks=[pytest.mark.slow] * late) for name, late in zip(RECIPES, again, strict=True)]
+
+
+@pytest.mark.parametrize("name", distinct())
 def test_every_recipe_can_be_planned_without_its_weights(name: str) -> None:
     plan = plan_of(name)
     assert plan.trained > 0 and plan.iterations > 0
