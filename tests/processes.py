@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(["accelerate", "peft", "fair_adaptors.training.run", "tests.tiny_training"])
+_server.set_forkserver_preload(["accelerate", "peft", "fair_adaptors.training.run.train", "tests.tiny_training"])
 
 
 def run_in_world(size: int, work: Callable[[Path], None], folder: Path, *, seconds: float = 240) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from fair_adaptors.training import run as training_run
-from fair_adaptors.training.validation import numbers
+from fair_adaptors.training.run import train as training_run
+from fair_adaptors.training.run.validation import numbers
 from PIL import Image
 
 from fair_adaptors import load_fair_adaptor

@@ -17,9 +17,9 @@ import pytest
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.run import checkpoint
+from fair_adaptors.training.run import train as run_module
 from fair_adaptors.training.run.record import read_run, was_restarted
 from fair_adaptors.training.run.train import train
-from fair_adaptors.training.run.train import train as run_module
 from fair_adaptors.training.run.validation import Measured, collapse
 from fair_adaptors.training.setup import Setting
 from rich.console import Console
