@@ -199,11 +199,15 @@ def test_dropout_acts_in_the_gradient_only_and_is_repeatable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "side"),
-    [("bfloat16", 8), ("float16", 8), pytest.param("float16", 20, marks=pytest.mark.slow)],
+    ("dtype", "side", "alike"),
+    [
+        ("bfloat16", 8, 0.98),
+        ("float16", 8, 0.99999),
+        pytest.param("float16", 20, 0.99999, marks=pytest.mark.slow),
+    ],
 )
-def test_a_base_in_half_precision_has_nearly_the_same_gradient(dtype: str, side: int) -> None:
-    """Of large images too, whose loss has a gradient of each pixel that is near the smallest number of float16."""
+def test_a_base_in_half_precision_has_nearly_the_same_gradient(dtype: str, side: int, alike: float) -> None:
+    """A pixel's gradient is near the smallest number of float16, the nearer the larger the image: the scale helps."""
     place = setting()
     place.pipe.unet.register_to_config(sample_size=side)
     exact = gradient(place, CONFIG)
@@ -211,7 +215,7 @@ def test_a_base_in_half_precision_has_nearly_the_same_gradient(dtype: str, side:
     config = dataclasses.replace(CONFIG, dtype=dtype)
     rough = gradient(place, config) / LOSS_SCALE.get(dtype, 1.0)
     assert rough.dtype == torch.float32
-    assert torch.nn.functional.cosine_similarity(exact, rough, dim=0) > 0.98
+    assert torch.nn.functional.cosine_similarity(exact.double(), rough.double(), dim=0) > alike
 
 
 def test_all_calls_of_a_solver_with_more_calls_than_steps_are_chosen_from(monkeypatch: pytest.MonkeyPatch) -> None:
