@@ -60,9 +60,10 @@ def count_passes(form: str, steps: int, gradient_steps: int, *, images: int = 4)
     """Run an iteration in one of ``FORMS`` on a tiny pipeline, and count the rows that go through each model."""
     import torch
     from fair_adaptors.training.config import Attribute, TrainConfig
-    from fair_adaptors.training.engine import loop, step
+    from fair_adaptors.training.engine import step
     from fair_adaptors.training.engine.batches import batch_at
     from fair_adaptors.training.engine.reference_images import Originals
+    from fair_adaptors.training.engine.state import attached
 
     from benchmarks.gpu import build_setting, published_form
 
@@ -87,15 +88,15 @@ def count_passes(form: str, steps: int, gradient_steps: int, *, images: int = 4)
         "encoder": (setting.encoders["clip"], None),
     }
     ours, batch = step.accumulate_gradients, batch_at(config, setting.prompts, 0, 0)
-    with tempfile.TemporaryDirectory() as folder, loop.attached(setting, config):
+    with tempfile.TemporaryDirectory() as folder, attached(setting, config) as state:
         originals = Originals(Path(folder) if wanted.get("kept") else None)
         if wanted.get("kept"):
-            step.train_step(setting, config, batch, originals=originals)  # which makes them
+            step.train_step(setting, config, state, batch, originals=originals)  # which makes them
         if wanted.get("checkpointed"):
             step.accumulate_gradients = published_form(setting, config)  # type: ignore[assignment]
         counts = {name: _watch(*modules) for name, modules in watched.items()}
         try:
-            step.train_step(setting, config, batch, originals=originals)
+            step.train_step(setting, config, state, batch, originals=originals)
         finally:
             step.accumulate_gradients = ours
     return {name: read(images) for name, read in counts.items()}

@@ -27,6 +27,7 @@ def train(method: str, num_steps: int, seed: int, seconds: float) -> dict[str, f
     """Train for some seconds of the processor and measure."""
     import torch
     from fair_adaptors.training.engine import loop, step
+    from fair_adaptors.training.engine.state import attached
     from fair_adaptors.training.recipes import get_recipe
     from fair_adaptors.training.run.validation import draw
     from fair_adaptors.training.setup import load_setting
@@ -47,7 +48,7 @@ def train(method: str, num_steps: int, seed: int, seconds: float) -> dict[str, f
         step.accumulate_gradients = _full_backpropagation  # type: ignore[assignment]
     started = time.process_time()
     try:
-        with loop.attached(setting, config) as state:
+        with attached(setting, config) as state:
             loop.fit(setting, config, state, on_step=lambda state, result: time.process_time() - started > seconds)
             done, skipped = state.iteration, state.skipped
             with state.average.applied():
@@ -72,7 +73,7 @@ def _full_backpropagation(
     whole_graph_gradients(
         pipe,
         prompt,
-        trajectory.inputs[0] / pipe.scheduler.init_noise_sigma,
+        trajectory.scaled_inputs[0],  # the noise itself: the scheduler is DPM-Solver
         latent_gradient,
         num_steps=len(trajectory.timesteps),
         guidance_scale=guidance_scale,

@@ -25,6 +25,7 @@ from fair_adaptors.training.config import Attribute, TrainConfig
 from fair_adaptors.training.engine import loop, step
 from fair_adaptors.training.engine.batches import batch_at
 from fair_adaptors.training.engine.reference_images import Originals
+from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.setup import Setting, checkpoint_activations
@@ -116,7 +117,7 @@ def published_form(setting: Setting, config: TrainConfig) -> Callable[..., None]
         whole_graph_gradients(
             pipe,
             prompt,
-            run.inputs[0],
+            run.scaled_inputs[0],  # the noise itself: the scheduler is DPM-Solver
             latent_gradient.to(run.latents),
             num_steps=config.num_steps,
             guidance_scale=config.guidance_scale,
@@ -132,7 +133,7 @@ def measure(setting: Setting, config: TrainConfig, device: torch.device, repeats
     seconds = []
     if config.activation_checkpointing:
         checkpoint_activations(setting.pipe.unet, setting.pipe.vae)
-    with tempfile.TemporaryDirectory() as folder, loop.attached(setting, config) as state:
+    with tempfile.TemporaryDirectory() as folder, attached(setting, config) as state:
         originals = Originals(Path(folder) if config.originals_pool else None)
         step.accumulate_gradients = published_form(setting, config) if published else plain  # type: ignore[assignment]
         try:
@@ -142,7 +143,7 @@ def measure(setting: Setting, config: TrainConfig, device: torch.device, repeats
                     torch.cuda.reset_peak_memory_stats()
                 started = time.perf_counter()
                 batch = batch_at(config, setting.prompts, 0 if config.originals_pool else number, 0)
-                result = step.train_step(setting, config, batch, originals=originals)
+                result = step.train_step(setting, config, state, batch, originals=originals)
                 loop.apply_gradients(state, config, [result], World())
                 if device.type == "cuda":
                     torch.cuda.synchronize()

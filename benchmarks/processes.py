@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 def work(iterations: int) -> None:
     """Train in this process of a run, and print the time of the iterations after the first."""
-    from fair_adaptors.training.engine.loop import attached, fit
+    from fair_adaptors.training.engine.loop import fit
+    from fair_adaptors.training.engine.state import attached
     from fair_adaptors.training.recipes import get_recipe
     from fair_adaptors.training.run.distributed import join_world
     from fair_adaptors.training.setup import load_setting

@@ -37,6 +37,7 @@ def parts_of_an_iteration(images: int, repeats: int) -> dict[str, float]:
     from fair_adaptors.training.engine import loop, step
     from fair_adaptors.training.engine.batches import batch_at
     from fair_adaptors.training.engine.reference_images import Originals
+    from fair_adaptors.training.engine.state import attached
     from fair_adaptors.training.engine.world import World
     from fair_adaptors.training.recipes import get_recipe
     from fair_adaptors.training.setup import load_setting
@@ -56,20 +57,20 @@ def parts_of_an_iteration(images: int, repeats: int) -> dict[str, float]:
 
         return call
 
-    plain = {name: getattr(loop, name) for name in ("sample", "accumulate_gradients")}
+    plain = {name: getattr(step, name) for name in ("sample", "accumulate_gradients")}
     originals = Originals()
     object.__setattr__(originals, "latents", timed("original", originals.latents))
     for name, part in (("sample", "sample"), ("accumulate_gradients", "gradient")):
-        setattr(loop, name, timed(part, plain[name]))
-    with loop.attached(setting, config) as state:
+        setattr(step, name, timed(part, plain[name]))
+    with attached(setting, config) as state:
         for number in range(repeats + 1):
             started = time.process_time()
             batch = batch_at(config, setting.prompts, number, 0)
-            result = step.train_step(setting, config, batch, originals=originals)
+            result = step.train_step(setting, config, state, batch, originals=originals)
             loop.apply_gradients(state, config, [result], World())
             taken["whole"].append(time.process_time() - started)
     for name, function in plain.items():
-        setattr(loop, name, function)
+        setattr(step, name, function)
     found = {name: min(values[1:]) for name, values in taken.items()}  # the first round warms up
     rest = found["whole"] - sum(found[name] for name in ("original", "sample", "gradient"))
     return {**found, "decode and loss": rest}

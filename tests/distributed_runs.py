@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 from fair_adaptors.training.engine.batches import batch_at
-from fair_adaptors.training.engine.loop import attached, fit
+from fair_adaptors.training.engine.loop import fit
+from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.engine.step import train_step
 from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.run import checkpoint
@@ -39,7 +40,7 @@ def same_result(folder: Path) -> None:
     with attached(place, LONG) as state:
         for parameter in state.parameters.values():
             torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
-        result = train_step(place, LONG, batch_at(LONG, place.prompts, 0, 0), tokens=state.tokens, world=world)
+        result = train_step(place, LONG, state, batch_at(LONG, place.prompts, 0, 0), world=world)
         found["took_part"] = torch.tensor(result.took_part)
         for name, parameter in state.parameters.items():
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from fair_adaptors.training.engine.loop import attached, fit
+from fair_adaptors.training.engine.loop import fit
+from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.run import checkpoint
 
 from tests.tiny_training import CONFIG, setting

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from fair_adaptors.training.config import TrainConfig
-from fair_adaptors.training.engine.loop import TrainingState, attached, fit
+from fair_adaptors.training.engine.loop import fit
+from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.run import checkpoint
 
 from fair_adaptors.errors import CheckpointError

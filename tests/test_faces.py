@@ -108,13 +108,9 @@ def test_looking_later_and_from_several_threads_finds_the_same(detector: FaceDet
         assert torch.equal(results[n], wanted) and torch.equal(later[n].result().boxes, wanted)
 
 
-def test_no_images_have_no_faces_and_some_can_be_selected(detector: FaceDetector) -> None:
+def test_no_images_have_no_faces(detector: FaceDetector) -> None:
     none = detector.find(torch.zeros(0, 3, 64, 64))
     assert none.boxes.shape == (0, 4) and none.landmarks.shape == (0, 5, 2) and none.found.shape == (0,)
-    found = detector.find(torch.stack([scene(96, 96, (1, 1, 0.1)), scene(96, 96), scene(96, 96, (0, 0, 0.0))]))
-    assert found.select(found.found).boxes.shape == (2, 4)
-    picked = found.select(torch.tensor([2, 1]))
-    assert torch.equal(picked.boxes, found.boxes[[2, 1]]) and picked.found.tolist() == [True, False]
 
 
 def test_a_whole_image_is_one_aligned_face() -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from fair_adaptors.training.config import TrainConfig
-from fair_adaptors.training.engine import lora
+from fair_adaptors.training.engine import gradients, lora
 from fair_adaptors.training.engine.batches import Batch
-from fair_adaptors.training.engine.loop import TrainingState, apply_gradients, attached, fit, learning_rate
+from fair_adaptors.training.engine.gradients import affine_coefficients
+from fair_adaptors.training.engine.loop import apply_gradients, fit, learning_rate
 from fair_adaptors.training.engine.reference_images import Originals
+from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.engine.step import LOSS_SCALE, StepResult, batch_bias, train_step
 from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.setup import Setting
@@ -80,6 +82,18 @@ def test_every_iteration_is_announced_and_can_be_the_last() -> None:
     assert all(result.images == result.took_part == 16 for _, result in steps)
 
 
+def test_step_weights_are_computed_once_for_each_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(scheduler: Any, num_steps: int) -> Tensor:
+        calls.append(num_steps)
+        return affine_coefficients(scheduler, num_steps)
+
+    monkeypatch.setattr(gradients, "affine_coefficients", counted)
+    trained(setting(), dataclasses.replace(CONFIG, max_steps=4, iterations=4, prompts_per_step=2))
+    assert sorted(calls) == [3, 4]
+
+
 def test_a_solver_that_adds_noise_is_refused_before_anything_is_attached() -> None:
     from diffusers import DDPMScheduler
 
@@ -107,7 +121,7 @@ def test_one_step_against_the_gradient_lowers_the_loss() -> None:
     losses = []
     with attached(place, config) as state:
         for _ in range(4):
-            result = train_step(place, config, batch())
+            result = train_step(place, config, state, batch())
             losses.append(result.loss)
             norm = torch.stack([p.grad.norm() for p in state.parameters.values() if p.grad is not None]).norm()
             with torch.no_grad():
@@ -129,7 +143,7 @@ def gradient(place: Setting, config: TrainConfig, one: Batch | None = None) -> T
     with attached(place, config) as state:
         for parameter in state.parameters.values():
             torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
-        train_step(place, config, one or batch(), tokens=state.tokens)
+        train_step(place, config, state, one or batch())
         return torch.cat([p.grad.flatten() for p in state.parameters.values() if p.grad is not None])
 
 
@@ -192,10 +206,10 @@ def test_dropout_acts_in_the_gradient_only_and_is_repeatable() -> None:
     place, config = setting(), dataclasses.replace(CONFIG, dropout=0.5)
     one, two, none = gradient(place, config), gradient(place, config), gradient(place, CONFIG)
     assert torch.equal(one, two) and not torch.equal(one, none)
-    with attached(place, config):
-        dropped = train_step(place, config, batch()).loss
-    with attached(place, CONFIG):
-        assert dropped == train_step(place, CONFIG, batch()).loss
+    with attached(place, config) as state:
+        dropped = train_step(place, config, state, batch()).loss
+    with attached(place, CONFIG) as state:
+        assert dropped == train_step(place, CONFIG, state, batch()).loss
 
 
 @pytest.mark.parametrize(
@@ -230,9 +244,9 @@ def test_all_calls_of_a_solver_with_more_calls_than_steps_are_chosen_from(monkey
 
     monkeypatch.setattr("fair_adaptors.training.engine.step.accumulate_gradients", note)
     config = dataclasses.replace(CONFIG, gradient_steps=1)
-    with attached(place, config):
+    with attached(place, config) as state:
         for draws in range(40):
-            train_step(place, config, batch(draws=draws))
+            train_step(place, config, state, batch(draws=draws))
     assert seen == {0, 1, 2, 3}
 
 
@@ -285,7 +299,7 @@ def test_images_without_a_face_get_no_target() -> None:
     place = setting()
     one = dataclasses.replace(place, faces=faces_in_the_first(5))
     with attached(place, CONFIG) as state:
-        result = train_step(one, dataclasses.replace(CONFIG, preservation=0.0), batch(), tokens=state.tokens)
+        result = train_step(one, dataclasses.replace(CONFIG, preservation=0.0), state, batch())
     assert (result.images, result.took_part) == (8, 5)
 
 
@@ -313,7 +327,7 @@ def test_images_that_are_not_finite_take_no_part_in_the_targets() -> None:
         return {"bright": logits}
 
     with attached(place, CONFIG) as state:
-        result = train_step(dataclasses.replace(place, classifier=broken), CONFIG, batch())
+        result = train_step(dataclasses.replace(place, classifier=broken), CONFIG, state, batch())
         applied = apply_gradients(state, CONFIG, [result], World())
     assert result.took_part == 7 and applied.finite and applied.applied
 

@@ -30,6 +30,14 @@ def test_sampling_is_what_the_pipeline_does(family: str, scheduler: type, guidan
     assert torch.equal(run.latents, expected)
 
 
+def test_a_trajectory_keeps_a_latent_for_each_step_and_the_last_one() -> None:
+    pipe = tiny_pipeline()
+    noise = initial_noise(pipe, [0, 1])
+    run = sample(pipe, encode_prompt(pipe, "a nurse", guidance_scale=1.0), noise, num_steps=5, guidance_scale=1.0)
+    kept = [tensor for tensor in vars(run).values() if tensor is not run.timesteps]
+    assert sum(tensor.numel() for tensor in kept) == (5 + 1) * noise.numel()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_decoding_is_what_the_pipeline_does_but_for_the_cut_to_0_and_1(family: str) -> None:
     pipe = FAMILIES[family]()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from fair_adaptors.training.engine.loop import attached, fit
+from fair_adaptors.training.engine.loop import fit
+from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.sandbox.build import BuildConfig, build
 from fair_adaptors.training.setup import load_setting

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from fair_adaptors.training.engine.loop import attached
+from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.run.validation import collapse, draw, measure
 from torch import Tensor
 

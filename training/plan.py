@@ -141,7 +141,7 @@ def memory(config: TrainConfig, base: Any, images: int, branches: int) -> Memory
     kept = {
         "base": weights / 1e6,
         "adaptor, gradient, optimiser and average (float32)": trained_values(config, base) * 4 * 5 / 1e6,
-        "latents of the sampler's steps": 2 * images * latents * 4 * max(config.num_steps, config.max_steps) / 1e6,
+        "latents of the sampler's steps": images * latents * 4 * max(config.num_steps, config.max_steps) / 1e6,
         "pictures, and the original model's (float32)": 2 * images * pixels * 4 / 1e6,
     }
     lora.attach(

@@ -68,10 +68,6 @@ class Faces:
     scores: "Tensor"
     found: "Tensor"
 
-    def select(self, index: "Tensor") -> "Faces":
-        """Return those of some images, by indices or a mask."""
-        return Faces(self.boxes[index], self.landmarks[index], self.scores[index], self.found[index])
-
 
 @dataclass(frozen=True)
 class FaceDetector:

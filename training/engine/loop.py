@@ -5,76 +5,20 @@ only through ``World``: a resumed run, or one on other machines, is the same run
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.setup import Setting
-from torch import Tensor, nn
+from torch import nn
 
-from fair_adaptors.errors import MissingExtraError, TrainingError
+from fair_adaptors.errors import TrainingError
 
-from . import lora
 from .batches import batch_at
-from .gradients import step_weights
 from .reference_images import Originals
+from .state import TrainingState
 from .step import LOSS_SCALE, StepResult, train_step
 from .world import World
-
-
-@dataclass
-class TrainingState:
-    """All that a run is: with the configuration, enough to go on from here (see ``checkpoint``).
-
-    ``place`` is the fingerprint of the setting that the run takes place in.
-    """
-
-    parameters: dict[str, nn.Parameter]
-    average: lora.ExponentialAverage
-    optimizer: torch.optim.Optimizer
-    place: str = ""
-    iteration: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    empty: int = 0
-    best: float = math.inf
-    history: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def tokens(self) -> Tensor | None:
-        """The soft tokens [n, D], if they are trained."""
-        return self.parameters.get(lora.TOKENS)
-
-
-@contextmanager
-def attached(setting: Setting, config: TrainConfig) -> Iterator[TrainingState]:
-    """Attach what is trained to ``setting.pipe`` and yield the state before the first iteration; take it out again.
-
-    Raises:
-        UnsupportedSchedulerError: the pipeline's scheduler is not affine in the model's output.
-        MissingExtraError: the optimiser's package is not installed.
-    """
-    for num_steps in range(config.num_steps, max(config.num_steps, config.max_steps) + 1):
-        step_weights(setting.pipe.scheduler, num_steps, config.step_weights)
-    place = setting.fingerprint
-    torch.manual_seed(config.seed)
-    parameters = lora.attach(
-        setting.pipe,
-        config.parts,
-        rank=config.rank,
-        alpha=config.alpha,
-        dropout=config.dropout,
-        target_modules=config.target_modules,
-        num_tokens=config.num_tokens,
-    )
-    try:
-        values = list(parameters.values())
-        yield TrainingState(parameters, lora.ExponentialAverage(values, config.ema), _optimizer(values, config), place)
-    finally:
-        lora.detach(setting.pipe, config.parts)
 
 
 def fit(
@@ -95,10 +39,7 @@ def fit(
         batches = [
             batch_at(config, setting.prompts, state.iteration, number) for number in range(config.prompts_per_step)
         ]
-        results = [
-            train_step(setting, config, batch, tokens=state.tokens, originals=originals, world=world)
-            for batch in batches
-        ]
+        results = [train_step(setting, config, state, batch, originals=originals, world=world) for batch in batches]
         result = apply_gradients(state, config, results, world)
         state.iteration += 1
         if state.skipped_in_a_row > config.max_skipped:
@@ -155,14 +96,3 @@ def learning_rate(iteration: int, config: TrainConfig) -> float:
     done = min(1.0, iteration / config.iterations)
     falls = {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}
     return config.learning_rate * warm * falls[config.schedule]
-
-
-def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **settings)
-    try:
-        import bitsandbytes
-    except ImportError as error:
-        raise MissingExtraError("optimizer adamw8bit needs bitsandbytes: pip install bitsandbytes") from error
-    return bitsandbytes.optim.AdamW8bit(parameters, **settings)

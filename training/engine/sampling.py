@@ -27,13 +27,11 @@ class Trajectory:
 
     Attributes:
         timesteps: the scheduler's timesteps [T].
-        inputs: latents that entered each step, before the scheduler's input scaling, [T, N, C, h, w].
-        scaled_inputs: what the model saw, [T, N, C, h, w].
+        scaled_inputs: what the model saw, [T, N, C, h, w]: latents, scaled as the scheduler has it.
         latents: the final latents z₀ [N, C, h, w].
     """
 
     timesteps: Tensor
-    inputs: Tensor
     scaled_inputs: Tensor
     latents: Tensor
 
@@ -107,15 +105,14 @@ def sample(
     scheduler = copy.deepcopy(pipe.scheduler)
     scheduler.set_timesteps(num_steps, device=noise.device)
     latents = noise * scheduler.init_noise_sigma
-    inputs, scaled_inputs = [], []
+    scaled_inputs = []
     for timestep in scheduler.timesteps:
         scaled = scheduler.scale_model_input(latents, timestep)
         calls = scaled.split(images_per_call or len(scaled))
         output = torch.cat([predict(pipe, c, timestep, conditions, guidance_scale=guidance_scale) for c in calls])
-        inputs.append(latents)
         scaled_inputs.append(scaled)
         latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
-    return Trajectory(scheduler.timesteps, torch.stack(inputs), torch.stack(scaled_inputs), latents)
+    return Trajectory(scheduler.timesteps, torch.stack(scaled_inputs), latents)
 
 
 def decode(pipe: Any, latents: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from . import lora
 from .batches import Batch
-from .gradients import accumulate_gradients, choose_steps, step_weights
+from .gradients import accumulate_gradients, choose_steps
 from .objective import Portraits, losses, portray, portray_each
 from .reference_images import Originals
 from .sampling import WITHOUT_GRADIENT, encode_prompt, initial_noise, sample
+from .state import TrainingState
 from .targets import Targets, assign_targets
 from .world import World
 
@@ -56,9 +57,9 @@ class StepResult:
 def train_step(
     setting: Setting,
     config: TrainConfig,
+    state: TrainingState,
     batch: Batch,
     *,
-    tokens: Tensor | None = None,
     originals: Originals | None = None,
     world: World = World(),  # noqa: B008 (frozen)
 ) -> StepResult:
@@ -68,7 +69,6 @@ def train_step(
     the result are this process's part too; the rest is the same in every process.
 
     Args:
-        tokens: soft tokens, if they are trained.
         originals: where the original model's images are kept, if they are.
     """
     pipe, count = setting.pipe, len(batch.seeds)
@@ -77,7 +77,7 @@ def train_step(
     few = WITHOUT_GRADIENT * config.images_per_call or None
     kept = (originals or Originals()).latents(pipe, batch, batch.seeds[mine], noise, images_per_call=few)
     with torch.no_grad():
-        embeds = encode_prompt(pipe, batch.prompt, guidance_scale=batch.guidance_scale, tokens=tokens)
+        embeds = encode_prompt(pipe, batch.prompt, guidance_scale=batch.guidance_scale, tokens=state.tokens)
     run = sample(
         pipe,
         embeds,
@@ -122,10 +122,10 @@ def train_step(
             latent_gradient,
             batch.prompt,
             guidance_scale=batch.guidance_scale,
-            weights=step_weights(pipe.scheduler, batch.num_steps, config.step_weights),
+            weights=state.step_weights[batch.num_steps],
             steps=steps,
             images_per_call=config.images_per_call or None,
-            tokens=tokens,
+            tokens=state.tokens,
         )
     bias = {name: batch_bias(probs[seen.takes_part]) for name, probs in seen.probs.items()}
     return StepResult(total[0].item(), total[1].item(), bias, count, took_part, total[2].item())

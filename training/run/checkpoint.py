@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from fair_adaptors.training.config import TrainConfig
-from fair_adaptors.training.engine.loop import TrainingState
+from fair_adaptors.training.engine.state import TrainingState
 from torch import Tensor
 
 from fair_adaptors.errors import CheckpointError

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine import lora
-from fair_adaptors.training.engine.loop import TrainingState, attached, fit
+from fair_adaptors.training.engine.loop import fit
 from fair_adaptors.training.engine.reference_images import Originals
+from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.engine.step import StepResult
 from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.setup import Setting, load_setting

@@ -1,0 +1,92 @@
+"""What changes in a run: parameters, their average, the optimiser, and how far it has come."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.setup import Setting
+from torch import Tensor, nn
+
+from fair_adaptors.errors import MissingExtraError
+
+from . import lora
+from .gradients import step_weights
+
+
+@dataclass
+class TrainingState:
+    """All that a run is: with the configuration, enough to go on from here (see ``checkpoint``).
+
+    Attributes:
+        parameters: what is trained, by name.
+        average: its average over the iterations.
+        optimizer: of the parameters.
+        step_weights: of the gradient, [T] for each number of steps that a batch may have.
+        place: fingerprint of the setting that the run takes place in.
+        iteration: how many are done.
+        skipped: how many of them had a gradient that was not finite; in a row, those of them that came last.
+        empty: how many had no image that took part.
+        best: the lowest validation bias so far.
+        history: what is told at the end of a run: its numbers before, and the seconds that it took.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    average: lora.ExponentialAverage
+    optimizer: torch.optim.Optimizer
+    step_weights: Mapping[int, Tensor]
+    place: str = ""
+    iteration: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    empty: int = 0
+    best: float = math.inf
+    history: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> Tensor | None:
+        """The soft tokens [n, D], if they are trained."""
+        return self.parameters.get(lora.TOKENS)
+
+
+@contextmanager
+def attached(setting: Setting, config: TrainConfig) -> Iterator[TrainingState]:
+    """Attach what is trained to ``setting.pipe`` and yield the state before the first iteration; take it out again.
+
+    Raises:
+        UnsupportedSchedulerError: the pipeline's scheduler is not affine in the model's output.
+        MissingExtraError: the optimiser's package is not installed.
+    """
+    numbers_of_steps = range(config.num_steps, max(config.num_steps, config.max_steps) + 1)
+    weights = {n: step_weights(setting.pipe.scheduler, n, config.step_weights) for n in numbers_of_steps}
+    place = setting.fingerprint
+    torch.manual_seed(config.seed)
+    parameters = lora.attach(
+        setting.pipe,
+        config.parts,
+        rank=config.rank,
+        alpha=config.alpha,
+        dropout=config.dropout,
+        target_modules=config.target_modules,
+        num_tokens=config.num_tokens,
+    )
+    try:
+        values = list(parameters.values())
+        average, optimizer = lora.ExponentialAverage(values, config.ema), _optimizer(values, config)
+        yield TrainingState(parameters, average, optimizer, weights, place)
+    finally:
+        lora.detach(setting.pipe, config.parts)
+
+
+def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **settings)
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise MissingExtraError("optimizer adamw8bit needs bitsandbytes: pip install bitsandbytes") from error
+    return bitsandbytes.optim.AdamW8bit(parameters, **settings)
