@@ -185,7 +185,7 @@ def test_published_encoders_are_free_to_use_and_checked_to_the_byte(
     assert PUBLISHED[name].licence == "apache-2.0"
     with pytest.raises(ConfigError, match=f"Or fetch {PUBLISHED[name].address} and name it: onnx:FILE"):
         load_face_encoder(name)  # tests are offline
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, file_name, revision: str(file))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, file_name, revision, endpoint: str(file))
     with pytest.raises(ConfigError, match="is damaged: its sha256 is not"):
         load_face_encoder(name)
     here = replace(PUBLISHED[name], sha256=hashlib.sha256(file.read_bytes()).hexdigest())

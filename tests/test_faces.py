@@ -162,7 +162,7 @@ def test_weights_come_from_the_hub_at_one_commit_and_with_their_very_bytes(
     asked: list[Any] = []
     file = tmp_path / "blob"
 
-    def download(repo: str, name: str, *, revision: str) -> str:
+    def download(repo: str, name: str, *, revision: str, endpoint: str) -> str:
         asked.append((repo, name, revision))
         return str(file)
 

@@ -2,14 +2,13 @@
 
 import fnmatch
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fair_adaptors.errors import HubError, UnknownAdaptorError
-from fair_adaptors.hub.client import ask, check_repo_id, connect, split_revision
+from fair_adaptors.hub.client import check_repo_id, connect, fetch_file, look_up, size_of, split_revision
 from fair_adaptors.vision.catalog import split_specs
 from fair_adaptors.vision.face_encoders import PUBLISHED
 from fair_adaptors.vision.faces import YUNET_BYTES, YUNET_COMMIT, YUNET_LICENCE, YUNET_REPO
@@ -18,13 +17,6 @@ from .config import TrainConfig
 
 OF_THE_HUB = ("pipeline", "clip", "transformers", "dinov2")
 """Kinds of models whose source is a folder or a repository of the Hub."""
-_WEIGHTS = re.compile(r"(diffusion_pytorch_model|pytorch_model|model)(-\d{5}-of-\d{5})?\.(safetensors|bin)")
-_SIDECARS = (
-    "chat_template.jinja", "generation_config.json", "preprocessor_config.json", "processor_config.json",
-    "tokenizer.json", "tokenizer_config.json",
-)  # fmt: skip
-_NEVER = (".msgpack", ".onnx", ".pb")
-_FORMATS = (".safetensors", ".bin", ".onnx", ".pb")
 
 
 @dataclass(frozen=True)
@@ -111,11 +103,11 @@ def main_file(kind: str, source: str, endpoint: str | None = None) -> dict[str, 
         HubError: the Hub refuses, or does not answer.
     """
     name = "model_index.json" if kind == "pipeline" else "config.json"
-    api, (repo_id, revision) = connect(endpoint, None), split_revision(source)
+    repo_id, revision = split_revision(source)
     check_repo_id(repo_id)
-    path = ask(api, repo_id, lambda: api.hf_hub_download(repo_id, name, revision=revision), patience=2.0)
+    path = fetch_file(repo_id, name, revision, endpoint=endpoint, patience=2.0)
     try:
-        return dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise HubError(f"{repo_id}: {name} is damaged: {error}") from error
 
@@ -123,23 +115,20 @@ def main_file(kind: str, source: str, endpoint: str | None = None) -> dict[str, 
 def _ask_for(what: str, kind: str, source: str, endpoint: str | None) -> Download:
     api, (repo_id, pinned) = connect(endpoint, None), split_revision(source)
     try:
-        info = ask(api, repo_id, lambda: api.model_info(repo_id, revision=pinned), patience=2.0)
-        commit = str(info.sha)
-        tree = ask(
-            api, repo_id, lambda: list(api.list_repo_tree(repo_id, revision=commit, recursive=True)), patience=2.0
-        )
+        info = look_up(api, repo_id, pinned, patience=2.0)
+        commit, files = str(info.sha), {file.rfilename: file for file in info.siblings or ()}
         index = main_file(kind, f"{repo_id}@{commit}", endpoint) if kind == "pipeline" else {}
+        fetched = pipeline_files(list(files), index) if kind == "pipeline" else model_files(list(files))
+        size = sum(size_of(api, repo_id, commit, files[name]) for name in fetched)
     except (HubError, UnknownAdaptorError) as error:
         return Download(what, repo_id, pinned, problem=str(error))
-    sizes = {entry.path: size for entry in tree if (size := getattr(entry, "size", None)) is not None}
     card = info.card_data.get("license") if info.card_data else None
     licence = card or next((tag.partition(":")[2] for tag in info.tags or () if tag.startswith("license:")), None)
-    fetched = pipeline_files(list(sizes), index) if kind == "pipeline" else model_files(list(sizes))
-    return Download(what, repo_id, commit, sum(map(sizes.__getitem__, fetched)) / 1e6, str(licence or "not stated"))
+    return Download(what, repo_id, commit, size / 1e6, str(licence or "not stated"))
 
 
 def pipeline_files(paths: Sequence[str], index: Mapping[str, Any]) -> list[str]:
-    """Return the files that diffusers' ``DiffusionPipeline.from_pretrained`` fetches.
+    """Return the files that diffusers' ``DiffusionPipeline.from_pretrained`` fetches, chosen by its own functions.
 
     It takes weights of the usual names from every folder, one that is no component too, such as ``vae_1_0`` of
     Stable Diffusion XL.
@@ -148,26 +137,28 @@ def pipeline_files(paths: Sequence[str], index: Mapping[str, Any]) -> list[str]:
         paths: all files of the repository.
         index: its ``model_index.json``.
     """
+    from diffusers.pipelines import pipeline_loading_utils as of_diffusers
+    from diffusers.utils.constants import TRANSFORMERS_COMPONENT_AUX_FILES
+    from huggingface_hub.utils import filter_repo_objects
+
     components = {name for name, value in index.items() if isinstance(value, list) and name != "_class_name"}
-    with_weights = {folder for path in paths if path.endswith(_FORMATS) and (folder := _folder(path)) in components}
-    usual = [path for path in paths if _WEIGHTS.fullmatch(path.rpartition("/")[2])]
-    safe = {_folder(path) for path in usual if path.endswith(".safetensors")}
-    unwanted = (*_NEVER, ".bin" if with_weights <= safe else ".safetensors")  # one format for all components
-    wanted = {"model_index.json", "config.json", "scheduler_config.json", "pipeline.py", *_SIDECARS, *usual}
-    wanted |= {f"{name}/config.json" for name in with_weights} | set(filter(_is_index, paths))
-    others = components - with_weights  # such as tokenizers, which are fetched whole
-    kept = [path for path in paths if path in wanted or path.partition("/")[0] in others]
-    return [path for path in kept if not path.removesuffix(".json").removesuffix(".index").endswith(unwanted)]
-
-
-def _folder(path: str) -> str:
-    return path.rpartition("/")[0]
-
-
-def _is_index(path: str) -> bool:
-    """Tell whether a file says which shards of the weights hold which tensors."""
-    name = path.rpartition("/")[2]
-    return bool(_WEIGHTS.fullmatch(name.removesuffix(".index.json"))) and name.endswith(".index.json")
+    with_weights = {path.rpartition("/")[0] for path in of_diffusers.filter_model_files(paths)} & components
+    unwanted = of_diffusers._get_ignore_patterns(
+        passed_components=[],
+        model_folder_names=with_weights,
+        model_filenames=paths,
+        use_safetensors=True,
+        allow_pickle=True,
+        use_onnx=False,
+        is_onnx=False,
+        use_flashpack=False,
+    )
+    usual, _ = of_diffusers.variant_compatible_siblings(paths, ignore_patterns=unwanted)
+    wanted = [*usual, *TRANSFORMERS_COMPONENT_AUX_FILES]
+    wanted += ["model_index.json", "config.json", "scheduler_config.json", "pipeline.py"]
+    wanted += [f"{name}/config.json" if name in with_weights else f"{name}/*" for name in components]
+    unwanted += [f"{pattern}.index.*json" for pattern in unwanted]
+    return list(filter_repo_objects(paths, allow_patterns=wanted, ignore_patterns=unwanted))
 
 
 def model_files(paths: Sequence[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """Requests to the Hub: bounded in time, repeated after a fault that may pass, and with errors that say what to do."""
 
-import json
 import logging
 import re
 import threading
@@ -8,13 +7,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fair_adaptors.errors import FairAdaptorError, HubError, HubUnreachableError, UnknownAdaptorError
+from fair_adaptors.errors import FairAdaptorError, HubError, UnknownAdaptorError
+
+from .faults import explained, may_pass, retry_after
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 PATIENCE = 20.0
 """Seconds after which a request that keeps failing is given up. One that is under way is not cut short."""
@@ -22,9 +25,8 @@ TIMEOUT = 30.0
 """Seconds without a byte after which a request has failed."""
 
 logger = logging.getLogger(__name__)
-_TIMEOUTS = ("connect", "read", "write", "pool")
 _LOCK = threading.Lock()
-_limited: list[Any] = []
+_before: dict[Any, Any] = {}
 _users = 0
 _T = TypeVar("_T")
 
@@ -97,10 +99,10 @@ def ask(api: "HfApi", what: str, call: Callable[[], _T], *, patience: float | No
         except FairAdaptorError:
             raise
         except Exception as error:  # the client raises whatever it stumbles over in an answer that it did not expect
-            wait = max(pause, _retry_after(error))
+            wait = max(pause, retry_after(error))
             if not may_pass(error) or time.monotonic() + wait > end:
                 secret = _secret(api)
-                known = _explained(api, what, error, secret)
+                known = explained(error, what, str(api.endpoint), secret)
                 shown = secret is not None and secret in "".join(traceback.format_exception(error))
                 raise known from (None if shown else error)
             logger.warning("%s: %s. Trying again in %.0f s.", what, type(error).__name__, wait)
@@ -108,43 +110,50 @@ def ask(api: "HfApi", what: str, call: Callable[[], _T], *, patience: float | No
         pause = min(2 * pause, 8.0)
 
 
-def status_of(error: BaseException) -> int | None:
-    """Return the HTTP status that an error of the client stands for."""
-    response = getattr(_root(error), "response", None)
-    return None if response is None else int(response.status_code)
+def look_up(
+    api: "HfApi", repo_id: str, revision: str | None = None, *, what: str | None = None, patience: float | None = None
+) -> "ModelInfo":
+    """Return what the Hub tells of a repository at a revision: commit, licence, and names, sizes and hashes of files.
+
+    Args and errors are those of ``ask``; what is asked for is the repository unless it is named.
+    """
+    call = partial(api.model_info, repo_id, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    return ask(api, what or repo_id, call, patience=patience)
 
 
-def _root(error: BaseException) -> BaseException:
-    """Return the error of the request itself, which the client may have put into others."""
-    from huggingface_hub.errors import FileMetadataError, HTTPError, OfflineModeIsEnabled
+def size_of(api: "HfApi", repo_id: str, commit: str, file: "RepoSibling") -> int:
+    """Return the size of a file in bytes; a mirror that does not tell it of all files is asked for this one.
 
-    of_requests = (HTTPError, FileMetadataError, OfflineModeIsEnabled, json.JSONDecodeError, UnicodeDecodeError)
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, of_requests):
-        seen = seen.__cause__
-    return seen or error
-
-
-def may_pass(error: BaseException) -> bool:
-    """Tell whether the same request may succeed a little later."""
-    from huggingface_hub.errors import FileMetadataError, HTTPError, OfflineModeIsEnabled
-
-    status = status_of(error)
-    if status is not None:
-        return status in (408, 429) or status >= 500
-    root = _root(error)
-    if isinstance(root, OfflineModeIsEnabled):
-        return False
-    cut_short = isinstance(error, OSError) and "onsistency check" in str(error)
-    of_xet = isinstance(root, ConnectionError | TimeoutError) and "client error" not in str(root)
-    garbled = json.JSONDecodeError, UnicodeDecodeError, FileMetadataError
-    return cut_short or of_xet or isinstance(root, (HTTPError, *garbled))
+    Raises:
+        HubError: nor does it then; and as for ``ask``.
+    """
+    if file.size is not None:
+        return file.size
+    name = file.rfilename
+    told = ask(api, repo_id, lambda: api.hf_hub_download(repo_id, name, revision=commit, dry_run=True)).file_size
+    if told is None:
+        raise HubError(f"{repo_id}: {api.endpoint} does not say how large {name} is, so it is not fetched")
+    return told
 
 
-def _retry_after(error: BaseException) -> float:
-    response = getattr(_root(error), "response", None)
-    text = response.headers.get("Retry-After", "") if response is not None else ""
-    return float(text) if text.strip().isdigit() else 0.0
+def fetch_file(
+    repo_id: str,
+    name: str,
+    revision: str | None,
+    *,
+    what: str | None = None,
+    endpoint: str | None = None,
+    patience: float | None = None,
+) -> Path:
+    """Return a file of any repository in the Hub's cache, fetched if need be.
+
+    Args and errors are those of ``ask``; what is asked for is the repository unless it is named.
+    """
+    from huggingface_hub import hf_hub_download
+
+    api = connect(endpoint, None)
+    fetch = partial(hf_hub_download, repo_id, name, revision=revision, endpoint=str(api.endpoint))
+    return Path(ask(api, what or repo_id, fetch, patience=patience))
 
 
 @contextmanager
@@ -158,9 +167,8 @@ def _bounded() -> Iterator[None]:
 
     with _LOCK:
         client = get_session()
-        if client not in _limited:
-            client.event_hooks = {**client.event_hooks, "request": [*client.event_hooks["request"], _limit]}
-            _limited.append(client)
+        _before.setdefault(client, client.timeout)
+        client.timeout = TIMEOUT
         _users += 1
     try:
         yield
@@ -168,16 +176,9 @@ def _bounded() -> Iterator[None]:
         with _LOCK:
             _users -= 1
             if not _users:
-                for client in _limited:
-                    others = [hook for hook in client.event_hooks["request"] if hook is not _limit]
-                    client.event_hooks = {**client.event_hooks, "request": others}
-                _limited.clear()
-
-
-def _limit(request: Any) -> None:
-    asked = request.extensions.get("timeout") or {}
-    limits = {kind: TIMEOUT if asked.get(kind) is None else asked[kind] for kind in _TIMEOUTS}
-    request.extensions["timeout"] = limits
+                for client, before in _before.items():
+                    client.timeout = before
+                _before.clear()
 
 
 def _secret(api: "HfApi") -> str | None:
@@ -186,52 +187,3 @@ def _secret(api: "HfApi") -> str | None:
     if isinstance(api.token, str):
         return api.token
     return None if api.token is False else get_token()
-
-
-def _explained(api: "HfApi", what: str, error: BaseException, secret: str | None) -> FairAdaptorError:
-    """Return our error for one of the client's, without the token, should a server have repeated it."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        OfflineModeIsEnabled,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    outer, error = error, _root(error)
-    said = str(getattr(error, "server_message", None) or str(error).partition("\n")[0] or type(error).__name__)
-    said = said if outer is error else f"{outer}: {said}"
-    said = " ".join((said.replace(secret, "<token>") if secret else said).split())[:300]
-    status = status_of(error)
-    login = "give another token (`hf auth login`, HF_TOKEN or token=)"
-    if isinstance(error, OfflineModeIsEnabled):
-        return UnknownAdaptorError(f"{what}: the Hub was not asked, because HF_HUB_OFFLINE is set; unset it")
-    if isinstance(error, GatedRepoError):
-        have = login if secret else "log in (`hf auth login`, HF_TOKEN or token=)"
-        return HubError(f"{what}: it is gated. Ask for access on its page at {api.endpoint}, then {have}")
-    if isinstance(error, RevisionNotFoundError):
-        return UnknownAdaptorError(f"{what}: there is no such revision; give a branch, tag or commit of it")
-    if isinstance(error, RemoteEntryNotFoundError):
-        return UnknownAdaptorError(f"{what}: the file is not there")
-    if isinstance(error, RepositoryNotFoundError) or status == 404:
-        private = login if secret else "log in (`hf auth login`, HF_TOKEN or token=)"
-        return UnknownAdaptorError(
-            f"{what}: {api.endpoint} has none of that name, or it is private; check the name, or {private}"
-        )
-    if status == 401:
-        return HubError(f"{what}: {api.endpoint} does not accept the token ({said}); {login}")
-    if status == 403:
-        return HubError(f"{what}: the token may not do this ({said}); {login}, with the right to it")
-    if status == 409:
-        return HubError(f"{what}: {said}")
-    if may_pass(error):
-        kind = f"status {status}" if status else said
-        return HubUnreachableError(
-            f"{what}: {api.endpoint} did not answer as it should ({kind}). Check the network, and HF_ENDPOINT if it is"
-            " set, or try again later"
-        )
-    if status is not None:
-        return HubError(f"{what}: {api.endpoint} refuses: {said}")
-    if "xet-" in said and "404" in said:
-        return HubError(f"{what}: {api.endpoint} has no Xet storage; set HF_HUB_DISABLE_XET=1 and try again")
-    return HubError(f"{what}: {type(error).__name__}: {said}")

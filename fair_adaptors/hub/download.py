@@ -1,151 +1,231 @@
-"""One file of a commit, into the Hub's cache: no larger than it is said to be, resumed where it broke off, compared.
+"""Of a commit of a Hub repository, an adaptor's files and no others, into the Hub's cache."""
 
-It is written beside (``….incomplete``): under the cache's own name are only bytes that have the hash of the commit. It
-comes by plain HTTP and not by Xet, so that every byte is counted before it is kept.
-"""
-
-import io
-import os
+import logging
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fair_adaptors.errors import HubError
+from fair_adaptors.adaptor.record import CONFIG_FILE, read_config
+from fair_adaptors.errors import HubError, HubUnreachableError, InvalidAdaptorError, UnknownAdaptorError
 
-from .client import ask
-from .files import has_bytes_of
+from .client import ask, check_repo_id, connect, look_up, size_of
+from .files import MOST_BYTES, Wanted, has_bytes_of, is_part
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
-_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_MOST_CONFIG_BYTES = 4_000_000
+_MOST_TEXT_BYTES = 3 * _MOST_CONFIG_BYTES  # record, card and results
+_MOST_FILES = 200
+_PATIENCE_WITH_A_COPY = 3.0  # seconds
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REVISION = re.compile(r"[\w.@+-]+(/[\w.@+-]+)*")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Source:
+class _Source:
     """A commit of a repository, what it is called in errors, and the cache that it goes to."""
 
     api: "HfApi"
     repo_id: str
     commit: str
     what: str
-    cache_dir: str | Path | None
+    cache_dir: Path
 
 
-def fetch_file(source: Source, file: "RepoFile", *, check: bool) -> Path:
-    """Return one file in the cache, with the bytes that the commit says.
+def download(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    endpoint: str | None = None,
+    wanted: Wanted = "needed",
+    force: bool = False,
+) -> Path:
+    """Return the snapshot in the Hub's cache of an adaptor's repository at one commit, with only its files.
+
+    The files are compared with the hashes of the commit, where the server tells them, and what is damaged is fetched
+    once more. A commit of which the cache has all that loading needs is not asked for again. If the server cannot be
+    reached, a copy in the cache is used, and a warning is logged.
 
     Args:
-        check: whether to look at one that is in the cache already.
+        wanted: which files; see ``is_part``. A mere description does not become what the revision means in the cache.
+        force: fetch what is in the cache once more.
 
     Raises:
-        HubError, UnknownAdaptorError: no access, no answer, or other bytes than those of the commit.
+        UnknownAdaptorError: no such repository or revision, or not in the cache when nothing else may be asked.
+        HubError: no access, no answer, or other bytes than those of the commit.
+        InvalidAdaptorError: the repository holds none of our adaptors, or one of a size that none has.
     """
-    from huggingface_hub import constants, try_to_load_from_cache
-    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub import constants, is_offline_mode
 
-    known = try_to_load_from_cache(source.repo_id, file.path, source.cache_dir, source.commit)
-    if isinstance(known, str):
-        if not check or has_bytes_of(Path(known), file):
-            return Path(known)
-        Path(known).unlink()
-    digest = str(file.lfs.sha256 if file.lfs is not None else file.blob_id)
-    if not _HASH.fullmatch(digest):  # it becomes the name of a file
-        raise HubError(f"{source.what}: {source.api.endpoint} names no hash of {file.path}; it seems to be no Hub")
-    cache = Path(source.cache_dir or constants.HF_HUB_CACHE).expanduser()
-    folder = repo_folder_name(repo_id=source.repo_id, repo_type="model")
-    blob = cache / folder / "blobs" / digest
-    path = cache / folder / "snapshots" / source.commit / file.path
+    check_repo_id(repo_id)
+    api, cache = connect(endpoint, token), Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+    what = f"{repo_id!r}" + (f" at revision {revision[:100]!r}" if revision else "")
+    if revision and (len(revision) > 200 or ".." in revision or not _REVISION.fullmatch(revision)):
+        raise UnknownAdaptorError(f"{what}: no branch, tag or commit can have this name")
+    cached = _in_cache(repo_id, revision, cache)
+    if local_files_only or is_offline_mode():
+        if cached is None:
+            raise UnknownAdaptorError(
+                f"{what} is neither a folder here nor a Hub repository that can be read: it is not in the cache, and"
+                " the Hub was not asked, because HF_HUB_OFFLINE is set or local_files_only was asked for"
+            )
+        if not (cached / CONFIG_FILE).is_file():
+            raise InvalidAdaptorError(_not_ours(what, " (or only a part of it is in the cache)"))
+        return cached
+    if cached is not None and wanted != "description" and not _is_whole(cached):
+        cached = None
+    if cached is not None and revision == cached.name and wanted == "needed":
+        return cached  # a commit never changes
     try:
-        _fetch_blob(source, file, blob, lock=cache / ".locks" / folder / f"{digest}.lock")
-        _link(blob, path)
-    except OSError as error:
-        raise HubError(
-            f"{source.what}: the cache {cache} cannot be written: {error.strerror}. Name another folder: HF_HOME or"
-            " cache_dir"
-        ) from error
-    return path
+        soon = None if cached is None else _PATIENCE_WITH_A_COPY
+        branch = revision or constants.DEFAULT_REVISION
+        info = look_up(api, repo_id, branch, what=what, patience=soon)
+        if not _COMMIT.fullmatch(str(info.sha)):
+            raise HubError(f"{what}: {api.endpoint} names no commit; it does not seem to be a Hub")
+        source = _Source(api, repo_id, str(info.sha), what, cache)
+        folder = _fetch(source, _listed(source, info, wanted), force=force)
+    except HubUnreachableError as error:
+        if cached is None:
+            raise
+        logger.warning("%s. Using the copy in the cache, of commit %s.", error, cached.name[:12])
+        return cached
+    if wanted != "description":
+        _point_at(folder, branch)
+    return folder
 
 
-def _fetch_blob(source: Source, file: "RepoFile", blob: Path, *, lock: Path) -> None:
-    from huggingface_hub.utils import WeakFileLock
+def fetch_config(api: "HfApi", repo_id: str, commit: str, *, cache_dir: str | Path | None = None) -> Path:
+    """Bring only the ``fair_adaptor.json`` of a commit into the cache, and return the folder that it is in.
 
-    for folder in (blob.parent, lock.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
-        if blob.is_file() and has_bytes_of(blob, file):
-            return
-        blob.unlink(missing_ok=True)
-        for _ in range(2):
-            if ask(source.api, f"{source.what}: {file.path}", lambda: _download(source, file, blob)):
-                return
-    raise HubError(
-        f"{source.what}: {source.api.endpoint} sends other bytes for {file.path} than those of commit"
-        f" {source.commit[:12]}. Nothing of them was kept; try again later or from another network"
+    Raises:
+        HubError, UnknownAdaptorError: as for ``download``.
+    """
+    from huggingface_hub import constants
+
+    source = _Source(api, repo_id, commit, f"{repo_id!r}", Path(cache_dir or constants.HF_HUB_CACHE).expanduser())
+    return _get(source, CONFIG_FILE, _MOST_CONFIG_BYTES).parent
+
+
+def _in_cache(repo_id: str, revision: str | None, cache: Path) -> Path | None:
+    """Return the snapshot of a revision."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                repo_id, revision=revision, cache_dir=cache, local_files_only=True, allow_patterns=CONFIG_FILE
+            )
+        )
+    except (LocalEntryNotFoundError, OSError):  # it is not there, or the cache is no folder
+        return None
+
+
+def _is_whole(snapshot: Path) -> bool:
+    """Tell whether a snapshot has all that loading needs."""
+    try:
+        files = read_config(snapshot)["files"]
+        return all((snapshot / name).stat().st_size == record["bytes"] for name, record in files.items())
+    except (InvalidAdaptorError, FileNotFoundError):
+        return False
+
+
+def _not_ours(what: str, perhaps: str = "") -> str:
+    return (
+        f"the Hub repository {what} has no {CONFIG_FILE}, so it is no adaptor of this package{perhaps}. Try"
+        " pipe.load_lora_weights"
     )
 
 
-def _download(source: Source, file: "RepoFile", blob: Path) -> bool:
-    """Bring a file's bytes, going on from what an earlier attempt has left; tell whether they are the commit's.
+def _listed(source: _Source, info: "ModelInfo", wanted: Wanted) -> "list[RepoSibling]":
+    """Return an adaptor's files with their sizes, the record last.
 
-    The server is asked about it first: the download itself waits minutes for one that does not answer.
+    Raises:
+        InvalidAdaptorError: there is no record, or more than any adaptor has.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
-
-    api = source.api
-    url = hf_hub_url(source.repo_id, file.path, revision=source.commit, endpoint=api.endpoint)
-    timeout = float(constants.HF_HUB_ETAG_TIMEOUT)
-    told = get_hf_file_metadata(url, token=api.token, timeout=timeout, endpoint=api.endpoint)
-    if told.size not in (None, file.size):
-        raise HubError(
-            f"{source.what}: of {file.path} the server tells another size than the commit: {told.size:,} bytes, not"
-            f" {file.size:,}. Nothing of it was downloaded; try again later"
+    files = [file for file in info.siblings or () if is_part(str(file.rfilename), wanted)]
+    files.sort(key=lambda file: file.rfilename == CONFIG_FILE)
+    if not files or files[-1].rfilename != CONFIG_FILE:
+        raise InvalidAdaptorError(_not_ours(source.what))
+    for file in files[:_MOST_FILES]:
+        file.size = size_of(source.api, source.repo_id, source.commit, file)
+    size = sum(file.size or 0 for file in files)
+    most = _MOST_TEXT_BYTES if wanted == "description" else MOST_BYTES
+    if size > most or len(files) > _MOST_FILES:
+        raise InvalidAdaptorError(
+            f"{source.what} has {len(files)} files of {size:,} bytes; an adaptor has at most {_MOST_FILES} of"
+            f" {most:,} bytes. Nothing was downloaded"
         )
-    aside = blob.with_name(f"{blob.name}.incomplete")
+    return files
+
+
+def _fetch(source: _Source, files: "list[RepoSibling]", *, force: bool) -> Path:
+    """Bring the files of a commit into the cache, and return the folder that they are in.
+
+    Raises:
+        HubError: twice a file came with other bytes than those of the commit.
+    """
+    for file in files:
+        for forced in (force, True):
+            path = _get(source, file.rfilename, file.size or 0, force=forced)
+            if _is_intact(path, file):
+                break
+        else:
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+            raise HubError(
+                f"{source.what}: {source.api.endpoint} sends other bytes for {file.rfilename} than those of commit"
+                f" {source.commit[:12]}. Nothing of them was kept; try again later or from another network"
+            )
+    return path.parent
+
+
+def _is_intact(path: Path, file: "RepoSibling") -> bool:
+    """Tell whether a file has the bytes that the server says; those of a mirror that tells no hash may be any."""
+    return (file.blob_id is None and file.lfs is None) or has_bytes_of(path, file)
+
+
+def _get(source: _Source, name: str, size: int, *, force: bool = False) -> Path:
+    """Return one file in the cache, fetched if it is not there, and never more of it than its size.
+
+    Raises:
+        HubError, UnknownAdaptorError: no access, no answer, or more bytes than these.
+    """
+    api, what = source.api, f"{source.what}: {name}"
+    fetch = partial(api.hf_hub_download, source.repo_id, name, revision=source.commit, cache_dir=source.cache_dir)
+    return Path(ask(api, what, lambda: fetch(force_download=force, tqdm_class=_bounded_by(size, what))))
+
+
+def _bounded_by(size: int, what: str) -> Any:
+    """Return a progress bar that ends a download which is larger than it should be: the client itself never does."""
+    from huggingface_hub.utils import tqdm
+
+    class Bounded(tqdm):
+        seen = 0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.seen += int(n or 0)
+            if self.seen > size:
+                raise HubError(f"{what}: the server sends more than the {size:,} bytes of its size. None were kept")
+            return super().update(n)
+
+    return Bounded
+
+
+def _point_at(snapshot: Path, revision: str) -> None:
+    """Let a branch or tag mean a commit in the cache."""
+    from huggingface_hub.file_download import _cache_commit_hash_for_specific_revision
+
     try:
-        with _Bounded(aside, file.size) as opened:
-            headers = build_hf_headers(token=api.token, library_name=api.library_name)
-            http_get(url, opened, resume_size=opened.tell(), headers=headers, expected_size=file.size)
-    except _TooLongError:
-        aside.unlink()
-        return False
-    if not has_bytes_of(aside, file):
-        aside.unlink()
-        return False
-    os.replace(aside, blob)
-    return True
-
-
-class _TooLongError(Exception):
-    """A server sends more than it said."""
-
-
-class _Bounded(io.FileIO):
-    """A file to go on writing at its end, which takes no byte beyond a size."""
-
-    def __init__(self, path: Path, most: int):
-        super().__init__(path, "a")
-        self._most = most
-        if self.tell() > most:
-            self.truncate(0)
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        if self.tell() + len(data) > self._most:
-            raise _TooLongError
-        return super().write(data)
-
-
-def _link(blob: Path, path: Path) -> None:
-    """Give a file in the cache its name in a snapshot."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    try:
-        path.symlink_to(os.path.relpath(blob, path.parent))
-    except FileExistsError:  # another process was quicker
-        pass
-    except OSError:  # a file system without links
-        os.replace(blob, path)
+        _cache_commit_hash_for_specific_revision(str(snapshot.parents[1]), revision, snapshot.name)
+    except OSError as error:  # a cache that may only be read: what is asked for is there all the same
+        logger.warning("%s: %s cannot be kept in the cache: %s", snapshot, revision, error)

@@ -2,14 +2,15 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.registry import find, list_adaptors
-from fair_adaptors.errors import UnknownAdaptorError
+from fair_adaptors.errors import InvalidAdaptorError, UnknownAdaptorError
 from fair_adaptors.files import refuse_existing, written_aside
 
-from .cache import download
+from .download import download
 from .files import is_part
 from .resolve import check_pinned, resolve
 
@@ -43,7 +44,8 @@ def pull(
         folder = resolve(name, revision=revision)
     else:
         repo_id, pinned = (name, None) if info is None else (str(info.repo_id), info.revision)
-        folder = download(
+        fetch = partial(
+            download,
             repo_id,
             revision=revision or pinned,
             cache_dir=cache_dir,
@@ -51,6 +53,11 @@ def pull(
             endpoint=endpoint,
             wanted="everything",
         )
+        folder = fetch()
+        try:
+            read_adaptor(folder)
+        except InvalidAdaptorError:  # of a mirror that tells no hashes, the cache may have a damaged copy
+            folder = fetch(force=True)
         if info is not None and revision is None:
             check_pinned(folder, info)
     read_adaptor(folder)

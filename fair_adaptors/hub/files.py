@@ -13,7 +13,7 @@ from fair_adaptors.errors import InvalidAdaptorError
 from fair_adaptors.report.card import card_of
 
 if TYPE_CHECKING:
-    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.hf_api import RepoSibling
 
 
 MOST_BYTES = 2_000_000_000
@@ -34,7 +34,7 @@ def is_part(path: str, wanted: Wanted = "everything") -> bool:
     return path in (CONFIG_FILE, *weights, *words) and path not in left_out
 
 
-def has_bytes_of(file: Path | bytes, remote: "RepoFile") -> bool:
+def has_bytes_of(file: Path | bytes, remote: "RepoSibling") -> bool:
     """Tell whether a file has the bytes that a commit names by hash: git's own, or a large file's sha256."""
     size = len(file) if isinstance(file, bytes) else file.stat().st_size
     if size != remote.size:

@@ -11,8 +11,8 @@ from fair_adaptors.adaptor.registry import find_base
 from fair_adaptors.errors import FairAdaptorError
 from fair_adaptors.report.card import TAG
 
-from .cache import fetch_config
 from .client import ask, check_repo_id, connect
+from .download import fetch_config
 
 
 @dataclass(frozen=True)

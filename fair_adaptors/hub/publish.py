@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fair_adaptors.errors import HubError
 
-from .client import ask, check_repo_id, connect, status_of
+from .client import ask, check_repo_id, connect, look_up
+from .faults import status_of
 from .files import files_to_publish, has_bytes_of, is_part
 from .load_check import load_on_trial
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.hf_api import RepoSibling
 
 _T = TypeVar("_T")
 _REF = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
@@ -76,11 +77,14 @@ def push(
     files = files_to_publish(Path(folder), repo_id)
     tried_on = load_on_trial(Path(folder))
     target = _Target(connect(endpoint, token), repo_id, revision or "main")
-    _make_repository(target, private=private)
+    target.ask(lambda api: api.create_repo(repo_id, private=private, exist_ok=True))
+    if private and not look_up(target.api, repo_id, what=target.what).private:
+        raise HubError(
+            f"{target.what}: the repository is public already. Make it private on its page, or push without private"
+        )
     if revision is not None:
         target.ask(lambda api: api.create_branch(repo_id, branch=revision, exist_ok=True))
-    head = target.head()
-    remote = _remote_files(target, head)
+    head, remote = target.state()
     same = _is_same(files, remote)
     taken = _commit_of_tag(target, tag) if tag else None
     if taken and not (same and taken == head):
@@ -109,44 +113,18 @@ class _Target:
     def ask(self, call: Callable[["HfApi"], _T]) -> _T:
         return ask(self.api, self.what, lambda: call(self.api))
 
-    def head(self) -> str:
-        return str(self.ask(lambda api: api.model_info(self.repo_id, revision=self.branch)).sha)
+    def state(self) -> "tuple[str, dict[str, RepoSibling]]":
+        """Return the commit that the branch is at, and the adaptor's files in it."""
+        info = look_up(self.api, self.repo_id, self.branch, what=self.what)
+        return str(info.sha), {file.rfilename: file for file in info.siblings or () if is_part(file.rfilename)}
 
 
-def _make_repository(target: _Target, *, private: bool) -> None:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    def is_private(api: "HfApi") -> bool | None:
-        try:
-            return bool(api.model_info(target.repo_id).private)
-        except GatedRepoError:
-            raise
-        except RepositoryNotFoundError:
-            return None
-
-    there = target.ask(is_private)
-    if there is None:
-        target.ask(lambda api: api.create_repo(target.repo_id, private=private, exist_ok=True))
-        there = target.ask(is_private)
-    if private and there is False:
-        raise HubError(
-            f"{target.what}: the repository is public already. Make it private on its page, or push without private"
-        )
-
-
-def _remote_files(target: _Target, commit: str) -> dict[str, "RepoFile"]:
-    from huggingface_hub.hf_api import RepoFile
-
-    entries = target.ask(lambda api: list(api.list_repo_tree(target.repo_id, revision=commit, recursive=True)))
-    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile) and is_part(entry.path)}
-
-
-def _is_same(files: dict[str, Path | bytes], remote: dict[str, "RepoFile"]) -> bool:
+def _is_same(files: dict[str, Path | bytes], remote: dict[str, "RepoSibling"]) -> bool:
     """Tell whether a commit has the very files that are to be published."""
     return files.keys() == remote.keys() and all(has_bytes_of(files[name], remote[name]) for name in files)
 
 
-def _commit(target: _Target, files: dict[str, Path | bytes], remote: dict[str, "RepoFile"], *, parent: str) -> str:
+def _commit(target: _Target, files: dict[str, Path | bytes], remote: dict[str, "RepoSibling"], *, parent: str) -> str:
     """Make the one commit on top of the head that was seen; large files that the Hub has already are not sent."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -168,8 +146,8 @@ def _commit(target: _Target, files: dict[str, Path | bytes], remote: dict[str, "
 
     commit = target.ask(attempt)
     if commit is None:  # somebody was first: we ourselves, if the answer to an earlier attempt was lost
-        commit = target.head()
-        if not _is_same(files, _remote_files(target, commit)):
+        commit, remote = target.state()
+        if not _is_same(files, remote):
             raise HubError(
                 f"{target.what}: somebody else pushed to {target.branch!r} meanwhile (commit {commit[:12]})."
                 " Nothing of yours was published; look at what is there, then push again"

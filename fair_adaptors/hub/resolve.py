@@ -8,7 +8,7 @@ from fair_adaptors.adaptor.record import CONFIG_FILE, read_config
 from fair_adaptors.adaptor.registry import AdaptorInfo, find, list_adaptors
 from fair_adaptors.errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
 
-from .cache import download
+from .download import download
 from .files import Wanted
 
 

@@ -124,14 +124,12 @@ def with_mirrored(features: "Callable[[Tensor], Tensor]") -> "Callable[[Tensor],
 
 
 def _published(name: str) -> FaceEncoder:
-    from huggingface_hub import hf_hub_download
-
-    from fair_adaptors.hub.client import ask, connect
+    from fair_adaptors.hub.client import fetch_file
 
     one = PUBLISHED[name]
     what = f"the face encoder {name}, {one.file} of {one.repo} ({one.megabytes} MB)"
     try:
-        path = Path(ask(connect(None, None), what, lambda: hf_hub_download(one.repo, one.file, revision=one.commit)))
+        path = fetch_file(one.repo, one.file, one.commit, what=what)
     except FairAdaptorError as error:
         raise ConfigError(f"{error}. Or fetch {one.address} and name it: onnx:FILE") from error
     data = path.read_bytes()

@@ -153,14 +153,11 @@ def _read(path: Path) -> bytes:
 
 
 def _download() -> bytes:
-    from huggingface_hub import hf_hub_download
-
-    from fair_adaptors.hub.client import ask, connect
+    from fair_adaptors.hub.client import fetch_file
 
     what = f"YuNet's weights, {YUNET_FILE} of {YUNET_REPO}"
     try:
-        api = connect(None, None)
-        file = Path(ask(api, what, lambda: hf_hub_download(YUNET_REPO, YUNET_FILE, revision=YUNET_COMMIT)))
+        file = fetch_file(YUNET_REPO, YUNET_FILE, YUNET_COMMIT, what=what)
     except FairAdaptorError as error:
         raise ConfigError(f"{error}. Or fetch {_address()} and name it: yunet:PATH") from error
     model = file.read_bytes()

@@ -35,6 +35,11 @@ class Blob:
     sha256: str | None
     pointer_size: int
 
+    def sibling(self) -> dict[str, Any]:
+        """Return what a Hub tells of the file in its answer about the repository."""
+        lfs = {"lfs": {"sha256": self.sha256, "size": self.size, "pointerSize": self.pointer_size}}
+        return {"rfilename": self.path, "blobId": self.oid, "size": self.size, **(lfs if self.sha256 else {})}
+
 
 @dataclass
 class Repository:
@@ -150,8 +155,12 @@ class Repository:
         lines = self.git("for-each-ref", "--format=%(refname) %(objectname)", f"refs/{kind}").decode().splitlines()
         return {name.removeprefix(f"refs/{kind}/"): commit for name, commit in map(str.split, lines)}
 
-    def info(self, commit: str) -> dict[str, Any]:
-        """Return what a Hub tells of a model at a commit, with the tags that it makes of the card."""
+    def info(self, commit: str, *, blobs: bool = False) -> dict[str, Any]:
+        """Return what a Hub tells of a model at a commit, with the tags that it makes of the card.
+
+        Args:
+            blobs: also the sizes and hashes of its files.
+        """
         files = self.files(commit)
         card = front_matter(self.read(files["README.md"]).decode()) if "README.md" in files else {}
         base, relation = card.get("base_model"), card.get("base_model_relation", "adapter")
@@ -172,7 +181,7 @@ class Repository:
             "likes": 0,
             "tags": tags,
             "cardData": card,
-            "siblings": [{"rfilename": path} for path in files],
+            "siblings": [blob.sibling() if blobs else {"rfilename": path} for path, blob in files.items()],
         }
 
 

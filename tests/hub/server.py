@@ -144,17 +144,17 @@ class Handler(Connection):
         return Answer(200, {"branches": rows("heads"), "tags": rows("tags"), "converts": []})
 
     def _info(self) -> Answer:
-        return Answer(200, self._repository.info(self._commit_asked()))
+        blobs = parse_qs(self.target.query).get("blobs", ["false"])[0].lower() == "true"
+        return Answer(200, self._repository.info(self._commit_asked(), blobs=blobs))
 
     def _tree(self) -> Answer:
+        """Return all files: whoever asks for them here asks for those in folders, too."""
         rows = []
         for blob in self._repository.files(self._commit_asked()).values():
             row: dict[str, Any] = {"type": "file", "oid": blob.oid, "size": blob.size, "path": blob.path}
             if blob.sha256:
                 row["lfs"] = {"oid": blob.sha256, "size": blob.size, "pointerSize": blob.pointer_size}
             rows.append(row)
-        if not parse_qs(self.target.query).get("recursive", ["false"])[0].lower() == "true":
-            rows = [row for row in rows if "/" not in row["path"]]
         return Answer(200, rows)
 
     def _head(self) -> Answer:
