@@ -132,8 +132,10 @@ def _parsed(kind: Any, value: Any, at: str) -> Any:
     """Return a JSON value as one of a type, or raise ValueError that tells where it is none."""
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
         hints, needed = _fields(kind)
-        if strange := [*(value.keys() - hints.keys()), *(needed - value.keys())]:
-            raise ValueError(f"{at or 'it'} has no {strange[0]}, or should have none")
+        if missing := sorted(needed - value.keys()):
+            raise ValueError(f"{at or 'it'} has no {missing[0]}")
+        if unknown := sorted(value.keys() - hints.keys()):
+            raise ValueError(f"{at or 'it'} has {unknown[0][:40]!r}, which is not known")
         return kind(**{key: _parsed(hints[key], part, f"{at}.{key}".lstrip(".")) for key, part in value.items()})
     origin, inside = get_origin(kind), get_args(kind)
     if origin is types.UnionType:

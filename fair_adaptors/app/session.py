@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_STRENGTH, MAX_SEED = 1.25, 2**32
 REMEMBERED = 8
-"""Requests whose images without adaptors are kept."""
+"""Requests whose images without adaptors are remembered."""
 HINT = f"The sandbox knows the places {', '.join(SECTORS)}, and the roles {', '.join(ROLES)}."
 
 Tell = Callable[[int, int], None]
@@ -70,7 +70,7 @@ class Side:
     Attributes:
         pictures: as they were drawn.
         seen: probabilities [1, n, K] of each attribute's classes; empty without a classifier.
-        captions: the classes of each image, with a question mark where the classifier is not sure.
+        captions: the classes of each image, with a question mark where it is undetermined.
     """
 
     pictures: "list[Image.Image]"
@@ -90,7 +90,7 @@ class Count:
         rows: each class and its images.
         bias: see ``metrics.bias``.
         floor: what a perfectly fair model is expected to score with as many images.
-        undetermined: share of images whose class the classifier is not sure of.
+        undetermined: share of images whose class is undetermined.
     """
 
     attribute: str
@@ -243,9 +243,9 @@ class Studio:
             found = [count_classes(seen.argmax(-1), len(classes[name])) for seen in pair]
             rows = [(word, (int(was), int(now))) for word, was, now in zip(classes[name], *found, strict=True)]
             biases = float(bias(found[0])), float(bias(found[1]))
-            unsure = undetermined_rate(pair[0]), undetermined_rate(pair[1])
+            undetermined = undetermined_rate(pair[0]), undetermined_rate(pair[1])
             floor = noise_floor(request.images, len(classes[name]))
-            counts.append(Count(name, name in aimed, rows, biases, floor, unsure))
+            counts.append(Count(name, name in aimed, rows, biases, floor, undetermined))
         shown = {name: words for name, words in classes.items() if name in aimed} or classes
         return Comparison(_captioned(before, shown), _captioned(after, shown), counts)
 

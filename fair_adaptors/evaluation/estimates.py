@@ -38,7 +38,7 @@ class BiasEstimate:
         floor: what a perfectly fair model is expected to score with as many images, see ``noise_floor``.
         num_prompts: P.
         images_per_prompt: n.
-        undetermined: share of images whose class the classifier is not sure of. They are counted in ``value``.
+        undetermined: see ``undetermined_rate``. Such images are counted in ``value``.
     """
 
     value: float

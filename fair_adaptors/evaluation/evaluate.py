@@ -210,7 +210,7 @@ def _save_pictures(pixels: "Tensor", paths: Sequence[Path]) -> None:
 
 
 def _pictures_are_there(evaluation: Evaluation, variant: Variant, index: int, out: Path) -> bool:
-    """Tell whether the images of a prompt are kept as they should be. A file is there whole or not at all."""
+    """Tell whether the images of a prompt are saved as they should be. A file is there whole or not at all."""
     count = evaluation.images_per_prompt if evaluation.keep_images else 0
     return all((out / image_path(variant, index, image)).is_file() for image in range(count))
 

@@ -128,8 +128,8 @@ def _fitted(text: str, font: "Font", width: float) -> str:
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text
-    kept = bisect.bisect_right(range(len(text)), width, key=lambda end: font.getlength(text[:end] + "…"))
-    return text[: max(0, kept - 1)].rstrip() + "…"
+    letters = bisect.bisect_right(range(len(text)), width, key=lambda end: font.getlength(text[:end] + "…"))
+    return text[: max(0, letters - 1)].rstrip() + "…"
 
 
 def _font(size: int) -> "Font":
