@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from fair_adaptors.adaptor.results import Calibration, Estimate, Results, VariantResults
-from fair_adaptors.adaptor.results_file import from_json, to_json
+from fair_adaptors.adaptor.results_file import from_json, load_results, to_json
 from fair_adaptors.errors import MissingExtraError
 from fair_adaptors.evaluation.metrics import total_variation_floor
 from fair_adaptors.evaluation.records import Record, save
@@ -362,6 +363,18 @@ def test_pictures_are_few_small_and_marked(folder: Path, page: Path) -> None:
     assert "image 0: no face" in text and re.search(r'image 1: (fe)?male"', text)
     grids = list((folder / "plots").glob("grid_*.png"))
     assert len(grids) == 1 and "/" not in grids[0].name and "<" not in grids[0].name
+
+
+def test_pictures_that_are_gone_or_whose_record_is_damaged_are_left_out(folder: Path, tmp_path: Path) -> None:
+    results = load_results(folder / RESULTS_FILE)
+    first, second = results.variants[:2]
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / image_path(first, 0, 1)).unlink()
+    record_path(tmp_path, second, 0).write_bytes(b"no record")
+    shutil.rmtree((tmp_path / image_path(second, 1, 0)).parent)
+    found = gallery.find_pictures(tmp_path, results, 2, 8)
+    assert {key: len(pictures) for key, pictures in found.items()} == {(first.name, 0): 7, (first.name, 1): 8}
+    assert found[first.name, 0][0].seen is None and found[first.name, 0][1].path.name == "0002.png"
 
 
 def test_without_pictures_and_with_one_variant_there_is_a_report(
