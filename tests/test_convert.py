@@ -1,5 +1,6 @@
 """The authors' checkpoints become adaptors of the same change, and say what was used of them and what not."""
 
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -193,6 +194,7 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path, base: str) -> None:
         ("gender=1", "a share for each class"),
         ("gender=0.9,0.2", "sum to 1"),
         ("gender=nan,nan", "sum to 1"),
+        ("gender=1.5,-0.5", "must not be negative"),
         ("gender=a,b", "numbers"),
         ("hair=dark:1", "a share for each class"),
         ("hair=dark:0.5,dark:0.5", "a share for each class"),
@@ -202,6 +204,17 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path, base: str) -> None:
 def test_an_attribute_that_cannot_be_is_refused(attribute: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_attributes([attribute], "x", "sd15")
+
+
+def test_a_name_that_cannot_be_shown_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="500 printable characters"):
+        convert(tmp_path, tmp_path / "out", name="a\nb")
+
+
+def test_the_record_of_a_folder_whose_name_is_no_text_is_text(tmp_path: Path, base: str) -> None:
+    source = saved(tmp_path / os.fsdecode(b"run\xff") / TEXT, text_checkpoint()).parent
+    origin = read_adaptor(converted(source, tmp_path / "out", base)).config["training"]["converted_from"]
+    assert origin["name"] == "run\\udcff"
 
 
 def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:

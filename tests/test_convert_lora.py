@@ -10,6 +10,7 @@ from diffusers import StableDiffusionPipeline
 from diffusers.training_utils import _collate_lora_metadata
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
+from torch import Tensor
 
 from fair_adaptors.adaptor.folder import read_adaptor
 from tests.checkpoints import State, converted, converted_changes, largest_difference, refused
@@ -39,6 +40,22 @@ def test_the_alpha_of_kohya_is_folded_in_and_half_precision_is_kept(tmp_path: Pa
         "unet.conv_in": up_conv.flatten(1) @ down_conv.flatten(1) / 4,
     }
     assert largest_difference(converted_changes(out), expected) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("alpha", "message"),
+    [
+        (torch.tensor(0.0), "alpha must be one number above 0"),
+        (torch.tensor([1.0, 2.0]), "alpha must be one number above 0"),
+        (torch.tensor(float("nan")), "alpha must be one number above 0"),
+        (torch.tensor(1e5), "not finite"),  # times the weights it is beyond what float32 holds
+    ],
+)
+def test_an_alpha_that_cannot_be_is_refused(tmp_path: Path, base: str, alpha: Tensor, message: str) -> None:
+    tensors = {"lora_down.weight": torch.ones(4, 4, 3, 3), "lora_up.weight": torch.full((32, 4, 1, 1), 3e38)}
+    named = {f"lora_unet_conv_in.{key}": value for key, value in {**tensors, "alpha": alpha}.items()}
+    save_file(named, tmp_path / "x.safetensors")
+    refused(tmp_path / "x.safetensors", tmp_path, message, base)
 
 
 def randomised(unet: Any) -> Any:
@@ -86,7 +103,15 @@ def test_what_diffusers_saves_keeps_its_change(tmp_path: Path, base: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "settings", [{"use_rslora": True}, {"alpha_pattern": {"to_q": 2}}, {"r": 5}, {"lora_alpha": -1}]
+    "settings", [
+        {"use_rslora": True},
+        {"alpha_pattern": {"to_q": 2}},
+        {"bias": "all"},
+        {"peft_type": "LOHA"},
+        {"r": 5},
+        {"lora_alpha": -1},
+        {"lora_alpha": "10"},
+    ],
 )
 def test_settings_that_would_change_the_change_are_refused(
     tmp_path: Path, base: str, settings: dict[str, Any]

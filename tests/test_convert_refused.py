@@ -65,9 +65,9 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
         lambda t: {**t, FIRST: torch.zeros(9, 32), FIRST.replace("down", "up"): torch.zeros(64, 9)},
         "ranks 3, 9",
     ),
-    "a value is not a number": (lambda t: {**t, FIRST: torch.full((3, 32), float("nan"))}, "not finite"),
-    "a value is infinite": (lambda t: {**t, FIRST: torch.full((3, 32), float("inf"))}, "not finite"),
-    "a tensor is of integers": (lambda t: {**t, FIRST: torch.zeros(3, 32, dtype=torch.int64)}, "floating"),
+    "a value is not a number": (lambda t: {**t, FIRST: torch.full((3, 32), float("nan"))}, f"{TEXT}: .*not finite"),
+    "a value is infinite": (lambda t: {**t, FIRST: torch.full((3, 32), float("inf"))}, f"{TEXT}: .*not finite"),
+    "a tensor is of integers": (lambda t: {**t, FIRST: torch.zeros(3, 32, dtype=torch.int64)}, f"{TEXT}: .*floating"),
     "a tensor is of complex numbers": (
         lambda t: {**t, FIRST: torch.zeros(3, 32, dtype=torch.cfloat)},
         "weights: torch.c",
@@ -274,6 +274,7 @@ WRONG_TOKENS: dict[str, tuple[Callable[[State], State], str]] = {
         "do not fit",
     ),
     "positions are out of order": (lambda t: {**t, "position_ids": torch.zeros(1, 16, dtype=torch.int64)}, "0 to 15"),
+    "a token is of whole numbers": (lambda t: {k: v.long() for k, v in t.items()}, f"{TOKENS} holds values"),
     "a value is not a number": (lambda t: {k: v / 0 if v.is_floating_point() else v for k, v in t.items()}, "finite"),
 }
 

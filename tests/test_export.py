@@ -22,7 +22,8 @@ from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
 from fair_adaptors.cli import main
 from fair_adaptors.convert import convert
 from fair_adaptors.convert.exporting import export, kohya_tensors
-from tests.checkpoints import converted
+from tests.checkpoints import TOKENS, converted, saved, token_checkpoint
+from tests.checkpoints import refused as refused_by_convert
 from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
 
 State = dict[str, Tensor]
@@ -363,6 +364,11 @@ def test_the_folder_of_a_file_of_peft_tells_its_part_where_the_keys_could_be_of_
     save_file(of_older_transformers, path)
     back = converted(folder, tmp_path / "back", base)
     assert (back / WEIGHTS_FILE).read_bytes() == (adaptor / WEIGHTS_FILE).read_bytes()
+
+
+@pytest.mark.parametrize("family", ["SDXL"], indirect=True)
+def test_soft_tokens_are_not_read_for_a_base_with_two_text_encoders(tmp_path: Path, base: str) -> None:
+    refused_by_convert(saved(tmp_path / TOKENS, token_checkpoint()), tmp_path, "for one text encoder; the base", base)
 
 
 def test_the_commands_go_there_and_back(

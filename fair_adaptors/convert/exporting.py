@@ -12,7 +12,7 @@ from fair_adaptors.adaptor.folder import AdaptorFiles, read_adaptor
 from fair_adaptors.adaptor.modules import PARTS
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.errors import ConfigError, FairAdaptorError, did_you_mean
-from fair_adaptors.files import refuse_existing, written_aside
+from fair_adaptors.files import written_aside
 
 from .layouts import kohya_keys, peft_keys
 from .state_dicts import PEFT_CONFIG
@@ -62,7 +62,6 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
         )
     if format == "kohya" and out.suffix != ".safetensors":
         out = out / f"{_file_name(files.config['name'])}_kohya.safetensors"
-    refuse_existing(out)
     if format == "merged":
         _check_mergeable(pipe)
     with written_aside(out) as aside:

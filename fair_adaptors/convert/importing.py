@@ -11,7 +11,7 @@ from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
 from fair_adaptors.adaptor.record import is_text, read_config
 from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.errors import ConfigError, did_you_mean
-from fair_adaptors.files import refuse_existing, written_aside
+from fair_adaptors.files import written_aside
 
 from .state_dicts import StateDict, read_state_dicts
 from .translate import POSITIONS, Found, translate
@@ -40,7 +40,6 @@ def convert(
         ConfigError: a setting cannot be used, or ``out`` exists.
     """
     source, out = Path(source).expanduser(), Path(out).expanduser()
-    refuse_existing(out)
     name = name or out.resolve().name
     if not is_text(name):
         raise ConfigError(f"name {name!r}: give up to 500 printable characters")

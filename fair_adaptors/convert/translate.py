@@ -204,7 +204,7 @@ def _tokens_of(file: StateDict, base: Base) -> "Tensor":
     if not fits or not 2 <= len(rows) <= length - 1:
         shapes = ", ".join(f"{key} {list(tensor.shape)}" for key, tensor in tensors.items())
         raise InvalidAdaptorError(f"{file.name}: {shapes} do not fit positions [{length}, {width}] of {base.name}")
-    if ids.is_floating_point() or not torch.equal(ids[0].long(), torch.arange(length)):
+    if not torch.equal(ids[0].long(), torch.arange(length)):
         raise InvalidAdaptorError(f"{file.name}: position_ids are not 0 to {length - 1}")
     if not all(tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in (positions, rows)):
         raise InvalidAdaptorError(f"{file.name} holds values that are not finite numbers")
