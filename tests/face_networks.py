@@ -4,7 +4,6 @@ import io
 import warnings
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 
@@ -74,13 +73,9 @@ def network(kind: str) -> nn.Module:
 
 def exported(model: nn.Module, **options: Any) -> bytes:
     """The ONNX file that torch itself writes, as the published ones were written."""
-    from torch.onnx._internal.torchscript_exporter import onnx_proto_utils
-
     file = io.BytesIO()
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        # It only looks for functions of the package onnxscript, of which there are none, with the package onnx.
-        patch.setattr(onnx_proto_utils, "_add_onnxscript_fn", lambda proto, functions: proto)
         torch.onnx.export(
             model,
             (torch.zeros(1, 3, 112, 112),),

@@ -1,7 +1,6 @@
 """Encoders of faces give what the networks in their files and OpenCV compute, and the gradients of these networks."""
 
 import hashlib
-import struct
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +8,13 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.errors import ConfigError, MissingExtraError
 from fair_adaptors.vision import face_encoders
 from fair_adaptors.vision.face_encoders import PUBLISHED, FaceEncoder, load_face_encoder
 from fair_adaptors.vision.onnx_file import Graph, Node, read_onnx
@@ -92,40 +92,66 @@ def test_weights_may_be_listed_among_the_inputs_as_older_files_do(kind: str, fil
     assert torch.equal(onnx_network(graph, "old", "cpu")(images), new(images))
 
 
-def field(number: int, data: bytes | int) -> bytes:
-    """A field of a protocol buffer, by hand."""
-    key, rest = (number << 3, bytes([data])) if isinstance(data, int) else (number << 3 | 2, data)
-    assert isinstance(data, int) or len(data) < 128
-    return bytes([key]) + rest if isinstance(data, int) else bytes([key, len(data)]) + rest
+def subtracting(tensor: onnx.TensorProto) -> bytes:
+    """A file that subtracts a tensor "b" from an input "a" of two numbers."""
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in "ac"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Sub", ["a", "b"], ["c"])], "g", ends[:1], ends[1:], [tensor]
+    )
+    opset = onnx.helper.make_opsetid("", 11)
+    return onnx.helper.make_model(graph, ir_version=6, opset_imports=[opset]).SerializeToString()
 
 
-def by_hand(tensor: bytes) -> bytes:
-    """A file of opset 11 that subtracts a tensor "b" from an input "a" of two numbers."""
-    shape = field(2, field(1, field(1, 1)) + field(1, field(1, 2)))
-    ends = [
-        field(number, field(1, name) + field(2, field(1, field(1, 1) + shape)))
-        for number, name in ((11, b"a"), (12, b"c"))
-    ]
-    node = field(1, field(1, b"a") + field(1, b"b") + field(2, b"c") + field(4, b"Sub"))
-    return field(1, 6) + field(7, node + field(2, b"g") + field(5, tensor) + b"".join(ends)) + field(8, field(2, 11))
-
-
-@pytest.mark.parametrize("packed", [True, False])
-def test_weights_may_be_written_number_by_number_as_mxnet_does(packed: bool, tmp_path: Path) -> None:
-    numbers = struct.pack("<2f", 1.5, -2.0)
-    rows = field(4, numbers) if packed else b"".join(bytes([4 << 3 | 5]) + numbers[i : i + 4] for i in (0, 4))
-    data = by_hand(field(1, 1) + field(1, 2) + field(2, 1) + rows + field(8, b"b"))
-    (tmp_path / "hand.onnx").write_bytes(data)
-    net = cv2.dnn.readNetFromONNX(str(tmp_path / "hand.onnx"))
+def test_weights_may_be_written_as_numbers_as_mxnet_does(tmp_path: Path) -> None:
+    tensor = onnx.helper.make_tensor("b", onnx.TensorProto.FLOAT, [1, 2], [1.5, -2.0])
+    assert list(tensor.float_data) == [1.5, -2.0] and not tensor.raw_data
+    (tmp_path / "numbers.onnx").write_bytes(data := subtracting(tensor))
+    net = cv2.dnn.readNetFromONNX(str(tmp_path / "numbers.onnx"))
     net.setInput(np.array([[1.0, 1.0]], np.float32))
     assert net.forward().tolist() == [[-0.5, 3.0]]
-    assert onnx_network(read_onnx(data, "hand"), "hand", "cpu")(torch.ones(1, 2)).tolist() == [[-0.5, 3.0]]
+    assert onnx_network(read_onnx(data, "numbers"), "numbers", "cpu")(torch.ones(1, 2)).tolist() == [[-0.5, 3.0]]
 
 
-def test_weights_in_another_file_are_refused() -> None:
-    outside = field(1, 1) + field(1, 2) + field(2, 1) + field(8, b"b") + field(14, 1)
+def test_weights_in_another_file_are_refused_even_if_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensor = onnx.numpy_helper.from_array(np.array([[1.5, -2.0]], np.float32), "b")
+    onnx.external_data_helper.set_external_data(tensor, "weights.bin")
+    (tmp_path / "weights.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="the weights 'b' are in another file"):
-        read_onnx(by_hand(outside), "outside")
+        read_onnx(subtracting(tensor), "outside")
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "message"),
+    [
+        (onnx.TensorProto.BOOL, [1, 2], "'b' has numbers of the kind bool"),
+        (onnx.TensorProto.STRING, [1, 2], "'b' has numbers of the kind object"),
+        (onnx.TensorProto.FLOAT, [2**62], "cannot reshape array"),
+    ],
+)
+def test_weights_that_are_none_or_say_to_be_huge_are_refused(kind: int, shape: list[int], message: str) -> None:
+    tensor = onnx.TensorProto(name="b", data_type=kind, dims=shape, float_data=[1, 2], int32_data=[1, 0])
+    tensor.string_data.extend([b"a", b"b"])
+    with pytest.raises(ConfigError, match=f"weights cannot be read as an ONNX file: {message}"):
+        read_onnx(subtracting(tensor), "weights")
+
+
+@pytest.mark.parametrize("value", [["a", "b"], onnx.helper.make_graph([], "inside", [], [])])
+def test_attributes_that_are_no_numbers_texts_or_arrays_are_refused(value: object) -> None:
+    node = onnx.helper.make_node("If", ["a"], ["c"], then_branch=value)
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in "ac"]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", ends[:1], ends[1:]))
+    with pytest.raises(ConfigError, match="'then_branch' is of a kind that is not read"):
+        read_onnx(model.SerializeToString(), "attributes")
+
+
+def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtraError, match=r"onnx is not installed: pip install 'fair-adaptors\[eval\]'"):
+        read_onnx(b"", "any")
 
 
 def test_a_convolution_may_pad_its_sides_differently() -> None:
