@@ -118,6 +118,27 @@ def test_a_module_that_the_base_lacks_is_named(pipe: Any, adaptor: Path) -> None
         load_fair_adaptor(pipe, adaptor)
 
 
+@pytest.mark.parametrize(
+    ("stem", "down", "up", "message"),
+    [
+        ("unet.conv_in", (2, 5, 3, 3), (32, 2, 1, 1), r"\[32, 4, 3, 3\], the adaptor's \[32, 5\]"),
+        ("unet.conv_in", (2, 4, 3, 3), (31, 2, 1, 1), r"\[32, 4, 3, 3\], the adaptor's \[31, 4\]"),
+        ("unet.conv_in", (2, 4), (32, 2), r"\[32, 4, 3, 3\], the adaptor's \[32, 4\]"),
+        ("unet.conv_in", (2, 4, 1, 1), (32, 2, 1, 1), "a convolution of another kernel"),
+        ("unet.conv_in", (2, 4, 3, 3), (32, 2, 3, 3), "a convolution of another kernel"),
+        ("unet.time_embedding.linear_1", (2, 32, 1, 1), (128, 2, 1, 1), r"\[128, 32\], the adaptor's \[128, 32\]"),
+    ],
+)
+def test_a_module_of_another_shape_is_named(
+    pipe: Any, adaptor: Path, stem: str, down: tuple[int, ...], up: tuple[int, ...], message: str
+) -> None:
+    """Though the base's signature is the recorded one."""
+    more = {f"{stem}.lora_A.weight": torch.zeros(down), f"{stem}.lora_B.weight": torch.zeros(up)}
+    write_tensors(adaptor, load_file(adaptor / WEIGHTS_FILE) | more)
+    with pytest.raises(WrongBaseError, match=f"{stem} is {message}. Nothing was changed"):
+        load_fair_adaptor(pipe, adaptor)
+
+
 def test_something_that_is_no_pipeline_is_refused(adaptor: Path) -> None:
     with pytest.raises(WrongBaseError, match="text_encoder"):
         load_fair_adaptor(object(), adaptor)
@@ -139,12 +160,16 @@ def test_what_is_not_there_is_said_not_to_be(pipe: Any, name: str) -> None:
         load_fair_adaptor(pipe, name, local_files_only=True)
 
 
-@pytest.mark.parametrize("weight", [float("nan"), float("inf"), "much", True])
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), 100, "much", True])
 def test_a_weight_that_is_no_number_is_refused(pipe: Any, adaptor: Path, weight: Any) -> None:
     before = state(pipe)
     with pytest.raises(FairAdaptorError, match="weight"):
         load_fair_adaptor(pipe, adaptor, weight=weight)
     assert same(state(pipe), before)
+    handle = load_fair_adaptor(pipe, adaptor)
+    with pytest.raises(FairAdaptorError, match="weight"):
+        handle.set_weight(weight)
+    assert handle.weight == 1
 
 
 def test_without_a_name_an_unknown_base_is_an_error(pipe: Any) -> None:

@@ -142,16 +142,26 @@ def test_tokens_cannot_be_fused_and_do_not_keep_the_pipeline(tmp_path: Path, pip
     assert gone() is None
 
 
+def test_unloaded_they_can_be_loaded_again_and_the_old_handle_stays_out(tmp_path: Path, pipe: Any) -> None:
+    handle = load_fair_adaptor(pipe, write(tmp_path, pipe))
+    assert load_fair_adaptor(pipe, tmp_path) is handle
+    handle.unload()
+    again = load_fair_adaptor(pipe, tmp_path)
+    assert again.enabled and not handle.loaded and "encode_prompt" in vars(pipe)
+
+
 def test_pipelines_made_in_turn_each_get_their_tokens(tmp_path: Path, pipe: Any) -> None:
     """A new pipeline may stand where a freed one stood in memory, whose handle somebody still holds."""
     folder = write(tmp_path, pipe)
-    handles, prompting = [], []
+    handles, prompting, gone = [], [], []
     for _ in range(20):
         sibling = type(pipe)(**pipe.components, requires_safety_checker=False)
         handles.append(load_fair_adaptor(sibling, folder))
         prompting.append("encode_prompt" in vars(sibling))
+        gone.append(weakref.ref(sibling))
         del sibling
     assert all(prompting) and len(set(handles)) == 20
+    assert not any(reference() for reference in gone)  # a handle keeps no pipeline
 
 
 def test_no_end_of_a_prompt_is_lost_in_silence(tmp_path: Path, pipe: Any, caplog: pytest.LogCaptureFixture) -> None:

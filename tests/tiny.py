@@ -15,7 +15,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from fair_adaptors.training.engine import lora
-from safetensors.torch import save_file
+from safetensors.torch import save
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from fair_adaptors.adaptor.folder import write_adaptor
@@ -150,12 +150,16 @@ def write_tiny_adaptor(
     )
 
 
-def write_tensors(folder: Path, tensors: State) -> None:
+def write_tensors(folder: Path, tensors: State, file: str = WEIGHTS_FILE) -> None:
     """Put other tensors into an adaptor folder, with a record that fits them, as another tool might."""
-    save_file(tensors, folder / WEIGHTS_FILE)
-    data = (folder / WEIGHTS_FILE).read_bytes()
+    write_weights(folder, save(tensors), file)
+
+
+def write_weights(folder: Path, data: bytes, file: str = WEIGHTS_FILE) -> None:
+    """Put other bytes into an adaptor folder as its weights, with a record that fits them."""
+    (folder / file).write_bytes(data)
     config = json.loads((folder / CONFIG_FILE).read_text())
-    config["files"] = {WEIGHTS_FILE: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}
+    config["files"] = {file: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}
     (folder / CONFIG_FILE).write_text(json.dumps(config))
 
 

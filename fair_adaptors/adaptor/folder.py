@@ -134,7 +134,7 @@ def _load_recorded(path: Path, recorded: dict[str, Any]) -> "dict[str, Tensor]":
     data = _read_recorded(path, recorded)
     try:
         return load(data)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:  # of dtypes and sizes that torch lacks
         told = "".join(letter for letter in str(error) if letter.isprintable())[:300]  # it quotes the file
         raise InvalidAdaptorError(f"{path} is no safetensors file: {told}") from error
 
