@@ -11,7 +11,7 @@ OLAH := 0.5.4
 
 # How many tests run at once. All tests of a file run in one process, since they share what is slow to make.
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope --no-loadscope-reorder
 
 # Idle OpenMP threads that spin slow down everyone else on a machine with few cores.
 export OMP_WAIT_POLICY ?= PASSIVE

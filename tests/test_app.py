@@ -42,7 +42,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)},
+        env=os.environ | {"TMPDIR": str(temporary)},
     ) as process:
         try:
             assert process.stdout is not None

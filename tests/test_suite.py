@@ -18,3 +18,8 @@ def test_where_nothing_may_be_skipped_a_skip_is_a_failure(
     report = SimpleNamespace(outcome="skipped", longrepr=("file.py", 1, f"Skipped: {reason}"))
     assert fail_if_skipped(report).outcome == outcome
     assert (reason in str(report.longrepr)) and (NO_SKIPS in str(report.longrepr)) == (outcome == "failed")
+
+
+def test_an_expected_failure_is_no_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NO_SKIPS, "1")
+    assert fail_if_skipped(SimpleNamespace(outcome="skipped", longrepr="", wasxfail="known")).outcome == "skipped"
