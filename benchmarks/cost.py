@@ -78,11 +78,11 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
     from fair_adaptors.training.plan import memory, skeleton
     from fair_adaptors.training.recipes import get_recipe
 
-    from fair_adaptors.adaptor.bases import KNOWN
+    from fair_adaptors.adaptor.bases import BASES
     from fair_adaptors.vision.face_encoders import PUBLISHED as FACE_ENCODERS
 
     config = get_recipe(name)
-    base = next(base for base, known in KNOWN.items() if known.base_model == config.base)
+    base = next(known.short_name for known in BASES if config.base in known.names)
     steps = (config.num_steps + max(config.num_steps, config.max_steps)) / 2
     again = ("unet", "decoder") if config.activation_checkpointing else ()
     rows = passes(steps, config.gradient_steps, checkpointed=again)
@@ -143,9 +143,9 @@ def main() -> None:
     """Print a row per recipe and write the document's tables."""
     from fair_adaptors.training.recipes import RECIPES
 
-    from fair_adaptors.adaptor.bases import KNOWN
+    from fair_adaptors.adaptor.bases import BASES
 
-    bases = {base: base_operations(base) for base in KNOWN}
+    bases = {base.short_name: base_operations(base.short_name) for base in BASES if not base.plugin}
     vision = {name: vision_operations(name) for name in VISION}
     people = [name for name in RECIPES if not name.startswith("sandbox")]
     rows = [recipe_cost(name, bases, vision) for name in people]

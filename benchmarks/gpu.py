@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from benchmarks._report import report
-from fair_adaptors.adaptor.bases import load_base
+from fair_adaptors.adaptor.architecture import load_architecture
 from tests.reference import whole_graph_gradients
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 
@@ -44,7 +44,7 @@ AIM = {"peak gigabytes, 5 of 20 steps": 16.0, "images/s with the subset over the
 
 def build_pipeline(base: str, dtype: torch.dtype, device: torch.device) -> Any:
     """Build a pipeline of a base's size, with random weights and a small pipeline's words."""
-    small, shapes = TINY[base](), load_base(base).pipe
+    small, shapes = TINY[base](), load_architecture(base).pipe
     parts: dict[str, Any] = {}
     with device:
         for part in ("text_encoder", "text_encoder_2"):

@@ -94,10 +94,10 @@ def operations(recipe: str) -> dict[str, float]:
     from fair_adaptors.training.plan import skeleton, trained_values
     from fair_adaptors.training.recipes import get_recipe
 
-    from fair_adaptors.adaptor.bases import KNOWN
+    from fair_adaptors.adaptor.bases import BASES
 
     config = get_recipe(recipe)
-    counted = base_operations(next(name for name, known in KNOWN.items() if known.base_model == config.base))
+    counted = base_operations(next(known.short_name for known in BASES if config.base in known.names))
     return {
         "unet": counted["unet"].forward,
         "decode": counted["decoder"].forward,

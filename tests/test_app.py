@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from fair_adaptors.adaptor.registry import EMBEDDED
+from fair_adaptors.adaptor.bases import EMBEDDED
 from fair_adaptors.app.page import handlers, listen, require_gradio
 from fair_adaptors.app.session import MAX_STRENGTH, Comparison, Stopped, Studio
 from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraError

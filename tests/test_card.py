@@ -15,8 +15,9 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard
 from markdown_it import MarkdownIt
 
+from fair_adaptors.adaptor.bases import BASES, EMBEDDED, STABLE_DIFFUSION_1_5
 from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, RESULTS_FILE, read_config
-from fair_adaptors.adaptor.registry import BASES, EMBEDDED, STABLE_DIFFUSION_1_5, find
+from fair_adaptors.adaptor.registry import find
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import from_json, read_results, to_json, variant_of
 from fair_adaptors.errors import InvalidAdaptorError

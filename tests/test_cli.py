@@ -209,7 +209,7 @@ def test_settings_of_a_file_come_before_those_of_the_command_line(run, tmp_path:
 def test_what_an_adaptor_folder_says_is_shown_as_it_is(run, tmp_path: Path) -> None:
     import shutil
 
-    from fair_adaptors.adaptor.registry import EMBEDDED
+    from fair_adaptors.adaptor.bases import EMBEDDED
 
     folder = tmp_path / "a[red]b"
     shutil.copytree(EMBEDDED / "sandbox-gender", folder)

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from fair_adaptors import load_fair_adaptor
-from fair_adaptors.adaptor.bases import load_base
+from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.modules import shape_signature
 from fair_adaptors.adaptor.record import TOKENS_FILE, WEIGHTS_FILE
@@ -170,9 +170,10 @@ def test_shares_and_classes_can_be_given() -> None:
 
 
 def test_shapes_are_known_without_weights(base: str) -> None:
-    assert shape_signature(load_base(base).pipe) == shape_signature(tiny_pipeline())
+    assert shape_signature(load_architecture(base).pipe) == shape_signature(tiny_pipeline())
     parameters = {
-        name: sum(p.numel() for p in load_base(name).pipe.unet.parameters()) for name in ("sd15", "sd21", "sdxl")
+        name: sum(p.numel() for p in load_architecture(name).pipe.unet.parameters())
+        for name in ("sd15", "sd21", "sdxl")
     }
     assert parameters == {"sd15": 859_520_964, "sd21": 865_910_724, "sdxl": 2_567_463_684}  # as published
 

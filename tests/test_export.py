@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fair_adaptors import ConfigError, FairAdaptorError, InvalidAdaptorError, WrongBaseError, load_fair_adaptor
-from fair_adaptors.adaptor.bases import load_base
+from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
 from fair_adaptors.adaptor.modules import PARTS
 from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
@@ -130,7 +130,7 @@ def difference_of_products(one: Factors, two: Factors) -> float:
 
 def write_adaptor_for(base: str, folder: Path, rank: int = 2) -> Path:
     """An adaptor with random weights on the authors' layers of a real base, and on a convolution."""
-    model = load_base(base)
+    model = load_architecture(base)
     make = torch.Generator().manual_seed(0)
     tensors = {}
     for stem, shape in model.shapes().items():
@@ -156,7 +156,7 @@ def test_kohyas_names_fit_every_base_and_come_back(
 ) -> None:
     adaptor = write_adaptor_for(kind, tmp_path / "adaptor")
     path = export(adaptor, tmp_path / "x.safetensors", format="kohya")
-    model = load_base(kind).pipe
+    model = load_architecture(kind).pipe
     theirs = read_kohya(path, {prefix: model.text_encoder, "lora_unet": model.unet})
     ours = our_factors(adaptor)
     assert len(theirs) == layers + 1

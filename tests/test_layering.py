@@ -83,6 +83,40 @@ def test_only_the_handlers_of_the_command_line_import_training() -> None:
     assert not offenders
 
 
+KNOW_THE_SANDBOX = {
+    "fair_adaptors/adaptor/bases.py": "the table of bases",
+    "fair_adaptors/adaptor/registry.py": "its adaptors' rows",
+    "fair_adaptors/cli/app.py": "the default",
+    "fair_adaptors/cli/convert.py": "help",
+    "fair_adaptors/cli/demo.py": "the demo",
+    "fair_adaptors/cli/evaluate.py": "help",
+    "fair_adaptors/cli/generate.py": "the default",
+    "fair_adaptors/cli/train.py": "help",
+    "training/recipes.py": "its recipes' rows",
+}
+"""All that may name the sandbox, beside its own two folders; everything else goes through the table of bases."""
+
+
+def names_the_sandbox(path: Path) -> bool:
+    """Whether a file imports the sandbox, or has its name in a text that is no documentation."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documented = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    words = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in documented]
+    names = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name)]
+    imported = [module for module, _, _ in imports_of(path, "fair_adaptors.room")]
+    return any("sandbox" in str(word).lower() for word in (*words, *names, *imported))
+
+
+def test_only_the_table_of_bases_the_defaults_and_the_demo_know_the_sandbox() -> None:
+    files = [*inference_files(), *sorted((ROOT / "training").rglob("*.py"))]
+    own = [path for path in files if path.parent.name == "sandbox"]
+    known = {str(path.relative_to(ROOT)) for path in files if names_the_sandbox(path)} - {
+        str(path.relative_to(ROOT)) for path in own
+    }
+    templates = [path for path in PACKAGE.rglob("*.jinja") if "sandbox" in path.read_text(encoding="utf-8").lower()]
+    assert own and known == set(KNOW_THE_SANDBOX) and not templates
+
+
 def requirements() -> dict[str, set[str]]:
     """Import names of the third-party packages that the base install and each extra bring."""
     config = ConfigParser()

@@ -11,12 +11,12 @@ import pytest
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 
 from fair_adaptors.adaptor import registry
+from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import RESULTS_FILE, read_config
 from fair_adaptors.adaptor.registry import (
     AUTHORS,
     NAMESPACE,
-    STABLE_DIFFUSION_1_5,
     AdaptorInfo,
     default_for,
     find,

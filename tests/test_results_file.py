@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from fair_adaptors.adaptor.bases import EMBEDDED
 from fair_adaptors.adaptor.record import RESULTS_FILE
-from fair_adaptors.adaptor.registry import EMBEDDED
 from fair_adaptors.adaptor.results import Estimate
 from fair_adaptors.adaptor.results_file import from_json, load_results, to_json
 from fair_adaptors.errors import InvalidResultsError

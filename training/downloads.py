@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fair_adaptors.adaptor.bases import plugin_of
 from fair_adaptors.errors import HubError, UnknownAdaptorError
 from fair_adaptors.hub.client import check_repo_id, connect, fetch_file, look_up, size_of, split_revision
 from fair_adaptors.vision.catalog import split_specs
@@ -72,7 +73,7 @@ def _of_faces(config: TrainConfig) -> list[Download]:
 
 def hub_sources(config: TrainConfig) -> Iterator[tuple[str, str, str]]:
     """Yield (setting, kind of model, source) for every Hub id, perhaps with a commit."""
-    specs = [] if config.base == "sandbox" else [("base", f"pipeline:{config.base}")]
+    specs = [] if plugin_of(config.base) else [("base", f"pipeline:{config.base}")]
     specs += [("classifier", spec) for spec in split_specs(config.classifier)]
     specs += [("judge", spec) for spec in split_specs(config.judge)]
     specs += [("encoders", spec) for spec in config.encoders]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from fair_adaptors.adaptor.registry import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_XL, find_base
+from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_XL, find_base, plugin_of
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.vision.pretrained import TRAINING_ENCODERS
 
@@ -82,7 +82,7 @@ OURS_FOR_XL: dict[str, tuple[Any, str]] = {
 
 def deviations(config: TrainConfig) -> list[str]:
     """Say where a configuration for people differs from what the published adaptors were trained with, and why."""
-    if config.base == "sandbox":
+    if plugin_of(config.base):  # not of people
         return []
     ours = OURS | (OURS_FOR_XL if split_revision(config.base)[0] == STABLE_DIFFUSION_XL else {})
     lines = []

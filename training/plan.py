@@ -11,7 +11,8 @@ import torch
 from fair_adaptors.training.engine.sampling import WITHOUT_GRADIENT
 from torch import Tensor
 
-from fair_adaptors.adaptor.bases import KNOWN, load_base
+from fair_adaptors.adaptor.architecture import load_architecture
+from fair_adaptors.adaptor.bases import by_short_name, find_base
 from fair_adaptors.adaptor.modules import linear_modules
 from fair_adaptors.hub.client import split_revision
 
@@ -19,7 +20,7 @@ from .config import TrainConfig
 from .downloads import Download, downloads
 from .engine import lora
 from .meta_memory import peak_megabytes
-from .preflight import check, known_base
+from .preflight import check
 from .setup import checkpoint_activations
 
 TOKENS_LENGTH = 77
@@ -99,27 +100,17 @@ def skeleton(base: str) -> Any:
     """Return a base's modules without memory for weights; None for one of the Hub whose shapes are not known here.
 
     Args:
-        base: as in a configuration, or a name of ``fair_adaptors.adaptor.bases``.
+        base: as in a configuration, or a short name of the table of bases.
     """
     from diffusers import AutoencoderKL
 
     place, _ = split_revision(base)
-    name = place if place in (*KNOWN, "sandbox") or Path(place).is_dir() else known_base(base)
-    if name is None:
+    known = find_base(place) or by_short_name(place)
+    if known is None and not Path(place).is_dir():
         return None
-    found = load_base(name)
-    if found.folder is None:
-        config: Mapping[str, Any] = {
-            "block_out_channels": (128, 256, 512, 512),
-            "layers_per_block": 2,
-            "latent_channels": 4,
-            "down_block_types": ("DownEncoderBlock2D",) * 4,
-            "up_block_types": ("UpDecoderBlock2D",) * 4,
-        }
-    else:
-        config = AutoencoderKL.load_config(str(found.folder / "vae"))
+    found = load_architecture(known.short_name if known else place)
     with torch.device("meta"):
-        return SimpleNamespace(**vars(found.pipe), vae=AutoencoderKL.from_config(config))
+        return SimpleNamespace(**vars(found.pipe), vae=AutoencoderKL.from_config(found.autoencoder))
 
 
 def memory(config: TrainConfig, base: Any, images: int, branches: int) -> Memory:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from fair_adaptors.adaptor.bases import KNOWN, load_base
-from fair_adaptors.adaptor.registry import find_base
+from fair_adaptors.adaptor.architecture import load_architecture
+from fair_adaptors.adaptor.bases import BASES, by_short_name, find_base, plugin_of
 from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, UnknownAdaptorError, did_you_mean
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.vision.catalog import load_classifier, load_encoder, split_specs
@@ -20,8 +20,9 @@ from .config import Attribute, TrainConfig
 from .downloads import OF_THE_HUB, hub_sources, is_folder, main_file
 from .prompt_sets import prompt_sets, validation_prompts
 
-CLASSIFIERS = ("clip:SOURCE", "transformers:SOURCE", "mobilenet:FILE", "sandbox:NAME", "MODULE:OBJECT")
-ENCODERS = ("clip:SOURCE", "dinov2:SOURCE", "sandbox:portraits", "MODULE:OBJECT")
+_EMBEDDED = [f"{base.short_name}:NAME" for base in BASES if base.plugin]
+CLASSIFIERS = ("clip:SOURCE", "transformers:SOURCE", "mobilenet:FILE", *_EMBEDDED, "MODULE:OBJECT")
+ENCODERS = ("clip:SOURCE", "dinov2:SOURCE", *_EMBEDDED, "MODULE:OBJECT")
 
 Classes = Mapping[str, tuple[str, ...]]
 
@@ -72,23 +73,17 @@ def check_classes(name: str, classes: Mapping[str, Sequence[str]], attributes: I
             )
 
 
-def known_base(base: str) -> str | None:
-    """Return which of ``bases.KNOWN`` a base of the Hub is, by any of its names and at any commit."""
-    found = find_base(split_revision(base)[0])
-    return next((name for name, known in KNOWN.items() if found and known.base_model in found.names), None)
-
-
 def _check_classifier(setting: str, spec: str) -> Classes | None:
     """Check one classifier; return what it knows, if that can be told without loading something large."""
     kind, _, source = spec.partition(":")
-    if kind in ("mobilenet", "sandbox") and source:
+    if (kind == "mobilenet" and source) or plugin_of(kind):
         return load_classifier(spec).classes  # at once: it is small
     _check_model(setting, spec, CLASSIFIERS)
     return {name: tuple(each) for name, each in WORDS.items()} if kind == "clip" else None
 
 
 def _check_encoder(spec: str) -> None:
-    if spec.partition(":")[0] == "sandbox":
+    if plugin_of(spec.partition(":")[0]):
         load_encoder(spec)
     else:
         _check_model("encoders", spec, ENCODERS)
@@ -153,20 +148,20 @@ def _check_bank(path: Path, attributes: Sequence[Attribute]) -> None:
 
 def _components(base: str) -> set[str] | None:
     """Return the names of a base's models; None if it is one of the Hub that does not answer."""
-    if base == "sandbox" or is_folder(base):
+    if plugin_of(base) or is_folder(base):
         folder = Path(split_revision(base)[0])
-        if base != "sandbox" and not (folder / "model_index.json").is_file():
+        if not plugin_of(base) and not (folder / "model_index.json").is_file():
             raise ConfigError(f"base is {base}: there is no folder of a pipeline, with a model_index.json")
         try:
-            models = vars(load_base("sandbox" if base == "sandbox" else str(folder)).pipe)
+            models = vars(load_architecture(str(folder)).pipe)
         except ConfigError as error:
             raise ConfigError(str(error).removeprefix("--")) from error
         return {name for name, model in models.items() if model is not None}
-    if base in KNOWN:
-        raise ConfigError(f"base is {base!r}: write its Hub id, {KNOWN[base].base_model}, or a folder")
+    if known := by_short_name(base):
+        raise ConfigError(f"base is {base!r}: write its Hub id, {known.names[0]}, or a folder")
     _check_hub_id("base", base)
-    if name := known_base(base):
-        return {"text_encoder", "unet", *(["text_encoder_2"] if KNOWN[name].text_encoder_2 else [])}
+    if known := find_base(split_revision(base)[0]):
+        return set(known.configurations)
     index = _described("base", "pipeline", base)
     return None if index is None else {name for name, value in index.items() if isinstance(value, list)}
 

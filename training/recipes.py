@@ -4,9 +4,14 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fair_adaptors.adaptor.registry import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1, STABLE_DIFFUSION_XL
+from fair_adaptors.adaptor.bases import (
+    SANDBOX,
+    STABLE_DIFFUSION_1_5,
+    STABLE_DIFFUSION_2_1,
+    STABLE_DIFFUSION_XL,
+    defaults_of,
+)
 from fair_adaptors.errors import ConfigError, did_you_mean
-from fair_adaptors.sandbox.pipeline import GUIDANCE
 
 from .config import Attribute, TrainConfig, override
 from .paper import MANY_CONCEPTS, OURS, OURS_FOR_XL, PAPER, TABLE
@@ -16,7 +21,7 @@ from .setup import known_attributes
 def _sandbox(
     name: str, attributes: Sequence[str], shares: Mapping[str, tuple[float, ...]] | None = None, **settings: Any
 ) -> TrainConfig:
-    known = known_attributes("sandbox")
+    known = known_attributes(SANDBOX)
     aimed = tuple(
         dataclasses.replace(known[attribute], target=(shares or {}).get(attribute, known[attribute].target))
         for attribute in attributes
@@ -34,7 +39,7 @@ def _sandbox(
         "num_steps": 6,
         "gradient_steps": 3,
         "images_per_call": 72,
-        "guidance_scale": GUIDANCE,
+        "guidance_scale": defaults_of(SANDBOX).guidance_scale,
         "unguided": 100,
         "learning_rate": 6e-3,
         "schedule": "cosine",
@@ -44,7 +49,7 @@ def _sandbox(
         "sample_every": 40,
         "save_every": 40,
     }
-    return TrainConfig(name, "sandbox", aimed, **(common | settings))
+    return TrainConfig(name, SANDBOX, aimed, **(common | settings))
 
 
 def _people(

@@ -12,9 +12,10 @@ from fair_adaptors.training.engine.denoisers import denoiser_for
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.hub.client import split_revision
+from fair_adaptors.pipelines import load_pipeline
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from fair_adaptors.vision.faces import load_face_detector
 from fair_adaptors.vision.heads import GROUPS
@@ -75,16 +76,12 @@ class Setting:
 
 def known_attributes(base: str) -> dict[str, Attribute]:
     """Return the attributes that classifiers of a base's people know, with even targets and the factors that suit."""
-    if base != "sandbox":
-        return {
-            name: Attribute(name, tuple(classes), (1 / len(classes),) * len(classes), *FACTORS[name])
-            for name, classes in GROUPS.items()
-        }
-    from fair_adaptors.sandbox.prompts import ATTRIBUTES
-
+    plugin = plugin_of(base)
+    known = imported(plugin.attributes) if plugin else {name: tuple(classes) for name, classes in GROUPS.items()}
+    factors = dict.fromkeys(known, (0.8, 0.8)) if plugin else FACTORS
     return {
-        name: Attribute(name, classes, (1 / len(classes),) * len(classes), factor1=0.8, factor2=0.8)
-        for name, classes in ATTRIBUTES.items()
+        name: Attribute(name, classes, (1 / len(classes),) * len(classes), *factors[name])
+        for name, classes in known.items()
     }
 
 
@@ -134,20 +131,10 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
     """Load the base, frozen in the configuration's dtype, as the engine can train it."""
     if config.tf32:
         torch.set_float32_matmul_precision("high")
-    if config.base == "sandbox":
-        from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
+    pipe = load_pipeline(config.base, dtype=getattr(torch, config.dtype))
+    if not plugin_of(config.base):
+        from diffusers import DPMSolverMultistepScheduler
 
-        pipe: Any = load_sandbox_pipeline()
-    else:
-        from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
-
-        place, revision = split_revision(config.base)
-        try:
-            pipe = DiffusionPipeline.from_pretrained(place, revision=revision, dtype=getattr(torch, config.dtype))
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(f"the base {config.base} is no pipeline that can be loaded: {reason}") from error
-        pipe.set_progress_bar_config(disable=True)
         pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)  # the paper's
         if getattr(pipe, "safety_checker", None) is not None:
             pipe.register_modules(safety_checker=None)  # memory that nothing here uses

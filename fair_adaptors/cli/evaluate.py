@@ -48,13 +48,13 @@ def evaluate(
         print_pairs("baseline", "what it does", BASELINES)
         return
     quiet()
+    from fair_adaptors.adaptor.bases import defaults_of
     from fair_adaptors.evaluation import request
     from fair_adaptors.evaluation.spec import Evaluation
     from fair_adaptors.report.terminal import run_and_report
-    from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS
 
-    sandbox = base == "sandbox"
-    chosen = prompt_sets.load_prompts(prompts or ("sandbox-test" if sandbox else "occupations-test"))
+    usual = defaults_of(base)
+    chosen = prompt_sets.load_prompts(prompts or usual.test_prompts)
     detector = faces if difference is None else "whole"  # a plan looks at nothing
     instruments = request.instruments_for(base, classifier or [], encoder or [], detector)
     wanted = Evaluation(
@@ -63,9 +63,9 @@ def evaluate(
         request.targets_for(target or [], adaptor or [], instruments),
         images_per_prompt=images,
         seed=seed,
-        num_steps=steps or (STEPS if sandbox else 30),
-        guidance_scale=guidance if guidance is not None else (GUIDANCE if sandbox else 7.5),
-        batch_size=batch_size or (64 if sandbox else 4),
+        num_steps=steps or usual.num_steps,
+        guidance_scale=guidance if guidance is not None else usual.guidance_scale,
+        batch_size=batch_size or usual.batch_size,
         keep_images=keep_images,
     )
     variants = request.variants_for(adaptor or [], weight or [])

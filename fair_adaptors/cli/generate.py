@@ -23,10 +23,10 @@ def generate(
 ) -> None:
     """Draw a prompt, with or without an adaptor, into one picture grid."""
     quiet()
+    from fair_adaptors.adaptor.bases import defaults_of
     from fair_adaptors.evaluation.drawing import generate as generate_images
     from fair_adaptors.load import load_fair_adaptor
     from fair_adaptors.report.grid import plain_grid
-    from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS
 
     if guidance is not None and not guidance < 1000:
         raise ConfigError(f"--guidance is {guidance}; it must be a number below 1000, usually 1 to 10")
@@ -37,17 +37,18 @@ def generate(
     pipe = load_base(base)
     if adaptor is not None:
         load_fair_adaptor(pipe, adaptor, weight=weight)
+    usual = defaults_of(base)
     strength = "" if weight is None else f" × {weight:g}"
     drawn = generate_images(
         pipe,
         [prompt],
         images_per_prompt=images,
         seed=seed,
-        num_steps=steps or (STEPS if base == "sandbox" else 30),
-        guidance_scale=guidance if guidance is not None else (GUIDANCE if base == "sandbox" else 7.5),
-        batch_size=64 if base == "sandbox" else 4,
+        num_steps=steps or usual.num_steps,
+        guidance_scale=guidance if guidance is not None else usual.guidance_scale,
+        batch_size=usual.batch_size,
     )[0]
     out.parent.mkdir(parents=True, exist_ok=True)
-    tile = 128 if base == "sandbox" else 256
-    plain_grid(drawn, title=f"{adaptor or 'no adaptor'}{strength} · seed {seed} · {prompt}", tile=tile).save(out)
+    title = f"{adaptor or 'no adaptor'}{strength} · seed {seed} · {prompt}"
+    plain_grid(drawn, title=title, tile=usual.tile).save(out)
     print(f"{images} image{'s' if images > 1 else ''} in {out}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fair_adaptors.adaptor.bases import kind_of
+from fair_adaptors.adaptor.architecture import kind_of
 from fair_adaptors.adaptor.folder import AdaptorFiles, read_adaptor
 from fair_adaptors.adaptor.modules import PARTS
 from fair_adaptors.adaptor.record import WEIGHTS_FILE

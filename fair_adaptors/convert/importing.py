@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fair_adaptors.adaptor.bases import load_base
+from fair_adaptors.adaptor.architecture import load_architecture
+from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
 from fair_adaptors.adaptor.record import is_text, read_config
 from fair_adaptors.adaptor.registry import list_adaptors
@@ -44,7 +45,7 @@ def convert(
     if not is_text(name):
         raise ConfigError(f"name {name!r}: give up to 500 printable characters")
     aimed = parse_attributes(attributes, name, base)
-    model = load_base(base)
+    model = load_architecture(base)
     files, left_out = read_state_dicts(source)
     found = translate(files, model)
     with written_aside(out) as aside:
@@ -84,11 +85,11 @@ def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, di
     Raises:
         ConfigError: none are given, one is unknown, or its shares are not a distribution.
     """
-    from fair_adaptors.sandbox.prompts import ATTRIBUTES
     from fair_adaptors.vision.heads import GROUPS
 
     known = {attribute: tuple(groups) for attribute, groups in GROUPS.items()}
-    known |= ATTRIBUTES if base == "sandbox" else {}
+    if plugin := plugin_of(base):
+        known |= imported(plugin.attributes)
     for info in list_adaptors():
         if info.name == name and not texts:
             shares = _PUBLISHED_SHARES.get(name, {})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from fair_adaptors.adaptor.bases import Base
+from fair_adaptors.adaptor.architecture import Architecture
 from fair_adaptors.adaptor.modules import PARTS
 from fair_adaptors.adaptor.record import some
 from fair_adaptors.errors import InvalidAdaptorError
@@ -58,7 +58,7 @@ class Found:
         return next((len(layer["lora_A"]) for layer in self.layers.values()), 1)
 
 
-def translate(files: Sequence[StateDict], base: Base) -> Found:
+def translate(files: Sequence[StateDict], base: Architecture) -> Found:
     """Give every tensor of every file its place, and check that it fits there.
 
     Raises:
@@ -95,7 +95,7 @@ def _candidates(file: StateDict, shapes: dict[str, tuple[int, ...]]) -> dict[str
 
 
 def _layers_of(
-    file: StateDict, known: Mapping[str, tuple[str, str, Role]], base: Base
+    file: StateDict, known: Mapping[str, tuple[str, str, Role]], base: Architecture
 ) -> "tuple[str, dict[str, Layer]]":
     layers: dict[str, Layer] = {}
     unknown, layouts = [], set()
@@ -129,7 +129,7 @@ def _check_complete(file: StateDict, layout: str, layers: "dict[str, Layer]", sh
         )
 
 
-def _check_layer(where: str, layer: "Layer", shape: tuple[int, ...], base: Base) -> None:
+def _check_layer(where: str, layer: "Layer", shape: tuple[int, ...], base: Architecture) -> None:
     down, up = layer["lora_A"], layer["lora_B"]
     rank = up.shape[1] if up.ndim == len(shape) else 0
     fits = down.shape == (rank, *shape[1:]) and up.shape == (shape[0], rank, *(1 for _ in shape[2:]))
@@ -182,7 +182,7 @@ def _scale(file: StateDict, settings: Mapping[str, Any], rank: int) -> float:
     return alpha / rank
 
 
-def _tokens_of(file: StateDict, base: Base) -> "Tensor":
+def _tokens_of(file: StateDict, base: Architecture) -> "Tensor":
     """Return the soft tokens [n, width] of the authors' file. Its other tensors are checked, and not needed.
 
     Rows 1 to n are the tokens; row 0 is empty. The positions are those of the base.

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
 from fair_adaptors.adaptor.record import read_config
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
@@ -29,26 +30,26 @@ SPOKEN = {"WMELH": ("White", "Middle Eastern", "Latino")}
 def instruments_for(
     base: str, classifiers: Sequence[str], encoders: Sequence[str], faces: str | None = None
 ) -> Instruments:
-    """Return the instruments that were named; for the sandbox its own unless some are.
+    """Return the instruments that were named; for an embedded base its own unless some are.
 
     Args:
-        faces: the face detector; None for YuNet, and for the sandbox, whose whole image is the face, for none.
+        faces: the face detector; None for the base's usual one, and with a base's own instruments for none.
 
     Raises:
         ConfigError: none is named for another base, or one cannot be loaded.
         MissingExtraError: one needs a package that is not installed.
     """
-    if base == "sandbox" and not classifiers and not encoders:
-        from ..sandbox.instruments import instruments
-
-        return dataclasses.replace(instruments(), faces=load_face_detector(faces) if faces else None)
+    plugin = plugin_of(base)
+    if plugin and not classifiers and not encoders:
+        own: Instruments = imported(plugin.instruments)()
+        return dataclasses.replace(own, faces=load_face_detector(faces) if faces else None)
     if not classifiers:
         raise ConfigError(
             "name what sees the attributes, and better two: --classifier clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
             " --classifier transformers:dima806/fairface_gender_image_detection, or folders in the place of these Hub"
             " ids, or MODULE:OBJECT of your own"
         )
-    detector = load_face_detector(faces or ("whole" if base == "sandbox" else "yunet"))
+    detector = load_face_detector(faces or defaults_of(base).faces)
     return Instruments(tuple(map(load_classifier, classifiers)), tuple(map(load_encoder, encoders)), detector)
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fair_adaptors.adaptor.bases import find_base
 from fair_adaptors.adaptor.record import read_config
-from fair_adaptors.adaptor.registry import find_base
 from fair_adaptors.errors import FairAdaptorError
 from fair_adaptors.report.card import TAG
 

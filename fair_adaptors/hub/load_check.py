@@ -4,9 +4,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from fair_adaptors.adaptor.bases import find_base
 from fair_adaptors.adaptor.record import read_config
-from fair_adaptors.adaptor.registry import find_base
 from fair_adaptors.load import load_fair_adaptor
+from fair_adaptors.pipelines import load_pipeline
 
 _LOCK = threading.Lock()
 """Two threads that load models at once may leave each other's without weights (transformers 5, diffusers 0.42)."""
@@ -16,7 +17,7 @@ def load_on_trial(folder: Path) -> str | None:
     """Load an adaptor into its base and take it out again. Nothing is downloaded.
 
     Returns:
-        The base; None if it is neither the sandbox, nor a folder, nor in the Hub's cache.
+        The base; None if it is neither embedded, nor a folder, nor in the Hub's cache.
 
     Raises:
         FairAdaptorError: it cannot be loaded.
@@ -31,16 +32,10 @@ def load_on_trial(folder: Path) -> str | None:
 
 
 def _base_on_this_machine(name: str) -> Any:
-    if name == "sandbox":
-        from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
-
-        return load_sandbox_pipeline()
-    from diffusers import DiffusionPipeline
-
     known = find_base(name)
     for alias in known.names if known else (name,):
         try:
-            return DiffusionPipeline.from_pretrained(alias, local_files_only=True, use_safetensors=True, dtype="auto")
+            return load_pipeline(alias, local_files_only=True)
         except Exception:  # it is not here, or not whole, of which diffusers may raise nearly anything
             continue
     return None

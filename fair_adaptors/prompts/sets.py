@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
+from fair_adaptors.adaptor.bases import BASES, imported, plugin_of
 from fair_adaptors.errors import ConfigError, did_you_mean
 
 from .files import SUFFIXES, read_file
@@ -18,9 +18,6 @@ from .files import SUFFIXES, read_file
 FOLDER = Path(__file__).parent / "lists"
 TEMPLATE = "A photo of the face of a {}, a person"
 """The paper's: "a" even before a vowel (paper §5)."""
-
-SETS_OF_BASES = {"sandbox": "fair_adaptors.sandbox.prompts:prompt_sets"}
-"""Functions that return the prompt sets of a base with people of its own, whose names begin with the base's."""
 
 EXPLICIT_OCCUPATIONS = (
     "senator",
@@ -98,7 +95,7 @@ def load_prompts(name: str, *, base: str | None = None) -> PromptSet:
         MissingExtraError: reading YAML needs PyYAML.
     """
     known = dict(_known_sets())
-    if base in SETS_OF_BASES:
+    if base and plugin_of(base):
         own = {full.removeprefix(f"{base}-"): found for full, found in known.items() if full.startswith(f"{base}-")}
         known = {**own, **known}
     if name in known:
@@ -142,9 +139,9 @@ def _known_sets() -> Mapping[str, PromptSet]:
         explicit,
         *map(_from_list, ("sports", "descriptors", "styles")),
     ]
-    for place in SETS_OF_BASES.values():
-        module, _, function = place.partition(":")
-        sets += getattr(import_module(module), function)()
+    for base in BASES:
+        if base.plugin:
+            sets += imported(base.plugin.prompt_sets)()
     return {found.name: found for found in sets}
 
 

@@ -9,10 +9,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
+from fair_adaptors.adaptor.bases import find_base, imported, plugin_of
 from fair_adaptors.adaptor.record import read_config
-from fair_adaptors.adaptor.registry import AdaptorInfo, find_base
+from fair_adaptors.adaptor.registry import AdaptorInfo
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import read_results
 from fair_adaptors.evaluation.verdict import fine
@@ -71,7 +73,7 @@ def render_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    training = config["training"]
+    training, plugin = config["training"], plugin_of(config["base_model"])
     known = {name: value for name, value in training.items() if name != "converted_from"}
     loadable = info is not None and info.status != "recipe-only"
     return environment.get_template(TEMPLATE).render(
@@ -79,6 +81,8 @@ def render_card(
         metadata=_metadata(config, results, images),
         info=info,
         base=find_base(config["base_model"]),
+        plugin=plugin,
+        note=Markdown(fill(imported(plugin.note), 122, initial_indent="* ", subsequent_indent="  ")) if plugin else "",
         images=[(Markdown(name), _caption(name)) for name in images],
         found=figures(config, results) if results is not None else None,
         lora=[part for part in config["trained_parts"] if part != "tokens"],

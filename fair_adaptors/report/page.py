@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.adaptor.results import Estimate, Results, VariantResults, headline
 from fair_adaptors.adaptor.results_file import load_results, to_json
 from fair_adaptors.evaluation.metrics import CONFIDENCE
@@ -54,6 +55,7 @@ def write_report(out: Path, *, command: str) -> Path:
 
 def page(results: Results, timing: Mapping[str, float], pictures: gallery.Pictures, command: str) -> str:
     """Return the page as text; ``timing`` is the seconds per image by variant."""
+    plugin = plugin_of(results.settings.base)
     first_target = next(iter(results.targets.items()))
     return _environment().get_template(TEMPLATE).render(
         results=results,
@@ -73,6 +75,7 @@ def page(results: Results, timing: Mapping[str, float], pictures: gallery.Pictur
         confidence=CONFIDENCE,
         comparisons=(len(results.variants) - 1) * len(results.targets),
         facts=_facts(results),
+        note=imported(plugin.note) if plugin else "",
         data=page_data(results),
     )  # fmt: skip
 

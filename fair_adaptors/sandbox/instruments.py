@@ -43,8 +43,19 @@ def classifier(which: str) -> Classifier:
     return Classifier(f"sandbox:{which}", _identity(which), ATTRIBUTES, lambda images: network(_fitted(images)))
 
 
-def encoder() -> Encoder:
-    """Return the features of the evaluation classifier, which training does not use."""
+def encoder(which: str = "") -> Encoder:
+    """Return the features of the evaluation classifier, which training does not use.
+
+    Args:
+        which: ``portraits`` for the encoder that adaptors are trained to please instead.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if which == "portraits":
+        return _training_encoder()
+    if which:
+        raise ConfigError(f"the sandbox has no encoder {which!r}; choose sandbox or sandbox:portraits")
     from torch.nn.functional import normalize
 
     from .classifiers import load_classifier
@@ -55,8 +66,8 @@ def encoder() -> Encoder:
     )
 
 
-def training_encoder() -> Encoder:
-    """Return the encoder that adaptors are trained to please: scene, occupation and nuisances."""
+def _training_encoder() -> Encoder:
+    """Return what sees scene, occupation and nuisances."""
     from .classifiers import load_encoder
 
     encoder = load_encoder().to(accelerator())
@@ -113,8 +124,7 @@ def calibrate(
     portraits = torch.cat([render(people[chunk]) for chunk in chunks])
     truth = {name: getattr(people, name).numpy() for name in ATTRIBUTES}
     return {
-        one.name: _errors(one, portraits, truth, (len(names), images_per_prompt))
-        for one in instruments().classifiers
+        one.name: _errors(one, portraits, truth, (len(names), images_per_prompt)) for one in instruments().classifiers
     }
 
 

@@ -18,6 +18,13 @@ AGES = ("young", "old")
 ATTRIBUTES = {"gender": GENDERS, "tone": TONES, "age": AGES}
 """The classes of each attribute, in index order. Gender and age are ordered as in the paper (female 0, young 0)."""
 
+HINT = f"The sandbox knows the places {', '.join(SECTORS)}, and the roles {', '.join(ROLES)}."
+NOTE = (
+    "The sandbox is a small drawn world whose classes are few because its truth must be countable; people are not so."
+    " Results in it are no evidence about photographs of people."
+)
+"""What its results do not show, for cards and reports."""
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 

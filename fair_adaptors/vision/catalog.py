@@ -4,6 +4,7 @@ import importlib
 import re
 from typing import TYPE_CHECKING
 
+from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,10 +61,8 @@ def load_classifier(spec: str) -> Classifier:
         from .image_classifier import image_classifier
 
         return image_classifier(source)
-    if spec.startswith("sandbox:"):
-        from fair_adaptors.sandbox.instruments import classifier
-
-        return classifier(spec.removeprefix("sandbox:"))
+    if plugin := plugin_of(kind):
+        return imported(plugin.classifier)(source)
     found = load_object(spec)
     if not isinstance(found, Classifier):
         raise ConfigError(f"{spec} is no fair_adaptors.vision.types.Classifier")
@@ -90,10 +89,8 @@ def load_encoder(spec: str, *, whole: bool = False) -> Encoder:
         from .dinov2 import dino_encoder
 
         return dino_encoder(source, whole=whole)
-    if spec in ("sandbox", "sandbox:portraits"):
-        from fair_adaptors.sandbox.instruments import encoder, training_encoder
-
-        return encoder() if spec == "sandbox" else training_encoder()
+    if plugin := plugin_of(kind):
+        return imported(plugin.encoder)(source)
     found = load_object(spec)
     if not isinstance(found, Encoder):
         raise ConfigError(f"{spec} is no fair_adaptors.vision.types.Encoder")

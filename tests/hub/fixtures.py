@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fair_adaptors.adaptor.bases import EMBEDDED
 from fair_adaptors.adaptor.record import RESULTS_FILE
-from fair_adaptors.adaptor.registry import EMBEDDED
 from fair_adaptors.cli import main
 from fair_adaptors.hub import client
 
