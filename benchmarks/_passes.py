@@ -62,12 +62,12 @@ def count_passes(form: str, steps: int, gradient_steps: int, *, images: int = 4)
     from fair_adaptors.training.config import Attribute, TrainConfig
     from fair_adaptors.training.engine import step
     from fair_adaptors.training.engine.batches import batch_at
-    from fair_adaptors.training.engine.reference_images import Originals
+    from fair_adaptors.training.engine.reference_images import ReferenceImages
     from fair_adaptors.training.engine.state import attached
 
-    from benchmarks.gpu import build_setting, published_form
+    from benchmarks.gpu import build_setup, published_form
 
-    setting, wanted = build_setting("sd15", True, torch.float32, torch.device("cpu")), FORMS[form]
+    setup, wanted = build_setup("sd15", True, torch.float32, torch.device("cpu")), FORMS[form]
     config = TrainConfig(
         "count",
         "tiny",
@@ -80,23 +80,23 @@ def count_passes(form: str, steps: int, gradient_steps: int, *, images: int = 4)
         images_per_call=2,
         images_per_decode=2,
     )
-    unet, decoder = setting.pipe.unet, setting.pipe.vae.decoder
+    unet, decoder = setup.pipe.unet, setup.pipe.vae.decoder
     watched = {
         "unet": (unet, unet.up_blocks[-1].resnets[-1]),
         "decoder": (decoder, decoder.up_blocks[-1].resnets[-1]),
-        "classifier": (setting.classifier, None),
-        "encoder": (setting.encoders["clip"], None),
+        "classifier": (setup.classifier, None),
+        "encoder": (setup.encoders["clip"], None),
     }
-    ours, batch = step.accumulate_gradients, batch_at(config, setting.prompts, 0, 0)
-    with tempfile.TemporaryDirectory() as folder, attached(setting, config) as state:
-        originals = Originals(Path(folder) if wanted.get("kept") else None)
+    ours, batch = step.accumulate_gradients, batch_at(config, setup.prompts, 0, 0)
+    with tempfile.TemporaryDirectory() as folder, attached(setup, config) as state:
+        references = ReferenceImages(Path(folder) if wanted.get("kept") else None)
         if wanted.get("kept"):
-            step.train_step(setting, config, state, batch, originals=originals)  # which makes them
+            step.train_step(setup, config, state, batch, references=references)  # which makes them
         if wanted.get("checkpointed"):
-            step.accumulate_gradients = published_form(setting, config)  # type: ignore[assignment]
+            step.accumulate_gradients = published_form(setup, config)  # type: ignore[assignment]
         counts = {name: _watch(*modules) for name, modules in watched.items()}
         try:
-            step.train_step(setting, config, state, batch, originals=originals)
+            step.train_step(setup, config, state, batch, references=references)
         finally:
             step.accumulate_gradients = ours
     return {name: read(images) for name, read in counts.items()}

@@ -30,7 +30,7 @@ def train(method: str, num_steps: int, seed: int, seconds: float) -> dict[str, f
     from fair_adaptors.training.engine.state import attached
     from fair_adaptors.training.recipes import get_recipe
     from fair_adaptors.training.run.validation import draw
-    from fair_adaptors.training.setup import load_setting
+    from fair_adaptors.training.setup import load_setup
 
     from fair_adaptors.evaluation.drawing import classify
     from fair_adaptors.evaluation.estimates import estimate_bias
@@ -41,22 +41,22 @@ def train(method: str, num_steps: int, seed: int, seconds: float) -> dict[str, f
     changes = {"num_steps": num_steps, "gradient_steps": 0, "images_per_call": 0, "prompts_per_step": 1}
     config = get_recipe("sandbox-gender", {**changes, "seed": seed, "step_weights": kind, "unguided": 0})
     config = dataclasses.replace(config, iterations=10_000, schedule="constant", learning_rate=3e-3, ema=0.9)
-    setting = load_setting(config)
-    setting = dataclasses.replace(setting, prompts={"train": setting.prompts["train"][::2]})
+    setup = load_setup(config)
+    setup = dataclasses.replace(setup, prompts={"train": setup.prompts["train"][::2]})
     original = step.accumulate_gradients
     if method == "full backpropagation":
         step.accumulate_gradients = _full_backpropagation  # type: ignore[assignment]
     started = time.process_time()
     try:
-        with attached(setting, config) as state:
-            loop.fit(setting, config, state, on_step=lambda state, result: time.process_time() - started > seconds)
+        with attached(setup, config) as state:
+            loop.fit(setup, config, state, on_step=lambda state, result: time.process_time() - started > seconds)
             done, skipped = state.iteration, state.skipped
             with state.average.applied():
-                prompts = setting.validation_prompts
-                images = torch.stack([draw(setting, config, p, [1000 * seed + i for i in range(32)]) for p in prompts])
+                prompts = setup.validation_prompts
+                images = torch.stack([draw(setup, config, p, [1000 * seed + i for i in range(32)]) for p in prompts])
     finally:
         step.accumulate_gradients = original
-    seen = classify(images, setting.judge)
+    seen = classify(images, setup.validation_classifier)
     right = occupation_right(seen, occupations("validation")).mean()
     value = estimate_bias(seen["gender"]).value
     return {"bias": value, "occupation": float(right), "iterations": done, "skipped": skipped}

@@ -24,11 +24,11 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from fair_adaptors.training.config import Attribute, TrainConfig
 from fair_adaptors.training.engine import loop, step
 from fair_adaptors.training.engine.batches import batch_at
-from fair_adaptors.training.engine.reference_images import Originals
+from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.recipes import get_recipe
-from fair_adaptors.training.setup import Setting, checkpoint_activations
+from fair_adaptors.training.setup import Setup, checkpoint_activations
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -96,7 +96,7 @@ class Encoder(nn.Module):
         return F.normalize(self.tower(small.to(dtype)).pooler_output.float(), dim=1)
 
 
-def build_setting(base: str, tiny: bool, dtype: torch.dtype, device: torch.device) -> Setting:
+def build_setup(base: str, tiny: bool, dtype: torch.dtype, device: torch.device) -> Setup:
     """Build everything that an iteration needs."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -107,10 +107,10 @@ def build_setting(base: str, tiny: bool, dtype: torch.dtype, device: torch.devic
         judge, encoder = Judge().requires_grad_(False), Encoder(vision, dtype).requires_grad_(False)
     pipe = TINY[base]().to(device, dtype) if tiny else build_pipeline(base, dtype, device)
     prompts = ("a nurse", "a guard")
-    return Setting(pipe, {"train": prompts}, prompts, judge, judge, {"clip": encoder})
+    return Setup(pipe, {"train": prompts}, prompts, judge, judge, {"clip": encoder})
 
 
-def published_form(setting: Setting, config: TrainConfig) -> Callable[..., None]:
+def published_form(setup: Setup, config: TrainConfig) -> Callable[..., None]:
     """Return what replaces our gradient: the whole graph over the steps; the pass without gradient stays."""
 
     def gradient(pipe: Any, run: Any, latent_gradient: Tensor, prompt: str, **settings: Any) -> None:
@@ -127,30 +127,30 @@ def published_form(setting: Setting, config: TrainConfig) -> Callable[..., None]
     return gradient
 
 
-def measure(setting: Setting, config: TrainConfig, device: torch.device, repeats: int, *, published: bool) -> dict:
+def measure(setup: Setup, config: TrainConfig, device: torch.device, repeats: int, *, published: bool) -> dict:
     """Return the seconds of an iteration, the least of some, and the peak memory."""
     plain = step.accumulate_gradients
     seconds = []
     if config.activation_checkpointing:
-        checkpoint_activations(setting.pipe.unet, setting.pipe.vae)
-    with tempfile.TemporaryDirectory() as folder, attached(setting, config) as state:
-        originals = Originals(Path(folder) if config.originals_pool else None)
-        step.accumulate_gradients = published_form(setting, config) if published else plain  # type: ignore[assignment]
+        checkpoint_activations(setup.pipe.unet, setup.pipe.vae)
+    with tempfile.TemporaryDirectory() as folder, attached(setup, config) as state:
+        references = ReferenceImages(Path(folder) if config.originals_pool else None)
+        step.accumulate_gradients = published_form(setup, config) if published else plain  # type: ignore[assignment]
         try:
             for number in range(repeats + 1):
                 if device.type == "cuda":
                     torch.cuda.synchronize()
                     torch.cuda.reset_peak_memory_stats()
                 started = time.perf_counter()
-                batch = batch_at(config, setting.prompts, 0 if config.originals_pool else number, 0)
-                result = step.train_step(setting, config, state, batch, originals=originals)
+                batch = batch_at(config, setup.prompts, 0 if config.originals_pool else number, 0)
+                result = step.train_step(setup, config, state, batch, references=references)
                 loop.apply_gradients(state, config, [result], World())
                 if device.type == "cuda":
                     torch.cuda.synchronize()
                 seconds.append(time.perf_counter() - started)
         finally:
             step.accumulate_gradients = plain
-            for model in (setting.pipe.unet, setting.pipe.vae):  # the reference leaves it training
+            for model in (setup.pipe.unet, setup.pipe.vae):  # the reference leaves it training
                 model.disable_gradient_checkpointing()
                 model.eval()
     peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None
@@ -173,7 +173,7 @@ def main() -> None:
         sys.exit("there is no GPU here; --tiny runs on a CPU")
     device = torch.device("cpu" if arguments.tiny else "cuda")
     dtype = torch.float32 if arguments.tiny else torch.bfloat16
-    setting = build_setting(arguments.base, arguments.tiny, dtype, device)
+    setup = build_setup(arguments.base, arguments.tiny, dtype, device)
     recipe = get_recipe(RECIPES[arguments.base])
     config = dataclasses.replace(
         recipe,
@@ -198,7 +198,7 @@ def main() -> None:
     }
     rows = []
     for name, (settings, published) in forms.items():
-        rows.append({"form": name, **measure(setting, settings, device, arguments.repeats, published=published)})
+        rows.append({"form": name, **measure(setup, settings, device, arguments.repeats, published=published)})
         print(rows[-1], flush=True)
     for row in rows:
         row["speed / published"] = row["images/s"] / rows[-1]["images/s"]

@@ -20,14 +20,14 @@ def work(iterations: int) -> None:
     from fair_adaptors.training.engine.state import attached
     from fair_adaptors.training.recipes import get_recipe
     from fair_adaptors.training.run.distributed import join_world
-    from fair_adaptors.training.setup import load_setting
+    from fair_adaptors.training.setup import load_setup
 
     world = join_world()
     config = get_recipe("sandbox-gender", {"iterations": iterations + 1, "unguided": 0})
-    setting = load_setting(config)
+    setup = load_setup(config)
     times: list[float] = []
-    with attached(setting, config) as state:
-        fit(setting, config, state, world=world, on_step=lambda state, result: times.append(time.perf_counter()))
+    with attached(setup, config) as state:
+        fit(setup, config, state, world=world, on_step=lambda state, result: times.append(time.perf_counter()))
     if world.is_main:
         images = iterations * config.images_per_prompt * config.prompts_per_step
         print(json.dumps({"images_per_second": images / (times[-1] - times[0])}), flush=True)

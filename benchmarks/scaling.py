@@ -36,15 +36,15 @@ def parts_of_an_iteration(images: int, repeats: int) -> dict[str, float]:
     import torch
     from fair_adaptors.training.engine import loop, step
     from fair_adaptors.training.engine.batches import batch_at
-    from fair_adaptors.training.engine.reference_images import Originals
+    from fair_adaptors.training.engine.reference_images import ReferenceImages
     from fair_adaptors.training.engine.state import attached
     from fair_adaptors.training.engine.world import World
     from fair_adaptors.training.recipes import get_recipe
-    from fair_adaptors.training.setup import load_setting
+    from fair_adaptors.training.setup import load_setup
 
     torch.set_num_threads(1)
     config = get_recipe("sandbox-gender", {"unguided": 0, "images_per_prompt": images, "images_per_call": images})
-    setting = load_setting(config)
+    setup = load_setup(config)
     taken: dict[str, list[float]] = defaultdict(list)
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -58,15 +58,15 @@ def parts_of_an_iteration(images: int, repeats: int) -> dict[str, float]:
         return call
 
     plain = {name: getattr(step, name) for name in ("sample", "accumulate_gradients")}
-    originals = Originals()
-    object.__setattr__(originals, "latents", timed("original", originals.latents))
+    references = ReferenceImages()
+    object.__setattr__(references, "latents", timed("original", references.latents))
     for name, part in (("sample", "sample"), ("accumulate_gradients", "gradient")):
         setattr(step, name, timed(part, plain[name]))
-    with attached(setting, config) as state:
+    with attached(setup, config) as state:
         for number in range(repeats + 1):
             started = time.process_time()
-            batch = batch_at(config, setting.prompts, number, 0)
-            result = step.train_step(setting, config, state, batch, originals=originals)
+            batch = batch_at(config, setup.prompts, number, 0)
+            result = step.train_step(setup, config, state, batch, references=references)
             loop.apply_gradients(state, config, [result], World())
             taken["whole"].append(time.process_time() - started)
     for name, function in plain.items():

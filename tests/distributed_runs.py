@@ -20,12 +20,12 @@ from fair_adaptors.training.run import checkpoint
 from fair_adaptors.training.run.distributed import join_world
 from fair_adaptors.training.run.train import stop_requests
 from fair_adaptors.training.run.validation import measure
-from fair_adaptors.training.setup import Setting
+from fair_adaptors.training.setup import Setup
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fair_adaptors.errors import FairAdaptorError
-from tests.tiny_training import CONFIG, setting
+from tests.tiny_training import CONFIG, tiny_setup
 
 LONG = dataclasses.replace(
     CONFIG, parts=("text_encoder", "unet", "tokens"), images_per_prompt=7, iterations=20, max_steps=4, gradient_steps=2
@@ -35,7 +35,7 @@ LONG = dataclasses.replace(
 def same_result(folder: Path) -> None:
     """The gradient of one batch, 10 steps, and the rest of a run that one process began."""
     world = join_world()
-    place = setting()
+    place = tiny_setup()
     found: dict[str, Tensor] = {}
     with attached(place, LONG) as state:
         for parameter in state.parameters.values():
@@ -63,7 +63,7 @@ def same_result(folder: Path) -> None:
 def not_finite(folder: Path) -> None:
     """The loss of one process's images is not finite in the second iteration: all skip it, and agree."""
     world = join_world()
-    place, calls = setting(), 0
+    place, calls = tiny_setup(), 0
 
     def encoder(images: Tensor) -> Tensor:
         nonlocal calls
@@ -87,7 +87,7 @@ def dies(folder: Path, world: World) -> None:
         if world.rank == 1 and state.iteration == 2:  # type: ignore[attr-defined]
             os.kill(os.getpid(), signal.SIGKILL)
 
-    place: Setting = setting()
+    place: Setup = tiny_setup()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         # As in a real run: torchrun tells the others to end, and must not cut them off before they have said why.

@@ -13,7 +13,7 @@ from fair_adaptors.training.engine.loop import fit
 from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.run import checkpoint
 
-from tests.tiny_training import CONFIG, setting
+from tests.tiny_training import CONFIG, tiny_setup
 
 LONG = dataclasses.replace(CONFIG, iterations=12, images_per_prompt=4)
 
@@ -60,4 +60,4 @@ def kill_at_random_moments(kills: int, folder: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(run(folder), alone, strict=True)), "another result"
 
 
-PLACE = setting()
+PLACE = tiny_setup()

@@ -15,12 +15,12 @@ from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.run import checkpoint
 
 from fair_adaptors.errors import CheckpointError
-from tests.tiny_training import CONFIG, setting
+from tests.tiny_training import CONFIG, tiny_setup
 
 LONG = dataclasses.replace(CONFIG, iterations=20, dropout=0.1, gradient_steps=2, max_steps=4, images_per_prompt=4)
 
 
-PLACE = setting()
+PLACE = tiny_setup()
 
 
 def values(state: TrainingState) -> list[torch.Tensor]:
@@ -168,11 +168,11 @@ def test_going_on_from_an_earlier_one_sets_the_later_ones_aside(tmp_path: Path) 
 def test_a_run_does_not_go_on_with_other_prompts_or_another_base(tmp_path: Path) -> None:
     save_some(tmp_path, 1)
     saved = checkpoint.load_latest(tmp_path, CONFIG)
-    others = dataclasses.replace(PLACE, prompts={"train": ("another prompt",)}), setting()
+    others = dataclasses.replace(PLACE, prompts={"train": ("another prompt",)}), tiny_setup()
     with torch.no_grad():
         others[1].pipe.unet.conv_in.weight.mul_(1.01)
     for place in others:
         with attached(place, CONFIG) as state, pytest.raises(CheckpointError, match="other weights of the base, or"):
             checkpoint.restore(state, saved)
-    with attached(setting(), CONFIG) as state:
+    with attached(tiny_setup(), CONFIG) as state:
         checkpoint.restore(state, saved)

@@ -172,3 +172,13 @@ def test_every_error_is_a_fair_adaptor_error() -> None:
 
     ours = [value for value in vars(errors).values() if isinstance(value, type)]
     assert all(issubclass(error, errors.FairAdaptorError) for error in ours)
+
+
+def test_training_offers_its_names_and_loads_no_framework_until_they_are_asked_for(tmp_path: Path) -> None:
+    code = "import fair_adaptors.training"
+    assert not loaded_by(code, tmp_path) & set(HEAVY)
+    from fair_adaptors import training
+
+    assert all(getattr(training, name).__name__ == name for name in training.__all__)
+    with pytest.raises(AttributeError, match="trian"):
+        _ = training.trian

@@ -14,16 +14,16 @@ from fair_adaptors.training.engine import gradients, lora
 from fair_adaptors.training.engine.batches import Batch
 from fair_adaptors.training.engine.gradients import affine_coefficients
 from fair_adaptors.training.engine.loop import apply_gradients, fit, learning_rate
-from fair_adaptors.training.engine.reference_images import Originals
+from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.engine.step import LOSS_SCALE, StepResult, batch_bias, train_step
 from fair_adaptors.training.engine.world import World
-from fair_adaptors.training.setup import Setting
+from fair_adaptors.training.setup import Setup
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError, MissingExtraError, TrainingError, UnsupportedSchedulerError
 from fair_adaptors.vision.types import FaceDetector, Faces
-from tests.tiny_training import CONFIG, brightness, setting
+from tests.tiny_training import CONFIG, brightness, tiny_setup
 
 
 def faces_in_the_first(count: int) -> FaceDetector:
@@ -37,14 +37,14 @@ def faces_in_the_first(count: int) -> FaceDetector:
     return FaceDetector("stub", "stub", find)
 
 
-def trained(place: Setting, config: TrainConfig = CONFIG, **settings: Any) -> dict[str, Tensor]:
+def trained(place: Setup, config: TrainConfig = CONFIG, **settings: Any) -> dict[str, Tensor]:
     """Train and return the averaged values."""
     with attached(place, config) as state:
         fit(place, config, state, **settings)
         return {name: mean.clone() for name, mean in zip(state.parameters, state.average.means, strict=True)}
 
 
-def loras(place: Setting) -> list[str]:
+def loras(place: Setup) -> list[str]:
     return [name for name, _ in place.pipe.text_encoder.named_modules() if "lora" in name]
 
 
@@ -53,7 +53,7 @@ def batch(**changes: Any) -> Batch:
 
 
 def test_training_is_repeatable_and_leaves_the_base_as_it_was() -> None:
-    place = setting()
+    place = tiny_setup()
     before = {key: value.clone() for key, value in place.pipe.text_encoder.state_dict().items()}
     one = trained(place)
     after = place.pipe.text_encoder.state_dict()
@@ -64,7 +64,7 @@ def test_training_is_repeatable_and_leaves_the_base_as_it_was() -> None:
 
 
 def test_another_seed_is_another_adaptor() -> None:
-    place = setting()
+    place = tiny_setup()
     one, two = trained(place), trained(place, dataclasses.replace(CONFIG, seed=1))
     assert any(not torch.equal(one[key], two[key]) for key in one)
 
@@ -76,7 +76,7 @@ def test_every_iteration_is_announced_and_can_be_the_last() -> None:
         steps.append((state.iteration, result))
         return state.iteration == 2
 
-    trained(setting(), dataclasses.replace(CONFIG, prompts_per_step=2), on_step=look)
+    trained(tiny_setup(), dataclasses.replace(CONFIG, prompts_per_step=2), on_step=look)
     assert [iteration for iteration, _ in steps] == [1, 2]
     assert all(0 <= result.bias["bright"] <= 1 and result.loss > 0 and result.applied for _, result in steps)
     assert all(result.images == result.took_part == 16 for _, result in steps)
@@ -90,14 +90,14 @@ def test_step_weights_are_computed_once_for_each_number_of_steps(monkeypatch: py
         return affine_coefficients(scheduler, num_steps)
 
     monkeypatch.setattr(gradients, "affine_coefficients", counted)
-    trained(setting(), dataclasses.replace(CONFIG, max_steps=4, iterations=4, prompts_per_step=2))
+    trained(tiny_setup(), dataclasses.replace(CONFIG, max_steps=4, iterations=4, prompts_per_step=2))
     assert sorted(calls) == [3, 4]
 
 
 def test_a_solver_that_adds_noise_is_refused_before_anything_is_attached() -> None:
     from diffusers import DDPMScheduler
 
-    place = setting()
+    place = tiny_setup()
     place.pipe.scheduler = DDPMScheduler()
     with pytest.raises(UnsupportedSchedulerError):
         trained(place)
@@ -105,7 +105,7 @@ def test_a_solver_that_adds_noise_is_refused_before_anything_is_attached() -> No
 
 
 def test_an_error_on_the_way_takes_the_adaptor_out() -> None:
-    place = setting()
+    place = tiny_setup()
 
     def stop(state: TrainingState, result: Any) -> None:
         raise KeyboardInterrupt
@@ -116,7 +116,7 @@ def test_an_error_on_the_way_takes_the_adaptor_out() -> None:
 
 
 def test_one_step_against_the_gradient_lowers_the_loss() -> None:
-    place = setting()
+    place = tiny_setup()
     config = dataclasses.replace(CONFIG, preservation=0.0, parts=("unet",), step_weights="exact")
     losses = []
     with attached(place, config) as state:
@@ -138,7 +138,7 @@ def test_bias_of_a_batch_is_zero_when_even_and_largest_when_one_sided() -> None:
     assert batch_bias(torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(4, 1)) == pytest.approx(0.5)
 
 
-def gradient(place: Setting, config: TrainConfig, one: Batch | None = None) -> Tensor:
+def gradient(place: Setup, config: TrainConfig, one: Batch | None = None) -> Tensor:
     """The gradient of one batch, with second factors that are not zero."""
     with attached(place, config) as state:
         for parameter in state.parameters.values():
@@ -150,7 +150,7 @@ def gradient(place: Setting, config: TrainConfig, one: Batch | None = None) -> T
 @pytest.mark.parametrize("parts", [("text_encoder",), ("unet",), ("text_encoder", "unet"), ("tokens",)])
 def test_every_part_can_be_trained(parts: tuple[str, ...]) -> None:
     config = dataclasses.replace(CONFIG, parts=parts, num_tokens=2)
-    place = setting()
+    place = tiny_setup()
     with attached(place, config) as state:
         before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
         assert {name.partition(".")[0] for name in before} == set(parts)
@@ -161,7 +161,7 @@ def test_every_part_can_be_trained(parts: tuple[str, ...]) -> None:
 
 
 def test_decoding_in_chunks_changes_nothing() -> None:
-    place = setting()
+    place = tiny_setup()
     whole = gradient(place, CONFIG)
     assert torch.allclose(
         whole, gradient(place, dataclasses.replace(CONFIG, images_per_decode=3)), rtol=1e-4, atol=1e-7
@@ -171,7 +171,7 @@ def test_decoding_in_chunks_changes_nothing() -> None:
 
 def test_no_more_images_than_asked_for_are_decoded_or_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss's side of the memory does not grow with the images of a prompt."""
-    place = setting()
+    place = tiny_setup()
     sizes: dict[str, list[int]] = {"decoded": [], "encoded": [], "classified": []}
 
     def counted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -192,7 +192,7 @@ def test_no_more_images_than_asked_for_are_decoded_or_looked_at_at_once(monkeypa
 
 
 def test_activation_checkpointing_changes_nothing() -> None:
-    place = setting()
+    place = tiny_setup()
     config = dataclasses.replace(CONFIG, parts=("unet",))
     calls: list[int] = []
     place.pipe.unet.up_blocks[-1].resnets[-1].register_forward_pre_hook(lambda *_: calls.append(1))
@@ -203,7 +203,7 @@ def test_activation_checkpointing_changes_nothing() -> None:
 
 
 def test_dropout_acts_in_the_gradient_only_and_is_repeatable() -> None:
-    place, config = setting(), dataclasses.replace(CONFIG, dropout=0.5)
+    place, config = tiny_setup(), dataclasses.replace(CONFIG, dropout=0.5)
     one, two, none = gradient(place, config), gradient(place, config), gradient(place, CONFIG)
     assert torch.equal(one, two) and not torch.equal(one, none)
     with attached(place, config) as state:
@@ -222,7 +222,7 @@ def test_dropout_acts_in_the_gradient_only_and_is_repeatable() -> None:
 )
 def test_a_base_in_half_precision_has_nearly_the_same_gradient(dtype: str, side: int, alike: float) -> None:
     """A pixel's gradient is near the smallest number of float16, the nearer the larger the image: the scale helps."""
-    place = setting()
+    place = tiny_setup()
     place.pipe.unet.register_to_config(sample_size=side)
     exact = gradient(place, CONFIG)
     place.pipe.to(dtype=getattr(torch, dtype))
@@ -235,7 +235,7 @@ def test_a_base_in_half_precision_has_nearly_the_same_gradient(dtype: str, side:
 def test_all_calls_of_a_solver_with_more_calls_than_steps_are_chosen_from(monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusers import PNDMScheduler
 
-    place = setting()
+    place = tiny_setup()
     place.pipe.scheduler = PNDMScheduler(skip_prk_steps=True)
     seen: set[int] = set()
 
@@ -251,7 +251,7 @@ def test_all_calls_of_a_solver_with_more_calls_than_steps_are_chosen_from(monkey
 
 
 def test_an_alpha_is_folded_into_the_file() -> None:
-    place = setting()
+    place = tiny_setup()
     config = dataclasses.replace(CONFIG, alpha=4)
     with attached(place, config) as state:
         fit(place, config, state)
@@ -262,7 +262,7 @@ def test_an_alpha_is_folded_into_the_file() -> None:
 
 
 def test_layers_that_are_not_there_are_named_and_nothing_is_left() -> None:
-    place = setting()
+    place = tiny_setup()
     with (
         pytest.raises(ConfigError, match="nonsense"),
         attached(place, dataclasses.replace(CONFIG, target_modules=("nonsense",))),
@@ -272,7 +272,7 @@ def test_layers_that_are_not_there_are_named_and_nothing_is_left() -> None:
 
 
 def test_a_model_with_a_lora_of_its_own_is_refused() -> None:
-    place = setting()
+    place = tiny_setup()
     lora.attach(place.pipe, ["text_encoder"], rank=2)
     with pytest.raises(ConfigError, match="LoRA already"), attached(place, CONFIG):
         pass
@@ -282,11 +282,11 @@ def test_a_model_with_a_lora_of_its_own_is_refused() -> None:
 def test_without_bitsandbytes_the_optimiser_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(MissingExtraError, match="bitsandbytes"):
-        trained(setting(), dataclasses.replace(CONFIG, optimizer="adamw8bit"))
+        trained(tiny_setup(), dataclasses.replace(CONFIG, optimizer="adamw8bit"))
 
 
 def test_no_face_in_any_image_is_an_empty_step() -> None:
-    place = dataclasses.replace(setting(), faces=faces_in_the_first(0))
+    place = dataclasses.replace(tiny_setup(), faces=faces_in_the_first(0))
     with attached(place, CONFIG) as state:
         before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
         results: list[StepResult] = []
@@ -296,7 +296,7 @@ def test_no_face_in_any_image_is_an_empty_step() -> None:
 
 
 def test_images_without_a_face_get_no_target() -> None:
-    place = setting()
+    place = tiny_setup()
     one = dataclasses.replace(place, faces=faces_in_the_first(5))
     with attached(place, CONFIG) as state:
         result = train_step(one, dataclasses.replace(CONFIG, preservation=0.0), state, batch())
@@ -304,7 +304,7 @@ def test_images_without_a_face_get_no_target() -> None:
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted_and_ends_the_run_in_the_end() -> None:
-    place = setting()
+    place = tiny_setup()
     bad = {"nan": lambda images: torch.nn.functional.normalize(images.flatten(1), dim=1) * math.nan}
     place = dataclasses.replace(place, encoders=bad)
     config = dataclasses.replace(CONFIG, max_skipped=1)
@@ -319,7 +319,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted_and_ends_the_run_i
 
 
 def test_images_that_are_not_finite_take_no_part_in_the_targets() -> None:
-    place = setting()
+    place = tiny_setup()
 
     def broken(images: Tensor) -> dict[str, Tensor]:
         logits = brightness(images)["bright"].clone()
@@ -332,27 +332,29 @@ def test_images_that_are_not_finite_take_no_part_in_the_targets() -> None:
     assert result.took_part == 7 and applied.finite and applied.applied
 
 
-def test_originals_of_a_pool_come_from_disk_and_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place, config = setting(), dataclasses.replace(CONFIG, originals_pool=1, iterations=6)
+def test_reference_images_of_a_pool_come_from_disk_and_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, config = tiny_setup(), dataclasses.replace(CONFIG, originals_pool=1, iterations=6)
     without = trained(place, config)
-    kept = Originals(tmp_path)
+    kept = ReferenceImages(tmp_path)
     assert all(
         torch.equal(a, b)
-        for a, b in zip(without.values(), trained(place, config, originals=kept).values(), strict=True)
+        for a, b in zip(without.values(), trained(place, config, references=kept).values(), strict=True)
     )
     assert len(list(tmp_path.iterdir())) == 2  # one batch of each prompt
     calls = []
     monkeypatch.setattr("fair_adaptors.training.engine.reference_images.sample", lambda *a, **k: calls.append(a))
-    again = trained(place, config, originals=kept)
+    again = trained(place, config, references=kept)
     assert not calls and all(torch.equal(without[name], again[name]) for name in without)
 
 
 def test_a_damaged_file_of_originals_is_made_again(tmp_path: Path) -> None:
-    place, config = setting(), dataclasses.replace(CONFIG, originals_pool=1)
-    without = trained(place, config, originals=Originals(tmp_path))
+    place, config = tiny_setup(), dataclasses.replace(CONFIG, originals_pool=1)
+    without = trained(place, config, references=ReferenceImages(tmp_path))
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:50])
-    again = trained(place, config, originals=Originals(tmp_path))
+    again = trained(place, config, references=ReferenceImages(tmp_path))
     assert all(torch.equal(without[name], again[name]) for name in without)
 
 
@@ -366,7 +368,7 @@ def test_learning_rates_warm_up_and_fall() -> None:
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo's own
 def test_the_unet_can_be_compiled() -> None:
-    place = setting()
+    place = tiny_setup()
     plain = gradient(place, CONFIG)
     place.pipe.unet.compile(backend="eager")
     assert torch.allclose(plain, gradient(place, CONFIG), rtol=1e-4, atol=1e-7)

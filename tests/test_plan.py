@@ -23,7 +23,7 @@ from fair_adaptors.errors import ConfigError
 from tests.hub.fixtures import contents, publish
 from tests.hub.server import Hub
 from tests.tiny import FAMILIES, tiny_pipeline
-from tests.tiny_training import CONFIG, setting
+from tests.tiny_training import CONFIG, tiny_setup
 
 PEOPLE = [name for name in RECIPES if not name.startswith("sandbox")]
 
@@ -156,7 +156,7 @@ def test_what_is_said_of_the_steps_in_validation_is_so(monkeypatch: pytest.Monke
 
     original = validation.sample
     monkeypatch.setattr(validation, "sample", sample)
-    validation.draw(setting(), CONFIG, "a nurse", [1])
+    validation.draw(tiny_setup(), CONFIG, "a nurse", [1])
     config = get_recipe("gender")
     assert steps == [CONFIG.num_steps]
     assert f"validation samples in {config.num_steps} steps, and did in 25" in deviations(config)[-1]

@@ -21,7 +21,7 @@ from fair_adaptors.training.run import train as run_module
 from fair_adaptors.training.run.record import read_run, was_restarted
 from fair_adaptors.training.run.train import train
 from fair_adaptors.training.run.validation import Measured, collapse
-from fair_adaptors.training.setup import Setting
+from fair_adaptors.training.setup import Setup
 from rich.console import Console
 
 from fair_adaptors.adaptor.record import CONFIG_FILE, read_config
@@ -30,7 +30,7 @@ from fair_adaptors.load import load_fair_adaptor
 from tests.killed_runs import kill_at_random_moments
 from tests.processes import run_alone
 from tests.sizes import KILLS
-from tests.tiny_training import CONFIG, setting
+from tests.tiny_training import CONFIG, tiny_setup
 
 QUICK = ["num_steps=2", "gradient_steps=1", "images_per_prompt=4", "prompts_per_step=1", "save_every=1", "trackers="]
 SET = [word for text in QUICK for word in ("--set", text)]
@@ -99,10 +99,10 @@ def test_what_would_come_again_is_not_tried_again(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Setting:
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Setup:
     """Runs use the tiny models."""
-    place = setting()
-    monkeypatch.setattr(run_module, "load_setting", lambda config, device: place)
+    place = tiny_setup()
+    monkeypatch.setattr(run_module, "load_setup", lambda config, device: place)
     monkeypatch.setattr(run_module, "join_world", World)
     monkeypatch.setattr(run_module, "this_device", lambda: "cpu")
     return place
@@ -117,7 +117,7 @@ def tiny_run(folder: Path, *, iterations: int = 3, **settings: Any) -> str:
 
 
 def test_a_run_that_has_collapsed_ends_with_the_best_adaptor_and_says_why(
-    tiny: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"validate_every": 1, "validation_images": 2, "iterations": 9}
     with pytest.raises(TrainingError, match="first good validation: only .* is kept, and least_kept is 2"):
@@ -136,15 +136,15 @@ def test_a_run_that_has_collapsed_ends_with_the_best_adaptor_and_says_why(
 
 
 def test_what_counts_as_collapsed() -> None:
-    config = dataclasses.replace(CONFIG, least_kept=0.3, most_unclear=0.1)
-    assert collapse(config, Measured({}, 0.2, 0.9), unclear_before=0.15) is None
-    assert "only 0.20" in str(collapse(config, Measured({}, 0.2, 0.2), unclear_before=0.15))
-    assert "26% of the images" in str(collapse(config, Measured({}, 0.26, 0.9), unclear_before=0.15))
-    assert collapse(config, Measured({}, 0.2), unclear_before=0.15) is None, "nothing was compared"
+    config = dataclasses.replace(CONFIG, least_kept=0.3, most_undetermined=0.1)
+    assert collapse(config, Measured({}, 0.2, 0.9), undetermined_before=0.15) is None
+    assert "only 0.20" in str(collapse(config, Measured({}, 0.2, 0.2), undetermined_before=0.15))
+    assert "26% of the images" in str(collapse(config, Measured({}, 0.26, 0.9), undetermined_before=0.15))
+    assert collapse(config, Measured({}, 0.2), undetermined_before=0.15) is None, "nothing was compared"
 
 
 @pytest.mark.parametrize("parts", [("text_encoder", "unet"), ("tokens",), ("tokens", "unet")])
-def test_what_was_trained_can_be_loaded(tmp_path: Path, tiny: Setting, parts: tuple[str, ...]) -> None:
+def test_what_was_trained_can_be_loaded(tmp_path: Path, tiny: Setup, parts: tuple[str, ...]) -> None:
     printed = tiny_run(tmp_path, parts=parts, num_tokens=2)
     assert "validation" in printed and "bright" in printed
     config = read_config(tmp_path)
@@ -153,7 +153,7 @@ def test_what_was_trained_can_be_loaded(tmp_path: Path, tiny: Setting, parts: tu
         pass
 
 
-def test_the_run_is_written_down(tmp_path: Path, tiny: Setting) -> None:
+def test_the_run_is_written_down(tmp_path: Path, tiny: Setup) -> None:
     tiny_run(tmp_path, seed=5)
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["config"]["seed"] == 5 and record["processes"] == 1
@@ -165,7 +165,7 @@ def test_the_run_is_written_down(tmp_path: Path, tiny: Setting) -> None:
         read_run(tmp_path, "other")
 
 
-def test_an_earlier_run_is_not_overwritten_unless_asked(tmp_path: Path, tiny: Setting) -> None:
+def test_an_earlier_run_is_not_overwritten_unless_asked(tmp_path: Path, tiny: Setup) -> None:
     tiny_run(tmp_path, save_every=1)
     with pytest.raises(CheckpointError, match="--overwrite"):
         tiny_run(tmp_path)
@@ -173,7 +173,7 @@ def test_an_earlier_run_is_not_overwritten_unless_asked(tmp_path: Path, tiny: Se
 
 
 def test_an_earlier_run_is_no_restart_of_this_one(
-    tmp_path: Path, tiny: Setting, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
     tiny_run(tmp_path, save_every=1)
@@ -184,20 +184,20 @@ def test_an_earlier_run_is_no_restart_of_this_one(
     assert not was_restarted(tmp_path)
 
 
-def test_pictures_that_cannot_be_written_are_said_and_training_goes_on(tmp_path: Path, tiny: Setting) -> None:
+def test_pictures_that_cannot_be_written_are_said_and_training_goes_on(tmp_path: Path, tiny: Setup) -> None:
     (tmp_path / "samples").write_text("in the way")
     assert "could not be written" in tiny_run(tmp_path, sample_every=1)
     assert (tmp_path / CONFIG_FILE).is_file()
 
 
-def test_resuming_without_a_run_says_so(tmp_path: Path, tiny: Setting) -> None:
+def test_resuming_without_a_run_says_so(tmp_path: Path, tiny: Setup) -> None:
     with pytest.raises(CheckpointError, match="no run to resume"):
         read_run(tmp_path, "tiny")
     with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
         tiny_run(tmp_path, resume="latest")
 
 
-def test_validation_keeps_the_best_and_stops_when_it_is_enough(tmp_path: Path, tiny: Setting) -> None:
+def test_validation_keeps_the_best_and_stops_when_it_is_enough(tmp_path: Path, tiny: Setup) -> None:
     printed = tiny_run(
         tmp_path, iterations=9, validate_every=2, validation_images=4, stop_below=2.0, keep="best", save_every=1
     )
@@ -206,14 +206,14 @@ def test_validation_keeps_the_best_and_stops_when_it_is_enough(tmp_path: Path, t
     assert read_config(tmp_path)["training"]["finished_iterations"] == 2
 
 
-def test_only_the_latest_checkpoints_are_kept(tmp_path: Path, tiny: Setting) -> None:
+def test_only_the_latest_checkpoints_are_kept(tmp_path: Path, tiny: Setup) -> None:
     tiny_run(tmp_path, iterations=5, save_every=1, checkpoints_total_limit=2)
     names = [path.name for path in checkpoint.list_checkpoints(tmp_path / "checkpoints")]
     assert names == ["step_00000004.safetensors", "step_00000005.safetensors"]
 
 
 def test_a_tracker_that_fails_is_left_out_and_training_goes_on(
-    tmp_path: Path, tiny: Setting, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from accelerate.tracking import TensorBoardTracker
 
@@ -228,7 +228,7 @@ def test_a_tracker_that_fails_is_left_out_and_training_goes_on(
     assert (tmp_path / "run" / CONFIG_FILE).is_file()
 
 
-def test_a_full_disk_while_saving_is_said_and_training_goes_on(tmp_path: Path, tiny: Setting) -> None:
+def test_a_full_disk_while_saving_is_said_and_training_goes_on(tmp_path: Path, tiny: Setup) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     tiny_run(tmp_path, iterations=1, save_every=1)
     size = checkpoint.list_checkpoints(tmp_path / "checkpoints")[-1].stat().st_size
@@ -248,9 +248,7 @@ def test_a_full_disk_while_saving_is_said_and_training_goes_on(tmp_path: Path, t
     assert read_config(tmp_path)["training"]["finished_iterations"] == 2
 
 
-def test_more_processes_than_images_are_refused(
-    tmp_path: Path, tiny: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_processes_than_images_are_refused(tmp_path: Path, tiny: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "join_world", lambda: World(0, 9))
     with pytest.raises(ConfigError, match="9 processes for 8 images"):
         tiny_run(tmp_path)

@@ -12,7 +12,7 @@ from fair_adaptors.training.engine.loop import fit
 from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.sandbox.build import BuildConfig, build
-from fair_adaptors.training.setup import load_setting
+from fair_adaptors.training.setup import load_setup
 
 from fair_adaptors.evaluation.drawing import classify, generate
 from fair_adaptors.evaluation.estimates import estimate_bias
@@ -159,25 +159,25 @@ def test_a_short_training_lowers_the_bias_of_its_prompts() -> None:
         learning_rate=1e-2,
         ema=0.8,
     )
-    setting = load_setting(recipe)
-    setting = dataclasses.replace(setting, prompts={"train": setting.prompts["train"][::7]})
+    setup = load_setup(recipe)
+    setup = dataclasses.replace(setup, prompts={"train": setup.prompts["train"][::7]})
 
     def look() -> tuple[float, float]:
         images = generate(
-            setting.pipe,
-            setting.prompts["train"],
+            setup.pipe,
+            setup.prompts["train"],
             images_per_prompt=24,
             seed=1,
             num_steps=STEPS,
             guidance_scale=GUIDANCE,
         )
-        seen = classify(images, setting.judge)
+        seen = classify(images, setup.validation_classifier)
         right = occupation_right(seen, [occupations("train")[i] for i in range(0, 56, 7)])
         return estimate_bias(seen["gender"]).value, float(right.mean())
 
     before, before_right = look()
-    with attached(setting, recipe) as state:
-        fit(setting, recipe, state)
+    with attached(setup, recipe) as state:
+        fit(setup, recipe, state)
         with state.average.applied():
             after, after_right = look()
     assert before >= 0.75 and before - after >= 0.3, (before, after)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fair_adaptors.seeds import image_seed
 from fair_adaptors.vision.crops import crop_faces
 from fair_adaptors.vision.types import FaceDetector, Faces
-from tests.tiny_training import CONFIG, brightness, setting
+from tests.tiny_training import CONFIG, brightness, tiny_setup
 
 COUNT = 6
 
@@ -26,7 +26,7 @@ def in_every_second(images: Tensor) -> Faces:
 
 
 @pytest.mark.parametrize("crops", [True, False])
-def test_the_judge_sees_faces_alone_and_images_without_one_are_undetermined(crops: bool) -> None:
+def test_the_validation_classifier_sees_faces_alone_and_images_without_one_are_undetermined(crops: bool) -> None:
     seen: list[Tensor] = []
 
     def judge(images: Tensor) -> dict[str, Tensor]:
@@ -34,21 +34,21 @@ def test_the_judge_sees_faces_alone_and_images_without_one_are_undetermined(crop
         return {"bright": 1000 * brightness(images)["bright"]}  # always sure
 
     detector = FaceDetector("stub", "stub", in_every_second, crops)
-    place = dataclasses.replace(setting(), judge=judge, faces=detector)
+    place = dataclasses.replace(tiny_setup(), validation_classifier=judge, faces=detector)
     prompt = place.validation_prompts[0]
     with attached(place, CONFIG):
         found = measure(place, CONFIG, [prompt], COUNT)
         images = draw(place, CONFIG, prompt, [image_seed(CONFIG.seed, prompt, i) for i in range(COUNT)])
     boxes = in_every_second(images).boxes
     assert torch.equal(seen[0], crop_faces(images, boxes) if crops else images)
-    assert found.unclear == found.bias["bright"].undetermined == 0.5
+    assert found.undetermined == found.bias["bright"].undetermined == 0.5
     shares = judge(seen[0])["bright"][::2].argmax(1).float()
     assert found.bias["bright"].value == pytest.approx(abs(2 * shares.mean().item() - 1))
     assert math.isnan(found.kept) and collapse(CONFIG, found, 0.0) is not None
 
 
 def test_what_is_kept_falls_as_the_adaptor_changes_the_images() -> None:
-    place = setting()
+    place = tiny_setup()
     kept = []
     with attached(place, CONFIG) as state:
         for size in (0.0, 1.0):

@@ -2,7 +2,7 @@
 
 import torch
 from fair_adaptors.training.config import Attribute, TrainConfig
-from fair_adaptors.training.setup import Setting
+from fair_adaptors.training.setup import Setup
 from torch import Tensor
 
 from tests.tiny import tiny_pipeline
@@ -27,7 +27,7 @@ def brightness(images: Tensor) -> dict[str, Tensor]:
     return {"bright": torch.stack([-40 * (mean - 0.45), 40 * (mean - 0.45)], 1)}
 
 
-def setting() -> Setting:
+def tiny_setup() -> Setup:
     prompts = ("a nurse", "a guard")
     encoder = {"flat": lambda images: torch.nn.functional.normalize(images.flatten(1), dim=1)}
-    return Setting(tiny_pipeline(), {"train": prompts}, prompts, brightness, brightness, encoder)
+    return Setup(tiny_pipeline(), {"train": prompts}, prompts, brightness, brightness, encoder)

@@ -36,7 +36,7 @@ FACTORS: Mapping[str, tuple[float, float]] = {"gender": (0.2, 0.2), "race": (0.6
 
 
 @dataclass(frozen=True)
-class Setting:
+class Setup:
     """What a recipe trains on and against.
 
     Attributes:
@@ -44,7 +44,7 @@ class Setting:
         prompts: sets of training prompts, by name.
         validation_prompts: prompts to validate on.
         classifier: frozen; faces [N, 3, H, W] in [0, 1] to logits [N, K] of each attribute.
-        judge: another classifier, for validation and for the numbers at the end.
+        validation_classifier: another classifier, for validation and for the numbers at the end.
         encoders: frozen; images to unit features, for preservation.
         faces: finds the faces; only images with one take part. None takes the whole image for one.
         face_encoder: frozen; aligned faces to unit features; None for no face loss.
@@ -57,7 +57,7 @@ class Setting:
     prompts: Mapping[str, tuple[str, ...]]
     validation_prompts: tuple[str, ...]
     classifier: Callable[[Tensor], Logits]
-    judge: Callable[[Tensor], Logits]
+    validation_classifier: Callable[[Tensor], Logits]
     encoders: Mapping[str, Callable[[Tensor], Tensor]]
     faces: FaceDetector | None = None
     face_encoder: Callable[[Tensor], Tensor] | None = None
@@ -85,7 +85,7 @@ def known_attributes(base: str) -> dict[str, Attribute]:
     }
 
 
-def load_setting(config: TrainConfig, device: torch.device | str = "cpu") -> Setting:
+def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup:
     """Load the models and prompts of a run: what is small first, so that a fault in it costs nothing.
 
     Raises:
@@ -104,20 +104,20 @@ def load_setting(config: TrainConfig, device: torch.device | str = "cpu") -> Set
         if config.face_bank:
             bank = load_face_bank(Path(config.face_bank).expanduser(), encoder=face_encoder)
             bank.check({attribute.name: attribute.classes for attribute in config.attributes})
-    classifier, judge = load_classifier(config.classifier), load_classifier(config.judge)
-    for one in (classifier, judge):
+    classifier, another = load_classifier(config.classifier), load_classifier(config.judge)
+    for one in (classifier, another):
         check_classes(one.name, one.classes, config.attributes)
     loaded = [load_encoder(spec, whole=True) for spec in config.encoders]
     encoders = {encoder.name: encoder.encode for encoder in loaded}
     if len(encoders) < len(loaded):
         raise ConfigError(f"two encoders have one name: {', '.join(encoder.name for encoder in loaded)}")
-    warning = shared_classifier(classifier.identity, judge)
-    return Setting(
+    warning = shared_classifier(classifier.identity, another)
+    return Setup(
         _load_pipeline(config, device),
         prompt_sets(config),
         validation_prompts(config),
         classifier.logits,
-        judge.logits,
+        another.logits,
         encoders,
         faces,
         face_encoder.encode if face_encoder is not None else None,

@@ -9,25 +9,26 @@ from collections.abc import Callable
 
 import torch
 from fair_adaptors.training.config import TrainConfig
-from fair_adaptors.training.setup import Setting
+from fair_adaptors.training.setup import Setup
 from torch import nn
 
 from fair_adaptors.errors import TrainingError
 
 from .batches import batch_at
-from .reference_images import Originals
+from .objective import LOSSES
+from .reference_images import ReferenceImages
 from .state import TrainingState
 from .step import LOSS_SCALE, StepResult, train_step
 from .world import World
 
 
 def fit(
-    setting: Setting,
+    setup: Setup,
     config: TrainConfig,
     state: TrainingState,
     *,
     world: World = World(),  # noqa: B008 (frozen)
-    originals: Originals | None = None,
+    references: ReferenceImages | None = None,
     on_step: Callable[[TrainingState, StepResult], bool | None] = lambda state, result: None,
 ) -> None:
     """Train until ``config.iterations``, or until ``on_step`` returns True. It is called after every iteration.
@@ -37,9 +38,9 @@ def fit(
     """
     while state.iteration < config.iterations:
         batches = [
-            batch_at(config, setting.prompts, state.iteration, number) for number in range(config.prompts_per_step)
+            batch_at(config, setup.prompts, state.iteration, number) for number in range(config.prompts_per_step)
         ]
-        results = [train_step(setting, config, state, batch, originals=originals, world=world) for batch in batches]
+        results = [train_step(setup, config, state, batch, references=references, world=world) for batch in batches]
         result = apply_gradients(state, config, results, world)
         state.iteration += 1
         if state.skipped_in_a_row > config.max_skipped:
@@ -55,12 +56,12 @@ def apply_gradients(state: TrainingState, config: TrainConfig, results: list[Ste
     """Sum the processes' gradients, and only then decide whether they are finite: so all processes decide alike."""
     parameters = list(state.parameters.values())
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    losses = [sum(kind) for kind in zip(*((r.alignment, r.preservation, r.face) for r in results), strict=True)]
+    losses = [sum(result.losses[name] for result in results) for name in LOSSES]
     total = world.sum(torch.cat([parameters[0].new_tensor(losses), *(gradient.flatten() for gradient in gradients)]))
     finite = bool(total.isfinite().all())
     took_part = sum(result.took_part for result in results)
     total = total / len(results)
-    parts = (total[3:] / LOSS_SCALE.get(config.dtype, 1.0)).split([p.numel() for p in parameters])
+    parts = (total[len(LOSSES) :] / LOSS_SCALE.get(config.dtype, 1.0)).split([p.numel() for p in parameters])
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)
     norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
@@ -77,12 +78,10 @@ def apply_gradients(state: TrainingState, config: TrainConfig, results: list[Ste
     full = [result for result in results if result.took_part]
     bias = {name: sum(r.bias[name] for r in full) / len(full) if full else math.nan for name in results[0].bias}
     return StepResult(
-        total[0].item(),
-        total[1].item(),
+        {name: total[number].item() for number, name in enumerate(LOSSES)},
         bias,
         sum(result.images for result in results),
         took_part,
-        total[2].item(),
         finite and took_part > 0,
         finite,
         norm.item(),

@@ -17,7 +17,7 @@ from .sampling import encode_prompt, sample
 
 
 @dataclass(frozen=True)
-class Originals:
+class ReferenceImages:
     """Final latents of the original model, by (prompt, seeds, steps, guidance), in a folder; None keeps nothing.
 
     The folder belongs to one base: the files do not say which.

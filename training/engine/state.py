@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from fair_adaptors.training.config import TrainConfig
-from fair_adaptors.training.setup import Setting
+from fair_adaptors.training.setup import Setup
 from torch import Tensor, nn
 
 from fair_adaptors.errors import MissingExtraError
@@ -26,7 +26,7 @@ class TrainingState:
         average: its average over the iterations.
         optimizer: of the parameters.
         step_weights: of the gradient, [T] for each number of steps that a batch may have.
-        place: fingerprint of the setting that the run takes place in.
+        place: fingerprint of the setup that the run takes place in.
         iteration: how many are done.
         skipped: how many of them had a gradient that was not finite; in a row, those of them that came last.
         empty: how many had no image that took part.
@@ -53,19 +53,19 @@ class TrainingState:
 
 
 @contextmanager
-def attached(setting: Setting, config: TrainConfig) -> Iterator[TrainingState]:
-    """Attach what is trained to ``setting.pipe`` and yield the state before the first iteration; take it out again.
+def attached(setup: Setup, config: TrainConfig) -> Iterator[TrainingState]:
+    """Attach what is trained to ``setup.pipe`` and yield the state before the first iteration; take it out again.
 
     Raises:
         UnsupportedSchedulerError: the pipeline's scheduler is not affine in the model's output.
         MissingExtraError: the optimiser's package is not installed.
     """
     numbers_of_steps = range(config.num_steps, max(config.num_steps, config.max_steps) + 1)
-    weights = {n: step_weights(setting.pipe.scheduler, n, config.step_weights) for n in numbers_of_steps}
-    place = setting.fingerprint
+    weights = {n: step_weights(setup.pipe.scheduler, n, config.step_weights) for n in numbers_of_steps}
+    place = setup.fingerprint
     torch.manual_seed(config.seed)
     parameters = lora.attach(
-        setting.pipe,
+        setup.pipe,
         config.parts,
         rank=config.rank,
         alpha=config.alpha,
@@ -78,7 +78,7 @@ def attached(setting: Setting, config: TrainConfig) -> Iterator[TrainingState]:
         average, optimizer = lora.ExponentialAverage(values, config.ema), _optimizer(values, config)
         yield TrainingState(parameters, average, optimizer, weights, place)
     finally:
-        lora.detach(setting.pipe, config.parts)
+        lora.detach(setup.pipe, config.parts)
 
 
 def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:

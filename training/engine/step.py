@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import torch
 from fair_adaptors.training.config import TrainConfig
-from fair_adaptors.training.setup import Setting
+from fair_adaptors.training.setup import Setup
 from torch import Tensor
 
 from . import lora
 from .batches import Batch
 from .gradients import accumulate_gradients, choose_steps
-from .objective import Portraits, losses, portray, portray_each
-from .reference_images import Originals
+from .objective import LOSSES, ObservedImages, losses, observe, observe_each
+from .reference_images import ReferenceImages
 from .sampling import WITHOUT_GRADIENT, encode_prompt, initial_noise, sample
 from .state import TrainingState
 from .targets import Targets, assign_targets
@@ -27,7 +27,7 @@ class StepResult:
     """What the images of an iteration showed.
 
     Attributes:
-        alignment, preservation, face: mean losses.
+        losses: the mean of each, by name (``objective.LOSSES``).
         bias: of each attribute, the mean over prompts (paper §6), among the images that took part.
         images: how many were made.
         took_part: how many had a face and finite probabilities.
@@ -37,12 +37,10 @@ class StepResult:
         learning_rate: of the step.
     """
 
-    alignment: float
-    preservation: float
+    losses: dict[str, float]
     bias: dict[str, float]
     images: int
     took_part: int
-    face: float = 0.0
     applied: bool = False
     finite: bool = True
     gradient_norm: float = math.nan
@@ -51,16 +49,16 @@ class StepResult:
     @property
     def loss(self) -> float:
         """The whole loss."""
-        return self.alignment + self.preservation + self.face
+        return sum(self.losses.values())
 
 
 def train_step(
-    setting: Setting,
+    setup: Setup,
     config: TrainConfig,
     state: TrainingState,
     batch: Batch,
     *,
-    originals: Originals | None = None,
+    references: ReferenceImages | None = None,
     world: World = World(),  # noqa: B008 (frozen)
 ) -> StepResult:
     """Add to ``.grad`` this process's part of the gradient of the loss on the N images of one prompt.
@@ -69,13 +67,13 @@ def train_step(
     the result are this process's part too; the rest is the same in every process.
 
     Args:
-        originals: where the original model's images are kept, if they are.
+        references: where the original model's images are kept, if they are.
     """
-    pipe, count = setting.pipe, len(batch.seeds)
+    pipe, count = setup.pipe, len(batch.seeds)
     mine = world.share(count)
     noise = initial_noise(pipe, batch.seeds[mine])
     few = WITHOUT_GRADIENT * config.images_per_call or None
-    kept = (originals or Originals()).latents(pipe, batch, batch.seeds[mine], noise, images_per_call=few)
+    kept = (references or ReferenceImages()).latents(pipe, batch, batch.seeds[mine], noise, images_per_call=few)
     with torch.no_grad():
         embeds = encode_prompt(pipe, batch.prompt, guidance_scale=batch.guidance_scale, tokens=state.tokens)
     run = sample(
@@ -90,25 +88,26 @@ def train_step(
     chunks = torch.arange(len(noise)).split(config.images_per_decode or len(noise))
     whole = len(chunks) == 1  # then the graph is kept, otherwise each chunk is decoded again with gradient
     parts = [run.latents[chunk] for chunk in chunks]
-    portraits = [portray(setting, parts[0])] if whole else portray_each(setting, parts)
-    seen = _see(config, portraits, world=world, count=count)
+    observed = [observe(setup, parts[0])] if whole else observe_each(setup, parts)
+    seen = _see(config, observed, world=world, count=count)
     targets = _targets(config, seen, batch.draws)
     took_part = int(seen.takes_part.sum())
     if not took_part:
-        return StepResult(0.0, 0.0, {a.name: math.nan for a in config.attributes}, count, 0)
+        return StepResult(dict.fromkeys(LOSSES, 0.0), {a.name: math.nan for a in config.attributes}, count, 0)
 
-    unchanged = portray_each(setting, [kept[chunk] for chunk in chunks])
+    unchanged = observe_each(setup, [kept[chunk] for chunk in chunks])
     gradients: list[Tensor] = []
-    total = torch.zeros(3, device=noise.device)
+    total = {name: torch.zeros((), device=noise.device) for name in LOSSES}
     for number, chunk in enumerate(chunks):
-        portrait = portraits[number]
+        images = observed[number]
         if not whole:
-            portrait = portray(setting, parts[number], faces=portrait.faces)
+            images = observe(setup, parts[number], faces=images.faces)
         local = {name: target.select(chunk + mine.start) for name, target in targets.items()}
-        found = losses(setting, config, portrait, unchanged[number], local) / count
-        total += found.detach()
+        found = {name: each / count for name, each in losses(setup, config, images, unchanged[number], local).items()}
+        total = {name: total[name] + found[name].detach() for name in LOSSES}
         # Scaled before the autoencoder's backward pass, in which gradients of single pixels would vanish first.
-        gradients += torch.autograd.grad(found.sum() * LOSS_SCALE.get(config.dtype, 1.0), portrait.latents)
+        whole_loss = torch.stack(list(found.values())).sum() * LOSS_SCALE.get(config.dtype, 1.0)
+        gradients += torch.autograd.grad(whole_loss, images.latents)
     latent_gradient = torch.cat(gradients).float()
 
     steps = None
@@ -128,7 +127,7 @@ def train_step(
             tokens=state.tokens,
         )
     bias = {name: batch_bias(probs[seen.takes_part]) for name, probs in seen.probs.items()}
-    return StepResult(total[0].item(), total[1].item(), bias, count, took_part, total[2].item())
+    return StepResult({name: value.item() for name, value in total.items()}, bias, count, took_part)
 
 
 @dataclass(frozen=True)
@@ -140,11 +139,11 @@ class _Seen:
 
 
 @torch.no_grad()
-def _see(config: TrainConfig, portraits: list[Portraits], *, world: World, count: int) -> _Seen:
+def _see(config: TrainConfig, observed: list[ObservedImages], *, world: World, count: int) -> _Seen:
     rows = []
-    for portrait in portraits:
-        probs = [portrait.logits[attribute.name].float().softmax(1) for attribute in config.attributes]
-        rows.append(torch.cat([*probs, portrait.found.to(portrait.images)[:, None]], 1))
+    for each in observed:
+        probs = [each.logits[attribute.name].float().softmax(1) for attribute in config.attributes]
+        rows.append(torch.cat([*probs, each.found.to(each.images)[:, None]], 1))
     every = world.gather(torch.cat(rows), count)
     sizes = [len(attribute.classes) for attribute in config.attributes]
     *parts, faces = every.split([*sizes, 1], 1)

@@ -18,11 +18,11 @@ import torch
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine import lora
 from fair_adaptors.training.engine.loop import fit
-from fair_adaptors.training.engine.reference_images import Originals
+from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.engine.step import StepResult
 from fair_adaptors.training.engine.world import World
-from fair_adaptors.training.setup import Setting, load_setting
+from fair_adaptors.training.setup import Setup, load_setup
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -76,16 +76,16 @@ def train(
         raise ConfigError(f"{world.size} processes for {config.images_per_prompt} images of a prompt: use fewer")
     run = _Run(config, out, recipe or config.name, world, console or Console())
     saved = _checkpoint_to_resume(config, run.checkpoints, resume, overwrite)
-    setting = load_setting(config, this_device())
+    setup = load_setup(config, this_device())
     if saved is None:
         world.wait()  # all have looked whether there is an earlier run
         if world.is_main:
             shutil.rmtree(run.checkpoints, ignore_errors=True)
             shutil.rmtree(out / "originals", ignore_errors=True)
-    for warning in setting.warnings:
+    for warning in setup.warnings:
         run.say(warning)
-    before = numbers(setting, config, images_per_prompt, world) if saved is None else None
-    with stop_requests() as stop, attached(setting, config) as state:
+    before = numbers(setup, config, images_per_prompt, world) if saved is None else None
+    with stop_requests() as stop, attached(setup, config) as state:
         if saved is not None:
             checkpoint.restore(state, saved)
             if world.sum(torch.tensor([float(state.iteration)], device=this_device())) != world.size * state.iteration:
@@ -97,21 +97,21 @@ def train(
             run.say(f"resumed from {saved.path}, iteration {state.iteration}")
         else:
             state.history["before"] = [[*key, dataclasses.asdict(value)] for key, value in (before or {}).items()]
-        run.begin(setting, state)
+        run.begin(setup, state)
         with run.progress:
             fit(
-                setting,
+                setup,
                 config,
                 state,
                 world=world,
-                originals=Originals(out / "originals") if config.originals_pool else None,
-                on_step=lambda state, result: run.after(setting, state, result, stop),
+                references=ReferenceImages(out / "originals") if config.originals_pool else None,
+                on_step=lambda state, result: run.after(setup, state, result, stop),
             )
         if stop.is_set():
-            run.save(setting, state)
+            run.save(setup, state)
             run.trackers.close()
             return False
-        run.finish(setting, state, images_per_prompt)
+        run.finish(setup, state, images_per_prompt)
     return True
 
 
@@ -172,7 +172,7 @@ class _Run:
         """Print a line, in the main process."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
-    def begin(self, setting: Setting, state: TrainingState) -> None:
+    def begin(self, setup: Setup, state: TrainingState) -> None:
         """Write down what the run is, start the trackers, draw the first pictures."""
         config = self.config
         self.task: TaskID = self.progress.add_task(
@@ -188,19 +188,19 @@ class _Run:
             )
             os.replace(aside, self.out / RUN_FILE)
             if config.sample_every and not state.iteration:
-                self._draw(setting, state)
+                self._draw(setup, state)
 
-    def after(self, setting: Setting, state: TrainingState, result: StepResult, stop: threading.Event) -> bool:
+    def after(self, setup: Setup, state: TrainingState, result: StepResult, stop: threading.Event) -> bool:
         """Do what is due after an iteration; tell whether the run ends here."""
         config, done = self.config, state.iteration
         self._show(state, result)
         if config.save_every and done % config.save_every == 0:
             self._save(state)
         if config.sample_every and self.world.is_main and _due(done, config.sample_every, config.iterations):
-            self._draw(setting, state)
+            self._draw(setup, state)
         enough = False
         if config.validate_every and _due(done, config.validate_every, config.iterations):
-            enough = self._validate(setting, state)
+            enough = self._validate(setup, state)
         if self.world.any(stop.is_set(), this_device()):
             stop.set()
             return True
@@ -218,10 +218,7 @@ class _Run:
         loss = sum(r.loss for r in self.recent) / count
         said = " ".join(f"{name} {value:.2f}" for name, value in bias.items())
         self.progress.update(self.task, completed=state.iteration, loss=loss, bias=said)
-        values = {
-            "loss/alignment": result.alignment,
-            "loss/preservation": result.preservation,
-            "loss/face": result.face,
+        values = {f"loss/{name}": value for name, value in result.losses.items()} | {
             "gradient_norm": result.gradient_norm,
             "learning_rate": result.learning_rate,
             "images/took_part": result.took_part / result.images,
@@ -230,11 +227,11 @@ class _Run:
         }
         self.trackers.log(values | {f"bias/{name}": value for name, value in result.bias.items()}, state.iteration)
 
-    def _draw(self, setting: Setting, state: TrainingState) -> None:
-        prompts = setting.prompts[self.config.prompt_sets[0][0]][:SAMPLE_PROMPTS]
+    def _draw(self, setup: Setup, state: TrainingState) -> None:
+        prompts = setup.prompts[self.config.prompt_sets[0][0]][:SAMPLE_PROMPTS]
         seeds = {prompt: [image_seed(self.config.seed, prompt, i) for i in range(SAMPLE_IMAGES)] for prompt in prompts}
         with state.average.applied():
-            images = [draw(setting, self.config, p, seeds[p], tokens=state.tokens) for p in prompts]
+            images = [draw(setup, self.config, p, seeds[p], tokens=state.tokens) for p in prompts]
         title = f"{self.config.name}, iteration {state.iteration}"
         grid = plain_grid(torch.cat(images), title=title, columns=SAMPLE_IMAGES, tile=96, labels=prompts)
         try:
@@ -243,16 +240,14 @@ class _Run:
         except OSError as error:
             self.say(f"the pictures of iteration {state.iteration} could not be written: {error}. Training goes on")
 
-    def _validate(self, setting: Setting, state: TrainingState) -> bool:
+    def _validate(self, setup: Setup, state: TrainingState) -> bool:
         """Measure raw and averaged weights, keep the best, and tell whether the bias is low enough to stop."""
-        config, prompts = self.config, setting.validation_prompts
+        config, prompts = self.config, setup.validation_prompts
         count, tokens, world = config.validation_images, state.tokens, self.world
-        found = {"raw": measure(setting, config, prompts, count, tokens=tokens, world=world)}
+        found = {"raw": measure(setup, config, prompts, count, tokens=tokens, world=world)}
         with state.average.applied():
-            average = found["average"] = measure(
-                setting, config, prompts, count, tokens=tokens, world=world, kept=True
-            )
-        values = {"validation/kept": average.kept, "validation/unclear": average.unclear}
+            average = found["average"] = measure(setup, config, prompts, count, tokens=tokens, world=world, kept=True)
+        values = {"validation/kept": average.kept, "validation/unclear": average.undetermined}
         for kind, measured in found.items():
             for name, e in measured.bias.items():
                 values |= {f"validation/{name}/{kind}": e.value, f"validation/{name}/{kind}_high": e.high}
@@ -293,7 +288,7 @@ class _Run:
         state.history["seconds"] = state.history.get("seconds", 0.0) + now - self.counted
         self.counted = now
 
-    def save(self, setting: Setting, state: TrainingState) -> None:
+    def save(self, setup: Setup, state: TrainingState) -> None:
         """Save before the end of a run that was told to stop, and say how to go on.
 
         Raises:
@@ -311,7 +306,7 @@ class _Run:
             )
         self.world.wait()
 
-    def finish(self, setting: Setting, state: TrainingState, images_per_prompt: int) -> None:
+    def finish(self, setup: Setup, state: TrainingState, images_per_prompt: int) -> None:
         """Write the adaptor, measure it, and print the numbers before and after."""
         config, best = self.config, self.checkpoints / checkpoint.BEST
         self._save(state)
@@ -326,13 +321,13 @@ class _Run:
             checkpoint.restore(state, checkpoint.load(best, config))
             state.history = history
         with state.average.applied():
-            after = numbers(setting, config, images_per_prompt, self.world, state.tokens)
-            tensors = lora.extract(setting.pipe, config.parts)
+            after = numbers(setup, config, images_per_prompt, self.world, state.tokens)
+            tensors = lora.extract(setup.pipe, config.parts)
             tokens = None if state.tokens is None else {"text_encoder": state.tokens.detach().cpu().clone()}
-        lora.detach(setting.pipe, config.parts)
+        lora.detach(setup.pipe, config.parts)
         if self.world.is_main:
-            self._write(setting, state, tensors, tokens)
-            load_fair_adaptor(setting.pipe, self.out).unload()  # what was written can be read
+            self._write(setup, state, tensors, tokens)
+            load_fair_adaptor(setup.pipe, self.out).unload()  # what was written can be read
             before = {(a, b): BiasEstimate(**e) for a, b, e in state.history.get("before", [])}
             self.console.print(numbers_table(before, after))
             minutes = state.history["seconds"] / 60
@@ -342,7 +337,7 @@ class _Run:
         self.trackers.close()
         self.world.wait()
 
-    def _write(self, setting: Setting, state: TrainingState, tensors: Any, tokens: Any) -> None:
+    def _write(self, setup: Setup, state: TrainingState, tensors: Any, tokens: Any) -> None:
         config = self.config
         settings = dataclasses.asdict(config)
         del settings["attributes"]
@@ -351,7 +346,7 @@ class _Run:
             tensors,
             tokens=tokens,
             name=config.name,
-            pipe=setting.pipe,
+            pipe=setup.pipe,
             base_model=split_revision(config.base)[0],
             attributes={a.name: {"classes": list(a.classes), "target": list(a.target)} for a in config.attributes},
             rank=config.rank,
@@ -359,7 +354,7 @@ class _Run:
                 **settings,
                 "finished_iterations": state.iteration,
                 "skipped_iterations": state.skipped,
-                "trained_against": setting.trained_against,
+                "trained_against": setup.trained_against,
                 "processes": self.world.size,
                 "peak_megabytes": _peak_megabytes(),
                 "seconds": round(state.history["seconds"], 1),

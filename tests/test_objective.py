@@ -5,17 +5,17 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from fair_adaptors.training.engine.objective import Portraits, losses, portray, portray_each
+from fair_adaptors.training.engine.objective import ObservedImages, losses, observe, observe_each
 from fair_adaptors.training.engine.sampling import initial_noise
 from fair_adaptors.training.engine.targets import Targets
 from fair_adaptors.training.faces.bank import FaceBank
-from fair_adaptors.training.setup import Setting
+from fair_adaptors.training.setup import Setup
 from torch import Tensor
 
 from fair_adaptors.vision.crops import align_faces
 from fair_adaptors.vision.faces import LANDMARKS, LANDMARKS_SIDE
 from fair_adaptors.vision.types import FaceDetector, Faces
-from tests.tiny_training import CONFIG, setting
+from tests.tiny_training import CONFIG, tiny_setup
 
 COUNT = 4
 FACE = dataclasses.replace(CONFIG, preservation=0.0, face_weight=1.0, face_encoder="stub", faces="stub")
@@ -38,17 +38,17 @@ def encode(faces: Tensor) -> Tensor:
     return F.normalize(F.adaptive_avg_pool2d(faces, 4).flatten(1) + 1e-3, dim=1)
 
 
-def place(found: list[bool], **changes: object) -> Setting:
-    return dataclasses.replace(setting(), faces=detector(found), face_encoder=encode, **changes)  # type: ignore[arg-type]
+def place(found: list[bool], **changes: object) -> Setup:
+    return dataclasses.replace(tiny_setup(), faces=detector(found), face_encoder=encode, **changes)  # type: ignore[arg-type]
 
 
-def seen(where: Setting, seed: int) -> Portraits:
-    return portray(where, initial_noise(where.pipe, range(seed, seed + COUNT)))
+def seen(where: Setup, seed: int) -> ObservedImages:
+    return observe(where, initial_noise(where.pipe, range(seed, seed + COUNT)))
 
 
-def targets_of(originals: Portraits, *, change: bool) -> dict[str, Targets]:
+def targets_of(references: ObservedImages, *, change: bool) -> dict[str, Targets]:
     """Targets of the original's class, or of the other one, all kept."""
-    labels = originals.logits["bright"].argmax(1)
+    labels = references.logits["bright"].argmax(1)
     keep = torch.ones(COUNT, dtype=torch.bool)
     return {"bright": Targets(1 - labels if change else labels, keep.float(), keep)}
 
@@ -61,7 +61,7 @@ def test_classifiers_see_the_face_alone_unless_the_image_is_one(crops: bool, sid
         shapes.append(tuple(images.shape[-2:]))
         return {"bright": images.mean((1, 2, 3))[:, None] * torch.tensor([1.0, -1.0])}
 
-    where = dataclasses.replace(setting(), faces=detector([True] * COUNT, crops=crops), classifier=classifier)
+    where = dataclasses.replace(tiny_setup(), faces=detector([True] * COUNT, crops=crops), classifier=classifier)
     seen(where, 0)
     assert shapes == [(side, side)]
 
@@ -69,60 +69,60 @@ def test_classifiers_see_the_face_alone_unless_the_image_is_one(crops: bool, sid
 def test_chunks_are_seen_as_the_whole_is() -> None:
     where = place([True, False] * 2)
     latents = initial_noise(where.pipe, range(COUNT))
-    parts = portray_each(where, latents.split(2))
-    whole = portray(where, latents)
+    parts = observe_each(where, latents.split(2))
+    whole = observe(where, latents)
     assert torch.allclose(torch.cat([part.images for part in parts]), whole.images.detach(), atol=1e-5)
     assert [part.found.tolist() for part in parts] == [[True, False]] * 2 and not parts[0].images.requires_grad
 
 
 def test_an_unchanged_face_is_pulled_to_the_original_and_nobodys_face_is_not() -> None:
     where = place([True, False, True, False])
-    portraits, originals = seen(where, 0), seen(where, 10)
+    images, references = seen(where, 0), seen(where, 10)
     sure = dataclasses.replace(FACE, face_confidence=0.0)
-    loss = losses(where, sure, portraits, originals, targets_of(originals, change=False))[2]
-    gradient = torch.autograd.grad(loss, portraits.latents)[0].flatten(1).norm(dim=1)
+    loss = losses(where, sure, images, references, targets_of(references, change=False))["face"]
+    gradient = torch.autograd.grad(loss, images.latents)[0].flatten(1).norm(dim=1)
     assert loss > 0 and (gradient > 0).tolist() == [True, False, True, False]
-    same = losses(where, sure, originals, originals, targets_of(originals, change=False))[2]
+    same = losses(where, sure, references, references, targets_of(references, change=False))["face"]
     assert same.abs() < 1e-5
 
 
 def test_a_face_that_must_change_is_pulled_to_the_nearest_real_one_if_there_are_any() -> None:
     where = place([True] * COUNT)
-    portraits, originals = seen(where, 0), seen(where, 10)
-    targets = targets_of(originals, change=True)
-    assert losses(where, FACE, portraits, originals, targets)[2] == 0
+    images, references = seen(where, 0), seen(where, 10)
+    targets = targets_of(references, change=True)
+    assert losses(where, FACE, images, references, targets)["face"] == 0
     rows = F.normalize(torch.rand(6, 48, generator=torch.Generator().manual_seed(0)), dim=1)
     labels = {"bright": torch.tensor([0, 1] * 3, dtype=torch.uint8)}
     bank = FaceBank(rows, labels, {"bright": ("dark", "bright")}, "stub", "nowhere", "none")
-    assert portraits.faces is not None
-    features = encode(align_faces(portraits.images, portraits.faces.landmarks))
+    assert images.faces is not None
+    features = encode(align_faces(images.images, images.faces.landmarks))
     allowed = labels["bright"][None] == targets["bright"].labels[:, None]
     nearest = (features @ rows.T).masked_fill(~allowed, -2).amax(1)
-    found = losses(dataclasses.replace(where, face_bank=bank), FACE, portraits, originals, targets)[2]
+    found = losses(dataclasses.replace(where, face_bank=bank), FACE, images, references, targets)["face"]
     assert found.item() == pytest.approx((1 - nearest).sum().item(), rel=1e-5)
 
 
 def test_an_unsure_class_does_not_keep_its_face() -> None:
     where = place([True] * COUNT)
-    portraits, originals = seen(where, 0), seen(where, 10)
+    images, references = seen(where, 0), seen(where, 10)
     never = dataclasses.replace(FACE, face_confidence=1.1)
-    assert losses(where, never, portraits, originals, targets_of(originals, change=False))[2] == 0
+    assert losses(where, never, images, references, targets_of(references, change=False))["face"] == 0
 
 
 def test_inside_the_common_face_a_changing_image_is_held_less() -> None:
     where = place([True] * COUNT)
-    portraits, originals = seen(where, 0), seen(where, 10)
+    images, references = seen(where, 0), seen(where, 10)
     config = dataclasses.replace(CONFIG, preservation=1.0)
     none, all_ = (tuple(dataclasses.replace(a, factor1=1.0, factor2=f) for a in CONFIG.attributes) for f in (0.0, 1.0))
-    targets = targets_of(originals, change=True)
+    targets = targets_of(references, change=True)
     pixels = []
     for attributes in (none, all_):
-        images = portraits.images.detach().requires_grad_(True)
-        shown = dataclasses.replace(portraits, images=images)
-        loss = losses(where, dataclasses.replace(config, attributes=attributes), shown, originals, targets)[1]
-        pixels.append(torch.autograd.grad(loss, images)[0])
+        pixels_of = images.images.detach().requires_grad_(True)
+        shown = dataclasses.replace(images, images=pixels_of)
+        found = losses(where, dataclasses.replace(config, attributes=attributes), shown, references, targets)
+        pixels.append(torch.autograd.grad(found["preservation"], pixels_of)[0])
     region = pixels[0].abs().sum((0, 1)) == 0
-    side = portraits.images.shape[-1] // 2
+    side = images.images.shape[-1] // 2
     assert region[:side, :side].all() and not region[side + side // 2 :, side + side // 2 :].any()
     assert torch.allclose(pixels[0] * ~region, pixels[1] * ~region, atol=1e-7)
 
@@ -135,7 +135,7 @@ def test_the_face_loss_is_weighed_and_each_image_is_aligned_by_its_own_face() ->
     old = dataclasses.replace(old, faces=dataclasses.replace(old.faces, landmarks=2 * old.faces.landmarks))
     assert old.faces is not None
     config = dataclasses.replace(FACE, face_weight=0.25, face_confidence=0.0)
-    found = losses(where, config, new, old, targets_of(old, change=False))[2]
+    found = losses(where, config, new, old, targets_of(old, change=False))["face"]
     one, other = (
         encode(align_faces(new.images, new.faces.landmarks)),
         encode(align_faces(old.images, old.faces.landmarks)),
@@ -148,6 +148,6 @@ def test_logits_come_back_to_where_the_images_are() -> None:
     def elsewhere(images: Tensor) -> dict[str, Tensor]:
         return {"bright": torch.zeros(len(images), 2, device="meta")}
 
-    where = dataclasses.replace(setting(), classifier=elsewhere, judge=elsewhere)
+    where = dataclasses.replace(tiny_setup(), classifier=elsewhere, validation_classifier=elsewhere)
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):  # it was asked for, at least
         seen(where, 0)
