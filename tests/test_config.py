@@ -25,10 +25,15 @@ def test_settings_are_read_from_text_in_their_own_type() -> None:
         ({"rank": "many"}, "a whole number"),
         ({"rank": "0"}, "at least 1"),
         ({"gradient_steps": "99"}, "more than num_steps"),
+        ({"images_per_prompt": "1"}, "at least 2"),
+        ({"least_kept": "-1.5"}, "at least -1"),
         ({"step_weights": "best"}, "one of uniform, published, exact"),
         ({"parts": "vae"}, "choose from text_encoder, text_encoder_2, unet, tokens"),
         ({"learning_rate": "nan"}, "finite"),
-        ({"threshold": "2"}, "threshold"),
+        ({"threshold": "2"}, "threshold is 2.0; it must be at least 0 and at most 1"),
+        ({"ema": "1"}, "ema is 1.0; it must be at least 0 and below 1"),
+        ({"learning_rate": "0"}, "learning_rate is 0.0; it must be above 0"),
+        ({"seed": str(2**32 + 1)}, "at most 4294967296"),
     ],
 )
 def test_a_wrong_setting_is_named(values: dict[str, str], message: str) -> None:

@@ -1,5 +1,6 @@
 """What the documents show is what there is."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.recipes import RECIPES
 
-from benchmarks import cost, results_page, scaling
+from benchmarks import cost, results_page, scaling, settings_page
 from benchmarks._passes import FORMS, count_passes, passes
 from benchmarks._report import RESULTS, tables_in
 
@@ -48,6 +50,11 @@ def test_tables_are_those_of_the_benchmarks() -> None:
     assert tables_in("cost") == cost.tables(costs["rows"], **details)
     assert tables_in("scaling") == [scaling.tables(scales["rows"], scales["operations"], scales["predicted"])]
     assert tables_in("results") == results_page.tables()
+
+
+def test_the_settings_page_is_what_the_code_says_of_every_setting() -> None:
+    assert tables_in("settings") == settings_page.tables()
+    assert list(settings_page.documentation()) == [field.name for field in dataclasses.fields(TrainConfig)]
 
 
 def test_what_every_recipe_for_people_costs_is_told() -> None:

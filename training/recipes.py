@@ -13,8 +13,9 @@ from fair_adaptors.adaptor.bases import (
 )
 from fair_adaptors.errors import ConfigError, did_you_mean
 
-from .config import Attribute, TrainConfig, override
+from .config import Attribute, TrainConfig
 from .paper import MANY_CONCEPTS, OURS, OURS_FOR_XL, PAPER, TABLE
+from .settings import override
 from .setup import known_attributes
 
 

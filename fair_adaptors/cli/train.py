@@ -34,11 +34,11 @@ def train(
     """Train an adaptor: progress, sample grids, numbers before and after, and the adaptor's folder."""
     try:
         quiet()
-        from fair_adaptors.training.config import override, read_config_file
         from fair_adaptors.training.recipes import get_recipe
         from fair_adaptors.training.run.launch import launch, refusals_told
         from fair_adaptors.training.run.record import read_run, refuse_earlier_run, was_restarted
         from fair_adaptors.training.run.train import train as run_training
+        from fair_adaptors.training.settings import override, read_config_file
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[train]'") from error
 
@@ -102,9 +102,9 @@ def _without_option(arguments: list[str], name: str) -> list[str]:
 def _print_plan(config: Any, num_processes: int) -> None:
     from rich.console import Console
 
-    from fair_adaptors.training.config import as_yaml
     from fair_adaptors.training.paper import deviations
     from fair_adaptors.training.plan import make_plan
+    from fair_adaptors.training.settings import as_yaml
 
     plan = make_plan(config, num_processes)
     plain, trained = plan.unet_rows

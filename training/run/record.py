@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fair_adaptors.training.config import TrainConfig, from_dict
+from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.settings import from_dict
 
 from fair_adaptors.adaptor.record import library_versions
 from fair_adaptors.errors import CheckpointError

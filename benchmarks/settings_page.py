@@ -1,0 +1,70 @@
+"""Write the tables of docs/settings.md from what ``TrainConfig`` says of its own fields, a table for each part."""
+
+import ast
+import dataclasses
+import inspect
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fair_adaptors.training.config import Part, TrainConfig
+
+from benchmarks._report import table, write_tables
+
+
+def documentation() -> dict[str, str]:
+    """Return what stands under each field of ``TrainConfig``, on one line."""
+    (body,) = (node.body for node in ast.parse(inspect.getsource(TrainConfig)).body if isinstance(node, ast.ClassDef))
+    return {
+        field.target.id: " ".join(below.value.value.split()).replace("``", "`")
+        for field, below in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
+
+
+def tables() -> list[str]:
+    """Return the tables in Markdown, in the order of the parts."""
+    said, fields = documentation(), dataclasses.fields(TrainConfig)
+    return [
+        table(
+            ("setting", "default", "allowed", "what it is"),
+            [
+                (f"`{field.name}`", _default(field), _allowed(field), said[field.name])
+                for field in fields
+                if field.metadata["part"] == part
+            ],
+        )
+        for part in get_args(Part)
+    ]
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is dataclasses.MISSING:
+        return "the recipe's"
+    if not isinstance(field.default, tuple):
+        return (
+            f"`{str(field.default).lower() if field.type is bool else field.default}`"
+            if field.default != ""
+            else "empty"
+        )
+    words = [":".join(map(str, each)) if isinstance(each, tuple) else each for each in field.default]
+    return f"`{','.join(words)}`" if words else "none"
+
+
+def _allowed(field: dataclasses.Field[Any]) -> str:
+    choices = get_args(field.type)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    words = {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}.get(field.type, "list")
+    return f"{words} {field.metadata['bounds']}".strip()
+
+
+if __name__ == "__main__":
+    write_tables("settings", tables())
