@@ -16,7 +16,7 @@ from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from tests.hub.connection import Hub
 from tests.hub.fixtures import ADAPTOR, ANN, BOB, NOWHERE, adaptor, contents, hub, online, retitle  # noqa: F401
-from tests.hub.repos import Blob, pointer
+from tests.hub.repos import Blob, Repository, pointer
 from tests.tiny import tiny_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
@@ -80,7 +80,9 @@ def test_a_file_that_rotted_in_the_cache_is_refused_and_a_pull_mends_it(hub: Hub
     blob.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(InvalidAdaptorError, match="sha256 differs"):
         load_fair_adaptor(tiny_pipeline(), folder)
-    assert (pull("ann/rotten", cache_dir=tmp_path, endpoint=hub.url) / WEIGHTS_FILE).read_bytes() == data
+    for _ in range(2):
+        assert contents(pull("ann/rotten", cache_dir=tmp_path, endpoint=hub.url)) == contents(ADAPTOR)
+        (folder / CARD_FILE).resolve().write_text("other words")
 
 
 def test_only_an_adaptors_files_are_fetched_and_only_if_they_are_small_enough(
@@ -116,6 +118,8 @@ def test_what_tells_of_an_adaptor_comes_without_its_weights(
         set(contents(folder)) == {CARD_FILE, CONFIG_FILE, RESULTS_FILE}
         and "new" in (folder / RESULTS_FILE).read_text()
     )
+    whole_now = resolve("ann/told", revision=folder.name, cache_dir=tmp_path, endpoint=hub.url)
+    assert whole_now == folder and (folder / WEIGHTS_FILE).is_file()
     # What can be loaded offline is still there.
     assert resolve("ann/told", cache_dir=tmp_path, local_files_only=True) == loaded and loaded.name == whole
     load_fair_adaptor(load_sandbox_pipeline(), "ann/told", cache_dir=tmp_path, local_files_only=True).unload()
@@ -167,12 +171,15 @@ def test_search_finds_by_base_attribute_and_owner_across_pages(hub: Hub, tmp_pat
     for i in range(5):
         push(ADAPTOR, f"carol/a{i}", token="hf_carolsecret", endpoint=hub.url)
     hub.repositories["carol/a0"].commit("main", "broken", files={CONFIG_FILE: b"{}"})
+    long = (ADAPTOR / CONFIG_FILE).read_bytes() + b" " * 4_000_000
+    hub.repositories["carol/a1"].commit("main", "long", files={CONFIG_FILE: long})
 
     def found(**settings: str) -> set[str]:
         rows = search(cache_dir=tmp_path, endpoint=hub.url, token=False, namespace="carol", **settings)
         return {row.repo_id for row in rows}
 
-    assert found() == {"carol/tone", *(f"carol/a{i}" for i in range(1, 5))}
+    assert found() == {"carol/tone", *(f"carol/a{i}" for i in range(2, 5))}
+    assert all(path.stat().st_size < 4_000_000 for path in tmp_path.rglob("blobs/*"))
     assert found(attribute="tone") == {"carol/tone"} == found(attribute="tone", base="sandbox")
     assert found(base="other") == set()
     assert len(search(limit=3, namespace="ann", cache_dir=tmp_path, endpoint=hub.url)) <= 3
@@ -240,6 +247,20 @@ def test_of_a_file_no_byte_is_kept_beyond_its_size(hub: Hub, tmp_path: Path, lie
         while "gave up" not in hub.requests(repo_id):  # the server learns of it a little later
             assert time.monotonic() < end
             time.sleep(0.01)
+
+
+def test_a_server_that_names_no_commit_is_no_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    push(ADAPTOR, "ann/strange", token=ANN, endpoint=hub.url)
+    monkeypatch.setattr(Repository, "info", lambda self, commit, blobs: {"id": self.repo_id, "sha": "../../up"})
+    with pytest.raises(HubError, match="names no commit; it does not seem to be a Hub"):
+        pull("ann/strange", cache_dir=tmp_path, endpoint=hub.url)
+
+
+@pytest.mark.parametrize(("token", "endpoint"), [("hf_a b", NOWHERE), ("hf_a\n", NOWHERE), (None, "file:///etc")])
+def test_what_is_no_token_or_no_address_is_refused_unseen(token: str | None, endpoint: str) -> None:
+    with pytest.raises(HubError, match="signs that no token has|must begin with https") as raised:
+        pull("ann/any", token=token, endpoint=endpoint)
+    assert "hf_a" not in str(raised.value)
 
 
 def test_a_token_that_is_not_known_is_said_not_to_be(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
