@@ -329,11 +329,12 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path, adaptor: Path) -> None
         export(adaptor, adaptor, format="diffusers")
 
 
-def test_a_name_that_would_lead_elsewhere_does_not(tmp_path: Path, adaptor: Path) -> None:
+@pytest.mark.parametrize(("name", "file"), [("../../etc/ nice", "etc-nice"), ("../..", "adaptor")])
+def test_a_name_that_would_lead_elsewhere_does_not(tmp_path: Path, adaptor: Path, name: str, file: str) -> None:
     config = json.loads((adaptor / CONFIG_FILE).read_text())
-    (adaptor / CONFIG_FILE).write_text(json.dumps({**config, "name": "../../etc/ nice"}))
+    (adaptor / CONFIG_FILE).write_text(json.dumps({**config, "name": name}))
     path = export(adaptor, tmp_path / "out", format="kohya")
-    assert path == tmp_path / "out" / "etc-nice_kohya.safetensors" and path.is_file()
+    assert path == tmp_path / "out" / f"{file}_kohya.safetensors" and path.is_file()
 
 
 def test_a_format_mixed_of_two_is_not_read(tmp_path: Path, adaptor: Path, base: str) -> None:

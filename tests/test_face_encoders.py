@@ -148,6 +148,13 @@ def test_attributes_that_are_no_numbers_texts_or_arrays_are_refused(value: objec
         read_onnx(model.SerializeToString(), "attributes")
 
 
+def test_attributes_may_be_texts() -> None:
+    node = onnx.helper.make_node("Conv", ["a", "a"], ["c"], auto_pad="SAME_UPPER", group=2)
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in "ac"]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", ends[:1], ends[1:]))
+    assert read_onnx(model.SerializeToString(), "x").nodes[0].attributes == {"auto_pad": "SAME_UPPER", "group": 2}
+
+
 def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingExtraError, match=r"onnx is not installed: pip install 'fair-adaptors\[eval\]'"):

@@ -146,6 +146,11 @@ def test_importing_the_package_loads_nothing_but_itself(tmp_path: Path) -> None:
     assert loaded_by("import fair_adaptors", tmp_path) - sys.stdlib_module_names == {"fair_adaptors"}
 
 
+def test_convert_and_prompts_are_imported_without_a_framework(tmp_path: Path) -> None:
+    code = "import fair_adaptors.convert.importing, fair_adaptors.convert.exporting, fair_adaptors.prompts.sets"
+    assert not loaded_by(code + "\nfrom fair_adaptors.convert import convert, export", tmp_path) & set(HEAVY)
+
+
 def test_looking_up_the_public_names_loads_no_framework(tmp_path: Path) -> None:
     code = "import fair_adaptors\nfor name in fair_adaptors.__all__: getattr(fair_adaptors, name)"
     assert not loaded_by(code, tmp_path) & set(HEAVY)

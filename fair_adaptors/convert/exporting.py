@@ -86,14 +86,11 @@ def kohya_tensors(tensors: "Mapping[str, Tensor]", *, two_encoders: bool = False
     """
     import torch
 
-    renamed = {}
-    for key, down in tensors.items():
-        stem, found, _ = key.partition(".lora_A.weight")
-        if found:
-            names = {role: name for name, role in kohya_keys(stem, two_encoders=two_encoders)}
-            renamed[names["lora_A"]] = down
-            renamed[names["lora_B"]] = tensors[f"{stem}.lora_B.weight"]
-            renamed[names["alpha"]] = torch.tensor(float(len(down)))
+    renamed: dict[str, Tensor] = {}
+    for stem in _stems(tensors):
+        down, up = tensors[f"{stem}.lora_A.weight"], tensors[f"{stem}.lora_B.weight"]
+        values = {"lora_A": down, "lora_B": up, "alpha": torch.tensor(float(len(down)))}
+        renamed |= {name: values[role] for name, role in kohya_keys(stem, two_encoders=two_encoders)}
     return renamed
 
 
@@ -113,10 +110,9 @@ def _write_peft(files: AdaptorFiles, folder: Path) -> None:
 
     for part in (part for part in PARTS if part in files.config["trained_parts"]):
         (folder / part).mkdir(parents=True)
-        tensors = {}
-        for stem in _stems(files, part):
-            for key, role in peft_keys(stem)[:2]:
-                tensors[key] = files.tensors[f"{stem}.{role}.weight"]
+        stems = [stem for stem in _stems(files.tensors) if stem.startswith(f"{part}.")]
+        pairs = {key: f"{stem}.{role}.weight" for stem in stems for key, role in peft_keys(stem)[:2]}
+        tensors = {key: files.tensors[ours] for key, ours in pairs.items()}
         modules = {key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in tensors}
         settings = {
             "peft_type": "LORA",
@@ -149,11 +145,9 @@ def _write_merged(folder: Path, out: Path, pipe: Any) -> None:
         pipe.save_pretrained(out)
 
 
-def _stems(files: AdaptorFiles, part: str) -> list[str]:
-    ends = ".lora_A.weight"
-    return [
-        key.removesuffix(ends) for key in sorted(files.tensors) if key.startswith(part + ".") and key.endswith(ends)
-    ]
+def _stems(tensors: "Mapping[str, Tensor]") -> list[str]:
+    end = ".lora_A.weight"
+    return [key.removesuffix(end) for key in sorted(tensors) if key.endswith(end)]
 
 
 def _file_name(name: str) -> str:
