@@ -1,8 +1,6 @@
 """The report's page in a real browser: it fits, it sorts and filters, and names stay text."""
 
-# ruff: noqa: F811 (fixtures of another file are arguments here)
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,26 +9,19 @@ from fair_adaptors.adaptor.results_file import load_results
 from fair_adaptors.evaluation.store import RESULTS_FILE
 from fair_adaptors.evaluation.verdict import number
 from fair_adaptors.report import page as report_page
-from tests.browser import CHROMIUM, Browser
-from tests.test_report import COMMAND, HOSTILE, folder, large, page, page_of_names, uneven, write  # noqa: F401
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
-    with Browser(tmp_path_factory.mktemp("profile")) as started:
-        yield started
-
+from tests.browser import Browser
+from tests.reports import COMMAND, HOSTILE, page_of_names, uneven, write
 
 COLUMN = "[...document.querySelectorAll('table.sortable')[0].tBodies[0].rows].map(row => row.cells[{}].dataset.v)"
 HEAD = "document.querySelectorAll('table.sortable')[0].tHead.rows[0].cells"
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
-def test_the_page_fits_and_has_nothing_to_complain_of(page: Path, browser: Browser, width: int, dark: bool) -> None:
+def test_the_page_fits_and_has_nothing_to_complain_of(
+    written_page: Path, browser: Browser, width: int, dark: bool
+) -> None:
     browser.problems.clear()
-    browser.open(page, width=width, dark=dark)
+    browser.open(written_page, width=width, dark=dark)
     browser.run("document.querySelectorAll('details').forEach(fold => fold.open = true)")
     assert browser.run("document.documentElement.scrollWidth") <= width
     tables = browser.run("[...document.querySelectorAll('table')].map(one => one.scrollWidth - one.clientWidth)")
@@ -55,9 +46,9 @@ def test_names_stay_text_when_the_script_has_written_them(tmp_path: Path, browse
     assert browser.problems == []
 
 
-def test_tables_sort_by_click_and_by_key_and_filter(page: Path, browser: Browser) -> None:
+def test_tables_sort_by_click_and_by_key_and_filter(written_page: Path, browser: Browser) -> None:
     browser.problems.clear()
-    browser.open(page)
+    browser.open(written_page)
     listed = [float(value) for value in browser.run(COLUMN.format(2))]
     browser.run(f"{HEAD}[2].querySelector('button').click()")
     assert [float(value) for value in browser.run(COLUMN.format(2))] == sorted(listed) != listed
@@ -83,8 +74,8 @@ def test_tables_sort_by_click_and_by_key_and_filter(page: Path, browser: Browser
     assert browser.problems == []
 
 
-def test_the_page_may_not_reach_the_network(page: Path, browser: Browser) -> None:
-    browser.open(page)
+def test_the_page_may_not_reach_the_network(written_page: Path, browser: Browser) -> None:
+    browser.open(written_page)
     attempt = (
         "new Promise(done => { document.addEventListener('securitypolicyviolation', event =>"
         " done(event.effectiveDirective)); fetch('http://127.0.0.1:9/').catch(() => {}); })"
@@ -92,9 +83,9 @@ def test_the_page_may_not_reach_the_network(page: Path, browser: Browser) -> Non
     assert browser.run(attempt) == "connect-src"
 
 
-def test_the_dot_plot_shows_what_is_chosen(page: Path, browser: Browser) -> None:
-    browser.open(page)
-    results = load_results(page.parent / RESULTS_FILE)
+def test_the_dot_plot_shows_what_is_chosen(written_page: Path, browser: Browser) -> None:
+    browser.open(written_page)
+    results = load_results(written_page.parent / RESULTS_FILE)
     browser.run("(([target, variant]) => { target.value = 1; target.dispatchEvent(new Event('change'));"
                 " variant.value = 0; variant.dispatchEvent(new Event('change')); })"
                 "(document.querySelectorAll('#dots select'))")  # fmt: skip
@@ -131,11 +122,11 @@ def test_the_dot_plot_of_a_target_that_is_not_even_is_of_the_distance_from_it(
 
 
 def test_a_large_page_opens_and_filters_at_once(
-    large: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+    large_folder: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report_page, "write_plots", lambda folder, results: [])
     browser.problems.clear()
-    path = report_page.write_report(large, command=COMMAND)
+    path = report_page.write_report(large_folder, command=COMMAND)
     started = time.perf_counter()
     browser.open(path)
     browser.run(f"{HEAD}[2].querySelector('button').click()")
