@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from fair_adaptors.adaptor.bases import EMBEDDED
+from fair_adaptors.adaptor.bases import EMBEDDED, STABLE_DIFFUSION_1_5, find_base
+from fair_adaptors.adaptor.registry import NAMESPACE
 from fair_adaptors.app.page import handlers, listen, require_gradio
-from fair_adaptors.app.session import MAX_STRENGTH, Comparison, Stopped, Studio
+from fair_adaptors.app.session import MAX_STRENGTH, Comparison, Offer, Stopped, Studio
 from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraError
 from fair_adaptors.evaluation.metrics import noise_floor
 from tests.browser import Browser
@@ -336,6 +337,29 @@ def test_without_a_classifier_there_are_only_the_pictures(other: tuple[Any, str]
     assert len(result.before.pictures) == 4 and result.before.captions == ("",) * 4
     assert bytes_of(result.before.pictures) != bytes_of(result.after.pictures)
     assert result.counts == []
+
+
+@pytest.mark.parametrize("base", find_base(STABLE_DIFFUSION_1_5).names)
+def test_an_adaptor_that_nobody_has_published_is_not_offered(other: tuple[Any, str], base: str) -> None:
+    pipe, folder = other
+    assert list(Studio(pipe, base=base, adaptors=[folder]).offers) == [folder]
+
+
+def test_an_adaptor_of_ones_own_namespace_is_offered_by_any_name_of_the_base(
+    other: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def described(studio: Studio, name: str) -> Offer:
+        asked.append(name)
+        return Offer(name, name, "", ())
+
+    monkeypatch.setenv(NAMESPACE, "somebody")
+    monkeypatch.setattr(Studio, "_offer", described)
+    for base in find_base(STABLE_DIFFUSION_1_5).names:
+        asked.clear()
+        Studio(other[0], base=base)
+        assert "gender-race" in asked and "sdxl-gender-race" not in asked and "sandbox-gender" not in asked
 
 
 def test_a_drawing_that_fails_or_is_ended_leaves_no_adaptor(

@@ -58,7 +58,7 @@ def write_adaptor(
     name: str,
     pipe: Any,
     base_model: str,
-    attributes: dict[str, dict[str, list]],
+    attributes: dict[str, dict[str, list[Any]]],
     rank: int,
     training: dict[str, Any],
     tokens: "dict[str, Tensor] | None" = None,

@@ -135,7 +135,8 @@ class Studio:
             FairAdaptorError: an adaptor cannot be loaded, or there is none to offer.
         """
         plugin, usual = plugin_of(base), defaults_of(base)
-        known = [info.name for info in list_adaptors() if info.base_model == base and info.status != "planned"]
+        ours = [info for info in list_adaptors() if base in info.base_models]
+        known = [info.name for info in ours if info.status != "recipe-only"]
         offered = list(dict.fromkeys([*known, *adaptors]))
         if not offered:
             raise ConfigError(f"no adaptor is published for {base}: name one, --adaptor FOLDER or a Hub id")

@@ -79,7 +79,7 @@ def describe(folder: str | Path) -> str:
     return "\n".join([*lines, f"The adaptor is in {folder}: load_fair_adaptor(pipe, {str(folder)!r})"])
 
 
-def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, dict[str, list]]:
+def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, dict[str, list[Any]]]:
     """Return the classes and target shares of attributes. See ``convert``.
 
     Raises:
@@ -101,7 +101,7 @@ def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, di
     return dict(_parse_attribute(text, known) for text in texts)
 
 
-def _parse_attribute(text: str, known: Mapping[str, tuple[str, ...]]) -> tuple[str, dict[str, list]]:
+def _parse_attribute(text: str, known: Mapping[str, tuple[str, ...]]) -> tuple[str, dict[str, list[Any]]]:
     attribute, equals, rest = text.partition("=")
     words = [word.rpartition(":") for word in rest.split(",")] if equals else []
     classes = tuple(word[0].strip() for word in words) if ":" in rest else known.get(attribute, ())

@@ -38,7 +38,7 @@ def refusals_told() -> Iterator[bool]:
         raise
 
 
-def _wait(process: subprocess.Popen, stop: threading.Event) -> int:
+def _wait(process: subprocess.Popen[bytes], stop: threading.Event) -> int:
     """Wait for torchrun. Once told to stop, tell each of its processes so, those that it starts again too."""
     told: set[int] = set()
     while True:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -207,7 +208,7 @@ def _minimise(
     batch: int,
     rate: float,
     generator: torch.Generator,
-    advance: Callable,
+    advance: Callable[[], None],
 ) -> Iterator[Tensor]:
     """Yield batches of indices; after the caller's backward, take an AdamW step (warm-up, cosine, clipping at 1)."""
     parameters = list(parameters)
@@ -255,7 +256,7 @@ def _tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 
 @torch.no_grad()
-def measure(pipe: StableDiffusionPipeline, network: PortraitNetwork, images_per_prompt: int, seed: int) -> dict:
+def measure(pipe: StableDiffusionPipeline, network: PortraitNetwork, images_per_prompt: int, seed: int) -> dict[str, Any]:
     """Measure the base with the evaluation classifier: occupation kept, and its bias against the world's."""
     pipe.set_progress_bar_config(disable=True)
     rows = []
@@ -287,7 +288,7 @@ def measure(pipe: StableDiffusionPipeline, network: PortraitNetwork, images_per_
     }
 
 
-def build(out: Path, config: BuildConfig) -> dict:
+def build(out: Path, config: BuildConfig) -> dict[str, Any]:
     """Build everything into ``out``: ``pipeline/``, ``classifiers/`` and ``build.json`` with the measured quality."""
     started = time.perf_counter()
     torch.manual_seed(config.seed)
