@@ -22,7 +22,7 @@ import pytest
 from fair_adaptors.adaptor.bases import EMBEDDED, STABLE_DIFFUSION_1_5, find_base
 from fair_adaptors.adaptor.registry import NAMESPACE
 from fair_adaptors.app.page import handlers, listen, require_gradio
-from fair_adaptors.app.session import MAX_STRENGTH, Comparison, Offer, Stopped, Studio
+from fair_adaptors.app.session import MAX_STRENGTH, Comparison, Offer, Session, Stopped
 from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraError
 from fair_adaptors.evaluation.metrics import noise_floor
 from tests.browser import Browser
@@ -229,35 +229,35 @@ def test_the_page_names_no_other_host_for_its_parts_and_may_load_nothing_from_on
 
 
 @pytest.fixture(scope="module")
-def studio() -> Studio:
+def session() -> Session:
     from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 
-    return Studio(load_sandbox_pipeline(), base="sandbox", adaptors=[FOLDER])
+    return Session(load_sandbox_pipeline(), base="sandbox", adaptors=[FOLDER])
 
 
-def drawn(studio: Studio, **changes: Any) -> Comparison:
-    return studio.compare(studio.read(**WANTED | changes))
+def drawn(session: Session, **changes: Any) -> Comparison:
+    return session.compare(session.read(**WANTED | changes))
 
 
 def bytes_of(pictures: list[Any]) -> list[bytes]:
     return [picture.tobytes() for picture in pictures]
 
 
-def test_the_same_request_is_the_same_answer(studio: Studio) -> None:
-    first, again = drawn(studio, strength=0.7), drawn(studio, strength=0.7)
+def test_the_same_request_is_the_same_answer(session: Session) -> None:
+    first, again = drawn(session, strength=0.7), drawn(session, strength=0.7)
     assert bytes_of(first.after.pictures) == bytes_of(again.after.pictures) != bytes_of(first.before.pictures)
     assert first.counts == again.counts
 
 
-def test_no_adaptor_stays_behind(studio: Studio) -> None:
-    drawn(studio, adaptors=["sandbox-gender-tone"], strength=MAX_STRENGTH)
-    result = drawn(studio, adaptors=["sandbox-gender", "sandbox-gender-tone"], strength=0, seed=2)
+def test_no_adaptor_stays_behind(session: Session) -> None:
+    drawn(session, adaptors=["sandbox-gender-tone"], strength=MAX_STRENGTH)
+    result = drawn(session, adaptors=["sandbox-gender", "sandbox-gender-tone"], strength=0, seed=2)
     assert bytes_of(result.after.pictures) == bytes_of(result.before.pictures)
     assert all(before == after for count in result.counts for _, (before, after) in count.rows)
 
 
-def test_every_image_is_counted_once_per_attribute(studio: Studio) -> None:
-    result = drawn(studio, images=9)
+def test_every_image_is_counted_once_per_attribute(session: Session) -> None:
+    result = drawn(session, images=9)
     assert [count.attribute for count in result.counts] == ["gender", "tone", "age"]
     for count in result.counts:
         assert np.sum([images for _, images in count.rows], axis=0).tolist() == [9, 9]
@@ -266,27 +266,27 @@ def test_every_image_is_counted_once_per_attribute(studio: Studio) -> None:
     assert result.counts[0].bias == pytest.approx(np.abs(np.subtract(female, male)) / 9)
 
 
-def test_an_adaptor_of_the_command_line_is_offered_and_is_the_one_of_that_folder(studio: Studio) -> None:
-    assert list(studio.offers) == ["sandbox-gender", "sandbox-gender-tone", FOLDER]
-    assert studio.offers[FOLDER].summary == "gender: female 50%, male 50%"
-    named, folder = drawn(studio), drawn(studio, adaptors=[FOLDER])
+def test_an_adaptor_of_the_command_line_is_offered_and_is_the_one_of_that_folder(session: Session) -> None:
+    assert list(session.offers) == ["sandbox-gender", "sandbox-gender-tone", FOLDER]
+    assert session.offers[FOLDER].summary == "gender: female 50%, male 50%"
+    named, folder = drawn(session), drawn(session, adaptors=[FOLDER])
     assert bytes_of(named.after.pictures) == bytes_of(folder.after.pictures)
 
 
-def test_the_images_before_are_kept(studio: Studio) -> None:
+def test_the_images_before_are_kept(session: Session) -> None:
     told: list[tuple[int, int]] = []
     for strength in (1, 0.5):
-        studio.compare(studio.read(**WANTED | {"seed": 7, "strength": strength}), lambda *step: told.append(step))
+        session.compare(session.read(**WANTED | {"seed": 7, "strength": strength}), lambda *step: told.append(step))
     assert told == [(0, 8), (4, 8), (8, 8), (0, 4), (4, 4)]
 
 
-def test_requests_at_once_do_not_mix_adaptors(studio: Studio) -> None:
+def test_requests_at_once_do_not_mix_adaptors(session: Session) -> None:
     choices = [["sandbox-gender"], ["sandbox-gender-tone"], ["sandbox-gender", "sandbox-gender-tone"]]
-    alone = [bytes_of(drawn(studio, adaptors=choice).after.pictures) for choice in choices]
+    alone = [bytes_of(drawn(session, adaptors=choice).after.pictures) for choice in choices]
     together: list[Any] = [None] * len(choices)
 
     def ask(index: int) -> None:
-        together[index] = bytes_of(drawn(studio, adaptors=choices[index]).after.pictures)
+        together[index] = bytes_of(drawn(session, adaptors=choices[index]).after.pictures)
 
     threads = [threading.Thread(target=ask, args=(index,)) for index in range(len(choices))]
     for thread in threads:
@@ -312,14 +312,14 @@ def test_requests_at_once_do_not_mix_adaptors(studio: Studio) -> None:
         ({"seed": None}, "the seed is missing"),
     ],
 )
-def test_a_wrong_request_is_one_readable_line(studio: Studio, changes: dict[str, Any], message: str) -> None:
+def test_a_wrong_request_is_one_readable_line(session: Session, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(FairAdaptorError, match=message) as caught:
-        studio.read(**WANTED | changes)
+        session.read(**WANTED | changes)
     assert "\n" not in str(caught.value)
 
 
-def test_a_prompt_of_strange_characters_is_drawn(studio: Studio) -> None:
-    assert drawn(studio, prompt="\ud83d \x00 naïve <b>👩‍⚕️</b>", images=1).counts
+def test_a_prompt_of_strange_characters_is_drawn(session: Session) -> None:
+    assert drawn(session, prompt="\ud83d \x00 naïve <b>👩‍⚕️</b>", images=1).counts
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +333,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
 
 def test_without_a_classifier_there_are_only_the_pictures(other: tuple[Any, str]) -> None:
     pipe, folder = other
-    result = drawn(Studio(pipe, base="tiny", adaptors=[folder]), prompt="a nurse", adaptors=[folder])
+    result = drawn(Session(pipe, base="tiny", adaptors=[folder]), prompt="a nurse", adaptors=[folder])
     assert len(result.before.pictures) == 4 and result.before.captions == ("",) * 4
     assert bytes_of(result.before.pictures) != bytes_of(result.after.pictures)
     assert result.counts == []
@@ -342,7 +342,7 @@ def test_without_a_classifier_there_are_only_the_pictures(other: tuple[Any, str]
 @pytest.mark.parametrize("base", find_base(STABLE_DIFFUSION_1_5).names)
 def test_an_adaptor_that_nobody_has_published_is_not_offered(other: tuple[Any, str], base: str) -> None:
     pipe, folder = other
-    assert list(Studio(pipe, base=base, adaptors=[folder]).offers) == [folder]
+    assert list(Session(pipe, base=base, adaptors=[folder]).offers) == [folder]
 
 
 def test_an_adaptor_of_ones_own_namespace_is_offered_by_any_name_of_the_base(
@@ -350,15 +350,15 @@ def test_an_adaptor_of_ones_own_namespace_is_offered_by_any_name_of_the_base(
 ) -> None:
     asked = []
 
-    def described(studio: Studio, name: str) -> Offer:
+    def described(session: Session, name: str) -> Offer:
         asked.append(name)
         return Offer(name, name, "", ())
 
     monkeypatch.setenv(NAMESPACE, "somebody")
-    monkeypatch.setattr(Studio, "_offer", described)
+    monkeypatch.setattr(Session, "_offer", described)
     for base in find_base(STABLE_DIFFUSION_1_5).names:
         asked.clear()
-        Studio(other[0], base=base)
+        Session(other[0], base=base)
         assert "gender-race" in asked and "sdxl-gender-race" not in asked and "sandbox-gender" not in asked
 
 
@@ -366,16 +366,16 @@ def test_a_drawing_that_fails_or_is_ended_leaves_no_adaptor(
     other: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe, folder = other
-    studio = Studio(pipe, base="tiny", adaptors=[folder])
+    session = Session(pipe, base="tiny", adaptors=[folder])
     before = pipe.unet.conv_in.weight.clone()
-    drawn(studio, adaptors=[folder])
+    drawn(session, adaptors=[folder])
     monkeypatch.setattr(pipe.scheduler, "step", lambda *arguments, **named: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        drawn(studio, adaptors=[folder])
+        drawn(session, adaptors=[folder])
     monkeypatch.undo()
-    studio.close()
+    session.close()
     with pytest.raises(Stopped):
-        drawn(studio, adaptors=[folder])
+        drawn(session, adaptors=[folder])
     assert pipe.unet.conv_in.weight.equal(before)
 
 
@@ -385,7 +385,7 @@ def test_what_nobody_foresaw_is_told_as_text_in_the_page_and_whole_in_the_termin
     import gradio
 
     pipe, folder = other
-    compare, _ = handlers(Studio(pipe, base="tiny", adaptors=[folder]))
+    compare, _ = handlers(Session(pipe, base="tiny", adaptors=[folder]))
     monkeypatch.setattr(pipe.scheduler, "set_timesteps", lambda *arguments, **named: int("<b>"))
     with pytest.raises(gradio.Error) as caught:
         compare("a nurse", [folder], 1, 1, 0, SimpleNamespace(session_hash="visitor"))
@@ -406,7 +406,7 @@ def test_what_cannot_be_offered_is_told_at_the_start(
     other: tuple[Any, str], base: str, adaptors: list[str], message: str
 ) -> None:
     with pytest.raises(FairAdaptorError, match=message):
-        Studio(other[0], base=base, adaptors=adaptors)
+        Session(other[0], base=base, adaptors=adaptors)
 
 
 def test_a_port_that_is_taken_is_a_readable_error() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraError
 
 from .guard import LOOPBACK, Door
-from .session import MAX_SEED, MAX_STRENGTH, Comparison, Request, Stopped, Studio
+from .session import MAX_SEED, MAX_STRENGTH, Comparison, Request, Session, Stopped
 
 STRENGTH = "0 is the model as it is, 1 the adaptor as it was trained."
 
@@ -50,7 +50,7 @@ def serve(
 
     Args:
         pipe: a Stable Diffusion pipeline without adaptors.
-        base: its name, see ``Studio``.
+        base: its name, see ``Session``.
         adaptors: names, folders or Hub ids to offer beside the registry's for the base.
         host: address to listen on; others than this machine's own can be reached by whoever is in the network.
         port: 0 for any that is free.
@@ -64,8 +64,8 @@ def serve(
 
     with listen(host, port) as listener, TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # before its import: its own is everybody's, and stays behind
-        studio = Studio(pipe, base=base, adaptors=adaptors)
-        door = Door(build_app(studio), local=host in LOOPBACK)
+        session = Session(pipe, base=base, adaptors=adaptors)
+        door = Door(build_app(session), local=host in LOOPBACK)
         server = uvicorn.Server(uvicorn.Config(door, log_level="critical", timeout_graceful_shutdown=1))
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
         print(f"The page is {url} (Ctrl-C ends it)", flush=True)
@@ -75,7 +75,7 @@ def serve(
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
-        studio.close()
+        session.close()
 
 
 def leave() -> None:
@@ -99,14 +99,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host} port {port}: {why}. Try another --port") from error
 
 
-def build_app(studio: Studio) -> Any:
+def build_app(session: Session) -> Any:
     """Make the page an ASGI application."""
     import gradio as gr
     from fastapi import FastAPI
 
     return gr.mount_gradio_app(
         FastAPI(openapi_url=None),
-        build_page(studio),
+        build_page(session),
         "/",
         theme=look(),
         footer_links=[],
@@ -145,7 +145,7 @@ def look() -> Any:
     )
 
 
-def handlers(studio: Studio) -> tuple[Callable[..., Any], Callable[..., None]]:
+def handlers(session: Session) -> tuple[Callable[..., Any], Callable[..., None]]:
     """Make what the page's buttons call: one function that draws, and one that ends a visitor's drawing."""
     import gradio as gr
 
@@ -168,8 +168,8 @@ def handlers(studio: Studio) -> tuple[Callable[..., Any], Callable[..., None]]:
             progress((done, total), desc="Drawing", unit="images")
 
         try:
-            request = studio.read(prompt, adaptors, strength=strength, images=images, seed=seed)
-            found = studio.compare(request, tell)
+            request = session.read(prompt, adaptors, strength=strength, images=images, seed=seed)
+            found = session.compare(request, tell)
         except Stopped:
             return gr.skip(), gr.skip(), gr.skip()
         except FairAdaptorError as error:
@@ -181,7 +181,7 @@ def handlers(studio: Studio) -> tuple[Callable[..., Any], Callable[..., None]]:
             raise gr.Error(message, print_exception=False) from error
         columns = min(6, max(2, math.ceil(math.sqrt(request.images))))
         sides = [list(zip(side.pictures, side.captions, strict=True)) for side in (found.before, found.after)]
-        return *(gr.Gallery(side, columns=columns) for side in sides), render(studio, request, found)
+        return *(gr.Gallery(side, columns=columns) for side in sides), render(session, request, found)
 
     def stop(visitor: gr.Request) -> None:
         if halt := running.pop(visitor.session_hash, None):
@@ -190,24 +190,24 @@ def handlers(studio: Studio) -> tuple[Callable[..., Any], Callable[..., None]]:
     return compare, stop
 
 
-def build_page(studio: Studio) -> Any:
+def build_page(session: Session) -> Any:
     """Lay out the page, a ``gradio.Blocks``."""
     import gradio as gr
 
-    compare, stop = handlers(studio)
-    offers = [(f"{offer.label} · {offer.summary}", key) for key, offer in studio.offers.items()]
+    compare, stop = handlers(session)
+    offers = [(f"{offer.label} · {offer.summary}", key) for key, offer in session.offers.items()]
     with gr.Blocks(
         analytics_enabled=False, title="fair-adaptors: before and after", fill_width=True, delete_cache=(600, 3600)
     ) as page:
-        gr.HTML(render(studio), apply_default_css=False)
+        gr.HTML(render(session), apply_default_css=False)
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
-                prompt = gr.Textbox(next(iter(studio.examples.values())), label="Prompt", info=studio.hint, lines=2)
-                examples = [[example] for example in studio.examples.values()]
-                gr.Examples(examples, prompt, label="For example", example_labels=list(studio.examples))
+                prompt = gr.Textbox(next(iter(session.examples.values())), label="Prompt", info=session.hint, lines=2)
+                examples = [[example] for example in session.examples.values()]
+                gr.Examples(examples, prompt, label="For example", example_labels=list(session.examples))
                 adaptors = gr.CheckboxGroup(offers, value=[offers[0][1]], label="Adaptors")
                 strength = gr.Slider(0, MAX_STRENGTH, 1, step=0.05, label="Strength", info=STRENGTH)
-                images = gr.Slider(1, studio.max_images, studio.images, step=1, label="Images")
+                images = gr.Slider(1, session.max_images, session.images, step=1, label="Images")
                 with gr.Row(equal_height=True):
                     seed = gr.Number(0, label="Seed", precision=0, min_width=120)
                     new = gr.Button("New seed", min_width=120, scale=0)
@@ -238,10 +238,10 @@ def build_page(studio: Studio) -> Any:
     return page
 
 
-def render(studio: Studio, request: Request | None = None, found: Comparison | None = None) -> str:
+def render(session: Session, request: Request | None = None, found: Comparison | None = None) -> str:
     """Write the page's head, or with what was found, its figures."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("page.html.jinja").render(studio=studio, request=request, found=found)
+    return environment.get_template("page.html.jinja").render(session=session, request=request, found=found)

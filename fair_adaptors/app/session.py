@@ -1,4 +1,4 @@
-"""A prompt drawn without and with adaptors from the same noise, one request at a time, and what is counted."""
+"""What the page can do: draw a prompt without and with adaptors from the same noise, and count what is seen."""
 
 import threading
 from collections import OrderedDict
@@ -111,7 +111,7 @@ class Comparison:
     counts: list[Count]
 
 
-class Studio:
+class Session:
     """Draws and counts, one request at a time; between requests the pipeline has no adaptor.
 
     Attributes:
@@ -179,7 +179,7 @@ class Studio:
         """Draw the same noise without and with the adaptors, and count the classes.
 
         Raises:
-            Stopped: the studio is being closed.
+            Stopped: the session is being closed.
         """
         with self._turn:
             key = request.prompt, request.seed, request.images

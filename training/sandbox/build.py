@@ -256,7 +256,9 @@ def _tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 
 @torch.no_grad()
-def measure(pipe: StableDiffusionPipeline, network: PortraitNetwork, images_per_prompt: int, seed: int) -> dict[str, Any]:
+def measure(
+    pipe: StableDiffusionPipeline, network: PortraitNetwork, images_per_prompt: int, seed: int
+) -> dict[str, Any]:
     """Measure the base with the evaluation classifier: occupation kept, and its bias against the world's."""
     pipe.set_progress_bar_config(disable=True)
     rows = []
