@@ -16,13 +16,13 @@ from huggingface_hub import EvalResult, ModelCard
 from markdown_it import MarkdownIt
 
 from fair_adaptors.adaptor.bases import BASES, EMBEDDED, STABLE_DIFFUSION_1_5
-from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, RESULTS_FILE, read_config
+from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, RESULTS_FILE, TAG, read_config
 from fair_adaptors.adaptor.registry import find
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import from_json, read_results, to_json, variant_of
 from fair_adaptors.errors import InvalidAdaptorError
 from fair_adaptors.evaluation.variants import with_adaptor
-from fair_adaptors.report.card import TAG, TEMPLATE, card_of, escape, render_card
+from fair_adaptors.report.card import TEMPLATE, card_of, escape, render_card
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = [EMBEDDED / "sandbox-gender", EMBEDDED / "sandbox-gender-tone"]
@@ -307,6 +307,8 @@ def test_escaping_leaves_plain_words_alone() -> None:
 def test_results_that_are_damaged_or_of_other_weights_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / CONFIG_FILE).write_bytes((FOLDERS[0] / CONFIG_FILE).read_bytes())
     (tmp_path / RESULTS_FILE).write_text(content, encoding="utf-8")
+    with pytest.raises(InvalidAdaptorError, match=message):
+        read_results(tmp_path)
     with pytest.raises(InvalidAdaptorError, match=message):
         card_of(tmp_path)
 

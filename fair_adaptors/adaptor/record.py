@@ -21,6 +21,8 @@ RESULTS_FILE = "results.json"
 
 CARD_FILE = "README.md"
 
+TAG = "fair-adaptors"
+"""The tag on the Hub of every adaptor of this package."""
 SCHEMA_VERSION = 1
 
 RESULTS_SCHEMA = 2

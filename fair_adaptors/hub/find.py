@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fair_adaptors.adaptor.bases import find_base
-from fair_adaptors.adaptor.record import read_config
+from fair_adaptors.adaptor.record import TAG, read_config
 from fair_adaptors.errors import FairAdaptorError
-from fair_adaptors.report.card import TAG
 
 from .client import ask, check_repo_id, connect
 from .download import fetch_config

@@ -13,7 +13,7 @@ from textwrap import fill
 from typing import Any
 
 from fair_adaptors.adaptor.bases import find_base, imported, plugin_of
-from fair_adaptors.adaptor.record import read_config
+from fair_adaptors.adaptor.record import TAG, read_config
 from fair_adaptors.adaptor.registry import AdaptorInfo
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import read_results
@@ -22,8 +22,6 @@ from fair_adaptors.evaluation.verdict import fine
 from .card_figures import Markdown, figures, line, metrics
 
 TEMPLATE = "card.md.jinja"
-TAG = "fair-adaptors"
-"""The tag on the Hub of every adaptor of this package."""
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 _WORD = re.compile(r"[\w./:+-]+", re.ASCII)
