@@ -103,7 +103,8 @@ def test_what_diffusers_saves_keeps_its_change(tmp_path: Path, base: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "settings", [
+    "settings",
+    [
         {"use_rslora": True},
         {"alpha_pattern": {"to_q": 2}},
         {"bias": "all"},

@@ -143,6 +143,12 @@ def test_results_of_other_weights_are_not_pushed(adaptor: Path) -> None:  # noqa
         push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
 
 
+def test_more_than_anybody_would_fetch_is_not_pushed(adaptor: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setattr("fair_adaptors.hub.files.MOST_BYTES", 1_000)
+    with pytest.raises(InvalidAdaptorError, match="is not loaded"):
+        push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
+
+
 @pytest.mark.parametrize("name", [CARD_FILE, RESULTS_FILE, "x_kohya.safetensors"])
 def test_a_companion_that_nobody_could_read_is_not_pushed(adaptor: Path, name: str) -> None:  # noqa: F811
     (adaptor / name).write_bytes(b"\x80\x02}q\x00.")
@@ -209,7 +215,7 @@ def test_a_server_without_xet_storage_says_what_to_set(hub: Hub, monkeypatch: py
         push(ADAPTOR, "ann/xet", token=ANN, endpoint=hub.url)
 
 
-@pytest.mark.parametrize(("fault", "pauses"), [("503", [1, 2, 4]), ("429", [1, 2, 4])])
+@pytest.mark.parametrize(("fault", "pauses"), [("503", [1, 2, 4]), ("429", [3, 3, 4])])
 def test_a_server_that_is_not_well_is_asked_again_later_and_later(
     hub: Hub,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

@@ -109,7 +109,7 @@ class Connection(BaseHTTPRequestHandler):
         if fault in ("500", "502", "503"):
             return self._send(Answer(int(fault), {"error": "the server is not well"}))
         if fault == "429":
-            return self._send(Answer(429, {"error": "too many requests"}, Retry_After="1"))
+            return self._send(Answer(429, {"error": "too many requests"}, Retry_After="3"))
         if fault == "garbage":
             return self._send(Answer(200, b"<html>Please log in to this network</html>", Content_Type="text/html"))
         if fault == "hang":
