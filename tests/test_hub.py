@@ -13,7 +13,7 @@ from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.hub import pull, push
 from tests.hub.connection import Hub
-from tests.hub.fixtures import ADAPTOR, ANN, NOWHERE, adaptor, command, contents, hub, mirror, online, retitle  # noqa: F401
+from tests.hub.fixtures import ADAPTOR, ANN, NOWHERE, contents, retitle
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
 
@@ -41,7 +41,7 @@ def drawn(*names: str, home: Path, endpoint: str) -> tuple[list[str], str]:
 
 
 @pytest.mark.slow
-def test_a_pushed_adaptor_is_pulled_as_it_was_by_both_servers(hub: Hub, mirror: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_pushed_adaptor_is_pulled_as_it_was_by_both_servers(hub: Hub, mirror: str, tmp_path: Path) -> None:
     result = push(ADAPTOR, "org/round", tag="v1", token=ANN, endpoint=hub.url)
     assert result.changed and result.url == f"{hub.url}/org/round"
     for name, endpoint in (("own", hub.url), ("olah", mirror)):
@@ -53,9 +53,9 @@ def test_a_pushed_adaptor_is_pulled_as_it_was_by_both_servers(hub: Hub, mirror: 
 
 @pytest.mark.slow
 def test_what_is_trained_is_pushed_pulled_and_draws_the_same_image(
-    hub: Hub,  # noqa: F811
-    mirror: str,  # noqa: F811
-    command: Callable[..., tuple[int, str, str]],  # noqa: F811
+    hub: Hub,
+    mirror: str,
+    command: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -84,9 +84,9 @@ def test_what_is_trained_is_pushed_pulled_and_draws_the_same_image(
             assert not path.is_file() or b"secret" not in path.read_bytes(), path
 
 
-def test_git_itself_finds_the_repositories_whole(hub: Hub, adaptor: Path) -> None:  # noqa: F811
+def test_git_itself_finds_the_repositories_whole(hub: Hub, sandbox_copy: Path) -> None:
     for title in "ab":
-        push(retitle(adaptor, title), "ann/whole", token=ANN, endpoint=hub.url)
+        push(retitle(sandbox_copy, title), "ann/whole", token=ANN, endpoint=hub.url)
     repository = hub.repositories["ann/whole"]
     repository.git("fsck", "--strict", "--full")
     assert len(repository.history()) == 3

@@ -12,7 +12,7 @@ from fair_adaptors.adaptor.registry import NAMESPACE
 from fair_adaptors.hub import client
 from fair_adaptors.hub.files import MOST_BYTES
 from tests.hub.connection import Hub
-from tests.hub.fixtures import ADAPTOR, ANN, NOWHERE, adaptor, command, contents, hub, online, retitle  # noqa: F401
+from tests.hub.fixtures import ADAPTOR, NOWHERE, contents, retitle
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
 
@@ -20,9 +20,9 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 def test_an_adaptor_goes_to_the_hub_and_comes_back(
-    hub: Hub,  # noqa: F811
-    adaptor: Path,  # noqa: F811
-    command: Command,  # noqa: F811
+    hub: Hub,
+    sandbox_copy: Path,
+    command: Command,
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
@@ -31,7 +31,7 @@ def test_an_adaptor_goes_to_the_hub_and_comes_back(
     assert "Checked before: its files; loaded into sandbox." in printed
     assert 'load_fair_adaptor(pipe, "ann/cli", revision="v1")' in printed
     assert "Nothing to push" in command("push", str(ADAPTOR), "ann/cli")[1]
-    assert "5 files pushed" in command("push", str(retitle(adaptor, "b")), "ann/cli", "--revision", "trial")[1]
+    assert "5 files pushed" in command("push", str(retitle(sandbox_copy, "b")), "ann/cli", "--revision", "trial")[1]
     assert set(hub.repositories["ann/cli"].refs("heads")) == {"main", "trial"}
     told = command("info", "ann/cli", "--revision", "v1")[1]
     assert "female 50%" in told and "Perceived attributes are not identity" in told and "models--ann--cli" in told
@@ -43,7 +43,7 @@ def test_an_adaptor_goes_to_the_hub_and_comes_back(
     assert command("export", "ann/cli", "--format", "kohya", "--out", str(kohya))[0] == 0 and list(kohya.iterdir())
 
 
-def test_the_table_says_what_each_row_needs(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_the_table_says_what_each_row_needs(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     printed = command("list")[1]
     assert "nothing" in printed and "training or checkpoint" in printed and "download" not in printed
@@ -53,8 +53,8 @@ def test_the_table_says_what_each_row_needs(command: Command, monkeypatch: pytes
 
 
 def test_in_a_namespace_of_ones_own_a_name_of_the_table_is_pulled_from_there(
-    hub: Hub,  # noqa: F811
-    command: Command,  # noqa: F811
+    hub: Hub,
+    command: Command,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -72,7 +72,7 @@ def test_the_document_says_what_can_be_set_and_what_the_limits_are() -> None:
 
 
 @pytest.fixture
-def place(adaptor: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def place(sandbox_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with all that a stranger may name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -139,7 +139,7 @@ STRANGE = [
 @pytest.mark.parametrize(("line", "message"), STRANGE, ids=[line for line, _ in STRANGE])
 def test_wrong_input_is_one_line_that_helps(
     place: None,
-    command: Command,  # noqa: F811
+    command: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     line: str,
@@ -169,7 +169,7 @@ def test_wrong_input_is_one_line_that_helps(
         ("export adaptor --out out", "Missing option '--format'"),
     ],
 )
-def test_what_is_missing_is_named(command: Command, line: str, message: str) -> None:  # noqa: F811
+def test_what_is_missing_is_named(command: Command, line: str, message: str) -> None:
     status, _, error = command(*line.split())
     assert status == 2 and message in re.sub(r"\s+", " ", error)
 
@@ -178,9 +178,9 @@ def test_what_is_missing_is_named(command: Command, line: str, message: str) -> 
     "line", ["push adaptor org/x", "pull org/x", "info org/x", "search", "export org/x --format peft --out out"]
 )
 def test_a_server_that_is_not_there_is_named(
-    online: None,  # noqa: F811
+    online: None,
     place: None,
-    command: Command,  # noqa: F811
+    command: Command,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     line: str,

@@ -18,7 +18,7 @@ from fair_adaptors.hub import pull, push
 from fair_adaptors.hub.download import download
 from tests.hub.connection import Hub
 from tests.hub.faults import Kind
-from tests.hub.fixtures import ADAPTOR, ANN, hub, online  # noqa: F401
+from tests.hub.fixtures import ADAPTOR, ANN
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
 
@@ -87,7 +87,7 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def outcomes(hub: Hub, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]  # noqa: F811
+def outcomes(hub: Hub, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     """Runs all cases side by side, because they spend their time waiting."""
     small = Path(shutil.copytree(ADAPTOR, tmp_path_factory.mktemp("small") / "adaptor"))
     shutil.rmtree(small / "images")
@@ -113,7 +113,7 @@ def outcomes(hub: Hub, tmp_path_factory: pytest.TempPathFactory):  # type: ignor
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_fault_passes_or_is_a_clear_error(case: Case, hub: Hub, outcomes: dict[Case, Future[Outcome]]) -> None:  # noqa: F811
+def test_a_fault_passes_or_is_a_clear_error(case: Case, hub: Hub, outcomes: dict[Case, Future[Outcome]]) -> None:
     outcome = outcomes[case].result(90)
     repo_id = case.repo_id
     if case.passes:
@@ -139,7 +139,7 @@ def test_a_fault_passes_or_is_a_clear_error(case: Case, hub: Hub, outcomes: dict
         read_adaptor(pull(case.repo_id, cache_dir=outcome.cache, endpoint=hub.url))
 
 
-def test_a_pull_that_is_killed_leaves_nothing_that_is_used(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_a_pull_that_is_killed_leaves_nothing_that_is_used(hub: Hub, tmp_path: Path) -> None:
     push(ADAPTOR, "ann/killed", token=ANN, endpoint=hub.url)
     hub.faults.add("ann/killed", "large", "stall")
     command = f"from fair_adaptors.hub import pull; pull('ann/killed', cache_dir={str(tmp_path)!r})"

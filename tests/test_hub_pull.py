@@ -15,7 +15,7 @@ from fair_adaptors.hub.download import download
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from tests.hub.connection import Hub
-from tests.hub.fixtures import ADAPTOR, ANN, BOB, NOWHERE, adaptor, contents, hub, online, retitle  # noqa: F401
+from tests.hub.fixtures import ADAPTOR, ANN, BOB, NOWHERE, contents, retitle
 from tests.hub.repos import Blob, Repository, pointer
 from tests.tiny import tiny_pipeline
 
@@ -32,7 +32,7 @@ def test_a_revision_that_git_allows_nowhere_is_refused(name: str) -> None:
         pull("ann/x", revision=name, endpoint=NOWHERE)
 
 
-def test_gated_says_where_to_ask(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_gated_says_where_to_ask(hub: Hub, tmp_path: Path) -> None:
     push(ADAPTOR, "ann/gated", token=ANN, endpoint=hub.url)
     hub.repositories["ann/gated"].gated = True
     for token, have in ((False, "log in"), (BOB, "give another token")):
@@ -42,7 +42,7 @@ def test_gated_says_where_to_ask(hub: Hub, tmp_path: Path) -> None:  # noqa: F81
     assert pull("ann/gated", cache_dir=tmp_path, token=BOB, endpoint=hub.url).is_dir()
 
 
-def test_a_revision_or_repository_that_is_not_there(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_a_revision_or_repository_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
     push(ADAPTOR, "ann/there", token=ANN, endpoint=hub.url)
     with pytest.raises(UnknownAdaptorError, match="'ann/there' at revision 'v9': there is no such revision"):
         pull("ann/there", revision="v9", cache_dir=tmp_path, endpoint=hub.url)
@@ -52,14 +52,14 @@ def test_a_revision_or_repository_that_is_not_there(hub: Hub, tmp_path: Path) ->
 
 
 def test_the_cache_serves_when_the_hub_does_not_and_says_so(
-    hub: Hub,  # noqa: F811
-    adaptor: Path,  # noqa: F811
+    hub: Hub,
+    sandbox_copy: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fair_adaptors.hub.client.PATIENCE", 1.5)
-    old = push(adaptor, "ann/cached", token=ANN, endpoint=hub.url).commit
+    old = push(sandbox_copy, "ann/cached", token=ANN, endpoint=hub.url).commit
     folder = resolve("ann/cached", cache_dir=tmp_path, endpoint=hub.url)
     assert resolve("ann/cached", cache_dir=tmp_path, endpoint=NOWHERE) == folder
     assert f"Using the copy in the cache, of commit {old[:12]}" in caplog.text
@@ -68,11 +68,11 @@ def test_the_cache_serves_when_the_hub_does_not_and_says_so(
     assert resolve("ann/cached", revision=old, cache_dir=tmp_path, endpoint=hub.url) == folder and not hub.log
     with pytest.raises(HubUnreachableError, match="did not answer as it should"):
         resolve("ann/cached", revision="v2", cache_dir=tmp_path, endpoint=NOWHERE)
-    new = push(retitle(adaptor, "new"), "ann/cached", token=ANN, endpoint=hub.url).commit
+    new = push(retitle(sandbox_copy, "new"), "ann/cached", token=ANN, endpoint=hub.url).commit
     assert resolve("ann/cached", cache_dir=tmp_path, endpoint=hub.url).name == new
 
 
-def test_a_file_that_rotted_in_the_cache_is_refused_and_a_pull_mends_it(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_a_file_that_rotted_in_the_cache_is_refused_and_a_pull_mends_it(hub: Hub, tmp_path: Path) -> None:
     push(ADAPTOR, "ann/rotten", token=ANN, endpoint=hub.url)
     folder = pull("ann/rotten", cache_dir=tmp_path, endpoint=hub.url)
     blob = (folder / WEIGHTS_FILE).resolve()
@@ -86,7 +86,7 @@ def test_a_file_that_rotted_in_the_cache_is_refused_and_a_pull_mends_it(hub: Hub
 
 
 def test_only_an_adaptors_files_are_fetched_and_only_if_they_are_small_enough(
-    hub: Hub,  # noqa: F811
+    hub: Hub,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -105,14 +105,14 @@ def test_only_an_adaptors_files_are_fetched_and_only_if_they_are_small_enough(
 
 
 def test_what_tells_of_an_adaptor_comes_without_its_weights(
-    hub: Hub,  # noqa: F811
-    adaptor: Path,  # noqa: F811
+    hub: Hub,
+    sandbox_copy: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = push(adaptor, "ann/told", token=ANN, endpoint=hub.url).commit
+    whole = push(sandbox_copy, "ann/told", token=ANN, endpoint=hub.url).commit
     loaded = resolve("ann/told", cache_dir=tmp_path, endpoint=hub.url)
-    push(retitle(adaptor, "new"), "ann/told", token=ANN, endpoint=hub.url)
+    push(retitle(sandbox_copy, "new"), "ann/told", token=ANN, endpoint=hub.url)
     folder = resolve("ann/told", cache_dir=tmp_path, endpoint=hub.url, wanted="description")
     assert (
         set(contents(folder)) == {CARD_FILE, CONFIG_FILE, RESULTS_FILE}
@@ -131,7 +131,7 @@ def test_what_tells_of_an_adaptor_comes_without_its_weights(
 
 
 def test_a_name_of_the_table_is_only_what_the_table_says(
-    hub: Hub,  # noqa: F811
+    hub: Hub,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -148,7 +148,7 @@ def test_a_name_of_the_table_is_only_what_the_table_says(
                 assert get("fair", cache_dir=tmp_path, endpoint=hub.url).name == commit
 
 
-def test_a_repository_of_something_else_is_no_adaptor(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_a_repository_of_something_else_is_no_adaptor(hub: Hub, tmp_path: Path) -> None:
     push(ADAPTOR, "ann/lora", token=ANN, endpoint=hub.url)
     hub.repositories["ann/lora"].commit("main", "another kind", files={}, deleted=(CONFIG_FILE,))
     with pytest.raises(InvalidAdaptorError, match="'ann/lora' has no fair_adaptor.json"):
@@ -163,7 +163,7 @@ def test_a_folder_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     assert contents(pull("sandbox-gender", out=tmp_path / "copy")) == contents(ADAPTOR)
 
 
-def test_search_finds_by_base_attribute_and_owner_across_pages(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_search_finds_by_base_attribute_and_owner_across_pages(hub: Hub, tmp_path: Path) -> None:
     tone = ADAPTOR.with_name("sandbox-gender-tone")
     hub.tokens["hf_carolsecret"] = "carol"
     push(tone, "carol/tone", token="hf_carolsecret", endpoint=hub.url)
@@ -186,7 +186,7 @@ def test_search_finds_by_base_attribute_and_owner_across_pages(hub: Hub, tmp_pat
 
 
 def test_a_mirror_that_tells_only_the_names_of_the_files_is_read_as_carefully(
-    hub: Hub,  # noqa: F811
+    hub: Hub,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -203,7 +203,7 @@ def test_a_mirror_that_tells_only_the_names_of_the_files_is_read_as_carefully(
     assert not {"get", "large", "tree"} & set(hub.requests("ann/names"))
 
 
-def refused(hub: Hub, repo_id: str, cache: Path, message: str) -> None:  # noqa: F811
+def refused(hub: Hub, repo_id: str, cache: Path, message: str) -> None:
     """Nothing brings it here, and no byte of a file is asked for."""
     hub.log.clear()
     for get in (pull, resolve, download):
@@ -212,13 +212,13 @@ def refused(hub: Hub, repo_id: str, cache: Path, message: str) -> None:  # noqa:
     assert not BODIES & set(hub.requests(repo_id)) and not list(cache.rglob("blobs"))
 
 
-def test_a_repository_of_50_gigabytes_is_refused_before_a_byte_of_them(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_a_repository_of_50_gigabytes_is_refused_before_a_byte_of_them(hub: Hub, tmp_path: Path) -> None:
     push(ADAPTOR, "ann/huge", token=ANN, endpoint=hub.url)
     hub.repositories["ann/huge"].commit("main", "huge", files={WEIGHTS_FILE: pointer("a" * 64, 50_000_000_000)})
     refused(hub, "ann/huge", tmp_path, "50,00.* bytes; an adaptor has at most .*Nothing was downloaded")
 
 
-def test_a_repository_of_too_many_pictures_is_refused_before_a_byte_of_them(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_a_repository_of_too_many_pictures_is_refused_before_a_byte_of_them(hub: Hub, tmp_path: Path) -> None:
     push(ADAPTOR, "ann/album", token=ANN, endpoint=hub.url)
     pictures = {f"images/{i}.png": pointer(f"{i:064x}", 9) for i in range(250)}
     hub.repositories["ann/album"].commit("main", "album", files=pictures)
@@ -229,7 +229,7 @@ def test_a_repository_of_too_many_pictures_is_refused_before_a_byte_of_them(hub:
 
 
 @pytest.mark.parametrize("lie", ["the pointer", "the answer"])
-def test_of_a_file_no_byte_is_kept_beyond_its_size(hub: Hub, tmp_path: Path, lie: str) -> None:  # noqa: F811
+def test_of_a_file_no_byte_is_kept_beyond_its_size(hub: Hub, tmp_path: Path, lie: str) -> None:
     repo_id = f"ann/lie-{lie.split()[1]}"
     push(ADAPTOR, repo_id, token=ANN, endpoint=hub.url)
     repository = hub.repositories[repo_id]
@@ -249,7 +249,7 @@ def test_of_a_file_no_byte_is_kept_beyond_its_size(hub: Hub, tmp_path: Path, lie
             time.sleep(0.01)
 
 
-def test_a_server_that_names_no_commit_is_no_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_server_that_names_no_commit_is_no_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     push(ADAPTOR, "ann/strange", token=ANN, endpoint=hub.url)
     monkeypatch.setattr(Repository, "info", lambda self, commit, blobs: {"id": self.repo_id, "sha": "../../up"})
     with pytest.raises(HubError, match="names no commit; it does not seem to be a Hub"):
@@ -263,14 +263,14 @@ def test_what_is_no_token_or_no_address_is_refused_unseen(token: str | None, end
     assert "hf_a" not in str(raised.value)
 
 
-def test_a_token_that_is_not_known_is_said_not_to_be(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_a_token_that_is_not_known_is_said_not_to_be(hub: Hub, tmp_path: Path) -> None:
     push(ADAPTOR, "ann/known", token=ANN, endpoint=hub.url)
     with pytest.raises(HubError, match="does not accept the token .*give another token") as raised:
         pull("ann/known", cache_dir=tmp_path, token="hf_nobodyssecret", endpoint=hub.url)
     assert "nobodys" not in str(raised.value)
 
 
-def test_a_cache_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_a_cache_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path) -> None:
     push(ADAPTOR, "ann/nocache", token=ANN, endpoint=hub.url)
     (tmp_path / "file").touch()
     with pytest.raises(HubError, match="/file/.* cannot be written: .*HF_HOME or cache_dir"):
@@ -278,13 +278,15 @@ def test_a_cache_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["./adaptor", "adaptor", "./adaptor/README.md"])
-def test_what_is_on_this_machine_need_not_be_pulled(adaptor: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:  # noqa: F811
-    monkeypatch.chdir(adaptor.parent)
+def test_what_is_on_this_machine_need_not_be_pulled(
+    sandbox_copy: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(sandbox_copy.parent)
     with pytest.raises(UnknownAdaptorError, match="is on this machine: load_fair_adaptor takes a folder as it is"):
         pull(name, endpoint=NOWHERE)
 
 
-def test_what_is_on_this_machine_has_no_revisions(adaptor: Path) -> None:  # noqa: F811
-    for get, name in ((pull, "sandbox-gender"), (resolve, "sandbox-gender"), (resolve, str(adaptor))):
+def test_what_is_on_this_machine_has_no_revisions(sandbox_copy: Path) -> None:
+    for get, name in ((pull, "sandbox-gender"), (resolve, "sandbox-gender"), (resolve, str(sandbox_copy))):
         with pytest.raises(UnknownAdaptorError, match="has no revisions; leave 'v1' out"):
             get(name, revision="v1")  # type: ignore[operator]

@@ -17,7 +17,7 @@ from fair_adaptors.errors import HubError, InvalidAdaptorError, UnknownAdaptorEr
 from fair_adaptors.hub import client, pull, push
 from fair_adaptors.report.card import card_of
 from tests.hub.connection import Answer, Hub
-from tests.hub.fixtures import ADAPTOR, ANN, BOB, NOWHERE, adaptor, hub, online, retitle  # noqa: F401
+from tests.hub.fixtures import ADAPTOR, ANN, BOB, NOWHERE, retitle
 from tests.tiny import tiny_pipeline, write_tiny_adaptor
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
@@ -28,7 +28,7 @@ def rename_base(folder: Path, base: str) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config | {"base_model": base}))
 
 
-def test_the_same_again_is_no_commit(hub: Hub) -> None:  # noqa: F811
+def test_the_same_again_is_no_commit(hub: Hub) -> None:
     first = push(ADAPTOR, "ann/same", tag="v1", token=ANN, endpoint=hub.url)
     hub.log.clear()
     again = push(ADAPTOR, "ann/same", tag="v1", token=ANN, endpoint=hub.url)
@@ -36,30 +36,30 @@ def test_the_same_again_is_no_commit(hub: Hub) -> None:  # noqa: F811
     assert not {"commit", "batch", "put", "tag"} & set(hub.requests("ann/same"))
 
 
-def test_a_push_leaves_what_is_no_adaptors_and_takes_away_what_was(hub: Hub, adaptor: Path) -> None:  # noqa: F811
-    push(adaptor, "ann/other", token=ANN, endpoint=hub.url)
+def test_a_push_leaves_what_is_no_adaptors_and_takes_away_what_was(hub: Hub, sandbox_copy: Path) -> None:
+    push(sandbox_copy, "ann/other", token=ANN, endpoint=hub.url)
     hub.repositories["ann/other"].commit("main", "by hand", files={"LICENSE": b"mine", "code.py": b"evil"})
-    shutil.rmtree(adaptor / "images")
-    (adaptor / "checkpoints").mkdir()
-    (adaptor / "checkpoints" / "state.pt").write_bytes(b"large")
-    push(adaptor, "ann/other", token=ANN, endpoint=hub.url)
+    shutil.rmtree(sandbox_copy / "images")
+    (sandbox_copy / "checkpoints").mkdir()
+    (sandbox_copy / "checkpoints" / "state.pt").write_bytes(b"large")
+    push(sandbox_copy, "ann/other", token=ANN, endpoint=hub.url)
     published = {".gitattributes", "LICENSE", "code.py", CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE}
     assert set(hub.repositories["ann/other"].files("main")) == published
 
 
-def test_what_the_hub_has_is_not_sent_again(hub: Hub, adaptor: Path) -> None:  # noqa: F811
+def test_what_the_hub_has_is_not_sent_again(hub: Hub, sandbox_copy: Path) -> None:
     def refuse(repo_id: str) -> None:
         raise Answer(403, {"error": "not now"})
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(HubError, match="not now"):
         patch.setattr(hub, "before_commit", refuse)
-        push(adaptor, "ann/resumed", token=ANN, endpoint=hub.url)
+        push(sandbox_copy, "ann/resumed", token=ANN, endpoint=hub.url)
     assert hub.requests("ann/resumed").count("put") == 2
-    assert push(adaptor, "ann/resumed", token=ANN, endpoint=hub.url).changed
+    assert push(sandbox_copy, "ann/resumed", token=ANN, endpoint=hub.url).changed
     assert hub.requests("ann/resumed").count("put") == 2
 
 
-def test_of_two_pushers_at_once_one_wins_and_the_other_learns_of_it(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_of_two_pushers_at_once_one_wins_and_the_other_learns_of_it(hub: Hub, tmp_path: Path) -> None:
     folders = [retitle(Path(shutil.copytree(ADAPTOR, tmp_path / who)), who) for who in ("ann", "bob")]
     push(ADAPTOR, "org/race", token=ANN, endpoint=hub.url)
     both = threading.Barrier(2, timeout=30)
@@ -83,13 +83,13 @@ def test_of_two_pushers_at_once_one_wins_and_the_other_learns_of_it(hub: Hub, tm
     assert repository.read(files[RESULTS_FILE]) == (folders[winner] / RESULTS_FILE).read_bytes()
 
 
-def test_a_branch_and_a_tag(hub: Hub, adaptor: Path) -> None:  # noqa: F811
-    main = push(adaptor, "ann/refs", tag="v1", token=ANN, endpoint=hub.url)
-    trial = push(retitle(adaptor, "trial"), "ann/refs", revision="trial", token=ANN, endpoint=hub.url)
+def test_a_branch_and_a_tag(hub: Hub, sandbox_copy: Path) -> None:
+    main = push(sandbox_copy, "ann/refs", tag="v1", token=ANN, endpoint=hub.url)
+    trial = push(retitle(sandbox_copy, "trial"), "ann/refs", revision="trial", token=ANN, endpoint=hub.url)
     repository = hub.repositories["ann/refs"]
     assert repository.refs("heads") == {"main": main.commit, "trial": trial.commit}
     with pytest.raises(HubError, match="'v1' is already at commit .*Nothing was pushed"):
-        push(adaptor, "ann/refs", tag="v1", token=ANN, endpoint=hub.url)
+        push(sandbox_copy, "ann/refs", tag="v1", token=ANN, endpoint=hub.url)
     assert repository.commit_of("main") == main.commit
 
 
@@ -108,14 +108,14 @@ def test_a_tag_or_branch_that_git_would_misread_is_refused(name: str) -> None:
             push(ADAPTOR, "ann/x", token=ANN, endpoint=NOWHERE, **settings)
 
 
-def test_a_folder_that_could_not_be_loaded_is_not_pushed(adaptor: Path) -> None:  # noqa: F811
-    with (adaptor / WEIGHTS_FILE).open("ab") as file:
+def test_a_folder_that_could_not_be_loaded_is_not_pushed(sandbox_copy: Path) -> None:
+    with (sandbox_copy / WEIGHTS_FILE).open("ab") as file:
         file.write(b"x")
     with pytest.raises(InvalidAdaptorError, match="sha256 differs"):
-        push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
+        push(sandbox_copy, "ann/x", token=ANN, endpoint=NOWHERE)
 
 
-def test_an_adaptor_is_loaded_into_its_base_before_it_is_pushed_if_that_is_here(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_an_adaptor_is_loaded_into_its_base_before_it_is_pushed_if_that_is_here(hub: Hub, tmp_path: Path) -> None:
     from huggingface_hub import constants
 
     assert push(ADAPTOR, "ann/tried", token=ANN, endpoint=hub.url).tried_on == "sandbox"
@@ -136,11 +136,11 @@ def test_an_adaptor_is_loaded_into_its_base_before_it_is_pushed_if_that_is_here(
     assert not hub.log
 
 
-def test_results_of_other_weights_are_not_pushed(adaptor: Path) -> None:  # noqa: F811
+def test_results_of_other_weights_are_not_pushed(sandbox_copy: Path) -> None:
     other = ADAPTOR.with_name("sandbox-gender-tone")
-    shutil.copyfile(other / RESULTS_FILE, adaptor / RESULTS_FILE)
+    shutil.copyfile(other / RESULTS_FILE, sandbox_copy / RESULTS_FILE)
     with pytest.raises(InvalidAdaptorError, match="of other weights than those of 'sandbox-gender'"):
-        push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
+        push(sandbox_copy, "ann/x", token=ANN, endpoint=NOWHERE)
 
 
 def test_more_than_anybody_would_fetch_is_not_pushed(adaptor: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
@@ -150,30 +150,30 @@ def test_more_than_anybody_would_fetch_is_not_pushed(adaptor: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", [CARD_FILE, RESULTS_FILE, "x_kohya.safetensors"])
-def test_a_companion_that_nobody_could_read_is_not_pushed(adaptor: Path, name: str) -> None:  # noqa: F811
-    (adaptor / name).write_bytes(b"\x80\x02}q\x00.")
+def test_a_companion_that_nobody_could_read_is_not_pushed(sandbox_copy: Path, name: str) -> None:
+    (sandbox_copy / name).write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(InvalidAdaptorError, match=f"{name} cannot be read"):
-        push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
+        push(sandbox_copy, "ann/x", token=ANN, endpoint=NOWHERE)
 
 
-def test_without_a_card_one_is_made_and_the_folder_is_left_alone(hub: Hub, adaptor: Path) -> None:  # noqa: F811
-    (adaptor / CARD_FILE).unlink()
-    push(adaptor, "ann/plain", token=ANN, endpoint=hub.url)
-    assert not (adaptor / CARD_FILE).exists()
+def test_without_a_card_one_is_made_and_the_folder_is_left_alone(hub: Hub, sandbox_copy: Path) -> None:
+    (sandbox_copy / CARD_FILE).unlink()
+    push(sandbox_copy, "ann/plain", token=ANN, endpoint=hub.url)
+    assert not (sandbox_copy / CARD_FILE).exists()
     info = hub.repositories["ann/plain"].info("main")
     assert info["cardData"]["base_model"] == "sandbox" and "base_model:adapter:sandbox" in info["tags"]
-    made = card_of(adaptor, repo_id="ann/plain")
+    made = card_of(sandbox_copy, repo_id="ann/plain")
     assert pull("ann/plain", endpoint=hub.url).joinpath(CARD_FILE).read_text() == made and "ann/plain" in made
-    assert not push(adaptor, "ann/plain", token=ANN, endpoint=hub.url).changed
+    assert not push(sandbox_copy, "ann/plain", token=ANN, endpoint=hub.url).changed
 
 
-def test_a_card_that_the_hub_refuses_is_an_error_with_its_reason(hub: Hub, adaptor: Path) -> None:  # noqa: F811
-    (adaptor / CARD_FILE).write_text("---\nbase_model: [unclosed\n---\n")
+def test_a_card_that_the_hub_refuses_is_an_error_with_its_reason(hub: Hub, sandbox_copy: Path) -> None:
+    (sandbox_copy / CARD_FILE).write_text("---\nbase_model: [unclosed\n---\n")
     with pytest.raises(HubError, match="Invalid metadata in README.md"):
-        push(adaptor, "ann/badcard", token=ANN, endpoint=hub.url)
+        push(sandbox_copy, "ann/badcard", token=ANN, endpoint=hub.url)
 
 
-def test_private_is_private_and_never_by_mistake_public(hub: Hub, tmp_path: Path) -> None:  # noqa: F811
+def test_private_is_private_and_never_by_mistake_public(hub: Hub, tmp_path: Path) -> None:
     push(ADAPTOR, "ann/secret", private=True, token=ANN, endpoint=hub.url)
     assert hub.repositories["ann/secret"].private
     for token in (False, BOB):
@@ -186,7 +186,7 @@ def test_private_is_private_and_never_by_mistake_public(hub: Hub, tmp_path: Path
 
 
 def test_who_may_not_push_is_told_why_and_the_token_is_shown_nowhere(
-    hub: Hub,  # noqa: F811
+    hub: Hub,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -209,7 +209,7 @@ def test_who_may_not_push_is_told_why_and_the_token_is_shown_nowhere(
     assert not any(token in shown for token in (ANN, BOB, "hf_nobodyssecret"))
 
 
-def test_a_server_without_xet_storage_says_what_to_set(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_server_without_xet_storage_says_what_to_set(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
     with pytest.raises(HubError, match="has no Xet storage; set HF_HUB_DISABLE_XET=1"):
         push(ADAPTOR, "ann/xet", token=ANN, endpoint=hub.url)
@@ -217,7 +217,7 @@ def test_a_server_without_xet_storage_says_what_to_set(hub: Hub, monkeypatch: py
 
 @pytest.mark.parametrize(("fault", "pauses"), [("503", [1, 2, 4]), ("429", [3, 3, 4])])
 def test_a_server_that_is_not_well_is_asked_again_later_and_later(
-    hub: Hub,  # noqa: F811
+    hub: Hub,
     monkeypatch: pytest.MonkeyPatch,
     fault: str,
     pauses: list[float],

@@ -121,6 +121,6 @@ def command(
 
 
 @pytest.fixture
-def adaptor(tmp_path: Path) -> Path:
+def sandbox_copy(tmp_path: Path) -> Path:
     """A copy of the sandbox's adaptor that may be changed."""
     return Path(shutil.copytree(ADAPTOR, tmp_path / "adaptor"))
