@@ -20,8 +20,7 @@ from benchmarks import uce
 from benchmarks._report import report
 from benchmarks.sandbox_bias import train
 from fair_adaptors.adaptor.results import Results, VariantResults
-from fair_adaptors.evaluation import baselines
-from fair_adaptors.evaluation.evaluate import evaluate
+from fair_adaptors.evaluation import baselines, evaluate
 from fair_adaptors.evaluation.metrics import frequencies
 from fair_adaptors.evaluation.spec import Evaluation, Target
 from fair_adaptors.evaluation.variants import Variant, original, with_adaptor

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fair_adaptors.evaluation.evaluate import evaluate
+from fair_adaptors.evaluation import evaluate
 from fair_adaptors.evaluation.spec import Evaluation, Target
 from fair_adaptors.evaluation.variants import with_adaptor
 from fair_adaptors.prompts.sets import PromptSet, load_prompts

@@ -12,9 +12,8 @@ import pytest
 
 from fair_adaptors.adaptor.results import Calibration, Estimate, Results, VariantResults
 from fair_adaptors.adaptor.results_file import from_json, to_json
-from fair_adaptors.evaluation.records import Record, save
 from fair_adaptors.evaluation.spec import Evaluation, Instruments, Kept, Target
-from fair_adaptors.evaluation.store import RESULTS_FILE, image_path, record_path
+from fair_adaptors.evaluation.store import RESULTS_FILE, Record, image_path, record_path, save_record
 from fair_adaptors.evaluation.summary import summarise
 from fair_adaptors.evaluation.variants import Variant, original
 from fair_adaptors.prompts.sets import PromptSet
@@ -141,7 +140,7 @@ def evaluated_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = strengths(measured(evaluation, tools, records), 0.5, 1.0)
     write(results, out)
     for variant, p in itertools.product(results.variants[:2], range(8)):
-        save(record_path(out, variant, p), of_prompt(records[variant.name], p), "whatever")
+        save_record(record_path(out, variant, p), of_prompt(records[variant.name], p), "whatever")
         for i in range(9):
             path = out / image_path(variant, p, i)
             path.parent.mkdir(parents=True, exist_ok=True)

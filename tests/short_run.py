@@ -18,7 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
-from fair_adaptors.evaluation.evaluate import evaluate
+from fair_adaptors.evaluation import evaluate
 from fair_adaptors.evaluation.store import RESULTS_FILE
 from fair_adaptors.evaluation.variants import with_adaptor
 from fair_adaptors.sandbox.instruments import instruments

@@ -14,13 +14,12 @@ from PIL import Image
 from fair_adaptors.adaptor.results import Estimate, Results
 from fair_adaptors.adaptor.results_file import load_results
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.evaluation.evaluate import evaluate
+from fair_adaptors.evaluation import evaluate
 from fair_adaptors.evaluation.images_csv import plain_cell
-from fair_adaptors.evaluation.request import plan, targets_for, variants_for
-from fair_adaptors.evaluation.spec import Instruments, Target
+from fair_adaptors.evaluation.spec import Instruments, Target, plan, targets_for
 from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE, claim, settings_of, variant_folder
 from fair_adaptors.evaluation.summary import diversity
-from fair_adaptors.evaluation.variants import Variant, distinct, original, with_adaptor
+from fair_adaptors.evaluation.variants import Variant, distinct, original, variants_for, with_adaptor
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.load import load_fair_adaptor
 from fair_adaptors.prompts.sets import PromptSet
@@ -301,7 +300,7 @@ def test_variants_have_distinct_names() -> None:
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="given twice"):
         distinct([original(), *variants_for(["sandbox-gender", "sandbox-gender"], [])])
-    with pytest.raises(ConfigError, match="name one with --adaptor"):
+    with pytest.raises(ConfigError, match="name an adaptor"):
         variants_for([], [1.0])
     with pytest.raises(ConfigError, match="finite"):
         variants_for(["sandbox-gender"], [float("nan")])

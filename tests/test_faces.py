@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fair_adaptors.errors import ConfigError, MissingExtraError
-from fair_adaptors.evaluation.request import instruments_for
+from fair_adaptors.evaluation.spec import instruments_for
 from fair_adaptors.vision import faces
 from fair_adaptors.vision.crops import align_faces, crop_faces
 from fair_adaptors.vision.faces import LANDMARKS, load_face_detector

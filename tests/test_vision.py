@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from fair_adaptors.errors import ConfigError, MissingExtraError
-from fair_adaptors.evaluation.evaluate import check_targets, evaluate
+from fair_adaptors.evaluation.run import check_targets, evaluate
 from fair_adaptors.evaluation.spec import Instruments, Target
 from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.report.page import write_report

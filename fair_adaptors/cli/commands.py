@@ -1,7 +1,9 @@
 """The command line: one Typer app. Each command is a few lines that call the library; frameworks load when needed."""
 
+import re
 import sys
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Annotated
 
 import typer
@@ -26,13 +28,23 @@ def main() -> None:
     try:
         app()
     except FairAdaptorError as error:
-        print(f"fair-adaptors: {error}", file=sys.stderr)
+        print(f"fair-adaptors: {with_options(str(error), sys.argv[1:2])}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.filename is None:
             raise
         print(f"fair-adaptors: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
+
+
+def with_options(message: str, command: list[str]) -> str:
+    """Write the arguments that an error names in backticks as options of the command: `overwrite` as --overwrite."""
+    known = signature(COMMANDS[command[0]]).parameters if command and command[0] in COMMANDS else {}
+
+    def spelled(found: re.Match[str]) -> str:
+        return f"--{found[1].replace('_', '-')}" if found[1] in known else found[0]
+
+    return re.sub(r"`(\w+)`", spelled, message)
 
 
 def _version(wanted: bool) -> None:

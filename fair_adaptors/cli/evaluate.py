@@ -43,24 +43,25 @@ def evaluate(
         print_pairs("prompt set", "what it is", prompt_sets.list_prompt_sets())
         return
     if baseline == ["list"]:
-        from fair_adaptors.evaluation.request import BASELINES
+        from fair_adaptors.evaluation.baselines import BASELINES
 
-        print_pairs("baseline", "what it does", BASELINES)
+        print_pairs("baseline", "what it does", {name: what for name, (_, what) in BASELINES.items()})
         return
     quiet()
     from fair_adaptors.adaptor.bases import defaults_of
-    from fair_adaptors.evaluation import request
-    from fair_adaptors.evaluation.spec import Evaluation
+    from fair_adaptors.evaluation import spec
+    from fair_adaptors.evaluation.baselines import baselines_for
+    from fair_adaptors.evaluation.variants import variants_for
     from fair_adaptors.report.terminal import run_and_report
 
     usual = defaults_of(base)
     chosen = prompt_sets.load_prompts(prompts or usual.test_prompts)
     detector = faces if difference is None else "whole"  # a plan looks at nothing
-    instruments = request.instruments_for(base, classifier or [], encoder or [], detector)
-    wanted = Evaluation(
+    instruments = spec.instruments_for(base, classifier or [], encoder or [], detector)
+    wanted = spec.Evaluation(
         base,
         chosen,
-        request.targets_for(target or [], adaptor or [], instruments),
+        spec.targets_for(target or [], adaptor or [], instruments),
         images_per_prompt=images,
         seed=seed,
         num_steps=steps or usual.num_steps,
@@ -68,11 +69,11 @@ def evaluate(
         batch_size=batch_size or usual.batch_size,
         keep_images=keep_images,
     )
-    variants = request.variants_for(adaptor or [], weight or [])
-    variants += request.baselines_for(baseline or [], wanted.targets, instruments)
+    variants = variants_for(adaptor or [], weight or [])
+    variants += baselines_for(baseline or [], wanted.targets, instruments)
     if difference is not None:
-        print("\n".join(request.plan(wanted, 1 + len(variants), difference)))
+        print("\n".join(spec.plan(wanted, 1 + len(variants), difference)))
         return
-    for warning in request.shared_classifiers(adaptor or [], instruments):
+    for warning in spec.shared_classifiers(adaptor or [], instruments):
         print(f"fair-adaptors: {warning}", file=sys.stderr)
     run_and_report(load_base(base), wanted, variants, instruments, out, overwrite=overwrite)

@@ -42,7 +42,7 @@ def train(
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[train]'") from error
 
-    from fair_adaptors.evaluation.request import parse_target
+    from fair_adaptors.evaluation.spec import parse_target
 
     if recipe == "list":
         from fair_adaptors.training.recipes import described

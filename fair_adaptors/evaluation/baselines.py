@@ -8,15 +8,16 @@ import json
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import accumulate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.errors import ConfigError, did_you_mean
 
+from .spec import Instruments, Target
 from .variants import Variant
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 SPOKEN_ORDER = ("age", "race", "tone", "gender")
 """How words for a person follow each other before an occupation; those of other attributes come first."""
+
+SPOKEN = {"WMELH": ("White", "Middle Eastern", "Latino")}
+"""Classes whose names are not what people say, and what they are made of."""
 
 INTERVENTION_WORDS = {"race": "skin color", "tone": "skin color"}
 """What an intervention calls an attribute, where that is not its name."""
@@ -57,6 +61,21 @@ class Attribute:
             raise ConfigError(f"{self.name!r} has {len(self.classes)} classes and {len(self.target)} target shares")
         if not all(share >= 0 for share in self.target) or not math.isclose(sum(self.target), 1, abs_tol=1e-6):
             raise ConfigError(f"{self.name!r} has the target {self.target}; give shares from 0 to 1 that add up to 1")
+
+
+def baselines_for(names: Sequence[str], targets: Sequence[Target], instruments: Instruments) -> list[Variant]:
+    """Return baselines by name, for the attributes that are counted one by one.
+
+    Raises:
+        ConfigError: no such baseline.
+    """
+    classes = instruments.classifiers[0].classes
+    single = [(target.attributes[0], target.shares) for target in targets if len(target.attributes) == 1]
+    attributes = [Attribute(name, *_spoken(classes[name], shares)) for name, shares in single if names]
+    for name in names:
+        if name not in BASELINES:
+            raise ConfigError(f"no baseline {name!r}.{did_you_mean(name, BASELINES)} Known: {', '.join(BASELINES)}")
+    return [BASELINES[name][0](attributes) for name in names]
 
 
 def draw_class(attribute: Attribute, seed: int) -> int:
@@ -275,3 +294,30 @@ def _some(attributes: Sequence[Attribute]) -> Sequence[Attribute]:
 
 def _identity(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _spoken(classes: Sequence[str], shares: Sequence[float]) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Return classes as words for a prompt, with their shares: a class that no prompt would name is taken apart."""
+    words = [
+        (word, share / len(SPOKEN.get(name, (name,))))
+        for name, share in zip(classes, shares, strict=True)
+        for word in SPOKEN.get(name, (name,))
+    ]
+    return tuple(word for word, _ in words), tuple(share for _, share in words)
+
+
+BASELINES: Mapping[str, tuple[Callable[[Sequence[Attribute]], Variant], str]] = {
+    "ethical-intervention": (
+        ethical_intervention,
+        "A sentence behind the prompt asks for fairness (Bansal et al. 2022).",
+    ),
+    "attribute-injection": (
+        attribute_injection,
+        "A random class of each attribute is written into each image's prompt.",
+    ),
+    "semantic-guidance": (
+        semantic_guidance,
+        "Each image is guided towards a random class (Fair Diffusion, Friedrich et al. 2023).",
+    ),
+}
+"""Baselines that need no training, with what they do. UCE has to be fitted first, see ``benchmarks/uce.py``."""

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .records import Record
 from .spec import Evaluation
-from .store import image_path
+from .store import Record, image_path
 from .variants import Variant
 
 

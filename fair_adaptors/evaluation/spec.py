@@ -1,14 +1,23 @@
-"""What an evaluation is asked for, and what it measures with."""
+"""What an evaluation is asked for, what it measures with, and how both are read from words."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
+from fair_adaptors.adaptor.record import read_config
 from fair_adaptors.adaptor.results import Calibration
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.prompts.sets import PromptSet
+from fair_adaptors.vision.catalog import load_classifier, load_encoder
+from fair_adaptors.vision.faces import load_face_detector
+from fair_adaptors.vision.joint import shared_classifier
 from fair_adaptors.vision.types import Classifier, Encoder, FaceDetector, Logits
+
+from .metrics import images_needed, noise_floor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,3 +129,134 @@ class Instruments:
 def known_targets(targets: Sequence[Target], classifier: Classifier) -> list[Target]:
     """Return the targets all of whose ``attributes`` a classifier knows."""
     return [target for target in targets if set(target.attributes) <= set(classifier.classes)]
+
+
+def instruments_for(
+    base: str, classifiers: Sequence[str], encoders: Sequence[str], faces: str | None = None
+) -> Instruments:
+    """Return the instruments that were named; for an embedded base its own unless some are.
+
+    Args:
+        faces: the face detector; None for the base's usual one, and with a base's own instruments for none.
+
+    Raises:
+        ConfigError: none is named for another base, or one cannot be loaded.
+        MissingExtraError: one needs a package that is not installed.
+    """
+    plugin = plugin_of(base)
+    if plugin and not classifiers and not encoders:
+        own: Instruments = imported(plugin.instruments)()
+        return replace(own, faces=load_face_detector(faces) if faces else None)
+    if not classifiers:
+        raise ConfigError(
+            "name a classifier of the attributes, and better two, such as clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+            " and transformers:dima806/fairface_gender_image_detection; folders in the place of these Hub ids, or"
+            " MODULE:OBJECT of your own, serve as well"
+        )
+    detector = load_face_detector(faces or defaults_of(base).faces)
+    return Instruments(tuple(map(load_classifier, classifiers)), tuple(map(load_encoder, encoders)), detector)
+
+
+def targets_for(wanted: Sequence[str], adaptors: Sequence[str], instruments: Instruments) -> tuple[Target, ...]:
+    """Return what is to be counted.
+
+    Args:
+        wanted: texts such as ``gender`` for equal shares, or ``age=0.75,0.25``. If there are none: what the adaptors
+            were trained for, else all that the first classifier knows.
+
+    Returns:
+        A target for each attribute, and for more than one their combinations, as if they were independent.
+
+    Raises:
+        ConfigError: an attribute that the classifier does not know, or shares that do not fit.
+    """
+    known = instruments.classifiers[0].classes
+    shares: dict[str, tuple[float, ...]] = {}
+    for text in wanted:
+        name, share = parse_target(text) if "=" in text else (text, None)
+        if name not in known:
+            raise ConfigError(f"no attribute {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}")
+        shares[name] = share or _equal(len(known[name]))
+    if not wanted:
+        shares = _of_adaptors(adaptors, known) or {name: _equal(len(classes)) for name, classes in known.items()}
+    single = [Target((name,), share) for name, share in shares.items()]
+    if len(single) < 2 or not (wanted or adaptors):
+        return tuple(single)
+    product = [1.0]
+    for share in shares.values():
+        product = [one * other for one in product for other in share]
+    return (*single, Target(tuple(shares), tuple(product)))
+
+
+def parse_target(text: str) -> tuple[str, tuple[float, ...]]:
+    """Read ``gender=0.5,0.5``.
+
+    Raises:
+        ConfigError: not of that form, or no distribution.
+    """
+    name, _, shares = text.partition("=")
+    try:
+        target = tuple(float(share) for share in shares.split(","))
+    except ValueError as error:
+        raise ConfigError(f"target {text}: write it as NAME=SHARE,SHARE such as gender=0.5,0.5") from error
+    if not name or not all(share >= 0 for share in target) or not math.isclose(sum(target), 1, abs_tol=1e-6):
+        raise ConfigError(f"target {text}: the shares must not be negative, and sum to 1")
+    return name.strip(), target
+
+
+def shared_classifiers(adaptors: Sequence[str], instruments: Instruments) -> list[str]:
+    """Return a warning for each adaptor that is measured with a classifier it was trained against."""
+    lines = []
+    for adaptor in adaptors:
+        config = read_config(resolve(adaptor))
+        trained_against = config["training"].get("trained_against")
+        for classifier in instruments.classifiers:
+            if isinstance(trained_against, str) and (said := shared_classifier(trained_against, classifier)):
+                lines.append(f"{config['name']}: {said}")
+    return lines
+
+
+def plan(evaluation: Evaluation, num_variants: int, difference: float) -> list[str]:
+    """Say, line by line, what an evaluation would take and what it could tell.
+
+    Args:
+        difference: of two mean biases, that is to be told.
+
+    Raises:
+        ConfigError: it is not between 0 and 1.
+    """
+    if not 0 < difference <= 1:
+        raise ConfigError(f"the difference to plan for is {difference:g}; it must be between 0 and 1, such as 0.1")
+    prompts, count = len(evaluation.prompts.prompts), evaluation.images_per_prompt
+    lines = [
+        f"{prompts} prompts × {count} images × {num_variants} variants = {prompts * count * num_variants:,} images",
+        f"To tell a difference of {difference:g} between two mean biases of exactly these prompts (5 %, power 80 %):",
+    ]
+    for target in evaluation.targets:
+        number = len(target.shares)
+        needed = images_needed(difference, prompts, number)
+        said = "enough" if count >= needed else "too few to be sure of it"
+        lines.append(
+            f"  {target.name}: {needed} images per prompt; {count} are {said}. Noise floor at {count}:"
+            f" {noise_floor(count, number):.3f}"
+        )
+    lines.append(
+        "That is for unrelated noise; before and after share theirs, which needs fewer. The intervals of an evaluation"
+        " are also for other prompts of the kind: where prompts differ in how they change, only more prompts help."
+    )
+    return lines
+
+
+def _of_adaptors(adaptors: Sequence[str], known: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[float, ...]]:
+    """Return the targets that adaptors were trained for, the first one's where they differ."""
+    shares: dict[str, tuple[float, ...]] = {}
+    for name in adaptors:
+        for attribute, row in read_config(resolve(name))["attributes"].items():
+            if attribute in known and set(row["classes"]) == set(known[attribute]):
+                share = dict(zip(row["classes"], row["target"], strict=True))
+                shares.setdefault(attribute, tuple(share[name] for name in known[attribute]))
+    return shares
+
+
+def _equal(number: int) -> tuple[float, ...]:
+    return (1 / number,) * number

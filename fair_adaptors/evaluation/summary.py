@@ -26,8 +26,8 @@ from fair_adaptors.adaptor.results_file import from_json, to_json
 
 from . import metrics
 from .estimates import count_classes, estimate_mean, estimate_pooled, estimate_rate, estimate_values
-from .records import Array, Record
 from .spec import Evaluation, Instruments, Target, known_targets
+from .store import Array, Record
 from .variants import Variant
 
 FAIR_DRAWS = 4000

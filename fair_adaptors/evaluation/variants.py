@@ -1,12 +1,14 @@
 """What an evaluation compares: the original model, adaptors at some strength, and the baselines of others."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from fair_adaptors.adaptor.folder import read_adaptor
+from fair_adaptors.adaptor.record import read_config
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.load import load_fair_adaptor
@@ -99,3 +101,26 @@ def distinct(variants: Sequence[Variant]) -> tuple[Variant, ...]:
                 raise ConfigError(f"{variant.name!r} is given twice to compare")
             seen.add(value)
     return every
+
+
+def variants_for(adaptors: Sequence[str], weights: Sequence[float]) -> list[Variant]:
+    """Return each adaptor at each weight; at its own if there are none.
+
+    Raises:
+        ConfigError: a weight is no number, or there is nothing to weigh.
+    """
+    if weights and not adaptors:
+        raise ConfigError("a weight is the strength of an adaptor: name an adaptor")
+    if any(not math.isfinite(weight) or abs(weight) >= 100 for weight in weights):
+        raise ConfigError("the weight must be a finite number, usually between 0 and 1")
+    if len(set(adaptors)) < len(adaptors):
+        raise ConfigError(f"an adaptor is given twice to compare: {', '.join(adaptors)}")
+    names = [read_config(resolve(adaptor))["name"] for adaptor in adaptors]
+    # Several trainings of one recipe have one name; then they go by what was typed.
+    labels = [adaptor if names.count(name) > 1 else name for name, adaptor in zip(names, adaptors, strict=True)]
+    wanted: Sequence[float | None] = weights or [None]
+    return [
+        with_adaptor(adaptor, weight, label=label)
+        for adaptor, label in zip(adaptors, labels, strict=True)
+        for weight in wanted
+    ]

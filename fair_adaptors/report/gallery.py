@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.evaluation.metrics import CONFIDENCE
-from fair_adaptors.evaluation.records import read_seen
-from fair_adaptors.evaluation.store import image_path, record_path
+from fair_adaptors.evaluation.store import image_path, read_seen, record_path
 
 PROMPTS, IMAGES, OPEN_PROMPTS = 6, 8, 2
 """Prompts with pictures, images of each, and prompts whose pictures are shown at once."""

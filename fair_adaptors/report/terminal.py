@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.adaptor.results import Results, headline
 from fair_adaptors.errors import MissingExtraError
-from fair_adaptors.evaluation.evaluate import Evaluation, evaluate
+from fair_adaptors.evaluation import Evaluation, evaluate
 from fair_adaptors.evaluation.spec import Instruments
 from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE
 from fair_adaptors.evaluation.variants import Variant

@@ -45,7 +45,7 @@ def run_demo(
     Raises:
         FairAdaptorError: no such adaptor, it does not fit the sandbox, or another evaluation is in the way.
     """
-    from fair_adaptors.evaluation.evaluate import evaluate
+    from fair_adaptors.evaluation import evaluate
     from fair_adaptors.evaluation.spec import Evaluation
     from fair_adaptors.prompts.sets import load_prompts
 
@@ -72,9 +72,7 @@ def run_demo(
 
 def _targets(adaptor: str, tools: "Instruments") -> "tuple[Target, ...]":
     """Return what the adaptor was trained for, and equal shares of whatever else can be seen."""
-    from fair_adaptors.evaluation.spec import Target
-
-    from ..evaluation.request import targets_for
+    from fair_adaptors.evaluation.spec import Target, targets_for
 
     trained = targets_for([], [adaptor], tools)
     rest = [name for name in ATTRIBUTES if not any(name in target.attributes for target in trained)]

@@ -13,9 +13,8 @@ from fair_adaptors.adaptor.record import CARD_FILE, RESULTS_FILE, read_config
 from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import to_json, variant_of
-from fair_adaptors.evaluation.evaluate import evaluate
-from fair_adaptors.evaluation.request import targets_for
-from fair_adaptors.evaluation.spec import Evaluation, Target
+from fair_adaptors.evaluation import evaluate
+from fair_adaptors.evaluation.spec import Evaluation, Target, targets_for
 from fair_adaptors.evaluation.store import write_json
 from fair_adaptors.evaluation.variants import ORIGINAL, with_adaptor
 from fair_adaptors.evaluation.verdict import percent

@@ -15,17 +15,21 @@ from fair_adaptors.seeds import image_seed
 from fair_adaptors.vision.faces import whole_image
 from fair_adaptors.vision.types import Logits
 
-from .records import Record, join, load, save, stack
 from .spec import Evaluation, Instruments
 from .store import (
     IMAGES_FILE,
     RESULTS_FILE,
     TIMING_FILE,
+    Record,
     claim,
     image_path,
+    join,
+    load_record,
     record_mark,
     record_path,
+    save_record,
     settings_of,
+    stack,
     write_json,
 )
 from .variants import Variant, distinct
@@ -129,9 +133,10 @@ def _draw_all(
             applied = None
             for index in mine:
                 path, mark = record_path(out, variant, index), marks[variant.name]
-                if load(path, instruments, mark) is None or not _pictures_are_there(evaluation, variant, index, out):
+                seen = load_record(path, instruments, mark)
+                if seen is None or not _pictures_are_there(evaluation, variant, index, out):
                     applied = stack_.enter_context(variant.applied(pipe)) if applied is None else applied
-                    save(path, _draw_and_see(applied, evaluation, variant, instruments, index, out), mark)
+                    save_record(path, _draw_and_see(applied, evaluation, variant, instruments, index, out), mark)
                 done += evaluation.images_per_prompt
                 on_images(done, total)
 
@@ -221,7 +226,7 @@ def _read_all(
     records = []
     for index in range(len(evaluation.prompts.prompts)):
         path = record_path(out, variant, index)
-        record = load(path, instruments, marks[variant.name])
+        record = load_record(path, instruments, marks[variant.name])
         if record is None:
             raise ConfigError(f"{path} is gone: do all processes see the same folder, with the same settings?")
         records.append(record)
