@@ -23,9 +23,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from fair_adaptors.sandbox import world
 from fair_adaptors.sandbox.classifiers import NETWORKS, PortraitNetwork
-from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, WEIGHTS
-from fair_adaptors.sandbox.prompts import AGES, GENDERS, OCCUPATIONS, ROLES, SECTORS, TEMPLATE, TONES
-from fair_adaptors.sandbox.renderer import render
+from fair_adaptors.sandbox.pipeline import WEIGHTS
+
+from .measure import measure
+from .portraits import Portraits, render_portraits
+from .tokenizer import build_tokenizer
 
 LATENT_CHANNELS = 4
 DOWNSAMPLING = 4
@@ -41,41 +43,6 @@ class BuildConfig:
     base_steps: int = 2_400
     images_per_prompt: int = 32
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Portraits:
-    """Rendered people: pixels uint8 [N, 3, 64, 64], their truth, and a caption each."""
-
-    pixels: Tensor
-    people: world.People
-    captions: list[str]
-
-    def images(self, index: Tensor) -> Tensor:
-        """Return images in [0, 1]."""
-        return self.pixels[index].float() / 255
-
-
-def render_portraits(count: int, *, generator: torch.Generator, advance: Callable[[], None]) -> Portraits:
-    """Draw people and their portraits. Two in five captions name attributes, which are then uniform."""
-    sector, role = world.random_occupations(count, generator=generator)
-    named = torch.rand(count, 3, generator=generator) < torch.tensor([0.8, 0.6, 0.4])
-    named &= torch.rand(count, 1, generator=generator) < 0.4
-    people = world.sample_people(sector, role, generator=generator, named=named)
-    chunks = []
-    for index in torch.arange(count).split(200):
-        chunks.append((render(people[index]) * 255).round().to(torch.uint8))
-        advance()
-    return Portraits(torch.cat(chunks), people, _captions(people, named))
-
-
-def _captions(people: world.People, named: Tensor) -> list[str]:
-    captions = []
-    for i in range(len(people)):
-        words = [AGES[people.age[i]], TONES[people.tone[i]], GENDERS[people.gender[i]]]
-        words = [word for word, use in zip(words, named[i, [2, 1, 0]], strict=True) if use]
-        captions.append(TEMPLATE.format(" ".join([*words, SECTORS[people.sector[i]], ROLES[people.role[i]]])))
-    return captions
 
 
 def train_network(
@@ -225,69 +192,8 @@ def _minimise(
         advance()
 
 
-def build_tokenizer() -> CLIPTokenizer:
-    """Make a CLIP tokenizer that knows every word of the sandbox as one token, and any other text by its letters."""
-    words = [*TEMPLATE.format("").replace(",", " ,").lower().split(), *SECTORS, *ROLES, *GENDERS, *TONES, *AGES]
-    words = sorted(set(words))
-    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
-    pieces = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
-    merges = []
-    while pairs := [pair for split in pieces.values() for pair in zip(split, split[1:], strict=False)]:
-        best = max(sorted(set(pairs)), key=pairs.count)
-        merges.append(best)
-        pieces = {word: _merge(split, best) for word, split in pieces.items()}
-    symbols = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
-    vocab = {symbol: i for i, symbol in enumerate([*symbols, "<|startoftext|>", "<|endoftext|>"])}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=77)
-
-
-def _merge(split: list[str], pair: tuple[str, str]) -> list[str]:
-    merged: list[str] = []
-    for piece in split:
-        if merged and (merged[-1], piece) == pair:
-            merged[-1] += piece
-        else:
-            merged.append(piece)
-    return merged
-
-
 def _tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     return tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
-
-
-@torch.no_grad()
-def measure(
-    pipe: StableDiffusionPipeline, network: PortraitNetwork, images_per_prompt: int, seed: int
-) -> dict[str, Any]:
-    """Measure the base with the evaluation classifier: occupation kept, and its bias against the world's."""
-    pipe.set_progress_bar_config(disable=True)
-    rows = []
-    for number, occupation in enumerate(OCCUPATIONS):
-        generator = torch.Generator().manual_seed(seed * 1_000 + number)
-        images = pipe(
-            TEMPLATE.format(occupation),
-            num_images_per_prompt=images_per_prompt,
-            num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE,
-            generator=generator,
-            output_type="pt",
-        ).images
-        classes = {name: logits.argmax(1) for name, logits in network(images).items()}
-        sector, role = (words.index(word) for words, word in zip((SECTORS, ROLES), occupation.split(), strict=True))
-        right = (classes["sector"] == sector) & (classes["role"] == role)
-        female = (classes["gender"] == 0).float().mean().item()
-        truth = world.female_probability(torch.tensor([sector]), torch.tensor([role])).item()
-        tones = classes["tone"].bincount(minlength=4) / images_per_prompt
-        spread = sum(abs(tones[i] - tones[j]).item() for i in range(4) for j in range(i)) / 6
-        rows.append((right.float().mean().item(), female, truth, abs(2 * female - 1), spread))
-    table = torch.tensor(rows)
-    return {
-        "occupation_right": table[:, 0].mean().item(),
-        "gender_correlation": torch.corrcoef(table[:, 1:3].T)[0, 1].item(),
-        "gender_bias": table[:, 3].mean().item(),
-        "tone_bias": table[:, 4].mean().item(),
-        "images_per_prompt": images_per_prompt,
-    }
 
 
 def build(out: Path, config: BuildConfig) -> dict[str, Any]:
