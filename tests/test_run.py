@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine.world import World
-from fair_adaptors.training.run import checkpoint
+from fair_adaptors.training.run import checkpoint, milestones
 from fair_adaptors.training.run import train as run_module
 from fair_adaptors.training.run.record import read_run, was_restarted
 from fair_adaptors.training.run.train import train
@@ -128,7 +128,7 @@ def test_a_run_that_has_collapsed_ends_with_the_best_adaptor_and_says_why(
         seen.append(now)
         return "nobody is there" if len(seen) == 3 else None
 
-    monkeypatch.setattr(run_module, "collapse", collapse)
+    monkeypatch.setattr(milestones, "collapse", collapse)
     said = tiny_run(tmp_path / "later", **settings)
     assert "iteration 3: the adaptor has collapsed: nobody is there" in said and len(seen) == 3
     assert "the adaptor is that of the best validation" in said
@@ -136,7 +136,7 @@ def test_a_run_that_has_collapsed_ends_with_the_best_adaptor_and_says_why(
 
 
 def test_what_counts_as_collapsed() -> None:
-    config = dataclasses.replace(CONFIG, least_kept=0.3, most_undetermined=0.1)
+    config = dataclasses.replace(CONFIG, least_kept=0.3, most_unclear=0.1)
     assert collapse(config, Measured({}, 0.2, 0.9), undetermined_before=0.15) is None
     assert "only 0.20" in str(collapse(config, Measured({}, 0.2, 0.2), undetermined_before=0.15))
     assert "26% of the images" in str(collapse(config, Measured({}, 0.26, 0.9), undetermined_before=0.15))
@@ -167,7 +167,7 @@ def test_the_run_is_written_down(tmp_path: Path, tiny: Setup) -> None:
 
 def test_an_earlier_run_is_not_overwritten_unless_asked(tmp_path: Path, tiny: Setup) -> None:
     tiny_run(tmp_path, save_every=1)
-    with pytest.raises(CheckpointError, match="--overwrite"):
+    with pytest.raises(CheckpointError, match="overwrite to give it up"):
         tiny_run(tmp_path)
     tiny_run(tmp_path, overwrite=True)
 

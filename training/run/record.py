@@ -32,12 +32,20 @@ def run_record(config: TrainConfig, recipe: str, processes: int) -> dict[str, An
     }
 
 
+def write_run(out: Path, record: dict[str, Any]) -> None:
+    """Write ``run.json``, complete or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    aside = out / f".{RUN_FILE}"
+    aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(aside, out / RUN_FILE)
+
+
 def refuse_earlier_run(folder: Path) -> None:
     """Raise CheckpointError if there are checkpoints in a folder."""
     if any(folder.glob("*.safetensors")):
         raise CheckpointError(
-            f"{folder} has checkpoints of an earlier run. Add --resume to go on with it, --overwrite to give it up, or"
-            " name another --out"
+            f"{folder} has checkpoints of an earlier run. Give resume to go on with it, overwrite to give it up, or"
+            " another out"
         )
 
 
@@ -57,7 +65,7 @@ def read_run(out: Path, recipe: str) -> TrainConfig:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"there is no run to resume in {out}: {RUN_FILE} is not there or cannot be read. Name its folder with"
-            " --out, or leave out --resume to start afresh"
+            " out, or leave out resume to start afresh"
         ) from error
 
 

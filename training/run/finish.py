@@ -1,0 +1,116 @@
+"""The end of a run: the adaptor is written and measured, or the run is saved to go on with."""
+
+import dataclasses
+import shlex
+import sys
+from typing import Any
+
+import torch
+from fair_adaptors.training.engine import lora
+from fair_adaptors.training.engine.state import TrainingState
+from torch import Tensor
+
+from fair_adaptors.adaptor.folder import write_adaptor
+from fair_adaptors.errors import TrainingError
+from fair_adaptors.evaluation.estimates import BiasEstimate
+from fair_adaptors.hub.client import split_revision
+from fair_adaptors.load import load_fair_adaptor
+
+from . import checkpoint
+from .milestones import Milestones
+from .validation import numbers, numbers_table
+
+
+def save_stopped(milestones: Milestones, state: TrainingState, recipe: str) -> None:
+    """Save before the end of a run that was told to stop, and say how to go on.
+
+    Raises:
+        CheckpointError: it could not be written.
+    """
+    config, world, out = milestones.config, milestones.world, milestones.out
+    milestones.count_time(state)
+    if world.is_main:
+        path = checkpoint.save(milestones.checkpoints, state, config)
+        checkpoint.remove_old(milestones.checkpoints, config.checkpoints_total_limit)
+        processes = f" --num-processes {world.size}" if world.size > 1 else ""
+        again = f"{shlex.quote(recipe)} --out {shlex.quote(str(out))} --resume{processes}"
+        milestones.reporter.say(
+            f"stopped after iteration {state.iteration} of {config.iterations}; saved {path}. To go on:\n"
+            f"  fair-adaptors train {again}"
+        )
+
+
+def finish(milestones: Milestones, state: TrainingState, images_per_prompt: int) -> None:
+    """Write the adaptor, measure it, and print the numbers before and after.
+
+    Raises:
+        TrainingError: the adaptor has collapsed, and no validation had been good before.
+    """
+    config, setup, world, reporter = milestones.config, milestones.setup, milestones.world, milestones.reporter
+    milestones.save(state)
+    _go_back_to_best(milestones, state)
+    with state.average.applied():
+        after = numbers(setup, config, images_per_prompt, world, state.tokens)
+        tensors = lora.extract(setup.pipe, config.parts)
+        tokens = None if state.tokens is None else {"text_encoder": state.tokens.detach().cpu().clone()}
+    lora.detach(setup.pipe, config.parts)
+    if world.is_main:
+        out = milestones.out
+        _write(milestones, state, tensors, tokens)
+        load_fair_adaptor(setup.pipe, out).unload()  # what was written can be read
+        before = {(a, b): BiasEstimate(**e) for a, b, e in state.history.get("before", [])}
+        reporter.console.print(numbers_table(before, after))
+        minutes = state.history["seconds"] / 60
+        reporter.say(f"{minutes:.1f} minutes. The adaptor is in {out}: load_fair_adaptor(pipe, {str(out)!r})")
+
+
+def _go_back_to_best(milestones: Milestones, state: TrainingState) -> None:
+    """Put back the weights of the best validation, if they are to be the adaptor."""
+    config, best = milestones.config, milestones.checkpoints / checkpoint.BEST
+    if milestones.collapsed and not best.is_file():
+        raise TrainingError(
+            f"the adaptor has collapsed before the first good validation: {milestones.collapsed}. Start anew with a"
+            " lower learning_rate, a larger preservation, or a smaller validate_every"
+        )
+    if (config.keep == "best" or milestones.collapsed) and best.is_file():
+        milestones.reporter.say(f"the adaptor is that of the best validation, {best}")
+        history = state.history
+        checkpoint.restore(state, checkpoint.load(best, config))
+        state.history = history
+
+
+def _write(milestones: Milestones, state: TrainingState, tensors: dict[str, Tensor], tokens: Any) -> None:
+    config, setup = milestones.config, milestones.setup
+    settings = dataclasses.asdict(config)
+    del settings["attributes"]
+    write_adaptor(
+        milestones.out,
+        tensors,
+        tokens=tokens,
+        name=config.name,
+        pipe=setup.pipe,
+        base_model=split_revision(config.base)[0],
+        attributes={a.name: {"classes": list(a.classes), "target": list(a.target)} for a in config.attributes},
+        rank=config.rank,
+        training={
+            **settings,
+            "finished_iterations": state.iteration,
+            "skipped_iterations": state.skipped,
+            "trained_against": setup.trained_against,
+            "processes": milestones.world.size,
+            "peak_megabytes": _peak_megabytes(),
+            "seconds": round(state.history["seconds"], 1),
+        },
+    )
+
+
+def _peak_megabytes() -> int | None:
+    """Return the most memory that this process has had: of its GPU, else of the machine where that can be asked."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() // 1_000_000
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 1_000_000

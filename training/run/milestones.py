@@ -1,0 +1,123 @@
+"""What is due between iterations: checkpoints, pictures of the progress, validation."""
+
+import time
+from pathlib import Path
+
+import torch
+from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.engine.state import TrainingState
+from fair_adaptors.training.engine.step import StepResult
+from fair_adaptors.training.engine.world import World
+from fair_adaptors.training.setup import Setup
+
+from fair_adaptors.errors import CheckpointError
+from fair_adaptors.report.grid import plain_grid
+from fair_adaptors.seeds import image_seed
+
+from . import checkpoint
+from .reporter import Reporter
+from .validation import collapse, draw, measure
+
+SAMPLE_PROMPTS, SAMPLE_IMAGES = 4, 8
+
+
+class Milestones:
+    """Saves, draws and validates where that is due.
+
+    Attributes:
+        checkpoints: the folder of checkpoints.
+        collapsed: why the adaptor has collapsed, if it has.
+    """
+
+    def __init__(
+        self, config: TrainConfig, out: Path, setup: Setup, *, world: World, reporter: Reporter, started: float
+    ):
+        """Take ``started``, when the run's time began to count, in seconds of ``time.perf_counter``."""
+        self.config, self.out, self.setup, self.world, self.reporter = config, out, setup, world, reporter
+        self.checkpoints = out / "checkpoints"
+        self.collapsed: str | None = None
+        self.counted = started
+
+    def after(self, state: TrainingState, result: StepResult) -> bool:
+        """Do what is due after an iteration; tell whether the run ends here."""
+        config, done = self.config, state.iteration
+        self.reporter.show(state, result)
+        if config.save_every and done % config.save_every == 0:
+            self.save(state)
+        if config.sample_every and _due(done, config.sample_every, config.iterations):
+            self.draw(state)
+        if config.validate_every and _due(done, config.validate_every, config.iterations):
+            return self._validate(state)
+        return False
+
+    def draw(self, state: TrainingState) -> None:
+        """Draw the first prompts with the averaged weights, in the main process."""
+        if not self.world.is_main:
+            return
+        prompts = self.setup.prompts[self.config.prompt_sets[0][0]][:SAMPLE_PROMPTS]
+        seeds = {prompt: [image_seed(self.config.seed, prompt, i) for i in range(SAMPLE_IMAGES)] for prompt in prompts}
+        with state.average.applied():
+            images = [draw(self.setup, self.config, p, seeds[p], tokens=state.tokens) for p in prompts]
+        title = f"{self.config.name}, iteration {state.iteration}"
+        grid = plain_grid(torch.cat(images), title=title, columns=SAMPLE_IMAGES, tile=96, labels=prompts)
+        try:
+            (self.out / "samples").mkdir(parents=True, exist_ok=True)
+            grid.save(self.out / "samples" / f"iteration_{state.iteration:05d}.png")
+        except OSError as error:
+            self.reporter.say(
+                f"the pictures of iteration {state.iteration} could not be written: {error}. Training goes on"
+            )
+
+    def _validate(self, state: TrainingState) -> bool:
+        """Measure raw and averaged weights, keep the best, and tell whether the bias is low enough to stop."""
+        config, setup = self.config, self.setup
+        prompts = setup.validation_prompts
+        count, tokens, world = config.validation_images, state.tokens, self.world
+        found = {"raw": measure(setup, config, prompts, count, tokens=tokens, world=world)}
+        with state.average.applied():
+            average = found["average"] = measure(setup, config, prompts, count, tokens=tokens, world=world, kept=True)
+        values = {"validation/kept": average.kept, "validation/unclear": average.undetermined}
+        for kind, measured in found.items():
+            for name, e in measured.bias.items():
+                values |= {f"validation/{name}/{kind}": e.value, f"validation/{name}/{kind}_high": e.high}
+                self.reporter.say(
+                    f"iteration {state.iteration}: validation {name} bias of the {kind} weights {e.value:.2f}"
+                    f" ({e.low:.2f}–{e.high:.2f}, floor {e.floor:.2f})"
+                )
+        self.reporter.log(values, state.iteration)
+        before = [row[2]["undetermined"] for row in state.history.get("before", []) if row[0] == "validation"]
+        self.collapsed = collapse(config, average, max(before, default=0.0))
+        if self.collapsed:
+            self.reporter.say(f"iteration {state.iteration}: the adaptor has collapsed: {self.collapsed}")
+            return True
+        mean = sum(e.value for e in average.bias.values()) / len(average.bias)
+        if mean < state.best:
+            state.best = mean
+            self.save(state, checkpoint.BEST)
+        if config.stop_below and all(e.high < config.stop_below for e in average.bias.values()):
+            self.reporter.say(f"the upper end of every interval is below {config.stop_below:g}: enough")
+            return True
+        return False
+
+    def save(self, state: TrainingState, name: str | None = None) -> Path | None:
+        """Save in the main process; a checkpoint that cannot be written is said, and the run goes on."""
+        self.count_time(state)
+        if not self.world.is_main:
+            return None
+        try:
+            path = checkpoint.save(self.checkpoints, state, self.config, name=name)
+        except CheckpointError as error:
+            self.reporter.say(f"{error}. Training goes on")
+            return None
+        checkpoint.remove_old(self.checkpoints, self.config.checkpoints_total_limit)
+        return path
+
+    def count_time(self, state: TrainingState) -> None:
+        """Add the seconds since the last count to the run's."""
+        now = time.perf_counter()
+        state.history["seconds"] = state.history.get("seconds", 0.0) + now - self.counted
+        self.counted = now
+
+
+def _due(done: int, every: int, last: int) -> bool:
+    return done % every == 0 or done == last

@@ -1,0 +1,79 @@
+"""What a run tells: lines, a progress bar, and curves for trackers."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.engine.state import TrainingState
+from fair_adaptors.training.engine.step import StepResult
+from fair_adaptors.training.engine.world import World
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from .trackers import Trackers
+
+
+class Reporter:
+    """Prints and tracks in the main process; the others say nothing.
+
+    Attributes:
+        console: what is printed on.
+        progress: the bar, to be entered while iterations go on.
+    """
+
+    def __init__(self, config: TrainConfig, out: Path, world: World, console: Console):
+        self.config, self.out, self.world = config, out, world
+        self.console = console if world.is_main else Console(quiet=True)
+        self.recent: list[StepResult] = []
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("loss {task.fields[loss]:.2f}  bias {task.fields[bias]}"),
+            console=self.console,
+        )
+
+    def say(self, text: str) -> None:
+        """Print a line, in the main process."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def start(self, iteration: int) -> None:
+        """Put the bar where the run is, and start the trackers."""
+        config = self.config
+        self.task: TaskID = self.progress.add_task(
+            config.name, total=config.iterations, completed=iteration, loss=float("nan"), bias="–"
+        )
+        tracked = config if self.world.is_main else dataclasses.replace(config, trackers=())
+        self.trackers = Trackers(tracked, self.out, warn=self.say)
+
+    def show(self, state: TrainingState, result: StepResult) -> None:
+        """Tell of an iteration: the loss and the bias of the last ten, and curves."""
+        if result.applied:
+            self.recent = [*self.recent[-9:], result]
+        elif not result.finite:
+            self.say(f"iteration {state.iteration}: the gradient is not finite; skipped ({state.skipped} so far)")
+        else:
+            self.say(f"iteration {state.iteration}: no image took part; empty ({state.empty} so far)")
+        count = max(1, len(self.recent))
+        bias = {name: sum(r.bias[name] for r in self.recent) / count for name in result.bias}
+        loss = sum(r.loss for r in self.recent) / count
+        said = " ".join(f"{name} {value:.2f}" for name, value in bias.items())
+        self.progress.update(self.task, completed=state.iteration, loss=loss, bias=said)
+        values = {f"loss/{name}": value for name, value in result.losses.items()} | {
+            "gradient_norm": result.gradient_norm,
+            "learning_rate": result.learning_rate,
+            "images/took_part": result.took_part / result.images,
+            "iterations/skipped": state.skipped,
+            "iterations/empty": state.empty,
+        }
+        self.log(values | {f"bias/{name}": value for name, value in result.bias.items()}, state.iteration)
+
+    def log(self, values: Mapping[str, float], iteration: int) -> None:
+        """Send numbers to the trackers."""
+        self.trackers.log(values, iteration)
+
+    def close(self) -> None:
+        """End the run for the trackers."""
+        self.trackers.close()
