@@ -315,7 +315,7 @@ def test_a_stream_of_unknown_length_needs_steps_and_known_classes(
     features = datasets.Features(image=datasets.Image(), gender=text, hair=text)
     as_the_hub(monkeypatch, hub_like(tmp_path / "hub", columns, features, "valid"))
     config = ClassifierConfig("somebody/faces", ("gender",), str(model))
-    with pytest.raises(ConfigError, match="give --steps"):
+    with pytest.raises(ConfigError, match="give steps"):
         train_classifier(config, tmp_path / "out")
     with pytest.raises(ConfigError, match="does not name the classes of 'hair' before it is read"):
         Labelled(find_source("somebody/faces"), ("hair",))
@@ -333,9 +333,9 @@ def test_a_stream_of_unknown_length_needs_steps_and_known_classes(
         (["--dataset", "PORTRAITS", "--attributes", ""], "name what to tell apart"),
         (["--dataset", "PORTRAITS", "--attributes", "gender", "--model", "./nothing"], "cannot be loaded"),
         (["--dataset", "PORTRAITS", "--attributes", "gender", "--model", "mobilenet:x.pt"], "no file or folder x.pt"),
-        (["--dataset", "PORTRAITS", "--attributes", "gender", "--lr", "0"], "--lr is 0"),
-        (["--dataset", "PORTRAITS", "--attributes", "gender", "--batch-size", "1"], "--batch-size is 1"),
-        (["--dataset", "PORTRAITS", "--attributes", "gender", "--limit", "3"], "--limit is 3"),
+        (["--dataset", "PORTRAITS", "--attributes", "gender", "--lr", "0"], "learning_rate is 0"),
+        (["--dataset", "PORTRAITS", "--attributes", "gender", "--batch-size", "1"], "batch_size is 1"),
+        (["--dataset", "PORTRAITS", "--attributes", "gender", "--limit", "3"], "limit is 3"),
         (["--dataset", "PORTRAITS", "--attributes", "gender", "--out", "PORTRAITS"], "exists already"),
         (["--dataset", "EMPTY", "--attributes", "gender"], "doesn't contain any data files"),
         (["--dataset", "WRONG", "--attributes", "gender"], "gender is 'femal', which is no label of it. Did you mean"),

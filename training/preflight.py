@@ -171,11 +171,11 @@ def _check_parts(parts: Sequence[str], components: set[str] | None) -> None:
         return
     for part in parts:
         if part != "tokens" and part not in components:
-            raise ConfigError(f"parts has {part}, and the base has none: take it out, --set parts=…")
+            raise ConfigError(f"parts has {part}, and the base has none: take it out of parts")
     if "tokens" in parts and "text_encoder_2" in components:
         raise ConfigError(
             "parts has tokens, and soft tokens are for a base with one text encoder: train its text encoders instead,"
-            " --set parts=text_encoder,text_encoder_2"
+            " parts=text_encoder,text_encoder_2"
         )
 
 

@@ -92,7 +92,7 @@ def find_source(dataset: str) -> Source:
         return Source(str(Path(dataset).expanduser()), "as the folder's owner says")
     if dataset.count("/") != 1 or dataset.startswith((".", "/", "~")):
         raise ConfigError(
-            f"--dataset {dataset}: no folder, and no data set of this name is known.{did_you_mean(dataset, KNOWN)}"
+            f"dataset is {dataset!r}: no folder, and no data set of this name is known.{did_you_mean(dataset, KNOWN)}"
             f" Known: {', '.join(KNOWN)}; or ORG/NAME of the Hub"
         )
     return Source(dataset, "as its page on the Hub says")

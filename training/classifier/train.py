@@ -66,12 +66,12 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         if not self.attributes or len(set(self.attributes)) < len(self.attributes) or not all(self.attributes):
-            raise ConfigError("--attributes: name what to tell apart, each once, such as gender,race")
+            raise ConfigError("attributes: name what to tell apart, each once, such as gender,race")
         for name, least in (("epochs", 1), ("steps", 1), ("batch_size", 2), ("limit", LEAST_HELD_OUT)):
             if (value := getattr(self, name)) is not None and value < least:
-                raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
+                raise ConfigError(f"{name} is {value}; it must be at least {least}")
         if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(f"--lr is {self.learning_rate:g}; it must be above 0, usually 1e-5 to 1e-3")
+            raise ConfigError(f"learning_rate is {self.learning_rate:g}; it must be above 0, usually 1e-5 to 1e-3")
 
 
 def plan(config: ClassifierConfig) -> list[str]:
@@ -142,7 +142,7 @@ def _train(
 ) -> int:
     """Train, and return how many steps that took."""
     if config.steps is None and data.num_train is None:
-        raise ConfigError(f"how many images {config.dataset} has is not known before they are read: give --steps")
+        raise ConfigError(f"how many images {config.dataset} has is not known before they are read: give steps")
     total = config.steps or config.epochs * math.ceil((data.num_train or 0) / config.batch_size)
     optimizer = torch.optim.AdamW(trainee.network.parameters(), lr=config.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total))
@@ -151,7 +151,9 @@ def _train(
     for step, (inputs, labels) in zip(range(1, total + 1), _training_batches(trainee, data, config), strict=False):
         loss = balanced_loss(trainee.split(trainee.logits(inputs)), labels, seen)
         if not torch.isfinite(loss):
-            raise TrainingError(f"the loss of step {step} is not finite: --lr {config.learning_rate:g} is too high")
+            raise TrainingError(
+                f"the loss of step {step} is not finite: learning_rate {config.learning_rate:g} is too high"
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainee.network.parameters(), 1.0)
         optimizer.step()
