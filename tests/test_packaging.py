@@ -1,5 +1,6 @@
 """What is installed is what is in the checkout: nothing missing, nothing extra."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,11 @@ def test_constraints_pin_a_version_that_every_requirement_allows(setup_cfg: Conf
     for requirement in map(Requirement, lines(wanted)):
         assert requirement.name.lower() in pins, f"{requirement.name} is not pinned in constraints.txt"
         assert requirement.specifier.contains(pins[requirement.name.lower()]), str(requirement)
+
+
+def test_make_installs_every_extra(setup_cfg: ConfigParser) -> None:
+    (installed,) = re.findall(r"-e \"\.\[(.+)\]\"", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert set(installed.split(",")) == set(setup_cfg["options.extras_require"])
 
 
 def test_the_command_is_installed() -> None:
