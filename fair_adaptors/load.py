@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from fair_adaptors.adaptor.folder import AdaptorFiles, read_adaptor
-from fair_adaptors.adaptor.modules import PARTS, linear_modules, shape_signature
+from fair_adaptors.adaptor.modules import all_modules, shape_signature
 from fair_adaptors.adaptor.patches import Change, WeightPatches, obstacle
 from fair_adaptors.adaptor.registry import default_for
 from fair_adaptors.adaptor.tokens import set_prefix
+from fair_adaptors.families.table import family_of
 from fair_adaptors.hub.resolve import resolve
 
 from .errors import FairAdaptorError, WrongBaseError
@@ -42,8 +43,8 @@ def load_fair_adaptor(
     """Make a Stable Diffusion pipeline show people fairly. Everything is checked before the pipeline is touched.
 
     Args:
-        pipe: a diffusers pipeline with ``text_encoder`` and ``unet``: text-to-image, image-to-image or inpainting.
-            It may be moved or cast before and after.
+        pipe: a diffusers pipeline of a known family (``fair_adaptors.families``): text-to-image, image-to-image or
+            inpainting. It may be moved or cast before and after.
         name: a name of the registry (``fair-adaptors list``), a folder or a Hub repository; None for the registry's
             default for the pipeline's base.
         weight: strength; 0 is the original model, 1 the adaptor as trained, None its own default. Several adaptors add
@@ -63,8 +64,7 @@ def load_fair_adaptor(
         WrongBaseError: the adaptor was made for another base.
         FairAdaptorError: the weights are quantised or not in memory, or the adaptor is already fused into them.
     """
-    if missing := [part for part in ("text_encoder", "unet") if getattr(pipe, part, None) is None]:
-        raise WrongBaseError(f"{type(pipe).__name__} has no {' or '.join(missing)}; a Stable Diffusion pipeline has")
+    family_of(pipe)  # or an error
     folder = resolve(
         name if name is not None else default_for(pipe).name,
         revision=revision,
@@ -218,7 +218,7 @@ def _match(pipe: Any, files: AdaptorFiles) -> Change:
         FairAdaptorError: a module cannot be changed in place.
     """
     config = files.config
-    modules = {name: module for part in PARTS for name, module in linear_modules(pipe, part).items()}
+    modules = all_modules(pipe)
     layers, problems = [], []
     for key in sorted(key for key in files.tensors if key.endswith(".lora_A.weight")):
         stem = key.removesuffix(".lora_A.weight")
@@ -258,8 +258,8 @@ def _misfit(shape: tuple[int, ...], down: "Tensor", up: "Tensor") -> str | None:
 def _misfits_of_tokens(pipe: Any, tokens: "dict[str, Tensor]") -> list[str]:
     """Say why a pipeline's text encoders cannot take soft tokens; empty if they can."""
     problems = []
-    if tokens and getattr(pipe, "text_encoder_2", None) is not None:
-        problems.append("it has two text encoders, the adaptor tokens for one")
+    if tokens and not family_of(pipe).soft_tokens:
+        problems.append(f"{family_of(pipe).title} takes no soft tokens, which the adaptor has")
     for part, rows in tokens.items():
         config = getattr(pipe, part).config
         room = config.max_position_embeddings - 2

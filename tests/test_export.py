@@ -17,11 +17,12 @@ from torch import Tensor
 from fair_adaptors import ConfigError, FairAdaptorError, InvalidAdaptorError, WrongBaseError, load_fair_adaptor
 from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
-from fair_adaptors.adaptor.modules import PARTS
 from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
 from fair_adaptors.cli import main
 from fair_adaptors.convert import convert
 from fair_adaptors.convert.exporting import export, kohya_tensors
+from fair_adaptors.families.sdxl import STABLE_DIFFUSION_XL
+from fair_adaptors.families.table import family_of
 from tests.checkpoints import TOKENS, converted, saved, token_checkpoint
 from tests.checkpoints import refused as refused_by_convert
 from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
@@ -61,7 +62,7 @@ def base(bases: dict[str, str], family: str) -> str:
 
 
 def parts_of(pipe: Any) -> tuple[str, ...]:
-    return tuple(part for part in PARTS if getattr(pipe, part, None) is not None)
+    return tuple(family_of(pipe).parts)
 
 
 def weights(pipe: Any) -> State:
@@ -194,7 +195,7 @@ def test_the_second_text_encoder_has_kohyas_name_for_it() -> None:
     stem = "text_encoder_2.text_model.encoder.layers.31.mlp.fc1"
     tensors = {f"{stem}.lora_A.weight": torch.zeros(2, 1280), f"{stem}.lora_B.weight": torch.zeros(5120, 2)}
     name = "lora_te2_text_model_encoder_layers_31_mlp_fc1"
-    named = kohya_tensors(tensors, two_encoders=True)
+    named = kohya_tensors(tensors, STABLE_DIFFUSION_XL)
     assert named.keys() == {f"{name}.lora_down.weight", f"{name}.lora_up.weight", f"{name}.alpha"}
     assert named[f"{name}.alpha"] == 2
 

@@ -13,10 +13,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from fair_adaptors.adaptor.record import is_text
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.families.table import all_parts
 from fair_adaptors.vision.pretrained import TRAINING_ENCODERS
-
-PARTS = ("text_encoder", "text_encoder_2", "unet", "tokens")
-"""What can be trained: LoRAs on the text encoders and the U-Net, and soft tokens before the prompt."""
 
 Share = tuple[str, float]
 Part = Literal["model", "data", "sampling", "optimisation", "losses", "validation", "output"]
@@ -214,8 +212,9 @@ class TrainConfig:
             raise ConfigError("no attribute is to be made fair; give at least one target")
         if len({attribute.name for attribute in self.attributes}) < len(self.attributes):
             raise ConfigError("an attribute is given twice")
-        if not self.parts or set(self.parts) - set(PARTS):
-            raise ConfigError(f"parts is {self.parts}; choose from {', '.join(PARTS)}")
+        trainable = (*all_parts(), "tokens")
+        if not self.parts or set(self.parts) - set(trainable):
+            raise ConfigError(f"parts is {self.parts}; choose from {', '.join(trainable)}")
         if unknown := set(self.trackers) - {"tensorboard", "wandb"}:
             raise ConfigError(f"trackers has {', '.join(sorted(unknown))}; choose from tensorboard and wandb")
         if not self.prompt_sets or not all(0 < share < math.inf for _, share in self.prompt_sets):

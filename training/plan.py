@@ -14,11 +14,13 @@ from torch import Tensor
 from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.bases import by_short_name, find_base
 from fair_adaptors.adaptor.modules import linear_modules
+from fair_adaptors.families.table import family_of
 from fair_adaptors.hub.client import split_revision
 
 from .config import TrainConfig
 from .downloads import Download, downloads
 from .engine import lora
+from .engine.denoisers import DENOISERS
 from .meta_memory import peak_megabytes
 from .preflight import check
 from .setup import checkpoint_activations
@@ -110,7 +112,12 @@ def skeleton(base: str) -> Any:
         return None
     found = load_architecture(known.short_name if known else place)
     with torch.device("meta"):
-        return SimpleNamespace(**vars(found.pipe), vae=AutoencoderKL.from_config(found.autoencoder))
+        vae = AutoencoderKL.from_config(found.autoencoder)
+    return SimpleNamespace(**vars(found.pipe), vae=vae)
+
+
+def _network(base: Any) -> Any:
+    return getattr(base, family_of(base).network)
 
 
 def memory(config: TrainConfig, base: Any, images: int, branches: int) -> Memory:
@@ -123,12 +130,12 @@ def memory(config: TrainConfig, base: Any, images: int, branches: int) -> Memory
     """
     dtype = getattr(torch, config.dtype)
     modules = {name: module.to(dtype) for name, module in vars(base).items() if module is not None}
-    unet, vae = base.unet, base.vae
+    network, vae = _network(base), base.vae
     if dtype == torch.float16 and vae.config.force_upcast:
         vae.float()
     weights = sum(p.numel() * p.element_size() for module in modules.values() for p in module.parameters())
-    latents = unet.config.in_channels * unet.config.sample_size**2
-    pixels = 3 * (unet.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)) ** 2
+    latents = network.config.in_channels * network.config.sample_size**2
+    pixels = 3 * (network.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)) ** 2
     kept = {
         "base": weights / 1e6,
         "adaptor, gradient, optimiser and average (float32)": trained_values(config, base) * 4 * 5 / 1e6,
@@ -143,27 +150,25 @@ def memory(config: TrainConfig, base: Any, images: int, branches: int) -> Memory
         num_tokens=config.num_tokens,
     )
     if config.activation_checkpointing:
-        checkpoint_activations(unet, vae)
+        checkpoint_activations(network, vae)
     return Memory(kept, dict(_passing(config, base, images, branches)))
 
 
 def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iterator[tuple[str, float]]:
     """Yield the kinds of work with the megabytes that each takes."""
-    unet, vae = base.unet, base.vae
-    shape = unet.config.in_channels, unet.config.sample_size, unet.config.sample_size
-    there = [parameter for model in (unet, vae) for parameter in model.parameters()]
+    network, vae = _network(base), base.vae
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    denoiser = DENOISERS[family_of(base).name](SimpleNamespace(**vars(base), vae_scale_factor=factor))
+    shape = network.config.in_channels, network.config.sample_size, network.config.sample_size
+    there = [parameter for model in (network, vae) for parameter in model.parameters()]
 
     def empty(*sizes: int) -> Tensor:
-        return torch.empty(*sizes, device="meta", dtype=unet.dtype)
+        return torch.empty(*sizes, device="meta", dtype=network.dtype)
 
     def denoise(rows: int) -> Tensor:
-        embeds = empty(rows, TOKENS_LENGTH, unet.config.cross_attention_dim)
-        embeds.requires_grad_(set(config.parts) != {"unet"})
-        added = None
-        if base.text_encoder_2 is not None:
-            pooled = base.text_encoder_2.config.projection_dim
-            added = {"text_embeds": empty(rows, pooled), "time_ids": empty(rows, 6)}
-        return unet(empty(rows, *shape), empty(rows), embeds, added_cond_kwargs=added).sample
+        conditions = [empty(rows, *sizes) for sizes in denoiser.condition_shapes(TOKENS_LENGTH)]
+        conditions[0].requires_grad_(set(config.parts) != {family_of(base).network})
+        return denoiser.predict(empty(rows, *shape), empty(rows), tuple(conditions))
 
     def decode(count: int) -> Tensor:
         return vae.decode(empty(count, *shape).to(vae.dtype).requires_grad_(True)).sample
@@ -199,8 +204,8 @@ def _rows(found: Memory) -> dict[str, float]:
 def trained_values(config: TrainConfig, base: Any) -> int:
     """Count the numbers that are trained: rank · (inputs + outputs) of each layer with a LoRA, and the soft tokens."""
     count = 0
-    for part, usual in lora.TARGET_MODULES.items():
-        names = tuple(config.target_modules or usual)
+    for part, row in family_of(base).parts.items():
+        names = tuple(config.target_modules or row.target_modules)
         for name, module in linear_modules(base, part).items():
             if part in config.parts and any(name.endswith(f".{end}") for end in names):
                 outputs, inputs, *kernel = module.weight.shape

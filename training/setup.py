@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.families.table import family_of
 from fair_adaptors.pipelines import load_pipeline
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from fair_adaptors.vision.faces import load_face_detector
@@ -133,9 +134,8 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
         torch.set_float32_matmul_precision("high")
     pipe = load_pipeline(config.base, dtype=getattr(torch, config.dtype))
     if not plugin_of(config.base):
-        from diffusers import DPMSolverMultistepScheduler
-
-        pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)  # the paper's
+        if scheduler := family_of(pipe).scheduler:
+            pipe.scheduler = imported(scheduler).from_config(pipe.scheduler.config)
         if getattr(pipe, "safety_checker", None) is not None:
             pipe.register_modules(safety_checker=None)  # memory that nothing here uses
     model = denoiser_for(pipe).model

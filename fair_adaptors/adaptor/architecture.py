@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.families.family import Family, Part
+from fair_adaptors.families.table import FAMILIES, family_named, family_with
 
 from .bases import BASES, BaseModel, by_short_name, imported
-from .modules import PARTS, linear_modules, shape_signature
+from .modules import all_modules, shape_signature
 
 
 @dataclass(frozen=True)
@@ -20,19 +22,20 @@ class Architecture:
     Attributes:
         name: as it was asked for.
         base_model: what an adaptor's record calls it.
-        pipe: its text encoders and U-Net, without memory for weights; stands in for a pipeline where shapes count.
+        family: its family of pipelines.
+        pipe: its text encoders and network, without memory for weights; stands in for a pipeline where shapes count.
         autoencoder: configuration of its autoencoder; None if its folder has none.
     """
 
     name: str
     base_model: str
+    family: Family
     pipe: Any
     autoencoder: Mapping[str, Any] | None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the weight shapes of the linear and convolution modules under their names in the file format."""
-        modules = {name: module for part in PARTS for name, module in linear_modules(self.pipe, part).items()}
-        return {name: tuple(module.weight.shape) for name, module in modules.items()}
+        return {name: tuple(module.weight.shape) for name, module in all_modules(self.pipe).items()}
 
 
 def load_architecture(base: str) -> Architecture:
@@ -42,7 +45,7 @@ def load_architecture(base: str) -> Architecture:
         base: a short name of the table of bases, or a pipeline's folder, of which only configurations are read.
 
     Raises:
-        ConfigError: nothing goes by that name, or the folder is no Stable Diffusion pipeline.
+        ConfigError: nothing goes by that name, or the folder is no pipeline of a known family.
     """
     if known := by_short_name(base):
         return _read(base, imported(known.plugin.folder)(), known.names[0]) if known.plugin else _build(known)
@@ -56,63 +59,52 @@ def load_architecture(base: str) -> Architecture:
 
 
 def kind_of(signature: Mapping[str, str]) -> str | None:
-    """Return which of the published bases has this shape signature, by its U-Net; None if none has."""
+    """Return which of the published bases has this shape signature, by its network; None if none has."""
     for base in BASES:
-        if base.configurations and shape_signature(_build(base).pipe)["unet"] == signature.get("unet"):
+        network = family_named(base.family).network
+        if base.configurations and shape_signature(_build(base).pipe)[network] == signature.get(network):
             return base.short_name
     return None
 
 
 def _build(base: BaseModel) -> Architecture:
-    import torch
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    found = base.configurations
-    with torch.device("meta"):
-        pipe = SimpleNamespace(
-            text_encoder=CLIPTextModel(CLIPTextConfig(**found["text_encoder"])),
-            text_encoder_2=(
-                CLIPTextModelWithProjection(CLIPTextConfig(**found["text_encoder_2"]))
-                if "text_encoder_2" in found
-                else None
-            ),
-            unet=UNet2DConditionModel(**found["unet"]),
-        )
-    return Architecture(base.short_name, base.names[0], pipe, found["vae"])
+    family, found = family_named(base.family), base.configurations
+    pipe = SimpleNamespace(**{name: _model(part, found[name]) for name, part in family.parts.items()})
+    return Architecture(base.short_name, base.names[0], family, pipe, found["vae"])
 
 
 def _read(name: str, folder: Path, base_model: str) -> Architecture:
-    import torch
-    from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    def clip(part: str) -> CLIPTextConfig:
-        return CLIPTextConfig.from_pretrained(str(folder / part), local_files_only=True)
-
+    present = [path.parent.name for path in folder.glob("*/config.json")]
+    family = family_with(present)
     try:
-        for part in ("text_encoder", "unet"):
-            if not (folder / part / "config.json").is_file():
-                raise OSError(f"{part}/config.json is not there")
-        with torch.device("meta"):
-            pipe = SimpleNamespace(
-                text_encoder=CLIPTextModel(clip("text_encoder")),
-                text_encoder_2=(
-                    CLIPTextModelWithProjection(clip("text_encoder_2"))
-                    if (folder / "text_encoder_2").is_dir()
-                    else None
-                ),
-                unet=UNet2DConditionModel.from_config(
-                    UNet2DConditionModel.load_config(str(folder / "unet"), local_files_only=True)
-                ),
-            )
+        if family is None:
+            missing = min(([part for part in one.parts if part not in present] for one in FAMILIES), key=len)
+            raise OSError(f"{missing[0]}/config.json is not there" if missing else "it has a text encoder too many")
+        pipe = SimpleNamespace(**{part: _model(row, folder / part) for part, row in family.parts.items()})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
-            f"--base {folder} is no folder of a Stable Diffusion pipeline: {str(error).strip().partition(chr(10))[0]}"
+            f"--base {folder} is no folder of a pipeline that is known: {str(error).strip().partition(chr(10))[0]}"
         ) from error
     path = folder / "vae" / "config.json"
     autoencoder = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return Architecture(name, base_model, pipe, autoencoder)
+    return Architecture(name, base_model, family, pipe, autoencoder)
+
+
+def _model(part: Part, configuration: Mapping[str, Any] | Path) -> Any:
+    """Return a model without memory for weights, of a configuration or of the folder that it is saved in."""
+    import torch
+    from transformers import PreTrainedModel
+
+    kind = imported(part.model)
+    with torch.device("meta"):
+        if issubclass(kind, PreTrainedModel):
+            config = kind.config_class
+            if isinstance(configuration, Path):
+                return kind(config.from_pretrained(str(configuration), local_files_only=True))
+            return kind(config(**configuration))
+        if isinstance(configuration, Path):
+            configuration = kind.load_config(str(configuration), local_files_only=True)
+        return kind.from_config(configuration)
 
 
 def _origin(folder: Path) -> str:

@@ -76,6 +76,7 @@ class BaseModel:
         short_name: what ``convert`` calls it.
         names: Hub ids under which it is or was, with the same weights; records of adaptors have the first.
         licence: as the Hub spells it. An adaptor is under that of its base.
+        family: its pipeline family, by name.
         configurations: as published; empty for an embedded base, whose folder has them.
         defaults: usual settings.
         plugin: the parts of an embedded base; None for one of the Hub.
@@ -84,6 +85,7 @@ class BaseModel:
     short_name: str
     names: tuple[str, ...]
     licence: str
+    family: str
     configurations: Configurations = field(default_factory=dict)
     defaults: Defaults = Defaults()
     plugin: Plugin | None = None
@@ -114,6 +116,7 @@ BASES = (
         "sandbox",
         (SANDBOX,),
         "apache-2.0",
+        "sd",
         defaults=Defaults(
             num_steps=10,
             guidance_scale=1.5,
@@ -140,6 +143,7 @@ BASES = (
         "sd15",
         (STABLE_DIFFUSION_1_5, "runwayml/stable-diffusion-v1-5"),
         "creativeml-openrail-m",
+        "sd",
         {
             "text_encoder": _clip(768, 3072, 12, 12),
             "unet": {"sample_size": 64, "cross_attention_dim": 768},
@@ -150,6 +154,7 @@ BASES = (
         "sd21",
         (STABLE_DIFFUSION_2_1, "stabilityai/stable-diffusion-2-1"),
         "openrail++",
+        "sd",
         {
             "text_encoder": _clip(1024, 4096, 23, 16),
             "unet": {
@@ -165,6 +170,7 @@ BASES = (
         "sdxl",
         (STABLE_DIFFUSION_XL,),
         "openrail++",
+        "sdxl",
         {
             "text_encoder": _clip(768, 3072, 12, 12),
             "text_encoder_2": _clip(1280, 5120, 32, 20),

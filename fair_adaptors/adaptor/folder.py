@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.errors import InvalidAdaptorError
+from fair_adaptors.families.table import all_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
-from .modules import PARTS, shape_signature
+from .modules import shape_signature
 from .record import (
     CONFIG_FILE,
     SCHEMA_VERSION,
@@ -78,7 +79,7 @@ def write_adaptor(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {WEIGHTS_FILE: tensors, TOKENS_FILE: tokens or {}}
-    parts = [part for part in PARTS if any(key.startswith(part + ".") for key in tensors)]
+    parts = [part for part in all_parts() if any(key.startswith(part + ".") for key in tensors)]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
         aside = Path(temporary)
         records = {}
@@ -169,7 +170,7 @@ def _check_pairs(tensors: "dict[str, Tensor]", config: dict[str, Any], path: Pat
 
     if not tensors:
         raise InvalidAdaptorError(f"{path} holds no tensors")
-    prefixes = tuple(part + "." for part in config["trained_parts"] if part in PARTS)
+    prefixes = tuple(part + "." for part in config["trained_parts"] if part in all_parts())
     foreign = [key for key in tensors if not (key.startswith(prefixes) and key.endswith(_ENDS))]
     stems = {key.removesuffix(_ENDS[0]).removesuffix(_ENDS[1]) for key in tensors.keys() - set(foreign)}
     lonely = [stem + end for stem in sorted(stems) for end in _ENDS if stem + end not in tensors]

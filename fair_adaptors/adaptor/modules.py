@@ -4,13 +4,11 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.families.family import Family
+from fair_adaptors.families.table import find_family
+
 if TYPE_CHECKING:
     from torch import nn
-
-
-PARTS = ("text_encoder", "text_encoder_2", "unet")
-"""Parts of a pipeline that a LoRA can be on; Stable Diffusion XL has two encoders. ``trained_parts`` of an adaptor may
-also hold ``tokens``."""
 
 
 def linear_modules(pipe: Any, part: str) -> "dict[str, nn.Linear | nn.Conv2d]":
@@ -21,20 +19,28 @@ def linear_modules(pipe: Any, part: str) -> "dict[str, nn.Linear | nn.Conv2d]":
     """
     from torch import nn
 
-    model = getattr(pipe, part, None)
+    model, family = getattr(pipe, part, None), find_family(pipe)
+    if family is None:
+        return {}
     return {
-        name_in_file(part, name): module
+        name_in_file(family, part, name): module
         for name, module in (model.named_modules() if model is not None else ())
         if isinstance(module, nn.Linear | nn.Conv2d) and ".lora_" not in name
     }
 
 
-def name_in_file(part: str, module: str) -> str:
-    """Return a module's name in our files, whatever the transformers version: a text encoder's has ``text_model.``."""
+def all_modules(pipe: Any) -> "dict[str, nn.Linear | nn.Conv2d]":
+    """Return the modules of ``linear_modules`` of all parts that a LoRA can be on."""
+    family = find_family(pipe)
+    parts = family.parts if family else ()
+    return {name: module for part in parts for name, module in linear_modules(pipe, part).items()}
+
+
+def name_in_file(family: Family, part: str, module: str) -> str:
+    """Return a module's name in our files, whatever the version of its library: CLIP's has ``text_model.``."""
     plain = module.replace("_orig_mod.", "").replace(".base_layer", "")
-    if part.startswith("text_encoder") and plain.startswith("encoder."):
-        plain = f"text_model.{plain}"
-    return f"{part}.{plain}"
+    level = family.parts[part].dropped_level
+    return f"{part}.{plain}" if plain.startswith(level) else f"{part}.{level}{plain}"
 
 
 def shape_signature(pipe: Any) -> dict[str, str]:
@@ -43,7 +49,8 @@ def shape_signature(pipe: Any) -> dict[str, str]:
     It tells architectures apart, and does not change with dtype, device or an installed transformers version.
     """
     signature = {}
-    for part in (part for part in PARTS if getattr(pipe, part, None) is not None):
+    family = find_family(pipe)
+    for part in family.parts if family else ():
         rows = sorted(f"{name}:{tuple(module.weight.shape)}" for name, module in linear_modules(pipe, part).items())
         signature[part] = hashlib.sha256("\n".join(rows).encode()).hexdigest()[:32]
     return signature

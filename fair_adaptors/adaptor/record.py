@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.errors import InvalidAdaptorError
+from fair_adaptors.families.table import all_parts
 
 if TYPE_CHECKING:
     pass
-from .modules import PARTS
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
@@ -93,7 +93,7 @@ def _are_attributes(value: Any) -> bool:
 
 
 def _are_parts(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(part in (*PARTS, "tokens") for part in value)
+    return isinstance(value, list) and bool(value) and all(part in (*all_parts(), "tokens") for part in value)
 
 
 def files_of(parts: list[str]) -> set[str]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.adaptor.architecture import kind_of
 from fair_adaptors.adaptor.folder import AdaptorFiles, read_adaptor
-from fair_adaptors.adaptor.modules import PARTS
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
-from fair_adaptors.errors import ConfigError, FairAdaptorError, did_you_mean
+from fair_adaptors.errors import ConfigError, FairAdaptorError, WrongBaseError, did_you_mean
+from fair_adaptors.families.family import Family
+from fair_adaptors.families.table import family_of, family_with
 from fair_adaptors.files import written_aside
 
 from .layouts import kohya_keys, peft_keys
@@ -77,12 +78,12 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
     return out
 
 
-def kohya_tensors(tensors: "Mapping[str, Tensor]", *, two_encoders: bool = False) -> "dict[str, Tensor]":
+def kohya_tensors(tensors: "Mapping[str, Tensor]", family: Family) -> "dict[str, Tensor]":
     """Return the tensors under kohya's names, with alpha = rank for each layer.
 
     Args:
         tensors: under our names.
-        two_encoders: whether the base has two text encoders, as SDXL has, of which the first is then ``lora_te1``.
+        family: of the base.
     """
     import torch
 
@@ -90,7 +91,7 @@ def kohya_tensors(tensors: "Mapping[str, Tensor]", *, two_encoders: bool = False
     for stem in _stems(tensors):
         down, up = tensors[f"{stem}.lora_A.weight"], tensors[f"{stem}.lora_B.weight"]
         values = {"lora_A": down, "lora_B": up, "alpha": torch.tensor(float(len(down)))}
-        renamed |= {name: values[role] for name, role in kohya_keys(stem, two_encoders=two_encoders)}
+        renamed |= {name: values[role] for name, role in kohya_keys(stem, family)[:3]}
     return renamed
 
 
@@ -99,19 +100,19 @@ def _write_kohya(files: AdaptorFiles, path: Path) -> None:
 
     rank = str(files.config["rank"])
     kind = kind_of(files.config["base_signature"])
-    two_encoders = "text_encoder_2" in files.config["base_signature"]
     known = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
     metadata = {**known, **_MADE_FOR[kind]} if kind else None  # A1111 takes any other file with metadata for SD 1
-    save_file(kohya_tensors(files.tensors, two_encoders=two_encoders), path, metadata)
+    save_file(kohya_tensors(files.tensors, _family(files)), path, metadata)
 
 
 def _write_peft(files: AdaptorFiles, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    for part in (part for part in PARTS if part in files.config["trained_parts"]):
+    family = _family(files)
+    for part in (part for part in family.parts if part in files.config["trained_parts"]):
         (folder / part).mkdir(parents=True)
         stems = [stem for stem in _stems(files.tensors) if stem.startswith(f"{part}.")]
-        pairs = {key: f"{stem}.{role}.weight" for stem in stems for key, role in peft_keys(stem)[:2]}
+        pairs = {key: f"{stem}.{role}.weight" for stem in stems for key, role in peft_keys(stem, family)[:2]}
         tensors = {key: files.tensors[ours] for key, ours in pairs.items()}
         modules = {key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in tensors}
         settings = {
@@ -130,7 +131,7 @@ def _write_peft(files: AdaptorFiles, folder: Path) -> None:
 def _check_mergeable(pipe: Any) -> None:
     if pipe is None:
         raise ConfigError("merged writes a copy of the base with the adaptor in it: give the base")
-    for part in PARTS:
+    for part in family_of(pipe).parts:
         module = getattr(pipe, part, None)
         if module is not None and any(".lora_" in name for name, _ in module.named_parameters()):
             raise FairAdaptorError(
@@ -143,6 +144,13 @@ def _write_merged(folder: Path, out: Path, pipe: Any) -> None:
 
     with load_fair_adaptor(pipe, folder):
         pipe.save_pretrained(out)
+
+
+def _family(files: AdaptorFiles) -> Family:
+    family = family_with(files.config["base_signature"])
+    if family is None:
+        raise WrongBaseError(f"{files.config['name']!r} is for a base of no known family of pipelines")
+    return family
 
 
 def _stems(tensors: "Mapping[str, Tensor]") -> list[str]:

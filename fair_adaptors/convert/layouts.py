@@ -8,15 +8,10 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Literal
 
+from fair_adaptors.families.family import Family
+
 Role = Literal["lora_A", "lora_B", "alpha"]
 Key = tuple[str, Role]
-
-KOHYA_PREFIXES: Mapping[str, tuple[str, ...]] = {
-    "text_encoder": ("lora_te_", "lora_te1_"),
-    "text_encoder_2": ("lora_te2_",),
-    "unet": ("lora_unet_",),
-}
-"""Of each part; the text encoder's second one is for a base with two."""
 
 _AUTHORS_LAYERS = re.compile(r"text_encoder\..*\.layers\.\d+\..*|unet\..*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)")
 
@@ -26,7 +21,7 @@ def trained_by_the_authors(stem: str) -> bool:
     return _AUTHORS_LAYERS.fullmatch(stem) is not None
 
 
-def authors_keys(stem: str) -> list[Key]:
+def authors_keys(stem: str, family: Family) -> list[Key]:
     """Return the keys in the authors' files, which do not say what part they are of."""
     if not trained_by_the_authors(stem):
         return []
@@ -39,40 +34,36 @@ def authors_keys(stem: str) -> list[Key]:
     return [(start + "down.weight", "lora_A"), (start + "up.weight", "lora_B")]
 
 
-def diffusers_keys(stem: str) -> list[Key]:
+def diffusers_keys(stem: str, family: Family) -> list[Key]:
     """Return the keys in diffusers' files: first ours, then those of newer transformers and of diffusers in 2023."""
     part, _, module = stem.partition(".")
     flat = f"{part}.{module.removeprefix('text_model.')}"
     starts = dict.fromkeys((stem, flat))
-    early: list[Key] = [(f"{part}.{key}", role) for key, role in authors_keys(stem)]
+    early: list[Key] = [(f"{part}.{key}", role) for key, role in authors_keys(stem, family)]
     return [(f"{start}.{role}.weight", role) for start in starts for role in _PAIR] + early
 
 
-def kohya_keys(stem: str, *, two_encoders: bool | None = None) -> list[Key]:
-    """Return the keys in a file of kohya's scripts, which ComfyUI and A1111 read.
-
-    Args:
-        two_encoders: whether the base has two text encoders, as SDXL has; None for the keys of both cases.
-    """
+def kohya_keys(stem: str, family: Family) -> list[Key]:
+    """Return the keys in a file of kohya's scripts, which ComfyUI and A1111 read: first those of the family."""
     part, _, module = stem.partition(".")
-    prefixes = KOHYA_PREFIXES[part]
-    if two_encoders is not None:
-        prefixes = prefixes[-1:] if two_encoders else prefixes[:1]
     ends: list[Key] = [("lora_down.weight", "lora_A"), ("lora_up.weight", "lora_B"), ("alpha", "alpha")]
-    return [(f"{prefix}{module.replace('.', '_')}.{end}", role) for prefix in prefixes for end, role in ends]
+    return [
+        (f"{prefix}{module.replace('.', '_')}.{end}", role)
+        for prefix in family.parts[part].kohya_prefixes
+        for end, role in ends
+    ]
 
 
-def peft_keys(stem: str) -> list[Key]:
+def peft_keys(stem: str, family: Family) -> list[Key]:
     """Return the keys in peft's file of one part: a pair for transformers from 5.6 on, then one for older ones."""
     part, _, module = stem.partition(".")
-    # CLIPTextModelWithProjection, the second encoder, has kept the level that CLIPTextModel lost.
-    names = (module,) if part == "text_encoder_2" else dict.fromkeys((module.removeprefix("text_model."), module))
+    names = dict.fromkeys((module.removeprefix(family.parts[part].dropped_level), module))
     return [(f"base_model.model.{name}.{role}.weight", role) for name in names for role in _PAIR]
 
 
 _PAIR: tuple[Role, Role] = ("lora_A", "lora_B")
 
-LAYOUTS: Mapping[str, Callable[[str], list[Key]]] = {
+LAYOUTS: Mapping[str, Callable[[str, Family], list[Key]]] = {
     "authors": authors_keys,
     "diffusers": diffusers_keys,
     "kohya": kohya_keys,
@@ -80,7 +71,7 @@ LAYOUTS: Mapping[str, Callable[[str], list[Key]]] = {
 }
 
 
-def known_keys(stems: Collection[str]) -> dict[str, tuple[str, str, Role]]:
+def known_keys(stems: Collection[str], family: Family) -> dict[str, tuple[str, str, Role]]:
     """Return what every key in every layout stands for: (layout, stem, role).
 
     A key of peft that could be of either of two text encoders is taken for the second one's.
@@ -88,7 +79,7 @@ def known_keys(stems: Collection[str]) -> dict[str, tuple[str, str, Role]]:
     found: dict[str, tuple[str, str, Role]] = {}
     for layout, keys in LAYOUTS.items():
         for stem in sorted(stems):  # the second encoder's come after the first one's
-            for key, role in keys(stem):
+            for key, role in keys(stem, family):
                 other = found.get(key, ("", "", ""))[1]
                 # else a tensor would be taken for another one's
                 assert not other or (layout == "peft" and other.startswith("text_encoder.")), key

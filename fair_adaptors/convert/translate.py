@@ -6,7 +6,6 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.adaptor.architecture import Architecture
-from fair_adaptors.adaptor.modules import PARTS
 from fair_adaptors.adaptor.record import some
 from fair_adaptors.errors import InvalidAdaptorError
 
@@ -66,13 +65,13 @@ def translate(files: Sequence[StateDict], base: Architecture) -> Found:
     """
     found = Found()
     for file in files:
-        shapes = _candidates(file, base.shapes())
+        shapes = _candidates(file, base)
         if TOKENS in file.tensors:
             if found.tokens is not None:
                 raise InvalidAdaptorError(f"{file.name}: soft tokens are in another file too; give one of them")
             found.layouts[file.name], found.tokens = "authors", _tokens_of(file, base)
             continue
-        layout, layers = _layers_of(file, known_keys(shapes), base)
+        layout, layers = _layers_of(file, known_keys(shapes, base.family), base)
         _check_complete(file, layout, layers, shapes)
         if twice := layers.keys() & found.layers.keys():
             raise InvalidAdaptorError(f"{file.name}: {some(twice)} are in another file too; give one of them")
@@ -86,10 +85,10 @@ def translate(files: Sequence[StateDict], base: Architecture) -> Found:
     return found
 
 
-def _candidates(file: StateDict, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def _candidates(file: StateDict, base: Architecture) -> dict[str, tuple[int, ...]]:
     """Return the layers that a file may change: peft's files do not name their part, but their folder does."""
-    path = PurePosixPath(file.name)
-    if path.stem != "adapter_model" or path.parent.name not in PARTS:
+    path, shapes = PurePosixPath(file.name), base.shapes()
+    if path.stem != "adapter_model" or path.parent.name not in base.family.parts:
         return shapes
     return {stem: shape for stem, shape in shapes.items() if stem.startswith(f"{path.parent.name}.")}
 
@@ -189,7 +188,7 @@ def _tokens_of(file: StateDict, base: Architecture) -> "Tensor":
     """
     import torch
 
-    if base.pipe.text_encoder_2 is not None:
+    if not base.family.soft_tokens:
         raise InvalidAdaptorError(f"{file.name} has soft tokens for one text encoder; the base {base.name} has two")
     config = base.pipe.text_encoder.config
     length, width = config.max_position_embeddings, config.hidden_size

@@ -16,6 +16,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.families.sd import STABLE_DIFFUSION
+from fair_adaptors.families.table import find_family
 
 from .spec import Instruments, Target
 from .variants import Variant
@@ -243,7 +245,7 @@ def _semantic_pipeline(pipe: Any) -> Any:
     from diffusers.utils import logging
 
     parts = {name: getattr(pipe, name, None) for name in SEMANTIC_PARTS}
-    if getattr(pipe, "text_encoder_2", None) is not None or any(parts[name] is None for name in SEMANTIC_PARTS[:5]):
+    if find_family(pipe) is not STABLE_DIFFUSION or any(parts[name] is None for name in SEMANTIC_PARTS[:5]):
         raise ConfigError(
             f"semantic guidance works with Stable Diffusion 1 and 2, not with a {type(pipe).__name__}; leave it out"
         )

@@ -4,14 +4,15 @@ Nothing else in the engine knows the family. Conditions are tensors with a row p
 repeats the rows per image and takes gradients through them, and does not know what they are.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.families.table import FAMILIES, find_family
 
 Conditions = tuple[Tensor, ...]
 
@@ -39,6 +40,10 @@ class Denoiser(Protocol):
         """Decode latents [N, C, h, w] to images [N, 3, H, W], in [0, 1] up to an overshoot."""
         ...
 
+    def condition_shapes(self, length: int) -> tuple[tuple[int, ...], ...]:
+        """Return the shape of a row of each condition, for prompts of ``length`` tokens."""
+        ...
+
 
 @dataclass(frozen=True)
 class StableDiffusion:
@@ -64,6 +69,10 @@ class StableDiffusion:
     def decode(self, latents: Tensor) -> Tensor:
         """Decode with the autoencoder."""
         return _decode(self.pipe.vae, latents)
+
+    def condition_shapes(self, length: int) -> tuple[tuple[int, ...], ...]:
+        """Return the shape of the embeddings."""
+        return ((length, self.model.config.cross_attention_dim),)
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,14 @@ class StableDiffusionXL:
             vae.float()
         return _decode(vae, latents)
 
+    def condition_shapes(self, length: int) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the embeddings and of the pooled one."""
+        return (length, self.model.config.cross_attention_dim), (self.pipe.text_encoder_2.config.projection_dim,)
+
+
+DENOISERS: dict[str, Callable[[Any], Denoiser]] = {"sd": StableDiffusion, "sdxl": StableDiffusionXL}
+"""By the name of the family."""
+
 
 def denoiser_for(pipe: Any) -> Denoiser:
     """Return the denoiser of a pipeline.
@@ -111,13 +128,11 @@ def denoiser_for(pipe: Any) -> Denoiser:
     Raises:
         ConfigError: no family of pipelines that is known.
     """
-    for kind, family in ((StableDiffusionPipeline, StableDiffusion), (StableDiffusionXLPipeline, StableDiffusionXL)):
-        if isinstance(pipe, kind):
-            return family(pipe)
-    raise ConfigError(
-        f"{type(pipe).__name__} cannot be trained; StableDiffusionPipeline (1.x and 2.x) and StableDiffusionXLPipeline"
-        " can"
-    )
+    family, classes = find_family(pipe), {kind.__name__ for kind in type(pipe).__mro__}
+    if family is None or family.name not in DENOISERS or classes.isdisjoint(family.pipelines):
+        known = [name for one in FAMILIES if one.name in DENOISERS for name in one.pipelines]
+        raise ConfigError(f"{type(pipe).__name__} cannot be trained; {' and '.join(known)} can")
+    return DENOISERS[family.name](pipe)
 
 
 def _device(module: torch.nn.Module) -> torch.device:

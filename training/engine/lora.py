@@ -11,16 +11,10 @@ from torch import Tensor, nn
 
 from fair_adaptors.adaptor.modules import name_in_file
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.families.table import family_of
 
 ADAPTOR = "fair"
 TOKENS = "tokens.text_encoder"
-_CLIP = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
-TARGET_MODULES = {
-    "text_encoder": _CLIP,
-    "text_encoder_2": _CLIP,
-    "unet": ["to_q", "to_k", "to_v", "to_out.0"],
-}
-"""The linear layers that the published adaptors train (paper §4)."""
 
 
 def attach(
@@ -40,28 +34,29 @@ def attach(
     come from torch's global generator.
 
     Args:
-        parts: of ``text_encoder``, ``text_encoder_2``, ``unet`` and ``tokens``.
+        parts: of the family's, and ``tokens``.
         alpha: the change is alpha/rank · BA; 0 means alpha = rank.
         dropout: of the LoRA's input, in training mode, see ``dropout_on``.
-        target_modules: names of linear layers; none for ``TARGET_MODULES``.
+        target_modules: names of linear layers; none for the family's.
 
     Raises:
         ConfigError: the base lacks a part, or it has no layer of these names, or a LoRA already.
     """
-    for part in (part for part in TARGET_MODULES if part in parts):
-        if getattr(pipe, part, None) is None:
+    family = family_of(pipe)
+    for part in (part for part in parts if part != "tokens"):
+        if part not in family.parts:
             raise ConfigError(f"the base has no {part}; take it out of parts")
         if _layers(getattr(pipe, part)):
             raise ConfigError(f"the {part} has a LoRA already; unload or fuse it before training another")
-    if "tokens" in parts and getattr(pipe, "text_encoder_2", None) is not None:
+    if "tokens" in parts and not family.soft_tokens:
         raise ConfigError("soft tokens are for a base with one text encoder; train its text encoders instead")
     for component in pipe.components.values():
         if isinstance(component, nn.Module):
             component.requires_grad_(False)
     parameters = {}
-    for part in (part for part in TARGET_MODULES if part in parts):
+    for part in (part for part in family.parts if part in parts):
         model = getattr(pipe, part)
-        names = list(target_modules or TARGET_MODULES[part])
+        names = list(target_modules or family.parts[part].target_modules)
         config = LoraConfig(r=rank, lora_alpha=alpha or rank, lora_dropout=dropout, target_modules=names)
         try:
             inject_adapter_in_model(config, model, ADAPTOR)
@@ -85,20 +80,20 @@ def extract(pipe: Any, parts: Sequence[str]) -> dict[str, Tensor]:
 
     The file has alpha = rank: another alpha is folded into the second factor.
     """
-    tensors = {}
-    for part in (part for part in TARGET_MODULES if part in parts):
+    tensors, family = {}, family_of(pipe)
+    for part in (part for part in family.parts if part in parts):
         model = getattr(pipe, part)
         scale = {name: layer.scaling[ADAPTOR] for name, layer in _layers(model)}
         for name, tensor in get_peft_model_state_dict(model, adapter_name=ADAPTOR).items():
             module, second, _ = name.partition(".lora_B")
             value = tensor.detach().float().cpu() * (scale[module] if second else 1.0)
-            tensors[name_in_file(part, name)] = value.contiguous()
+            tensors[name_in_file(family, part, name)] = value.contiguous()
     return tensors
 
 
 def detach(pipe: Any, parts: Sequence[str]) -> None:
     """Take the LoRA layers out again; the base's weights were never touched."""
-    for part in (part for part in TARGET_MODULES if part in parts):
+    for part in (part for part in family_of(pipe).parts if part in parts):
         model: Any = getattr(pipe, part, None)
         for name, layer in _layers(model):
             parent, _, child = name.rpartition(".")
@@ -110,17 +105,19 @@ def detach(pipe: Any, parts: Sequence[str]) -> None:
 @contextmanager
 def dropout_on(pipe: Any, seed: int) -> Iterator[None]:
     """Let the LoRAs' dropout act inside the block, with masks from ``seed``; global generators are restored."""
+    family = family_of(pipe)
     drops = [
         drop
-        for part in TARGET_MODULES
-        for _, layer in _layers(getattr(pipe, part, None))
+        for part in family.parts
+        for _, layer in _layers(getattr(pipe, part))
         for drop in layer.lora_dropout.values()
         if isinstance(drop, nn.Dropout)
     ]
     if not drops:
         yield
         return
-    devices = [pipe.unet.device] if pipe.unet.device.type == "cuda" else []
+    device = getattr(pipe, family.network).device
+    devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         for drop in drops:
@@ -135,7 +132,7 @@ def dropout_on(pipe: Any, seed: int) -> Iterator[None]:
 @contextmanager
 def switched_off(pipe: Any) -> Iterator[None]:
     """Run the original model inside the block."""
-    layers = [layer for part in TARGET_MODULES for _, layer in _layers(getattr(pipe, part, None))]
+    layers = [layer for part in family_of(pipe).parts for _, layer in _layers(getattr(pipe, part))]
     for layer in layers:
         layer.enable_adapters(False)
     try:

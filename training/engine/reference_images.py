@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import lora
 from .batches import Batch
+from .denoisers import denoiser_for
 from .sampling import encode_prompt, sample
 
 
@@ -53,7 +54,14 @@ class ReferenceImages:
 
 def _key(pipe: Any, batch: Batch, seeds: Sequence[int]) -> str:
     scheduler = type(pipe.scheduler).__name__, sorted(pipe.scheduler.config.items())
-    parts = batch.prompt, list(seeds), batch.num_steps, batch.guidance_scale, str(pipe.unet.dtype), scheduler
+    parts = (
+        batch.prompt,
+        list(seeds),
+        batch.num_steps,
+        batch.guidance_scale,
+        str(denoiser_for(pipe).model.dtype),
+        scheduler,
+    )
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:40]
 
 

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine import lora
+from fair_adaptors.training.engine.denoisers import denoiser_for
 from fair_adaptors.training.engine.sampling import WITHOUT_GRADIENT, decode, encode_prompt, initial_noise, sample
 from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.setup import Setup
@@ -138,9 +140,9 @@ def draw(
         noise = initial_noise(pipe, seeds[start : start + drawn])
         run = sample(pipe, embeds, noise, num_steps=config.num_steps, guidance_scale=guidance)
         images += [decode(pipe, latents).float().clamp(0, 1) for latents in run.latents.split(decoded)]
-    return torch.cat(images) if images else torch.empty(0, 3, *_size(pipe), device=pipe.unet.device)
+    return torch.cat(images) if images else torch.empty(0, 3, *_size(pipe), device=denoiser_for(pipe).model.device)
 
 
-def _size(pipe: object) -> tuple[int, int]:
-    side = pipe.unet.config.sample_size * pipe.vae_scale_factor  # type: ignore[attr-defined]
+def _size(pipe: Any) -> tuple[int, int]:
+    side = denoiser_for(pipe).model.config.sample_size * pipe.vae_scale_factor
     return side, side

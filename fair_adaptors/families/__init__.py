@@ -1,0 +1,1 @@
+"""What differs between pipeline families, one file each; ``table`` lists them."""

@@ -1,0 +1,51 @@
+"""What is to be said of a pipeline family; a new one is a file that says it, and a row in ``table``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a pipeline that a LoRA can be on.
+
+    Attributes:
+        model: its class, as ``module:object``.
+        target_modules: the linear layers that get a LoRA if nobody says otherwise.
+        kohya_prefixes: what kohya's names of it begin with; the first one is written, all are read.
+        dropped_level: a level of module names that newer versions of the library have dropped; our names keep it.
+    """
+
+    model: str
+    target_modules: tuple[str, ...]
+    kohya_prefixes: tuple[str, ...]
+    dropped_level: str = ""
+
+    @property
+    def class_name(self) -> str:
+        """The name of its class."""
+        return self.model.partition(":")[2]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Pipelines that are built alike.
+
+    Attributes:
+        name: short; the table of bases and the table of denoisers refer to it.
+        title: what messages call it.
+        parts: by name, what a LoRA can be on, in the order of files.
+        network: the part that is called at every step.
+        text_encoders: all text encoders, those without LoRAs too.
+        pipelines: names of the pipeline classes that can be trained.
+        soft_tokens: whether learned tokens can stand before a prompt.
+        scheduler: the class that is trained with, as ``module:object``; empty for the pipeline's own.
+    """
+
+    name: str
+    title: str
+    parts: Mapping[str, Part]
+    network: str
+    text_encoders: tuple[str, ...]
+    pipelines: tuple[str, ...]
+    soft_tokens: bool
+    scheduler: str = ""
