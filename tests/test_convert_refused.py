@@ -14,9 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fair_adaptors import InvalidAdaptorError
-from fair_adaptors.convert import state_dicts
-from fair_adaptors.convert.state_dicts import read_state_dicts
+from fair_adaptors import InvalidAdaptorError, state_dicts
+from fair_adaptors.state_dicts import read_state_dicts
 from tests.checkpoints import (
     TEXT,
     TOKENS,

@@ -117,6 +117,126 @@ def test_only_the_table_of_bases_the_defaults_and_the_demo_know_the_sandbox() ->
     assert own and known == set(KNOW_THE_SANDBOX) and not templates
 
 
+ROOMS = """
+    cli             everything
+    app             report evaluation vision prompts load adaptor
+    training.sandbox  training sandbox report evaluation vision prompts load adaptor
+    training        publishing report evaluation vision prompts pipelines load hub adaptor families state_dicts
+    sandbox         evaluation vision prompts adaptor
+    publishing      report hub pipelines load adaptor
+    report          evaluation adaptor
+    evaluation      vision prompts hub load adaptor families
+    convert         vision load adaptor families state_dicts
+    vision          hub adaptor state_dicts
+    prompts         adaptor
+    load            hub adaptor families
+    pipelines       hub adaptor
+    hub             adaptor
+    state_dicts     adaptor
+    adaptor         families
+    families
+"""
+"""Who may import whom, from the top of the house down: a room imports only what its line names, besides the ground
+floor. Only the command line and what rebuilds the sandbox know it; others find it by its row in `adaptor.bases`.
+"""
+
+GROUND_FLOOR = {"errors", "files", "seeds"}
+ROOM_OF = {f"hub/{name}.py": "publishing" for name in ("__init__", "publish", "load_check")}
+"""Files in a room of their own: what is published is loaded and described first, so publishing stands above; the front
+door of the Hub opens to it too."""
+
+MAY_IMPORT = {line.split()[0]: set(line.split()[1:]) | GROUND_FLOOR for line in ROOMS.strip().splitlines()}
+MAY_IMPORT |= {"errors": set(), "files": {"errors"}, "seeds": set()}
+MAY_IMPORT["cli"] = set(MAY_IMPORT)
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name."""
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "training").rglob("*.py")]
+    named = {path: path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else ROOT) for path in files}
+    return {".".join(["fair_adaptors", *path.with_suffix("").parts]).removesuffix(".__init__"): file
+            for file, path in named.items()}  # fmt: skip
+
+
+def imports_between(known: dict[str, Path]) -> dict[str, set[str]]:
+    """Which modules of the package each one imports, wherever in it the import stands."""
+    found: dict[str, set[str]] = {}
+    for name, path in known.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        targets = set()
+        for module, _, _ in imports_of(path, package):
+            while module and module not in known:
+                module = module.rpartition(".")[0]
+            targets.add(module)
+        found[name] = targets - {name, "", "fair_adaptors"}
+    return found
+
+
+def room_of(path: Path) -> str:
+    """The room that a file is in: its folder in the package, or for a file in the package its own name."""
+    parts = path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else ROOT).with_suffix("").parts
+    if "/".join(parts) + ".py" in ROOM_OF:
+        return ROOM_OF["/".join(parts) + ".py"]
+    return "training.sandbox" if parts[:2] == ("training", "sandbox") else parts[0]
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """The nodes from which an arrow leads back."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [*graph[start]]
+        while waiting:
+            if (node := waiting.pop()) not in seen:
+                seen.add(node)
+                waiting += graph.get(node, ())
+        return seen
+
+    return sorted(node for node in graph if node in reached(node))
+
+
+def runs_against_the_arrows(imports: dict[str, set[str]], known: dict[str, Path]) -> list[str]:
+    wrong = []
+    for name, targets in imports.items():
+        here = room_of(known[name])
+        for target in targets:
+            there = room_of(known[target])
+            if there != here and here not in ("__init__", "__main__") and there not in MAY_IMPORT[here]:
+                wrong.append(f"{name} imports {target}: {here} may not import {there}")
+    return sorted(wrong)
+
+
+def test_no_file_imports_itself_in_a_circle() -> None:
+    known = modules()
+    assert circles(imports_between(known)) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+
+
+def test_rooms_import_only_what_lies_below_them() -> None:
+    assert circles({room: set(below) - {room} for room, below in MAY_IMPORT.items()}) == []
+    known = modules()
+    assert runs_against_the_arrows(imports_between(known), known) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("fair_adaptors.adaptor.folder", "fair_adaptors.load"),
+        ("fair_adaptors.vision.types", "fair_adaptors.evaluation.spec"),
+        ("fair_adaptors.hub.resolve", "fair_adaptors.hub.publish"),
+        ("fair_adaptors.evaluation.spec", "fair_adaptors.sandbox.world"),
+        ("fair_adaptors.training.run.train", "fair_adaptors.training.sandbox.build"),
+    ],
+)
+def test_an_import_that_runs_against_the_arrows_is_found(name: str, target: str) -> None:
+    (wrong,) = runs_against_the_arrows({name: {target}}, modules())
+    assert wrong.startswith(f"{name} imports {target}")
+
+
+def test_every_room_has_its_line() -> None:
+    assert {room_of(path) for path in modules().values()} - {"__init__", "__main__"} <= set(MAY_IMPORT)
+
+
 def requirements() -> dict[str, set[str]]:
     """Import names of the third-party packages that the base install and each extra bring."""
     config = ConfigParser()

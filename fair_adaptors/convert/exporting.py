@@ -14,9 +14,9 @@ from fair_adaptors.errors import ConfigError, FairAdaptorError, WrongBaseError, 
 from fair_adaptors.families.family import Family
 from fair_adaptors.families.table import family_of, family_with
 from fair_adaptors.files import written_aside
+from fair_adaptors.state_dicts import PEFT_CONFIG
 
 from .layouts import kohya_keys, peft_keys
-from .state_dicts import PEFT_CONFIG
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,8 +13,8 @@ from fair_adaptors.adaptor.record import is_text, read_config
 from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.files import written_aside
+from fair_adaptors.state_dicts import StateDict, read_state_dicts
 
-from .state_dicts import StateDict, read_state_dicts
 from .translate import POSITIONS, Found, translate
 
 _PUBLISHED_SHARES = {"gender-race-age": {"age": "0.75,0.25"}}

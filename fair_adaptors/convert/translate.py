@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from fair_adaptors.adaptor.architecture import Architecture
 from fair_adaptors.adaptor.record import some
 from fair_adaptors.errors import InvalidAdaptorError
+from fair_adaptors.state_dicts import PEFT_CONFIG, StateDict
 
 from .layouts import Role, known_keys, trained_by_the_authors
-from .state_dicts import PEFT_CONFIG, StateDict
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.adaptor.record import some
-from fair_adaptors.convert.state_dicts import read_state_dicts
 from fair_adaptors.errors import ConfigError, InvalidAdaptorError
+from fair_adaptors.state_dicts import read_state_dicts
 
 from .heads import GROUPS, Head, consecutive, split_logits
 from .mobilenet import SIZE, MobileNetV3
