@@ -97,7 +97,6 @@ def test_where_the_target_is_not_even_shares_the_page_draws_the_distance_from_it
 
 
 def test_where_the_target_is_not_even_shares_the_plots_show_the_distance_from_it() -> None:
-    pytest.importorskip("matplotlib")
     results = uneven()
     found = results.figures(results.variants[1], "gender")
     for figure, across in ((plots.bias_figure(results), True), (plots.pareto_figure(results), False)):
@@ -110,7 +109,6 @@ def test_where_the_target_is_not_even_shares_the_plots_show_the_distance_from_it
 
 def test_words_on_the_plot_do_not_overlap() -> None:
     """Twelve strengths with the same figures are twelve points in one place."""
-    pytest.importorskip("matplotlib")
     figure = plots.pareto_figure(strengths(uneven(), *(k / 8 for k in range(12))))
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert 2 <= len(boxes) <= 4
@@ -234,7 +232,6 @@ def test_without_pictures_and_with_one_variant_there_is_a_report(
 
 
 def test_plots_lie_beside_the_page(evaluated_folder: Path) -> None:
-    pytest.importorskip("matplotlib")
     from PIL import Image
 
     report_page.write_report(evaluated_folder, command=COMMAND)
