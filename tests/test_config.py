@@ -41,6 +41,11 @@ def test_a_wrong_setting_is_named(values: dict[str, str], message: str) -> None:
         get_recipe("sandbox-gender", values)
 
 
+def test_a_word_that_is_none_to_choose_from_is_refused_however_it_comes() -> None:
+    with pytest.raises(ConfigError, match="schedule is 'falling'; choose one of constant, cosine, linear"):
+        dataclasses.replace(get_recipe("sandbox-gender"), schedule="falling")  # type: ignore[arg-type]
+
+
 def test_an_unknown_recipe_gets_a_suggestion() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'sandbox-gender'"):
         get_recipe("sandbox-gendre")
