@@ -381,7 +381,7 @@ def test_the_command_trains_and_says_how_to_use_the_result(
 def test_without_the_extra_the_command_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    for module in ("classifier", "classifier_data"):
+    for module in ("classifier.train", "classifier.data"):
         monkeypatch.delitem(sys.modules, f"fair_adaptors.training.{module}")
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert run(monkeypatch, "--dataset", "celeba", "--attributes", "gender", "--out", str(tmp_path / "out")) == 1
