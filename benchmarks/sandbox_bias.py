@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks._report import report
 from fair_adaptors import load_fair_adaptor
-from fair_adaptors.adaptor.record import CONFIG_FILE, read_config
+from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
 from fair_adaptors.evaluation.estimates import estimate_bias
 from fair_adaptors.evaluation.metrics import frequencies, noise_floor
 from fair_adaptors.sandbox.demo import measure
@@ -110,7 +110,7 @@ def train(recipe: str, seed: int, folder: Path) -> dict[str, float | None]:
         options = [word for setting in settings for word in ("--set", setting)]
         command = [sys.executable, "-m", "fair_adaptors", "train", recipe, "--seed", str(seed), "--out", str(folder)]
         subprocess.run([*command, *options], check=True)
-    training = read_config(folder)["training"]
+    training = read_record(folder).training
     return {"minutes": training["seconds"] / 60, "megabytes": training.get("peak_megabytes")}
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from fair_adaptors.adaptor.folder import AdaptorFiles, read_adaptor
 from fair_adaptors.adaptor.modules import all_modules, shape_signature
 from fair_adaptors.adaptor.patches import Change, WeightPatches, obstacle
+from fair_adaptors.adaptor.record import AdaptorRecord
 from fair_adaptors.adaptor.registry import default_for
 from fair_adaptors.adaptor.tokens import set_prefix
 from fair_adaptors.families.table import family_of
@@ -73,7 +74,7 @@ def load_fair_adaptor(
         token=token,
     )
     files = read_adaptor(folder)
-    strength = _checked(files.config["default_weight"] if weight is None else weight)
+    strength = _checked(files.record.default_weight if weight is None else weight)
     change, tokens = _match(pipe, files), files.tokens.get("text_encoder")
     with _LOCK:
         if _PATCHES.is_fused(change):
@@ -81,7 +82,7 @@ def load_fair_adaptor(
                 f"the adaptor {change.name!r} is fused into this pipeline; load the base afresh to change it"
             )
         known = (handle for handle in _HANDLES if handle._is_of(change, pipe))
-        handle = next(known, None) or FairAdaptor(files.config, change, pipe, tokens)
+        handle = next(known, None) or FairAdaptor(files.record, change, pipe, tokens)
         handle._put_in(strength)
         _HANDLES.add(handle)
     return handle
@@ -94,7 +95,7 @@ class FairAdaptor:
         info: the adaptor's ``fair_adaptor.json``.
     """
 
-    def __init__(self, info: dict[str, Any], change: Change, pipe: Any, tokens: "Tensor | None"):
+    def __init__(self, info: AdaptorRecord, change: Change, pipe: Any, tokens: "Tensor | None"):
         self.info = info
         self._change = change
         self._pipe = weakref.ref(pipe) if tokens is not None else None
@@ -217,7 +218,7 @@ def _match(pipe: Any, files: AdaptorFiles) -> Change:
         WrongBaseError: a module is missing or of another shape.
         FairAdaptorError: a module cannot be changed in place.
     """
-    config = files.config
+    record = files.record
     modules = all_modules(pipe)
     layers, problems = [], []
     for key in sorted(key for key in files.tensors if key.endswith(".lora_A.weight")):
@@ -227,23 +228,23 @@ def _match(pipe: Any, files: AdaptorFiles) -> Change:
         if module is None:
             problems.append(f"no module {stem}")
         elif reason := obstacle(module):
-            raise FairAdaptorError(f"{config['name']!r} cannot be loaded: {stem} {reason}. Nothing was changed")
+            raise FairAdaptorError(f"{record.name!r} cannot be loaded: {stem} {reason}. Nothing was changed")
         elif misfit := _misfit(tuple(module.weight.shape), down, up):
             problems.append(f"{stem} is {misfit}")
         else:
             layers.append((module, down, up))
     problems += _misfits_of_tokens(pipe, files.tokens)
     signature = shape_signature(pipe)
-    trained = {"text_encoder" if part == "tokens" else part for part in config["trained_parts"]}
-    parts = [part for part in sorted(trained) if config["base_signature"].get(part) != signature.get(part)]
+    trained = {"text_encoder" if part == "tokens" else part for part in record.trained_parts}
+    parts = [part for part in sorted(trained) if record.base_signature.get(part) != signature.get(part)]
     if problems or parts:
         details = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         origin = pipe.config.get("_name_or_path") or type(pipe).__name__
         raise WrongBaseError(
-            f"the adaptor {config['name']!r} was made for {config['base_model']}, and this pipeline ({origin}) is"
+            f"the adaptor {record.name!r} was made for {record.base_model}, and this pipeline ({origin}) is"
             f" another model: {details or 'the shapes of its ' + ' and '.join(parts) + ' differ'}. Nothing was changed"
         )
-    return Change(files.identity, config["name"], layers)
+    return Change(record.identity, record.name, layers)
 
 
 def _misfit(shape: tuple[int, ...], down: "Tensor", up: "Tensor") -> str | None:

@@ -1,6 +1,5 @@
 """A card says what record and results say, to the Hub and to people, and nothing else whatever is in them."""
 
-import copy
 import html
 import json
 import re
@@ -16,7 +15,15 @@ from huggingface_hub import EvalResult, ModelCard
 from markdown_it import MarkdownIt
 
 from fair_adaptors.adaptor.bases import BASES, EMBEDDED, STABLE_DIFFUSION_1_5
-from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, RESULTS_FILE, TAG, read_config
+from fair_adaptors.adaptor.record import (
+    CARD_FILE,
+    CONFIG_FILE,
+    RESULTS_FILE,
+    TAG,
+    AdaptorRecord,
+    AttributeTarget,
+    read_record,
+)
 from fair_adaptors.adaptor.registry import find
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import from_json, read_results, to_json, variant_of
@@ -33,10 +40,10 @@ NUMBER = re.compile(r"(?<![\w.])[+\u2212-]?\d+(?:\.\d+)*(?:e-?\d+)?(?!\w)")
 embedded = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 
 
-def parts_of(folder: Path) -> tuple[dict[str, Any], Results]:
+def parts_of(folder: Path) -> tuple[AdaptorRecord, Results]:
     results = read_results(folder)
     assert results is not None
-    return read_config(folder), results
+    return read_record(folder), results
 
 
 @embedded
@@ -52,22 +59,22 @@ def test_every_card_is_of_an_adaptor_in_the_registry() -> None:
 
 @embedded
 def test_the_results_are_of_the_very_weights(folder: Path) -> None:
-    config, results = parts_of(folder)
-    assert variant_of(config, results).identity == with_adaptor(str(folder)).identity
+    record, results = parts_of(folder)
+    assert variant_of(record, results).identity == with_adaptor(str(folder)).identity
 
 
 @embedded
 def test_the_hubs_own_classes_read_the_metadata(folder: Path) -> None:
     data = ModelCard.load(folder / CARD_FILE).data
-    config, results = parts_of(folder)
+    record, results = parts_of(folder)
     assert data.library_name == "diffusers" and data.pipeline_tag == "text-to-image"
     assert data.base_model == "sandbox" and data["base_model_relation"] == "adapter" and data.license == "apache-2.0"
     assert {"lora", "template:sd-lora", "fairness", TAG} == set(data.tags)
     assert all((folder / row["output"]["url"]).is_file() and row["text"] for row in data["widget"])
     assert data.model_name == folder.name
     found = {row.metric_name: row for row in data.eval_results or []}
-    after = variant_of(config, results)
-    trained = set(config["attributes"])
+    after = variant_of(record, results)
+    trained = set(record.attributes)
     assert set(found) == {f"{n} bias" for n, t in results.targets.items() if set(t.attributes) <= trained}
     for name, row in found.items():
         assert isinstance(row, EvalResult) and row.task_type == "text-to-image" and row.dataset_name == "sandbox-test"
@@ -106,14 +113,14 @@ def unfounded(card: str, *sources: Any) -> list[str]:
 
 @embedded
 def test_no_number_is_in_a_card_that_is_in_none_of_its_sources(folder: Path) -> None:
-    config, results = parts_of(folder)
-    assert unfounded((folder / CARD_FILE).read_text(encoding="utf-8"), config, to_json(results)) == []
+    record, results = parts_of(folder)
+    assert unfounded((folder / CARD_FILE).read_text(encoding="utf-8"), record.to_json(), to_json(results)) == []
 
 
 def test_a_number_from_elsewhere_would_be_noticed() -> None:
-    config, results = parts_of(FOLDERS[0])
+    record, results = parts_of(FOLDERS[0])
     for foreign in ("| 0.123456 |", "41.37%", "7654321 MB"):
-        assert unfounded(f"text {foreign}", config, to_json(results))
+        assert unfounded(f"text {foreign}", record.to_json(), to_json(results))
 
 
 def test_the_template_has_no_numbers_but_those_of_its_prose() -> None:
@@ -124,16 +131,16 @@ def test_the_template_has_no_numbers_but_those_of_its_prose() -> None:
 
 def test_every_figure_moves_with_its_source() -> None:
     """Changed by a distinct amount each, no shown estimate keeps the text it had."""
-    config, results = parts_of(FOLDERS[0])
+    record, results = parts_of(FOLDERS[0])
     marked = to_json(results)
-    after = marked["variants"][results.variants.index(variant_of(config, results))]
+    after = marked["variants"][results.variants.index(variant_of(record, results))]
     figures = after["bias"][results.classifier]["gender"]
     figures["bias"] |= {"value": 0.1111, "low": 0.0211, "high": 0.3111, "floor": 0.0911}
     figures["change"]["bias"] |= {"value": -0.7311, "low": -0.7711, "high": -0.6911}
     figures["undetermined"]["value"] = 0.0777
     figures["frequencies"][0] |= {"value": 0.4321, "low": 0.4123, "high": 0.4567}
     after["kept"] |= {"value": 0.8888, "low": 0.8111, "high": 0.9222}
-    card = render_card(config, from_json(marked))
+    card = render_card(record, from_json(marked))
     minus = "\u2212"
     for said in (
         "0.11 (0.02 to 0.31)",
@@ -142,14 +149,14 @@ def test_every_figure_moves_with_its_source() -> None:
         "43.2% (41.2% to 45.7%)",
         "88.9% (81.1% to 92.2%)",
     ):
-        assert said in card and said not in render_card(config, results)
-    assert unfounded(card, config, to_json(results))
+        assert said in card and said not in render_card(record, results)
+    assert unfounded(card, record.to_json(), to_json(results))
 
 
 def test_a_target_of_other_shares_is_told_by_its_distance() -> None:
-    config, results = parts_of(FOLDERS[0])
+    record, results = parts_of(FOLDERS[0])
     target = replace(results.targets["gender"], shares=(0.75, 0.25))
-    card = render_card(config, replace(results, targets={**results.targets, "gender": target}))
+    card = render_card(record, replace(results, targets={**results.targets, "gender": target}))
     assert "gender off target" in card and "gender bias |" in card.partition("worst tenth")[2]
     assert ModelCard(card).data.eval_results[0].metric_type == "total_variation"
 
@@ -173,27 +180,24 @@ def test_a_card_says_all_that_it_should() -> None:
         "--prompts sandbox-test -n 64 --seed 2026 --steps 10 --guidance 1.5",
         "shen2024finetuning",
         "@software{fair_adaptors",
-        read_config(FOLDERS[1])["files"]["pytorch_lora_weights.safetensors"]["sha256"],
+        read_record(FOLDERS[1]).files["pytorch_lora_weights.safetensors"].sha256,
     ):
         assert words in card, words
 
 
 def test_without_results_it_says_that_nothing_is_known() -> None:
-    config, _ = parts_of(FOLDERS[0])
-    card = render_card(config, repo_id="org/mine")
+    record, _ = parts_of(FOLDERS[0])
+    card = render_card(record, repo_id="org/mine")
     assert 'load_fair_adaptor(pipe, "org/mine")' in card and "nothing is known of how far" in card
-    assert ModelCard(card).data.eval_results is None and unfounded(card, config) == []
+    assert ModelCard(card).data.eval_results is None and unfounded(card, record.to_json()) == []
 
 
 def test_a_converted_adaptor_has_a_card() -> None:
-    config, _ = parts_of(FOLDERS[0])
+    record, _ = parts_of(FOLDERS[0])
     files = [{"name": "run/text_encoder_lora_EMA.pth", "sha256": "ab" * 32, "layout": "authors", "averaged": True}]
-    config = {
-        **config,
-        "base_model": STABLE_DIFFUSION_1_5,
-        "training": {"converted_from": {"name": "x.zip", "files": files}},
-    }
-    card = render_card(config, info=find("gender"), repo_id="org/gender")
+    origin = {"converted_from": {"name": "x.zip", "files": files}}
+    record = replace(record, base_model=STABLE_DIFFUSION_1_5, training=origin)
+    card = render_card(record, info=find("gender"), repo_id="org/gender")
     assert "Converted by" in card and "ab" * 32 in card and "Training configuration" not in card
     data = ModelCard(card).data
     assert data.base_model == STABLE_DIFFUSION_1_5 and data.license == "creativeml-openrail-m"
@@ -201,15 +205,15 @@ def test_a_converted_adaptor_has_a_card() -> None:
 
 
 def test_soft_tokens_are_no_lora() -> None:
-    config, _ = parts_of(FOLDERS[0])
-    card = render_card({**config, "trained_parts": ["tokens"]})
+    record, _ = parts_of(FOLDERS[0])
+    card = render_card(replace(record, trained_parts=("tokens",)))
     assert "lora" not in ModelCard(card).data.tags and "put before every prompt" in card and "of rank" not in card
 
 
 @pytest.mark.parametrize("base", [name for base in BASES for name in base.names] + ["my model", "a/b/c", "x: y"])
 def test_a_base_is_named_to_the_hub_if_it_can_be_one(base: str) -> None:
-    config, _ = parts_of(FOLDERS[0])
-    card = render_card({**config, "base_model": base})
+    record, _ = parts_of(FOLDERS[0])
+    card = render_card(replace(record, base_model=base))
     known = {name: one.licence for one in BASES for name in one.names}
     assert (ModelCard(card).data.base_model, ModelCard(card).data.license) == (
         (base, known[base]) if base in known else (None, None)
@@ -254,18 +258,22 @@ def page_of(card: str) -> tuple[Tags, str]:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_strangers_words_are_shown_and_do_nothing(text: str) -> None:
-    config, read = parts_of(FOLDERS[0])
-    honest, _ = page_of(render_card(config, read, images=["x.png"]))
-    config, results = copy.deepcopy(config), to_json(read)
+    record, read = parts_of(FOLDERS[0])
+    honest, _ = page_of(render_card(record, read, images=["x.png"]))
+    results = to_json(read)
     shown = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
-    config |= {"name": shown, "base_model": shown}
-    config["attributes"] = {shown: {"classes": [shown, "other"], "target": [0.5, 0.5]}}
-    config["versions"] = {"fair-adaptors": text, text: text}
-    config["training"] |= {text: text, "seed": text, "name": [text], "seconds": text}
+    record = replace(
+        record,
+        name=shown,
+        base_model=shown,
+        attributes={shown: AttributeTarget((shown, "other"), (0.5, 0.5))},
+        versions={"fair-adaptors": text, text: text},
+        training={**record.training, text: text, "seed": text, "name": [text], "seconds": text},
+    )
     results["settings"]["prompt_set"] = text
     results["targets"]["gender"] |= {"attributes": [shown], "classes": [text, text]}
     renamed = json.loads(json.dumps(results).replace('"sandbox:evaluation"', json.dumps(text)))
-    card = render_card(config, from_json(renamed), images=["x.png"])
+    card = render_card(record, from_json(renamed), images=["x.png"])
     card.encode()
     tags, page = page_of(card)
     assert (tags.found, tags.links) == (honest.found, honest.links)
@@ -286,8 +294,8 @@ def test_strangers_words_are_shown_and_do_nothing(text: str) -> None:
     ],
 )
 def test_a_record_of_anything_has_a_card(training: dict[str, Any]) -> None:
-    config, _ = parts_of(FOLDERS[0])
-    assert ModelCard(render_card({**config, "training": training})).data.library_name == "diffusers"
+    record, _ = parts_of(FOLDERS[0])
+    assert ModelCard(render_card(replace(record, training=training))).data.library_name == "diffusers"
 
 
 def test_escaping_leaves_plain_words_alone() -> None:

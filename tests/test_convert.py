@@ -17,7 +17,7 @@ from fair_adaptors import load_fair_adaptor
 from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.modules import shape_signature
-from fair_adaptors.adaptor.record import TOKENS_FILE, WEIGHTS_FILE
+from fair_adaptors.adaptor.record import TOKENS_FILE, WEIGHTS_FILE, AttributeTarget
 from fair_adaptors.cli import main
 from fair_adaptors.convert.importing import convert, parse_attributes
 from fair_adaptors.errors import ConfigError
@@ -54,8 +54,8 @@ def test_real_stable_diffusion_checkpoints_keep_the_change_of_every_layer(tmp_pa
         zipfile.ZIP_STORED,
     )
     out = convert(source, tmp_path / "gender", attributes=["gender"])
-    config = read_adaptor(out).config
-    assert (config["rank"], config["trained_parts"]) == (50, ["text_encoder", "unet"])
+    record = read_adaptor(out).record
+    assert (record.rank, record.trained_parts) == (50, ("text_encoder", "unet"))
     expected = {our_name(key): change for key, change in {**changes(text), **changes(unet)}.items()}
     assert largest_difference(converted_changes(out), expected) <= 1e-6
 
@@ -111,8 +111,8 @@ def test_soft_tokens_are_all_rows_but_the_empty_one(tmp_path: Path, base: str) -
     out = converted(saved(tmp_path / TOKENS, tensors), tmp_path / "tokens", base)
     files = read_adaptor(out)
     assert torch.equal(files.tokens["text_encoder"], tensors["token_embedding.weight"][1:])
-    assert files.config["trained_parts"] == ["tokens"] and not (out / WEIGHTS_FILE).exists()
-    assert files.config["training"]["converted_from"]["not_used"].keys() == {
+    assert files.record.trained_parts == ("tokens",) and not (out / WEIGHTS_FILE).exists()
+    assert files.record.training["converted_from"]["not_used"].keys() == {
         "position_ids",
         "position_embedding.weight",
     }
@@ -142,7 +142,7 @@ def test_the_average_goes_before_its_twin_and_that_is_recorded(tmp_path: Path, b
         largest_difference(converted_changes(out), {our_name(key): change for key, change in changes(average).items()})
         == 0
     )
-    origin = read_adaptor(out).config["training"]["converted_from"]
+    origin = read_adaptor(out).record.training["converted_from"]
     assert origin["left_out"] == [run + "text_encoder_lora.pth"]
     assert (origin["name"], origin["files"][0]["name"], origin["files"][0]["averaged"]) == ("x.zip", run + TEXT, True)
     assert len(origin["sha256"]) == len(origin["files"][0]["sha256"]) == 64
@@ -150,23 +150,23 @@ def test_the_average_goes_before_its_twin_and_that_is_recorded(tmp_path: Path, b
 
 def test_without_an_average_the_last_weights_are_used(tmp_path: Path, base: str) -> None:
     source = saved(tmp_path / "text_encoder_lora.pth", text_checkpoint())
-    origin = read_adaptor(converted(source, tmp_path / "out", base)).config["training"]
+    origin = read_adaptor(converted(source, tmp_path / "out", base)).record.training
     assert origin["converted_from"]["files"][0]["averaged"] is False
 
 
 def test_the_name_of_a_known_adaptor_says_what_it_makes_fair(tmp_path: Path, base: str) -> None:
     out = convert(saved(tmp_path / TEXT, text_checkpoint()), tmp_path / "gender-race-age", base=base)
-    attributes = read_adaptor(out).config["attributes"]
-    assert attributes["gender"] == {"classes": ["female", "male"], "target": [0.5, 0.5]}
-    assert attributes["race"] == {"classes": ["WMELH", "Black", "Indian", "Asian"], "target": [0.25] * 4}
-    assert attributes["age"] == {"classes": ["young", "old"], "target": [0.75, 0.25]}
+    attributes = read_adaptor(out).record.attributes
+    assert attributes["gender"] == AttributeTarget(("female", "male"), (0.5, 0.5))
+    assert attributes["race"] == AttributeTarget(("WMELH", "Black", "Indian", "Asian"), (0.25,) * 4)
+    assert attributes["age"] == AttributeTarget(("young", "old"), (0.75, 0.25))
 
 
 def test_shares_and_classes_can_be_given() -> None:
     given = parse_attributes(["age=0.75,0.25", "hair=dark:0.7,fair:0.3"], "x", "sd15")
-    assert given["age"]["target"] == [0.75, 0.25]
-    assert given["hair"] == {"classes": ["dark", "fair"], "target": [0.7, 0.3]}
-    assert parse_attributes(["tone"], "x", "sandbox")["tone"]["target"] == [0.25] * 4
+    assert given["age"].target == (0.75, 0.25)
+    assert given["hair"] == AttributeTarget(("dark", "fair"), (0.7, 0.3))
+    assert parse_attributes(["tone"], "x", "sandbox")["tone"].target == (0.25,) * 4
 
 
 def test_shapes_are_known_without_weights(base: str) -> None:
@@ -214,7 +214,7 @@ def test_a_name_that_cannot_be_shown_is_refused(tmp_path: Path) -> None:
 
 def test_the_record_of_a_folder_whose_name_is_no_text_is_text(tmp_path: Path, base: str) -> None:
     source = saved(tmp_path / os.fsdecode(b"run\xff") / TEXT, text_checkpoint()).parent
-    origin = read_adaptor(converted(source, tmp_path / "out", base)).config["training"]["converted_from"]
+    origin = read_adaptor(converted(source, tmp_path / "out", base)).record.training["converted_from"]
     assert origin["name"] == "run\\udcff"
 
 

@@ -25,7 +25,7 @@ from fair_adaptors.families.sdxl import STABLE_DIFFUSION_XL
 from fair_adaptors.families.table import family_of
 from tests.checkpoints import TOKENS, converted, saved, token_checkpoint
 from tests.checkpoints import refused as refused_by_convert
-from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
+from tests.tiny import AIM, FAMILIES, tiny_pipeline, write_tiny_adaptor
 
 State = dict[str, Tensor]
 
@@ -138,9 +138,8 @@ def write_adaptor_for(base: str, folder: Path, rank: int = 2) -> Path:
         if stem.startswith("text_encoder.") or ".attn" in stem or stem == "unet.conv_in":
             tensors[f"{stem}.lora_A.weight"] = torch.randn(rank, *shape[1:], generator=make)
             tensors[f"{stem}.lora_B.weight"] = torch.randn(shape[0], rank, *(1,) * (len(shape) - 2), generator=make)
-    aim = {"gender": {"classes": ["female", "male"], "target": [0.5, 0.5]}}
     return write_adaptor(
-        folder, tensors, name=base, pipe=model.pipe, base_model=base, attributes=aim, rank=rank, training={}
+        folder, tensors, name=base, pipe=model.pipe, base_model=base, attributes=AIM, rank=rank, training={}
     )
 
 
@@ -257,7 +256,7 @@ def test_any_format_becomes_any_other_and_nothing_is_lost(
     there = converted(export(adaptor, tmp_path / "1", format=first), tmp_path / "2", base)
     back = converted(export(there, tmp_path / "3", format=second), tmp_path / "4", base)
     assert (back / WEIGHTS_FILE).read_bytes() == (adaptor / WEIGHTS_FILE).read_bytes()
-    assert read_adaptor(back).config["base_signature"] == read_adaptor(adaptor).config["base_signature"]
+    assert read_adaptor(back).record.base_signature == read_adaptor(adaptor).record.base_signature
 
 
 @every_family

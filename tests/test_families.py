@@ -76,8 +76,8 @@ def test_a_format_and_back_is_the_same_change(
     folder = export(adaptor, tmp_path / format, format=format, pipe=pipe)
     back = convert(folder, tmp_path / "back", base=str(tmp_path / "base"), attributes=["gender"])
     first, second = read_adaptor(adaptor), read_adaptor(back)
-    assert second.config["trained_parts"] == list(PARTS[family]) == first.config["trained_parts"]
-    assert first.config["base_signature"] == second.config["base_signature"]
+    assert second.record.trained_parts == tuple(PARTS[family]) == first.record.trained_parts
+    assert first.record.base_signature == second.record.base_signature
     assert first.tensors.keys() == second.tensors.keys()
     assert all(torch.equal(tensor, second.tensors[key]) for key, tensor in first.tensors.items())
 

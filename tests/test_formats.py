@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 
 from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
 from fair_adaptors.adaptor.modules import linear_modules, shape_signature
-from fair_adaptors.adaptor.record import CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE, read_config
+from fair_adaptors.adaptor.record import CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE, AdaptorRecord, read_record
+from fair_adaptors.adaptor.registry import EMBEDDED
 from fair_adaptors.errors import InvalidAdaptorError
-from tests.tiny import State, tiny_pipeline, write_tensors, write_tiny_adaptor, write_weights
+from tests.tiny import AIM, State, tiny_pipeline, write_tensors, write_tiny_adaptor, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,8 @@ def set_config(folder: Path, **fields: Any) -> None:
 
 
 def write(folder: Path, pipe: Any, tensors: State) -> Path:
-    target = {"gender": {"classes": ["female", "male"], "target": [0.5, 0.5]}}
     return write_adaptor(
-        folder, tensors, name="x", pipe=pipe, base_model="tiny", attributes=target, rank=2, training={"seed": 3}
+        folder, tensors, name="x", pipe=pipe, base_model="tiny", attributes=AIM, rank=2, training={"seed": 3}
     )
 
 
@@ -52,8 +52,15 @@ def test_what_is_written_is_read(tmp_path: Path, pipe: Any) -> None:
     files = read_adaptor(write(tmp_path, pipe, tensors))
     assert files.tensors.keys() == tensors.keys()
     assert all(torch.equal(files.tensors[key], tensors[key]) for key in tensors)
-    assert (files.config["name"], files.config["rank"], files.config["training"]) == ("x", 2, {"seed": 3})
-    assert files.config["trained_parts"] == ["unet"]
+    assert (files.record.name, files.record.rank, files.record.training) == ("x", 2, {"seed": 3})
+    assert files.record.trained_parts == ("unet",) and files.record.attributes == AIM
+
+
+@pytest.mark.parametrize("name", ["sandbox-gender", "sandbox-gender-tone"])
+def test_what_is_read_is_written_byte_for_byte(name: str) -> None:
+    text = (EMBEDDED / name / CONFIG_FILE).read_text(encoding="utf-8")
+    record = AdaptorRecord.from_json(json.loads(text))
+    assert json.dumps(record.to_json(), indent=2, ensure_ascii=False) + "\n" == text
 
 
 def test_nothing_but_the_two_files_is_left(adaptor: Path) -> None:
@@ -144,29 +151,29 @@ HOSTILE = [
 def test_a_field_that_is_not_what_it_should_be_is_named(adaptor: Path, field: str, value: Any) -> None:
     set_config(adaptor, **{field: value})
     with pytest.raises(InvalidAdaptorError, match=f"not what it should be: {field}$"):
-        read_config(adaptor)
+        read_record(adaptor)
 
 
 def test_every_wrong_field_is_named_at_once(adaptor: Path) -> None:
     set_config(adaptor, name=None, rank=None)
     with pytest.raises(InvalidAdaptorError, match="name, rank"):
-        read_config(adaptor)
+        read_record(adaptor)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", "\x00"])
 def test_a_record_that_is_no_record_is_refused(adaptor: Path, text: str) -> None:
     (adaptor / CONFIG_FILE).write_text(text)
     with pytest.raises(InvalidAdaptorError, match=CONFIG_FILE):
-        read_config(adaptor)
+        read_record(adaptor)
 
 
 def test_a_record_of_another_schema_or_size_is_refused_though_all_else_is_right(adaptor: Path) -> None:
     set_config(adaptor, schema_version=True)
     with pytest.raises(InvalidAdaptorError, match="schema version True"):
-        read_config(adaptor)
+        read_record(adaptor)
     set_config(adaptor, schema_version=1, padding="x" * 4_000_000)
     with pytest.raises(InvalidAdaptorError, match="more than 4000000 bytes"):
-        read_config(adaptor)
+        read_record(adaptor)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that cannot be read")
@@ -186,7 +193,7 @@ def test_a_folder_or_a_pipe_in_a_files_place_is_refused(adaptor: Path) -> None:
     (adaptor / CONFIG_FILE).unlink()
     (adaptor / CONFIG_FILE).mkdir()
     with pytest.raises(InvalidAdaptorError, match="no adaptor folder"):
-        read_config(adaptor)
+        read_record(adaptor)
 
 
 def test_a_file_that_is_longer_than_recorded_is_refused(adaptor: Path) -> None:

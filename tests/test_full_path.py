@@ -16,7 +16,7 @@ from fair_adaptors.training.run.validation import numbers
 from PIL import Image
 
 from fair_adaptors import load_fair_adaptor
-from fair_adaptors.adaptor.record import read_config
+from fair_adaptors.adaptor.record import read_record
 from fair_adaptors.cli import main
 from tests.face_networks import exported, network
 from tests.hub.fixtures import ANN
@@ -152,7 +152,7 @@ def test_every_command_of_the_document_works_in_its_order(
     assert "files pushed" in run(push.replace("ORG", "org"))
     pipe = FAMILIES["SD 1.x"](side=32)
     with load_fair_adaptor(pipe, "org/gender-race", cache_dir=place / "hub") as adaptor:
-        assert adaptor.info["training"]["face_weight"] == 0.1
+        assert adaptor.info.training["face_weight"] == 0.1
 
 
 @pytest.mark.parametrize("family", ["SD 2.x", "SDXL"])
@@ -161,9 +161,9 @@ def test_the_other_families_train_load_and_are_evaluated(family: str, run: Any, 
     if not (place / "faces.safetensors").exists():  # the first test has made it
         run(commands()[1])
     run(f"fair-adaptors train {RECIPES[family]} --config mine.yaml --out {out}")
-    config = read_config(place / out)
-    assert config["trained_parts"] == list(config["training"]["parts"])
-    assert config["training"]["face_bank"] == "faces.safetensors"
+    record = read_record(place / out)
+    assert list(record.trained_parts) == record.training["parts"]
+    assert record.training["face_bank"] == "faces.safetensors"
     kept = f"--classifier clip:{CLIPS[1]} --encoder dinov2:{DINOS[1]} --faces yunet:yunet.onnx"
     run(
         f"fair-adaptors evaluate {BASES[family]} --adaptor {out} --prompts few.txt --target gender {kept} -n 2"

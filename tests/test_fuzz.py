@@ -26,7 +26,7 @@ from fair_adaptors.adaptor.record import CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE
 from fair_adaptors.errors import FairAdaptorError
 from fair_adaptors.load import load_fair_adaptor
 from tests.sizes import CASES
-from tests.tiny import tiny_pipeline, write_tiny_adaptor
+from tests.tiny import AIM, tiny_pipeline, write_tiny_adaptor
 
 scalars = (
     st.none()
@@ -59,7 +59,7 @@ class World:
             name="tokens",
             pipe=self.pipe,
             base_model="tiny",
-            attributes={"gender": {"classes": ["female", "male"], "target": [0.5, 0.5]}},
+            attributes=AIM,
             rank=1,
             training={},
         )

@@ -184,7 +184,7 @@ def test_a_folder_in_the_hubs_cache_is_found_offline(pipe: Any, adaptor: Path, t
     (repo / "snapshots").mkdir()
     adaptor.rename(repo / "snapshots" / ("0" * 40))
     handle = load_fair_adaptor(pipe, "owner/fair", cache_dir=tmp_path / "cache", local_files_only=True)
-    assert handle.info["name"] == "tiny-1"
+    assert handle.info.name == "tiny-1"
 
 
 def test_an_adaptor_whose_product_is_not_finite_is_refused_and_nothing_changes(pipe: Any, adaptor: Path) -> None:

@@ -105,7 +105,7 @@ def test_an_adaptor_of_it_is_written_read_loaded_and_unloaded(tmp_path: Path, pi
     assert list(shape_signature(pipe)) == list(PARTS)
     before = latents(pipe)
     files = read_adaptor(write_tiny_adaptor(tmp_path, pipe, parts=PARTS))
-    assert files.config["trained_parts"] == list(PARTS)
+    assert files.record.trained_parts == tuple(PARTS)
     assert "text_encoder.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight" in files.tensors
     handle = load_fair_adaptor(pipe, tmp_path)
     assert (latents(pipe) - before).norm() > 0.01 * before.norm()
@@ -125,7 +125,7 @@ def test_it_goes_to_other_formats_and_back(tmp_path: Path, pipe: ToyPipeline, fo
     first = read_adaptor(adaptor)
     assert first.tensors.keys() == back.tensors.keys()
     assert all(torch.equal(tensor, back.tensors[key]) for key, tensor in first.tensors.items())
-    assert first.config["base_signature"] == back.config["base_signature"]
+    assert first.record.base_signature == back.record.base_signature
 
 
 def test_training_reaches_every_part_of_it(pipe: ToyPipeline) -> None:

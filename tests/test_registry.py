@@ -13,7 +13,7 @@ from fair_adaptors.training.recipes import RECIPES, get_recipe
 from fair_adaptors.adaptor import registry
 from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5
 from fair_adaptors.adaptor.folder import read_adaptor
-from fair_adaptors.adaptor.record import RESULTS_FILE, read_config
+from fair_adaptors.adaptor.record import RESULTS_FILE, read_record
 from fair_adaptors.adaptor.registry import (
     AUTHORS,
     NAMESPACE,
@@ -44,10 +44,10 @@ def test_embedded_adaptors_come_first() -> None:
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_an_embedded_adaptor_has_the_weights_that_the_table_names(name: str) -> None:
     info = find(name)
-    assert info.folder is not None and read_adaptor(info.folder).identity == info.sha256
-    config = read_config(info.folder)
-    assert (config["base_model"], tuple(config["attributes"])) == (info.base_model, info.attributes)
-    assert tuple(config["trained_parts"]) == info.trained_parts
+    assert info.folder is not None and read_adaptor(info.folder).record.identity == info.sha256
+    record = read_record(info.folder)
+    assert (record.base_model, tuple(record.attributes)) == (info.base_model, info.attributes)
+    assert record.trained_parts == info.trained_parts
     assert info.results == load_results(info.folder / RESULTS_FILE) and find("gender").results is None
 
 

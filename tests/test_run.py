@@ -24,7 +24,7 @@ from fair_adaptors.training.run.validation import Measured, collapse
 from fair_adaptors.training.setup import Setup
 from rich.console import Console
 
-from fair_adaptors.adaptor.record import CONFIG_FILE, read_config
+from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
 from fair_adaptors.errors import CheckpointError, ConfigError, TrainingError
 from fair_adaptors.load import load_fair_adaptor
 from tests.killed_runs import kill_at_random_moments
@@ -132,7 +132,7 @@ def test_a_run_that_has_collapsed_ends_with_the_best_adaptor_and_says_why(
     said = tiny_run(tmp_path / "later", **settings)
     assert "iteration 3: the adaptor has collapsed: nobody is there" in said and len(seen) == 3
     assert "the adaptor is that of the best validation" in said
-    assert read_config(tmp_path / "later")["training"]["finished_iterations"] < 3
+    assert read_record(tmp_path / "later").training["finished_iterations"] < 3
 
 
 def test_what_counts_as_collapsed() -> None:
@@ -147,8 +147,8 @@ def test_what_counts_as_collapsed() -> None:
 def test_what_was_trained_can_be_loaded(tmp_path: Path, tiny: Setup, parts: tuple[str, ...]) -> None:
     printed = tiny_run(tmp_path, parts=parts, num_tokens=2)
     assert "validation" in printed and "bright" in printed
-    config = read_config(tmp_path)
-    assert set(config["trained_parts"]) == set(parts) and config["training"]["finished_iterations"] == 3
+    record = read_record(tmp_path)
+    assert set(record.trained_parts) == set(parts) and record.training["finished_iterations"] == 3
     with load_fair_adaptor(tiny.pipe, tmp_path):
         pass
 
@@ -203,7 +203,7 @@ def test_validation_keeps_the_best_and_stops_when_it_is_enough(tmp_path: Path, t
     )
     assert "raw weights" in printed and "average weights" in printed and "enough" in printed
     assert (tmp_path / "checkpoints" / checkpoint.BEST).is_file()
-    assert read_config(tmp_path)["training"]["finished_iterations"] == 2
+    assert read_record(tmp_path).training["finished_iterations"] == 2
 
 
 def test_only_the_latest_checkpoints_are_kept(tmp_path: Path, tiny: Setup) -> None:
@@ -245,7 +245,7 @@ def test_a_full_disk_while_saving_is_said_and_training_goes_on(tmp_path: Path, t
         patch.setattr(checkpoint, "save", limited)
         printed = tiny_run(tmp_path, iterations=2, save_every=1, overwrite=True)
     assert "could not be written: File too large" in printed and "Training goes on" in printed
-    assert read_config(tmp_path)["training"]["finished_iterations"] == 2
+    assert read_record(tmp_path).training["finished_iterations"] == 2
 
 
 def test_more_processes_than_images_are_refused(tmp_path: Path, tiny: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

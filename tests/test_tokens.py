@@ -12,7 +12,7 @@ from fair_adaptors.training.engine.sampling import encode_prompt
 from fair_adaptors.adaptor.folder import write_adaptor
 from fair_adaptors.errors import FairAdaptorError, WrongBaseError
 from fair_adaptors.load import load_fair_adaptor
-from tests.tiny import tiny_pipeline
+from tests.tiny import AIM, tiny_pipeline
 
 PROMPTS = ["a nurse", "a guard on a very long night watch in the harbor"]  # the second one is cut at 16 tokens
 
@@ -31,7 +31,7 @@ def write(folder: Path, pipe: Any, *, count: int = 2, width: int = 32, seed: int
         name=f"tokens-{seed}",
         pipe=pipe,
         base_model="tiny",
-        attributes={"gender": {"classes": ["female", "male"], "target": [0.5, 0.5]}},
+        attributes=AIM,
         rank=1,
         training={},
     )

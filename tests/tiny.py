@@ -19,9 +19,10 @@ from safetensors.torch import save
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from fair_adaptors.adaptor.folder import write_adaptor
-from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
+from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE, AttributeTarget
 
 State = dict[str, torch.Tensor]
+AIM = {"gender": AttributeTarget(("female", "male"), (0.5, 0.5))}
 
 
 def tiny_pipeline(
@@ -144,7 +145,7 @@ def write_tiny_adaptor(
         name=f"tiny-{seed}",
         pipe=pipe,
         base_model="tiny",
-        attributes={"gender": {"classes": ["female", "male"], "target": [0.5, 0.5]}},
+        attributes=AIM,
         rank=rank,
         training={},
     )

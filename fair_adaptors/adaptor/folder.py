@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 from .modules import shape_signature
 from .record import (
     CONFIG_FILE,
-    SCHEMA_VERSION,
     TOKENS_FILE,
     WEIGHTS_FILE,
+    AdaptorRecord,
+    AttributeTarget,
+    WeightFile,
     library_versions,
     pickles_in,
-    read_config,
+    read_record,
     some,
 )
 
@@ -37,19 +40,14 @@ class AdaptorFiles:
     """An adaptor read from disk and checked against its own record.
 
     Attributes:
-        config: ``fair_adaptor.json``.
+        record: ``fair_adaptor.json``.
         tensors: of the LoRAs, by key.
         tokens: soft tokens [n, width], by text encoder.
     """
 
-    config: dict[str, Any]
+    record: AdaptorRecord
     tensors: "dict[str, Tensor]"
     tokens: "dict[str, Tensor]"
-
-    @property
-    def identity(self) -> str:
-        """What tells this adaptor from others: the sha256 of its files."""
-        return "+".join(record["sha256"] for _, record in sorted(self.config["files"].items()))
 
 
 def write_adaptor(
@@ -59,7 +57,7 @@ def write_adaptor(
     name: str,
     pipe: Any,
     base_model: str,
-    attributes: dict[str, dict[str, list[Any]]],
+    attributes: Mapping[str, AttributeTarget],
     rank: int,
     training: dict[str, Any],
     tokens: "dict[str, Tensor] | None" = None,
@@ -70,7 +68,7 @@ def write_adaptor(
     Args:
         tensors: of the LoRAs, by key, as above; may be empty if there are tokens.
         tokens: soft tokens [n, width], by text encoder.
-        attributes: of each attribute its ``classes`` and ``target`` shares.
+        attributes: what it makes fair, by name.
         pipe: the base, for its shape signature.
         training: how it was trained, JSON-serialisable.
     """
@@ -82,31 +80,30 @@ def write_adaptor(
     parts = [part for part in all_parts() if any(key.startswith(part + ".") for key in tensors)]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
         aside = Path(temporary)
-        records = {}
+        written = {}
         for file, content in files.items():
             if content:
                 ordered = {key: tensor.contiguous() for key, tensor in sorted(content.items())}
                 data = save(ordered, {"format": "pt"})
                 (aside / file).write_bytes(data)
-                records[file] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        config = {
-            "schema_version": SCHEMA_VERSION,
-            "name": name,
-            "base_model": base_model,
-            "base_signature": shape_signature(pipe),
-            "attributes": attributes,
-            "trained_parts": [*parts, *(["tokens"] if tokens else [])],
-            "rank": rank,
-            "default_weight": default_weight,
-            "training": training,
-            "versions": library_versions(),
-            "files": records,
-        }
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+                written[file] = WeightFile(hashlib.sha256(data).hexdigest(), len(data))
+        record = AdaptorRecord(
+            name=name,
+            base_model=base_model,
+            base_signature=shape_signature(pipe),
+            attributes=attributes,
+            trained_parts=(*parts, *(["tokens"] if tokens else [])),
+            rank=rank,
+            default_weight=default_weight,
+            training=training,
+            versions=library_versions(),
+            files=written,
+        )
+        text = json.dumps(record.to_json(), indent=2, ensure_ascii=False) + "\n"
         (aside / CONFIG_FILE).write_text(text, encoding="utf-8")
-        for file in (*records, CONFIG_FILE):
+        for file in (*written, CONFIG_FILE):
             os.replace(aside / file, folder / file)
-    for file in files.keys() - records.keys():  # of an adaptor of other parts that was here before
+    for file in files.keys() - written.keys():  # of an adaptor of other parts that was here before
         (folder / file).unlink(missing_ok=True)
     return folder
 
@@ -118,17 +115,17 @@ def read_adaptor(folder: str | Path) -> AdaptorFiles:
         InvalidAdaptorError: a file is absent, truncated, a pickle, changed since it was written, or its keys are not
             pairs of ``lora_A`` and ``lora_B`` of the recorded parts and rank with finite values.
     """
-    config = read_config(folder)
-    found = {file: _load_recorded(Path(folder) / file, record) for file, record in config["files"].items()}
+    record = read_record(folder)
+    found = {file: _load_recorded(Path(folder) / file, recorded) for file, recorded in record.files.items()}
     tensors, tokens = found.get(WEIGHTS_FILE, {}), found.get(TOKENS_FILE, {})
     if WEIGHTS_FILE in found:
-        _check_pairs(tensors, config, Path(folder) / WEIGHTS_FILE)
+        _check_pairs(tensors, record, Path(folder) / WEIGHTS_FILE)
     if TOKENS_FILE in found:
         _check_tokens(tokens, Path(folder) / TOKENS_FILE)
-    return AdaptorFiles(config, tensors, tokens)
+    return AdaptorFiles(record, tensors, tokens)
 
 
-def _load_recorded(path: Path, recorded: dict[str, Any]) -> "dict[str, Tensor]":
+def _load_recorded(path: Path, recorded: WeightFile) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -140,7 +137,7 @@ def _load_recorded(path: Path, recorded: dict[str, Any]) -> "dict[str, Tensor]":
         raise InvalidAdaptorError(f"{path} is no safetensors file: {told}") from error
 
 
-def _read_recorded(path: Path, recorded: dict[str, Any]) -> bytes:
+def _read_recorded(path: Path, recorded: WeightFile) -> bytes:
     """Read a file that has to have the recorded size and sha256; of a longer one, not more than its first bytes."""
     if not path.is_file():
         raise InvalidAdaptorError(f"{path.parent} has no {path.name}{pickles_in(path.parent)}. Download it again")
@@ -149,28 +146,26 @@ def _read_recorded(path: Path, recorded: dict[str, Any]) -> bytes:
             size, start = os.fstat(file.fileno()).st_size, file.read(2)
             # Only a file of the recorded size is read: neither number alone says how much memory it may take.
             file.seek(0)
-            data = file.read(size) if size == recorded["bytes"] else b""
+            data = file.read(size) if size == recorded.bytes else b""
     except OSError as error:
         raise InvalidAdaptorError(f"{path} cannot be read: {error}") from error
     if start in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
         raise InvalidAdaptorError(f"{path} is a pickle (torch.save), which can run code: only safetensors is read")
-    if size < recorded["bytes"]:
-        raise InvalidAdaptorError(
-            f"{path} is truncated: {size} of {recorded['bytes']} bytes. Download or copy it again"
-        )
-    if hashlib.sha256(data).hexdigest() != recorded["sha256"]:
+    if size < recorded.bytes:
+        raise InvalidAdaptorError(f"{path} is truncated: {size} of {recorded.bytes} bytes. Download or copy it again")
+    if hashlib.sha256(data).hexdigest() != recorded.sha256:
         raise InvalidAdaptorError(
             f"{path} is not the file that {CONFIG_FILE} describes: its sha256 differs. Download or copy it again"
         )
     return data
 
 
-def _check_pairs(tensors: "dict[str, Tensor]", config: dict[str, Any], path: Path) -> None:
+def _check_pairs(tensors: "dict[str, Tensor]", record: AdaptorRecord, path: Path) -> None:
     import torch
 
     if not tensors:
         raise InvalidAdaptorError(f"{path} holds no tensors")
-    prefixes = tuple(part + "." for part in config["trained_parts"] if part in all_parts())
+    prefixes = tuple(part + "." for part in record.trained_parts if part in all_parts())
     foreign = [key for key in tensors if not (key.startswith(prefixes) and key.endswith(_ENDS))]
     stems = {key.removesuffix(_ENDS[0]).removesuffix(_ENDS[1]) for key in tensors.keys() - set(foreign)}
     lonely = [stem + end for stem in sorted(stems) for end in _ENDS if stem + end not in tensors]
@@ -178,15 +173,15 @@ def _check_pairs(tensors: "dict[str, Tensor]", config: dict[str, Any], path: Pat
     if foreign or lonely or absent:
         raise InvalidAdaptorError(
             f"{path}: unexpected keys: {some(foreign)}; missing keys: {some(lonely + absent)}. Expected pairs"
-            f" '<part>.<module>{_ENDS[0]}' and '…{_ENDS[1]}' of {' and '.join(config['trained_parts'])}"
+            f" '<part>.<module>{_ENDS[0]}' and '…{_ENDS[1]}' of {' and '.join(record.trained_parts)}"
         )
     for stem in sorted(stems):
         down, up = (tensors[stem + end] for end in _ENDS)
         if not {down.dtype, up.dtype} <= {torch.float32, torch.bfloat16, torch.float16}:
             raise InvalidAdaptorError(f"{path}: {stem}: {down.dtype} and {up.dtype} are no floating dtypes of weights")
         shapes = f"shapes {list(down.shape)} and {list(up.shape)}"
-        if down.ndim != up.ndim or down.ndim not in (2, 4) or not down.shape[0] == up.shape[1] == config["rank"]:
-            raise InvalidAdaptorError(f"{path}: {stem}: {shapes} are no pair of rank {config['rank']}")
+        if down.ndim != up.ndim or down.ndim not in (2, 4) or not down.shape[0] == up.shape[1] == record.rank:
+            raise InvalidAdaptorError(f"{path}: {stem}: {shapes} are no pair of rank {record.rank}")
         if not (is_finite(down) and is_finite(up)):
             raise InvalidAdaptorError(f"{path}: {stem} holds values that are not finite")
 

@@ -1,15 +1,13 @@
 """The record of an adaptor, ``fair_adaptor.json``: what it holds, and how it is read and checked."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from fair_adaptors.errors import InvalidAdaptorError
 from fair_adaptors.families.table import all_parts
-
-if TYPE_CHECKING:
-    pass
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
@@ -31,7 +29,94 @@ RESULTS_SCHEMA = 2
 _MOST_CONFIG_BYTES = 4_000_000  # some thousand times what we write
 
 
-def read_config(folder: str | Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class AttributeTarget:
+    """The classes of an attribute, and the share of people that each is to have."""
+
+    classes: tuple[str, ...]
+    target: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What a weight file has to be, byte for byte."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class AdaptorRecord:
+    """What ``fair_adaptor.json`` says.
+
+    Attributes:
+        base_model: that it was made for.
+        base_signature: of the base's modules, by part; see ``shape_signature``.
+        attributes: what it makes fair, by name.
+        trained_parts: parts of the pipeline, or ``tokens``.
+        default_weight: the strength that loading takes if none is given.
+        training: how it was trained, or converted.
+        versions: of the libraries that wrote it.
+        files: its weights, by name.
+    """
+
+    name: str
+    base_model: str
+    base_signature: Mapping[str, str]
+    attributes: Mapping[str, AttributeTarget]
+    trained_parts: tuple[str, ...]
+    rank: int
+    default_weight: float
+    training: Mapping[str, Any]
+    versions: Mapping[str, str]
+    files: Mapping[str, WeightFile]
+
+    @property
+    def identity(self) -> str:
+        """What tells this adaptor from others: the sha256 of its files."""
+        return "+".join(file.sha256 for _, file in sorted(self.files.items()))
+
+    @classmethod
+    def from_json(cls, content: Any, name: str | Path = CONFIG_FILE) -> Self:
+        """Return the record of what a file holds, once it was checked. Fields that are not known are left out.
+
+        Args:
+            content: what JSON made of it.
+            name: what errors call the file.
+
+        Raises:
+            InvalidAdaptorError: no object, another schema version, or a field missing or of the wrong type.
+        """
+        if not isinstance(content, dict):
+            raise InvalidAdaptorError(f"{name} holds a {type(content).__name__}, not an object")
+        version = content.get("schema_version")
+        if version != SCHEMA_VERSION or isinstance(version, bool):
+            raise InvalidAdaptorError(
+                f"{name} has schema version {version!r}; this fair-adaptors reads {SCHEMA_VERSION}. Update the"
+                " package, or write the adaptor again with the version you have"
+            )
+        wrong = [field for field, holds in _FIELDS.items() if not holds(content.get(field))]
+        # Only files that are read: another would be a part of the adaptor that we would leave out, or a trap.
+        if not wrong and files_of(content["trained_parts"]) != content["files"].keys():
+            wrong = ["files"]
+        if wrong:
+            raise InvalidAdaptorError(f"{name}: missing, or not what it should be: {', '.join(wrong)}")
+        typed = {
+            "attributes": {
+                attribute: AttributeTarget(tuple(row["classes"]), tuple(row["target"]))
+                for attribute, row in content["attributes"].items()
+            },
+            "trained_parts": tuple(content["trained_parts"]),
+            "files": {file: WeightFile(row["sha256"], row["bytes"]) for file, row in content["files"].items()},
+        }
+        return cls(**{field: content[field] for field in _FIELDS} | typed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the file holds."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+
+def read_record(folder: str | Path) -> AdaptorRecord:
     """Read and check ``fair_adaptor.json``.
 
     Raises:
@@ -43,24 +128,10 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_CONFIG_BYTES:
             raise ValueError(f"it has more than {_MOST_CONFIG_BYTES} bytes")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidAdaptorError(f"{path} cannot be read as JSON: {error}. Download or copy it again") from error
-    if not isinstance(config, dict):
-        raise InvalidAdaptorError(f"{path} holds a {type(config).__name__}, not an object")
-    version = config.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise InvalidAdaptorError(
-            f"{path} has schema version {version!r}; this fair-adaptors reads {SCHEMA_VERSION}. Update the package, or"
-            " write the adaptor again with the version you have"
-        )
-    wrong = [field for field, holds in _FIELDS.items() if not holds(config.get(field))]
-    # Only files that are read: another would be a part of the adaptor that we would leave out, or a trap.
-    if not wrong and files_of(config["trained_parts"]) != config["files"].keys():
-        wrong = ["files"]
-    if wrong:
-        raise InvalidAdaptorError(f"{path}: missing, or not what it should be: {', '.join(wrong)}")
-    return config
+    return AdaptorRecord.from_json(content, path)
 
 
 def is_text(value: Any) -> bool:

@@ -187,7 +187,7 @@ def default_for(pipe: Any) -> AdaptorInfo:
         UnknownAdaptorError: no adaptor is known for this base.
     """
     from .modules import shape_signature
-    from .record import CONFIG_FILE, read_config
+    from .record import CONFIG_FILE, read_record
 
     signature = shape_signature(pipe)
     origin = str(pipe.config.get("_name_or_path") or "")
@@ -196,7 +196,7 @@ def default_for(pipe: Any) -> AdaptorInfo:
             return info
         # A checkout in which the sandbox is being built has no embedded adaptors yet.
         if info.folder and (info.folder / CONFIG_FILE).is_file():
-            if read_config(info.folder)["base_signature"] == signature:
+            if read_record(info.folder).base_signature == signature:
                 return info
     raise UnknownAdaptorError(
         f"no adaptor is known for this base ({origin or type(pipe).__name__}). Name one: load_fair_adaptor(pipe,"

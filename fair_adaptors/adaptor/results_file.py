@@ -13,8 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from fair_adaptors.errors import InvalidAdaptorError, InvalidResultsError
 
-from .folder import AdaptorFiles
-from .record import RESULTS_FILE, RESULTS_SCHEMA, read_config
+from .record import RESULTS_FILE, RESULTS_SCHEMA, AdaptorRecord, read_record
 from .results import Results, VariantResults
 
 logger = logging.getLogger(__name__)
@@ -100,24 +99,23 @@ def read_results(folder: str | Path) -> Results | None:
         results = from_json(content, str(path))
     except InvalidResultsError as error:
         raise InvalidAdaptorError(str(error)) from error
-    variant_of(read_config(folder), results)
+    variant_of(read_record(folder), results)
     return results
 
 
-def variant_of(config: Mapping[str, Any], results: Results) -> VariantResults:
+def variant_of(record: AdaptorRecord, results: Results) -> VariantResults:
     """Return the results of the adaptor itself, at its own strength, among those that were compared.
 
     Raises:
         InvalidAdaptorError: there are none.
     """
-    weights = AdaptorFiles(dict(config), {}, {}).identity
-    identity = hashlib.sha256(f"{weights} {config['default_weight']:g}".encode()).hexdigest()
+    identity = hashlib.sha256(f"{record.identity} {record.default_weight:g}".encode()).hexdigest()
     for variant in results.variants[1:]:
         if variant.identity == identity:
             return variant
     raise InvalidAdaptorError(
-        f"{RESULTS_FILE} is of other weights than those of {config['name']!r} at strength"
-        f" {config['default_weight']:g}. Evaluate again, or take it away"
+        f"{RESULTS_FILE} is of other weights than those of {record.name!r} at strength"
+        f" {record.default_weight:g}. Evaluate again, or take it away"
     )
 
 

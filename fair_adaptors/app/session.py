@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
+from fair_adaptors.adaptor.record import AdaptorRecord
 from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.errors import ConfigError, UnknownAdaptorError, did_you_mean
 from fair_adaptors.evaluation.drawing import classify, generate
@@ -214,8 +215,8 @@ class Session:
         """Describe an adaptor, after a check that it can be loaded."""
         with load_fair_adaptor(self._pipe, name) as handle:
             info = handle.info
-        label = name if info["name"] == name else f"{info['name']} ({name})"
-        return Offer(name, label, _aim(info), tuple(info["attributes"]))
+        label = name if info.name == name else f"{info.name} ({name})"
+        return Offer(name, label, _aim(info), tuple(info.attributes))
 
     def _draw(self, request: Request, on_batch: Callable[[int], None]) -> Side:
         images = generate(
@@ -259,12 +260,12 @@ def _captioned(side: Side, classes: Mapping[str, Sequence[str]]) -> Side:
     return replace(side, captions=tuple(", ".join(words(index)) for index in range(len(side.pictures))))
 
 
-def _aim(info: Mapping[str, Any]) -> str:
+def _aim(info: AdaptorRecord) -> str:
     """Say what an adaptor aims at, such as "gender: female 50 %, male 50 %"."""
     return "; ".join(
         f"{attribute}: "
-        + ", ".join(f"{word} {share:.0%}" for word, share in zip(row["classes"], row["target"], strict=True))
-        for attribute, row in info["attributes"].items()
+        + ", ".join(f"{word} {share:.0%}" for word, share in zip(row.classes, row.target, strict=True))
+        for attribute, row in info.attributes.items()
     )
 
 

@@ -38,7 +38,7 @@ def info(
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from fair_adaptors.adaptor.record import CARD_FILE, read_config
+    from fair_adaptors.adaptor.record import CARD_FILE, read_record
     from fair_adaptors.adaptor.registry import find
     from fair_adaptors.hub.resolve import resolve
     from fair_adaptors.report.card import card_of
@@ -51,13 +51,13 @@ def info(
             console.print(f"Not published. To have it, {known.how_to_get}.", soft_wrap=True, markup=False)
             return
     folder = resolve(name, revision=revision, wanted="description")
-    config = read_config(folder)
+    record = read_record(folder)
     shares = "; ".join(
-        f"{attribute}: " + ", ".join(f"{c} {t:.0%}" for c, t in zip(row["classes"], row["target"], strict=True))
-        for attribute, row in config["attributes"].items()
+        f"{attribute}: " + ", ".join(f"{c} {t:.0%}" for c, t in zip(row.classes, row.target, strict=True))
+        for attribute, row in record.attributes.items()
     )
     console.print(
-        f"target: {shares}\nparts: {', '.join(config['trained_parts'])}, rank {config['rank']}\nfolder: {folder}",
+        f"target: {shares}\nparts: {', '.join(record.trained_parts)}, rank {record.rank}\nfolder: {folder}",
         markup=False,
     )
     card = folder / CARD_FILE
@@ -68,7 +68,7 @@ def info(
 
 def _measured(row: AdaptorInfo) -> str:
     """Return the headline figures of an embedded adaptor."""
-    from fair_adaptors.adaptor.record import read_config
+    from fair_adaptors.adaptor.record import read_record
     from fair_adaptors.evaluation.verdict import number
     from fair_adaptors.report.card_figures import trained_figures
 
@@ -77,7 +77,7 @@ def _measured(row: AdaptorInfo) -> str:
         return ""
     return "\n".join(
         f"{name} {number(before.value)} → {number(after.value)}"
-        for name, _, before, after in trained_figures(read_config(row.folder), results)
+        for name, _, before, after in trained_figures(read_record(row.folder), results)
     )
 
 

@@ -35,7 +35,7 @@ def export(
     ] = None,
 ) -> None:
     """Write an adaptor for other programs, or bake it into a copy of its base."""
-    from fair_adaptors.adaptor.record import read_config
+    from fair_adaptors.adaptor.record import read_record
     from fair_adaptors.convert.exporting import export as export_adaptor
     from fair_adaptors.hub.resolve import resolve
 
@@ -43,5 +43,5 @@ def export(
     pipe = None
     if format == "merged":
         quiet()
-        pipe = load_base(base or read_config(folder)["base_model"])
+        pipe = load_base(base or read_record(folder).base_model)
     print(f"written: {export_adaptor(folder, out, format=format, pipe=pipe)}")

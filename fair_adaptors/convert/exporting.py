@@ -59,10 +59,10 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
     files = read_adaptor(folder)
     if files.tokens:
         raise FairAdaptorError(
-            f"{files.config['name']!r} has soft tokens, and {format} has no place for them; load_fair_adaptor reads it"
+            f"{files.record.name!r} has soft tokens, and {format} has no place for them; load_fair_adaptor reads it"
         )
     if format == "kohya" and out.suffix != ".safetensors":
-        out = out / f"{_file_name(files.config['name'])}_kohya.safetensors"
+        out = out / f"{_file_name(files.record.name)}_kohya.safetensors"
     if format == "merged":
         _check_mergeable(pipe)
     with written_aside(out) as aside:
@@ -98,8 +98,8 @@ def kohya_tensors(tensors: "Mapping[str, Tensor]", family: Family) -> "dict[str,
 def _write_kohya(files: AdaptorFiles, path: Path) -> None:
     from safetensors.torch import save_file
 
-    rank = str(files.config["rank"])
-    kind = kind_of(files.config["base_signature"])
+    rank = str(files.record.rank)
+    kind = kind_of(files.record.base_signature)
     known = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
     metadata = {**known, **_MADE_FOR[kind]} if kind else None  # A1111 takes any other file with metadata for SD 1
     save_file(kohya_tensors(files.tensors, _family(files)), path, metadata)
@@ -109,7 +109,7 @@ def _write_peft(files: AdaptorFiles, folder: Path) -> None:
     from safetensors.torch import save_file
 
     family = _family(files)
-    for part in (part for part in family.parts if part in files.config["trained_parts"]):
+    for part in (part for part in family.parts if part in files.record.trained_parts):
         (folder / part).mkdir(parents=True)
         stems = [stem for stem in _stems(files.tensors) if stem.startswith(f"{part}.")]
         pairs = {key: f"{stem}.{role}.weight" for stem in stems for key, role in peft_keys(stem, family)[:2]}
@@ -117,9 +117,9 @@ def _write_peft(files: AdaptorFiles, folder: Path) -> None:
         modules = {key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in tensors}
         settings = {
             "peft_type": "LORA",
-            "base_model_name_or_path": files.config["base_model"],
-            "r": files.config["rank"],
-            "lora_alpha": files.config["rank"],
+            "base_model_name_or_path": files.record.base_model,
+            "r": files.record.rank,
+            "lora_alpha": files.record.rank,
             "target_modules": sorted(modules),
             "bias": "none",
             "inference_mode": True,
@@ -147,9 +147,9 @@ def _write_merged(folder: Path, out: Path, pipe: Any) -> None:
 
 
 def _family(files: AdaptorFiles) -> Family:
-    family = family_with(files.config["base_signature"])
+    family = family_with(files.record.base_signature)
     if family is None:
-        raise WrongBaseError(f"{files.config['name']!r} is for a base of no known family of pipelines")
+        raise WrongBaseError(f"{files.record.name!r} is for a base of no known family of pipelines")
     return family
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
-from fair_adaptors.adaptor.record import is_text, read_config
+from fair_adaptors.adaptor.record import AttributeTarget, is_text, read_record
 from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.files import written_aside
@@ -66,9 +66,9 @@ def convert(
 
 def describe(folder: str | Path) -> str:
     """Say what a converted adaptor was made of."""
-    config = read_config(folder)
-    origin = config["training"]["converted_from"]
-    lines = [f"{config['name']}: {' and '.join(config['trained_parts'])}, converted from {origin['name']}"]
+    record = read_record(folder)
+    origin = record.training["converted_from"]
+    lines = [f"{record.name}: {' and '.join(record.trained_parts)}, converted from {origin['name']}"]
     for file in origin["files"]:
         averaged = ", moving average of the training" if file["averaged"] else ""
         lines.append(f"  {file['name']} ({file['layout']}{averaged}), sha256 {file['sha256']}")
@@ -79,7 +79,7 @@ def describe(folder: str | Path) -> str:
     return "\n".join([*lines, f"The adaptor is in {folder}: load_fair_adaptor(pipe, {str(folder)!r})"])
 
 
-def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, dict[str, list[Any]]]:
+def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, AttributeTarget]:
     """Return the classes and target shares of attributes. See ``convert``.
 
     Raises:
@@ -101,7 +101,7 @@ def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, di
     return dict(_parse_attribute(text, known) for text in texts)
 
 
-def _parse_attribute(text: str, known: Mapping[str, tuple[str, ...]]) -> tuple[str, dict[str, list[Any]]]:
+def _parse_attribute(text: str, known: Mapping[str, tuple[str, ...]]) -> tuple[str, AttributeTarget]:
     attribute, equals, rest = text.partition("=")
     words = [word.rpartition(":") for word in rest.split(",")] if equals else []
     classes = tuple(word[0].strip() for word in words) if ":" in rest else known.get(attribute, ())
@@ -118,7 +118,7 @@ def _parse_attribute(text: str, known: Mapping[str, tuple[str, ...]]) -> tuple[s
         raise ConfigError(f"attribute {text!r}: shares must not be negative, and must sum to 1")
     if len(shares) != len(classes) or len(set(classes)) < 2 or not all(map(is_text, (attribute, *classes))):
         raise ConfigError(f"attribute {text!r}: give a share for each class of {', '.join(classes)}")
-    return attribute, {"classes": list(classes), "target": shares}
+    return attribute, AttributeTarget(classes, tuple(shares))
 
 
 def _origin(source: Path, files: Sequence[StateDict], left_out: Sequence[str], found: Found) -> dict[str, Any]:

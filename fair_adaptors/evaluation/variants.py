@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fair_adaptors.adaptor.folder import read_adaptor
-from fair_adaptors.adaptor.record import read_config
+from fair_adaptors.adaptor.record import read_record
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.load import load_fair_adaptor
@@ -66,23 +66,23 @@ def with_adaptor(name: str, weight: float | None = None, *, label: str | None = 
         FairAdaptorError: no such adaptor, or its files are damaged.
     """
     files = read_adaptor(resolve(name))
-    strength = files.config["default_weight"] if weight is None else weight
-    said = label or files.config["name"]
+    strength = files.record.default_weight if weight is None else weight
+    said = label or files.record.name
 
     @contextmanager
     def applied(pipe: Any) -> Iterator[Any]:
-        if read_adaptor(resolve(name)).identity != files.identity:
+        if read_adaptor(resolve(name)).record.identity != files.record.identity:
             raise ConfigError(f"the adaptor {name} has changed since the evaluation began; start it again")
         with load_fair_adaptor(pipe, name, weight=strength):
             yield pipe
 
     return Variant(
         said if weight is None else f"{said} × {weight:g}",
-        hashlib.sha256(f"{files.identity} {strength:g}".encode()).hexdigest(),
+        hashlib.sha256(f"{files.record.identity} {strength:g}".encode()).hexdigest(),
         applied,
-        adaptor=files.config["name"],
+        adaptor=files.record.name,
         weight=strength,
-        summary=f"Adaptor of {' and '.join(files.config['trained_parts'])}, strength {strength:g}.",
+        summary=f"Adaptor of {' and '.join(files.record.trained_parts)}, strength {strength:g}.",
     )
 
 
@@ -115,7 +115,7 @@ def variants_for(adaptors: Sequence[str], weights: Sequence[float]) -> list[Vari
         raise ConfigError("the weight must be a finite number, usually between 0 and 1")
     if len(set(adaptors)) < len(adaptors):
         raise ConfigError(f"an adaptor is given twice to compare: {', '.join(adaptors)}")
-    names = [read_config(resolve(adaptor))["name"] for adaptor in adaptors]
+    names = [read_record(resolve(adaptor)).name for adaptor in adaptors]
     # Several trainings of one recipe have one name; then they go by what was typed.
     labels = [adaptor if names.count(name) > 1 else name for name, adaptor in zip(names, adaptors, strict=True)]
     wanted: Sequence[float | None] = weights or [None]

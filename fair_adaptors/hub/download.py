@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fair_adaptors.adaptor.record import CONFIG_FILE, read_config
+from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
 from fair_adaptors.errors import HubError, HubUnreachableError, InvalidAdaptorError, UnknownAdaptorError
 
 from .client import ask, check_repo_id, connect, look_up, size_of
@@ -133,8 +133,8 @@ def _in_cache(repo_id: str, revision: str | None, cache: Path) -> Path | None:
 def _is_whole(snapshot: Path) -> bool:
     """Tell whether a snapshot has all that loading needs."""
     try:
-        files = read_config(snapshot)["files"]
-        return all((snapshot / name).stat().st_size == record["bytes"] for name, record in files.items())
+        files = read_record(snapshot).files
+        return all((snapshot / name).stat().st_size == recorded.bytes for name, recorded in files.items())
     except (InvalidAdaptorError, FileNotFoundError):
         return False
 

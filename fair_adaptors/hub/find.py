@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fair_adaptors.adaptor.bases import find_base
-from fair_adaptors.adaptor.record import TAG, read_config
+from fair_adaptors.adaptor.record import TAG, read_record
 from fair_adaptors.errors import FairAdaptorError
 
 from .client import ask, check_repo_id, connect
@@ -56,12 +56,10 @@ def search(
     def look(model: Any) -> Found | None:
         try:
             check_repo_id(str(model.id))
-            config = read_config(fetch_config(api, model.id, str(model.sha), cache_dir=cache_dir))
+            record = read_record(fetch_config(api, model.id, str(model.sha), cache_dir=cache_dir))
         except FairAdaptorError:  # it has our tag, but is no adaptor or may not be read: it cannot be loaded either
             return None
-        found = Found(
-            model.id, str(model.sha), config["base_model"], tuple(config["attributes"]), model.downloads or 0
-        )
+        found = Found(model.id, str(model.sha), record.base_model, tuple(record.attributes), model.downloads or 0)
         wrong = (base is not None and found.base_model not in bases) or (attribute not in (None, *found.attributes))
         return None if wrong else found
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fair_adaptors.adaptor.bases import find_base
-from fair_adaptors.adaptor.record import read_config
+from fair_adaptors.adaptor.record import read_record
 from fair_adaptors.load import load_fair_adaptor
 from fair_adaptors.pipelines import load_pipeline
 
@@ -22,7 +22,7 @@ def load_on_trial(folder: Path) -> str | None:
     Raises:
         FairAdaptorError: it cannot be loaded.
     """
-    name = read_config(folder)["base_model"]
+    name = read_record(folder).base_model
     with _LOCK:
         pipe = _base_on_this_machine(name)
     if pipe is None:

@@ -183,13 +183,13 @@ def files_to_publish(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     if not folder.is_dir():
         what = "is a file; give the folder that it is in" if folder.is_file() else "is not there"
         raise InvalidAdaptorError(f"{str(folder)!r} {what}; `fair-adaptors train` and `convert` make such folders")
-    config = read_adaptor(folder).config
+    record = read_adaptor(folder).record
     paths = [path for path in (*folder.iterdir(), *(folder / "images").glob("*")) if path.is_file()]
     files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in paths}
     files = {
         name: path
         for name, path in files.items()
-        if is_part(name) and (name in config["files"] or not _is_weight(name))
+        if is_part(name) and (name in record.files or not _is_weight(name))
     }
     for name, path in files.items():
         _check_readable(name, Path(str(path)))

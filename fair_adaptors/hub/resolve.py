@@ -3,8 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from fair_adaptors.adaptor.folder import AdaptorFiles
-from fair_adaptors.adaptor.record import CONFIG_FILE, read_config
+from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
 from fair_adaptors.adaptor.registry import AdaptorInfo, find, list_adaptors
 from fair_adaptors.errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
 
@@ -89,7 +88,7 @@ def check_pinned(folder: Path, info: AdaptorInfo) -> None:
     Raises:
         InvalidAdaptorError: it has.
     """
-    if info.sha256 is not None and (found := AdaptorFiles(read_config(folder), {}, {}).identity) != info.sha256:
+    if info.sha256 is not None and (found := read_record(folder).identity) != info.sha256:
         raise InvalidAdaptorError(
             f"{folder} is not the adaptor {info.name!r} that this package knows: its weights have the sha256"
             f" {found[:12]}…, not {info.sha256[:12]}…. Do not use it"

@@ -13,7 +13,7 @@ from textwrap import fill
 from typing import Any
 
 from fair_adaptors.adaptor.bases import find_base, imported, plugin_of
-from fair_adaptors.adaptor.record import TAG, read_config
+from fair_adaptors.adaptor.record import TAG, AdaptorRecord, read_record
 from fair_adaptors.adaptor.registry import AdaptorInfo
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import read_results
@@ -37,11 +37,11 @@ def card_of(folder: str | Path, *, info: AdaptorInfo | None = None, repo_id: str
     """
     folder = Path(folder)
     images = sorted(path.name for path in (folder / "images").glob("*") if _IMAGE.fullmatch(path.name))
-    return render_card(read_config(folder), read_results(folder), images=images, info=info, repo_id=repo_id)
+    return render_card(read_record(folder), read_results(folder), images=images, info=info, repo_id=repo_id)
 
 
 def render_card(
-    config: Mapping[str, Any],
+    record: AdaptorRecord,
     results: Results | None = None,
     *,
     images: Sequence[str] = (),
@@ -51,7 +51,7 @@ def render_card(
     """Return a card in Markdown, with the Hub's metadata.
 
     Args:
-        config: ``fair_adaptor.json``, as ``read_config`` returns it.
+        record: ``fair_adaptor.json``.
         results: what ``read_results`` returns; None if it was not measured.
         images: names of the pictures in ``images/``.
         info: its row in the registry.
@@ -71,19 +71,19 @@ def render_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    training, plugin = config["training"], plugin_of(config["base_model"])
+    training, plugin = record.training, plugin_of(record.base_model)
     known = {name: value for name, value in training.items() if name != "converted_from"}
     loadable = info is not None and info.status != "recipe-only"
     return environment.get_template(TEMPLATE).render(
-        config=config,
-        metadata=_metadata(config, results, images),
+        record=record,
+        metadata=_metadata(record, results, images),
         info=info,
-        base=find_base(config["base_model"]),
+        base=find_base(record.base_model),
         plugin=plugin,
         note=Markdown(fill(imported(plugin.note), 122, initial_indent="* ", subsequent_indent="  ")) if plugin else "",
         images=[(Markdown(name), _caption(name)) for name in images],
-        found=figures(config, results) if results is not None else None,
-        lora=[part for part in config["trained_parts"] if part != "tokens"],
+        found=figures(record, results) if results is not None else None,
+        lora=[part for part in record.trained_parts if part != "tokens"],
         name=code(info.name if info is not None and loadable else repo_id or "ORG/NAME"),
         converted=_sources(training),
         cost=_cost(training),
@@ -113,21 +113,21 @@ def plain(value: object) -> str:
     return Markdown(value) if isinstance(value, int) else escape(value)
 
 
-def _metadata(config: Mapping[str, Any], results: Results | None, images: Sequence[str]) -> Markdown:
+def _metadata(record: AdaptorRecord, results: Results | None, images: Sequence[str]) -> Markdown:
     """Return the metadata as YAML."""
     from huggingface_hub import ModelCardData
 
-    base = find_base(config["base_model"])
-    lora = any(part != "tokens" for part in config["trained_parts"])
+    base = find_base(record.base_model)
+    lora = any(part != "tokens" for part in record.trained_parts)
     kinds = ["lora", "template:sd-lora"] if lora else ["textual_inversion"]
-    measured = metrics(config, results) if results is not None else []
+    measured = metrics(record, results) if results is not None else []
     card = ModelCardData(
-        base_model=config["base_model"] if _HUB_NAME.fullmatch(config["base_model"]) else None,
+        base_model=record.base_model if _HUB_NAME.fullmatch(record.base_model) else None,
         license=base.licence if base else None,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=[*kinds, "fairness", TAG],
-        model_name=config["name"] if measured else None,
+        model_name=record.name if measured else None,
         eval_results=measured or None,
         base_model_relation="adapter",
         widget=[{"text": _caption(name), "output": {"url": f"images/{name}"}} for name in images] or None,

@@ -1,9 +1,10 @@
 """What a card says of an evaluation: the rows of its tables, and the metrics of its metadata."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.adaptor.record import AdaptorRecord
 from fair_adaptors.adaptor.results import Estimate, FlooredEstimate, Results, TargetClasses, VariantResults, headline
 from fair_adaptors.adaptor.results_file import to_json, variant_of
 from fair_adaptors.evaluation.verdict import fine, number, signed, verdicts
@@ -19,19 +20,19 @@ class Markdown(str):
 
 
 def trained_figures(
-    config: Mapping[str, Any], results: Results
+    record: AdaptorRecord, results: Results
 ) -> Iterator[tuple[str, TargetClasses, FlooredEstimate, FlooredEstimate]]:
     """Yield name, target, and the headline figure before and after, of each thing that an adaptor was trained for."""
-    after = variant_of(config, results)
+    after = variant_of(record, results)
     for name, target in results.targets.items():
-        if _is_trained(config, target):
+        if _is_trained(record, target):
             was, now = (results.figures(variant, name) for variant in (results.original, after))
             yield name, target, headline(was, target), headline(now, target)
 
 
-def figures(config: Mapping[str, Any], results: Results) -> dict[str, Any]:
+def figures(record: AdaptorRecord, results: Results) -> dict[str, Any]:
     """Return the rows of the card's tables, each a list of cells."""
-    before, after = results.original, variant_of(config, results)
+    before, after = results.original, variant_of(record, results)
     return {
         "verdict": dict(verdicts(results))[after.name],
         "settings": results.settings,
@@ -39,9 +40,9 @@ def figures(config: Mapping[str, Any], results: Results) -> dict[str, Any]:
         "classifiers": results.classifiers,
         "face_detector": results.face_detector,
         "evenness": [
-            row for classifier in results.classifiers for row in _evenness(config, results, classifier, before, after)
+            row for classifier in results.classifiers for row in _evenness(record, results, classifier, before, after)
         ],
-        "worst": list(_worst(config, results, before, after)),
+        "worst": list(_worst(record, results, before, after)),
         "shares": list(_shares(results, before, after)),
         "kept": list(_kept(results, before, after)),
         "limits": list(_limits(results)),
@@ -49,7 +50,7 @@ def figures(config: Mapping[str, Any], results: Results) -> dict[str, Any]:
     }
 
 
-def metrics(config: Mapping[str, Any], results: Results) -> "list[EvalResult]":
+def metrics(record: AdaptorRecord, results: Results) -> "list[EvalResult]":
     """Return the figures as the Hub's metadata has them, each with its interval, floor and what it was before."""
     from huggingface_hub import EvalResult
 
@@ -64,19 +65,19 @@ def metrics(config: Mapping[str, Any], results: Results) -> "list[EvalResult]":
             metric_value=after.value,
             metric_args=to_json({"low": after.low, "high": after.high, "floor": after.floor, "before": before.value}),
         )
-        for name, target, before, after in trained_figures(config, results)
+        for name, target, before, after in trained_figures(record, results)
         if not math.isnan(after.value)
     ]
 
 
 def _evenness(
-    config: Mapping[str, Any], results: Results, classifier: str, before: VariantResults, after: VariantResults
+    record: AdaptorRecord, results: Results, classifier: str, before: VariantResults, after: VariantResults
 ) -> Iterator[Row]:
     for name, now in after.bias[classifier].items():
         was, target = before.bias[classifier][name], results.targets[name]
         yield [
             f"{name} {'bias' if target.is_uniform else 'off target'}",
-            "yes" if _is_trained(config, target) else "no",
+            "yes" if _is_trained(record, target) else "no",
             classifier,
             _range(headline(was, target)),
             _range(headline(now, target)),
@@ -86,11 +87,9 @@ def _evenness(
         ]
 
 
-def _worst(
-    config: Mapping[str, Any], results: Results, before: VariantResults, after: VariantResults
-) -> Iterator[Row]:
+def _worst(record: AdaptorRecord, results: Results, before: VariantResults, after: VariantResults) -> Iterator[Row]:
     for name, target in results.targets.items():
-        if _is_trained(config, target):
+        if _is_trained(record, target):
             was, now = (results.figures(variant, name).worst_decile for variant in (before, after))
             yield [f"{name} bias", _range(was), _range(now), _plain(number(now.floor))]
 
@@ -124,8 +123,8 @@ def _limits(results: Results) -> Iterator[Row]:
             yield [classifier, name, *map(_plain, numbers)]
 
 
-def _is_trained(config: Mapping[str, Any], target: TargetClasses) -> bool:
-    return set(target.attributes) <= set(config["attributes"])
+def _is_trained(record: AdaptorRecord, target: TargetClasses) -> bool:
+    return set(target.attributes) <= set(record.attributes)
 
 
 def _range(found: Estimate | None, say: Callable[[float], str] = number) -> Markdown:

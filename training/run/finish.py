@@ -11,6 +11,7 @@ from fair_adaptors.training.engine.state import TrainingState
 from torch import Tensor
 
 from fair_adaptors.adaptor.folder import write_adaptor
+from fair_adaptors.adaptor.record import AttributeTarget
 from fair_adaptors.errors import TrainingError
 from fair_adaptors.evaluation.estimates import BiasEstimate
 from fair_adaptors.hub.client import split_revision
@@ -90,7 +91,7 @@ def _write(milestones: Milestones, state: TrainingState, tensors: dict[str, Tens
         name=config.name,
         pipe=setup.pipe,
         base_model=split_revision(config.base)[0],
-        attributes={a.name: {"classes": list(a.classes), "target": list(a.target)} for a in config.attributes},
+        attributes={a.name: AttributeTarget(a.classes, a.target) for a in config.attributes},
         rank=config.rank,
         training={
             **settings,

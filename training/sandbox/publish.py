@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from fair_adaptors.adaptor.record import CARD_FILE, RESULTS_FILE, read_config
+from fair_adaptors.adaptor.record import CARD_FILE, RESULTS_FILE, read_record
 from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import to_json, variant_of
@@ -55,7 +55,7 @@ def measure_adaptor(folder: Path, *, images_per_prompt: int = 64) -> Results:
 
 def write_card(folder: Path) -> str:
     """Write the card of an adaptor folder from its record, its results and its row in the registry; returns it."""
-    name = read_config(folder)["name"]
+    name = read_record(folder).name
     text = card_of(folder, info=next((info for info in list_adaptors() if info.name == name), None))
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
     return text
@@ -67,23 +67,23 @@ def _draw(folder: Path, results: Results, out: Path) -> None:
     import torch
     from PIL import Image
 
-    config = read_config(folder)
+    record = read_record(folder)
     found = find_pictures(out, results, PROMPTS, COLUMNS)
-    variants = (results.original, variant_of(config, results))
+    variants = (results.original, variant_of(record, results))
     prompts = min(PROMPTS, len(results.labels))
 
     def images(name: str) -> torch.Tensor:
         rows = [[np.asarray(Image.open(one.path)) for one in found[name, p]] for p in range(prompts)]
         return torch.from_numpy(np.array(rows)).permute(0, 1, 4, 2, 3) / 255
 
-    attribute = next(iter(config["attributes"]))
-    first = config["attributes"][attribute]["classes"][0]
+    attribute, target = next(iter(record.attributes.items()))
+    first = target.classes[0]
     shares = [[row.frequencies[0] for row in results.figures(one, attribute).prompts] for one in variants]
     grid = before_after_grid(
         images(ORIGINAL),
         images(variants[1].name),
         results.labels[:prompts],
-        title=f"{config['name']}: before and after",
+        title=f"{record.name}: before and after",
         subtitle=f"Held-out occupations. Shares are of {results.settings.images_per_prompt} images; each column"
         " has one noise.",
         notes=[(f"{percent(shares[0][p])} {first}", f"{percent(shares[1][p])} {first}") for p in range(prompts)],
