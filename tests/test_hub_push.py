@@ -144,7 +144,7 @@ def test_results_of_other_weights_are_not_pushed(sandbox_copy: Path) -> None:
 
 
 def test_more_than_anybody_would_fetch_is_not_pushed(adaptor: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    monkeypatch.setattr("fair_adaptors.hub.files.MOST_BYTES", 1_000)
+    monkeypatch.setattr("fair_adaptors.hub.publish.MOST_BYTES", 1_000)
     with pytest.raises(InvalidAdaptorError, match="is not loaded"):
         push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
 
