@@ -21,7 +21,7 @@ def written_aside(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = tempfile.TemporaryDirectory(dir=out.parent, prefix=".writing-")
     except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written: {error.strerror}; name another place") from error
+        raise ConfigError(f"{out} cannot be written: {error.strerror}; name another place") from error
     with beside as folder:
         aside = Path(folder) / out.name
         yield aside
@@ -38,6 +38,6 @@ def refuse_existing(out: Path) -> None:
         ConfigError: it does.
     """
     if not out.name:
-        raise ConfigError(f"--out {out} names no file or folder")
+        raise ConfigError(f"{str(out)!r} names no file or folder")
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise ConfigError(f"--out {out} exists already and is not overwritten; name a new one or remove it first")
+        raise ConfigError(f"{out} exists already and is not overwritten; name a new one or remove it first")

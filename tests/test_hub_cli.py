@@ -120,7 +120,7 @@ STRANGE = [
     (f"convert {WEIGHTS} --out out --attribute gendr", "Did you mean 'gender'"),
     (f"convert {WEIGHTS} --out out --attribute gender", "Is the base right?"),
     (f"convert {WEIGHTS} --out out --attribute gender --base sd-15", "Did you mean 'sd15'"),
-    (f"convert {WEIGHTS} --out out --attribute gender --base empty", "is no folder of a Stable Diffusion pipeline"),
+    (f"convert {WEIGHTS} --out out --attribute gender --base empty", "is no folder of a pipeline that is known"),
     (f"convert {WEIGHTS} --out file --attribute gender --base sandbox", "exists already and is not overwritten"),
     (f"convert {WEIGHTS} --out file/x --attribute gender --base sandbox", "file"),
     ("export nowhere --out out --format kohya", "there is no adaptor 'nowhere'"),

@@ -1,6 +1,7 @@
 """The house keeps its order: inference never needs training, and importing the package costs nothing."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -235,6 +236,45 @@ def test_an_import_that_runs_against_the_arrows_is_found(name: str, target: str)
 
 def test_every_room_has_its_line() -> None:
     assert {room_of(path) for path in modules().values()} - {"__init__", "__main__"} <= set(MAY_IMPORT)
+
+
+def words_of(source: str) -> Iterator[tuple[int, str]]:
+    """Every docstring and every error's text of a module, with its line."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Raise):
+            constants = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+            yield node.lineno, "".join(value for value in constants if isinstance(value, str))
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            yield getattr(node, "lineno", 1), ast.get_docstring(node) or ""
+
+
+def speaks_of_options(text: str) -> bool:
+    """Whether a text names an option of the command line, other than in a whole command that the reader may copy."""
+    return bool(re.search(r"(?<![\w-])--[a-z]", text)) and not re.search(r"fair-adaptors \w|torchrun", text)
+
+
+def test_the_library_speaks_of_arguments_not_of_options() -> None:
+    files = [path for path in [*inference_files(), *(ROOT / "training").rglob("*.py")] if path.parent.name != "cli"]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in files
+        for line, text in words_of(path.read_text(encoding="utf-8"))
+        if speaks_of_options(text)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ('def f(out):\n    raise ValueError(f"--out {out} exists")', True),
+        ('def f(out):\n    "As --faces has it."', True),
+        ('def f(out):\n    raise ValueError(f"{out} exists, name another out")', False),
+        ('def f():\n    raise ValueError("see `fair-adaptors evaluate --help`")', False),
+    ],
+)
+def test_an_option_in_a_text_is_found(source: str, found: bool) -> None:
+    assert any(speaks_of_options(text) for _, text in words_of(source)) == found
 
 
 def requirements() -> dict[str, set[str]]:

@@ -53,7 +53,7 @@ def load_architecture(base: str) -> Architecture:
         return _read(base, Path(base), _origin(Path(base)))
     names = [base.short_name for base in BASES]
     raise ConfigError(
-        f"--base {base}: no base of that name, and no folder.{did_you_mean(base, names)} Give {', '.join(names)} or a"
+        f"base {base}: no base of that name, and no folder.{did_you_mean(base, names)} Give {', '.join(names)} or a"
         " pipeline's folder"
     )
 
@@ -83,7 +83,7 @@ def _read(name: str, folder: Path, base_model: str) -> Architecture:
         pipe = SimpleNamespace(**{part: _model(row, folder / part) for part, row in family.parts.items()})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
-            f"--base {folder} is no folder of a pipeline that is known: {str(error).strip().partition(chr(10))[0]}"
+            f"{folder} is no folder of a pipeline that is known: {str(error).strip().partition(chr(10))[0]}"
         ) from error
     path = folder / "vae" / "config.json"
     autoencoder = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

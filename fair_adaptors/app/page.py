@@ -96,7 +96,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         why = str(error.strerror).partition(" (")[0]  # the address follows, a second time
-        raise ConfigError(f"cannot listen on {host} port {port}: {why}. Try another --port") from error
+        raise ConfigError(f"cannot listen on {host} port {port}: {why}. Try another port") from error
 
 
 def build_app(session: Session) -> Any:

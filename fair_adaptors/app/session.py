@@ -140,7 +140,7 @@ class Session:
         known = [info.name for info in ours if info.status != "recipe-only"]
         offered = list(dict.fromkeys([*known, *adaptors]))
         if not offered:
-            raise ConfigError(f"no adaptor is published for {base}: name one, --adaptor FOLDER or a Hub id")
+            raise ConfigError(f"no adaptor is published for {base}: name one: a folder or a Hub id")
         self._pipe, self._turn, self._closed = pipe, threading.Lock(), False
         self._usual = usual
         self._classifier: Classifier | None = imported(plugin.instruments)().classifiers[0] if plugin else None
