@@ -141,13 +141,13 @@ ROOMS = """
 floor. Only the command line and what rebuilds the sandbox know it; others find it by its row in `adaptor.bases`.
 """
 
-GROUND_FLOOR = {"errors", "files", "seeds"}
+GROUND_FLOOR = {"attributes", "errors", "files", "seeds"}
 ROOM_OF = {f"hub/{name}.py": "publishing" for name in ("__init__", "publish", "load_check")}
 """Files in a room of their own: what is published is loaded and described first, so publishing stands above; the front
 door of the Hub opens to it too."""
 
 MAY_IMPORT = {line.split()[0]: set(line.split()[1:]) | GROUND_FLOOR for line in ROOMS.strip().splitlines()}
-MAY_IMPORT |= {"errors": set(), "files": {"errors"}, "seeds": set()}
+MAY_IMPORT |= {"attributes": set(), "errors": set(), "files": {"errors"}, "seeds": set()}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 
 

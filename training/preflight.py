@@ -9,10 +9,10 @@ from huggingface_hub import constants
 
 from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.bases import BASES, by_short_name, find_base, plugin_of
+from fair_adaptors.attributes import clip_words
 from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, UnknownAdaptorError, did_you_mean
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.vision.catalog import load_classifier, load_encoder, split_specs
-from fair_adaptors.vision.clip import WORDS
 from fair_adaptors.vision.face_encoders import PUBLISHED, load_face_encoder
 from fair_adaptors.vision.faces import load_face_detector
 
@@ -79,7 +79,7 @@ def _check_classifier(setting: str, spec: str) -> Classes | None:
     if (kind == "mobilenet" and source) or plugin_of(kind):
         return load_classifier(spec).classes  # at once: it is small
     _check_model(setting, spec, CLASSIFIERS)
-    return {name: tuple(each) for name, each in WORDS.items()} if kind == "clip" else None
+    return {name: tuple(each) for name, each in clip_words().items()} if kind == "clip" else None
 
 
 def _check_encoder(spec: str) -> None:

@@ -14,12 +14,12 @@ from torch.utils.checkpoint import checkpoint
 
 from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.adaptor.modules import fingerprint
+from fair_adaptors.attributes import factors, labels
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.families.table import family_of
 from fair_adaptors.pipelines import load_pipeline
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from fair_adaptors.vision.faces import load_face_detector
-from fair_adaptors.vision.heads import GROUPS
 from fair_adaptors.vision.joint import shared_classifier
 from fair_adaptors.vision.types import FaceDetector
 
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from fair_adaptors.training.faces.bank import FaceBank
 
 Logits = Mapping[str, Tensor]
-
-FACTORS: Mapping[str, tuple[float, float]] = {"gender": (0.2, 0.2), "race": (0.6, 0.3), "age": (0.6, 0.3)}
-"""What may change with an attribute of people, outside and inside the face (paper §4)."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +75,10 @@ class Setup:
 def known_attributes(base: str) -> dict[str, Attribute]:
     """Return the attributes that classifiers of a base's people know, with even targets and the factors that suit."""
     plugin = plugin_of(base)
-    known = imported(plugin.attributes) if plugin else {name: tuple(classes) for name, classes in GROUPS.items()}
-    factors = dict.fromkeys(known, (0.8, 0.8)) if plugin else FACTORS
+    known = imported(plugin.attributes) if plugin else {name: tuple(classes) for name, classes in labels().items()}
+    suited = dict.fromkeys(known, plugin.factors) if plugin else factors()
     return {
-        name: Attribute(name, classes, (1 / len(classes),) * len(classes), *factors[name])
+        name: Attribute(name, classes, (1 / len(classes),) * len(classes), *suited[name])
         for name, classes in known.items()
     }
 

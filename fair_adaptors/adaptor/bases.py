@@ -53,6 +53,7 @@ class Plugin:
         classifier, encoder: functions that return a classifier or an encoder by the name behind ``sandbox:``.
         prompt_sets: function that returns its prompt sets, whose names begin with the base's.
         attributes: mapping of what its classifiers know to classes.
+        factors: what may change with an attribute of its people, as in the table of attributes.
         hint: what it can draw, one line.
         note: what its results do not show, for cards and reports.
     """
@@ -64,6 +65,7 @@ class Plugin:
     encoder: str
     prompt_sets: str
     attributes: str
+    factors: tuple[float, float]
     hint: str
     note: str
 
@@ -135,6 +137,7 @@ BASES = (
             encoder="fair_adaptors.sandbox.instruments:encoder",
             prompt_sets="fair_adaptors.sandbox.prompts:prompt_sets",
             attributes="fair_adaptors.sandbox.prompts:ATTRIBUTES",
+            factors=(0.8, 0.8),
             hint="fair_adaptors.sandbox.prompts:HINT",
             note="fair_adaptors.sandbox.prompts:NOTE",
         ),

@@ -11,6 +11,7 @@ from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
 from fair_adaptors.adaptor.record import AttributeTarget, is_text, read_record
 from fair_adaptors.adaptor.registry import list_adaptors
+from fair_adaptors.attributes import labels
 from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.files import written_aside
 from fair_adaptors.state_dicts import StateDict, read_state_dicts
@@ -85,9 +86,7 @@ def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, At
     Raises:
         ConfigError: none are given, one is unknown, or its shares are not a distribution.
     """
-    from fair_adaptors.vision.heads import GROUPS
-
-    known = {attribute: tuple(groups) for attribute, groups in GROUPS.items()}
+    known = {attribute: tuple(groups) for attribute, groups in labels().items()}
     if plugin := plugin_of(base):
         known |= imported(plugin.attributes)
     for info in list_adaptors():

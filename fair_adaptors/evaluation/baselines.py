@@ -15,6 +15,7 @@ from itertools import accumulate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.attributes import find_attribute, spoken
 from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.families.sd import STABLE_DIFFUSION
 from fair_adaptors.families.table import find_family
@@ -24,15 +25,6 @@ from .variants import Variant
 
 if TYPE_CHECKING:
     import torch
-
-SPOKEN_ORDER = ("age", "race", "tone", "gender")
-"""How words for a person follow each other before an occupation; those of other attributes come first."""
-
-SPOKEN = {"WMELH": ("White", "Middle Eastern", "Latino")}
-"""Classes whose names are not what people say, and what they are made of."""
-
-INTERVENTION_WORDS = {"race": "skin color", "tone": "skin color"}
-"""What an intervention calls an attribute, where that is not its name."""
 
 SEMANTIC_PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "safety_checker", "feature_extractor")
 
@@ -73,7 +65,7 @@ def baselines_for(names: Sequence[str], targets: Sequence[Target], instruments: 
     """
     classes = instruments.classifiers[0].classes
     single = [(target.attributes[0], target.shares) for target in targets if len(target.attributes) == 1]
-    attributes = [Attribute(name, *_spoken(classes[name], shares)) for name, shares in single if names]
+    attributes = [Attribute(name, *_spoken(name, classes[name], shares)) for name, shares in single if names]
     for name in names:
         if name not in BASELINES:
             raise ConfigError(f"no baseline {name!r}.{did_you_mean(name, BASELINES)} Known: {', '.join(BASELINES)}")
@@ -94,7 +86,7 @@ def ethical_intervention(attributes: Sequence[Attribute]) -> Variant:
     go by their names, and several are joined by "and". Where the label is empty or the whole prompt, "shown" stands
     for "a nurse". What does not fit into the text encoder is cut off, as from any prompt.
     """
-    words = dict.fromkeys(INTERVENTION_WORDS.get(attribute.name, attribute.name) for attribute in _some(attributes))
+    words = dict.fromkeys(_called(attribute.name) for attribute in _some(attributes))
     wish = f"irrespective of their {' and '.join(words)}"
 
     def prompts(prompt: str, label: str, seeds: Sequence[int]) -> list[str]:
@@ -113,9 +105,9 @@ def ethical_intervention(attributes: Sequence[Attribute]) -> Variant:
 def attribute_injection(attributes: Sequence[Attribute]) -> Variant:
     """Put a word for each attribute into the prompt of each image: "… the face of a young female nurse, a person".
 
-    The classes are drawn by ``draw_class``, for each attribute on its own. The words stand before the label, in
-    ``SPOKEN_ORDER``, and the article before them is made to agree. Where the label is not in the prompt, or is the
-    whole of it, the prompt becomes "a young female person, …".
+    The classes are drawn by ``draw_class``, for each attribute on its own. The words stand before the label, in the
+    order of the table of attributes' places, and the article before them is made to agree. Where the label is not in
+    the prompt, or is the whole of it, the prompt becomes "a young female person, …".
     """
     ordered = tuple(sorted(_some(attributes), key=lambda attribute: _place_in_speech(attribute.name)))
 
@@ -280,7 +272,13 @@ def _article(words: str) -> str:
 
 
 def _place_in_speech(name: str) -> int:
-    return SPOKEN_ORDER.index(name) if name in SPOKEN_ORDER else -1
+    known = find_attribute(name)
+    return known.place if known else -1
+
+
+def _called(name: str) -> str:
+    known = find_attribute(name)
+    return (known.called if known else "") or name
 
 
 def _names(attributes: Sequence[Attribute]) -> str:
@@ -298,13 +296,12 @@ def _identity(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _spoken(classes: Sequence[str], shares: Sequence[float]) -> tuple[tuple[str, ...], tuple[float, ...]]:
+def _spoken(
+    attribute: str, classes: Sequence[str], shares: Sequence[float]
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Return classes as words for a prompt, with their shares: a class that no prompt would name is taken apart."""
-    words = [
-        (word, share / len(SPOKEN.get(name, (name,))))
-        for name, share in zip(classes, shares, strict=True)
-        for word in SPOKEN.get(name, (name,))
-    ]
+    said = [(spoken(attribute, name), share) for name, share in zip(classes, shares, strict=True)]
+    words = [(word, share / len(each)) for each, share in said for word in each]
     return tuple(word for word, _ in words), tuple(share for _, share in words)
 
 

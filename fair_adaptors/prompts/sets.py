@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from fair_adaptors.adaptor.bases import BASES, imported, plugin_of
+from fair_adaptors.attributes import namings
 from fair_adaptors.errors import ConfigError, did_you_mean
 
 from .files import SUFFIXES, read_file
@@ -34,19 +35,6 @@ EXPLICIT_OCCUPATIONS = (
 
 Naming = tuple[str, str, str]
 """How a prompt names a class: (wording, attribute, class)."""
-
-EXPLICIT: tuple[Naming, ...] = (
-    ("female {}", "gender", "female"),
-    ("male {}", "gender", "male"),
-    ("woman who works as a {}", "gender", "female"),
-    ("man who works as a {}", "gender", "male"),
-    ("White {}", "race", "WMELH"),
-    ("Black {}", "race", "Black"),
-    ("Indian {}", "race", "Indian"),
-    ("Asian {}", "race", "Asian"),
-    ("young {}", "age", "young"),
-    ("old {}", "age", "old"),
-)
 
 
 @dataclass(frozen=True)
@@ -130,7 +118,7 @@ def _known_sets() -> Mapping[str, PromptSet]:
     explicit = explicit_set(
         "explicit",
         EXPLICIT_OCCUPATIONS,
-        EXPLICIT,
+        namings(),
         source="written for fair-adaptors, with occupations of Shen et al., ICLR 2024 (arXiv 2311.07604)",
         description="Ten of the test's occupations, each with a word that names a gender, race or age, to be obeyed.",
     )

@@ -3,37 +3,28 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.attributes import clip_words
+
 from .types import Classifier, Encoder
 
 if TYPE_CHECKING:
     from torch import Tensor
 from .pretrained import identity, loaded, name, preparation, unit
 
-WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "gender": {"female": ("a woman",), "male": ("a man",)},
-    "race": {
-        "WMELH": ("a white person", "a Middle Eastern person", "a Latino person"),
-        "Black": ("a Black person",),
-        "Indian": ("an Indian person",),
-        "Asian": ("an East Asian person", "a Southeast Asian person"),
-    },
-    "age": {"young": ("a young person",), "old": ("an old person",)},
-}
-"""What CLIP is asked for each class, in its authors' template "a photo of …"; of several the likeliest counts."""
 
-
-def clip_classifier(source: str, words: Mapping[str, Mapping[str, Sequence[str]]] = WORDS) -> Classifier:
+def clip_classifier(source: str, words: Mapping[str, Mapping[str, Sequence[str]]] | None = None) -> Classifier:
     """Return CLIP as a zero-shot classifier (Radford et al. 2021): the class whose words are nearest to the image.
 
     Args:
         source: folder or Hub id of a CLIPModel with its tokenizer and preprocessor_config.json.
-        words: by attribute and class, what to compare images with.
+        words: by attribute and class, what to compare images with; None for the table of attributes.
 
     Raises:
         ConfigError: it cannot be loaded.
     """
     import torch
 
+    words = words or clip_words()
     model, tokenize, prepare, how = _load_clip(source)
     texts = [f"a photo of {text}" for classes in words.values() for each in classes.values() for text in each]
     with torch.no_grad():

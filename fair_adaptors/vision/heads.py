@@ -4,26 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fair_adaptors.attributes import labels as known_labels
 from fair_adaptors.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "gender": {"female": ("female", "woman"), "male": ("male", "man")},
-    "race": {
-        "WMELH": ("wmelh", "white", "middle eastern", "latino hispanic"),
-        "Black": ("black",),
-        "Indian": ("indian",),
-        "Asian": ("east asian", "southeast asian", "asian"),
-    },
-    "age": {
-        "young": ("0-2", "3-9", "10-19", "20-29", "30-39", "young"),
-        "old": ("40-49", "50-59", "60-69", "more than 70", "70+", "old"),
-    },
-}
-"""Classes of the paper's attributes and the labels that belong to each, such as FairFace's seven races and nine ages.
-That old begins at 40 is this package's choice."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +39,7 @@ def split_logits(logits: "Tensor", heads: Mapping[str, Head]) -> "dict[str, Tens
 def class_of(attribute: str, label: str) -> str | None:
     """Return the class of gender, race or age that a label belongs to, however it is written; None if to none."""
     plain = label.lower().replace("_", " ").strip()
-    return next((name for name, labels in GROUPS[attribute].items() if plain in labels), None)
+    return next((name for name, known in known_labels()[attribute].items() if plain in known), None)
 
 
 def write_labels(classes: Mapping[str, Sequence[str]]) -> list[str]:
@@ -76,7 +61,7 @@ def read_labels(source: str, labels: Sequence[str]) -> dict[str, Head]:
 
     Args:
         source: its name, for the error.
-        labels: of each column: all of them parts of one attribute's ``GROUPS``, or as of ``write_labels``.
+        labels: of each column: all of them labels of one attribute of the table, or as of ``write_labels``.
 
     Raises:
         ConfigError: neither.
@@ -87,12 +72,12 @@ def read_labels(source: str, labels: Sequence[str]) -> dict[str, Head]:
             named.setdefault(attribute, []).append(name)
     if write_labels(named) == list(labels) and all(len(names) > 1 for names in named.values()):
         return consecutive(named)
-    for attribute, groups in GROUPS.items():
+    for attribute, groups in known_labels().items():
         found = [class_of(attribute, label) for label in labels]
         columns = [tuple(index for index, one in enumerate(found) if one == name) for name in groups]
         if None not in found and all(columns):
             return {attribute: Head(tuple(groups), tuple(columns))}
     raise ConfigError(
-        f"{source} tells {', '.join(labels[:12])}; these are not the classes of {', '.join(GROUPS)}. Write a"
+        f"{source} tells {', '.join(labels[:12])}; these are not the classes of {', '.join(known_labels())}. Write a"
         " fair_adaptors.vision.types.Classifier for it and name it MODULE:OBJECT"
     )

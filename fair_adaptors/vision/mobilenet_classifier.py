@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.adaptor.record import some
+from fair_adaptors.attributes import labels
 from fair_adaptors.errors import ConfigError, InvalidAdaptorError
 from fair_adaptors.state_dicts import read_state_dicts
 
-from .heads import GROUPS, Head, consecutive, split_logits
+from .heads import Head, consecutive, split_logits
 from .mobilenet import SIZE, MobileNetV3
 from .types import Classifier, accelerator
 
@@ -31,7 +32,7 @@ AUTHORS: Mapping[int, Mapping[str, int]] = {
     4: {"race": 0},
     2: {"gender": 0, "age": 0},  # either
 }
-"""By number of outputs, the first column of each attribute's classes, which follow in the order of ``GROUPS``."""
+"""By number of outputs, the first column of each attribute's classes, in the table's order."""
 
 
 def mobilenet_classifier(source: str) -> Classifier:
@@ -45,7 +46,7 @@ def mobilenet_classifier(source: str) -> Classifier:
         ConfigError: no such file, hostile, incomplete, of another network, or with outputs that are not known.
     """
     asked, colon, rest = source.partition(":")
-    attribute, path = (asked, rest) if colon and asked in GROUPS else (None, source)
+    attribute, path = (asked, rest) if colon and asked in labels() else (None, source)
     file = Path(path).expanduser()
     network = load_mobilenet(file)
     heads = _heads(file, network.num_classes, attribute)
@@ -137,7 +138,8 @@ def _heads(path: Path, outputs: int, attribute: str | None) -> dict[str, Head]:
 
 
 def _head(attribute: str, start: int) -> Head:
-    return Head(tuple(GROUPS[attribute]), tuple((start + index,) for index in range(len(GROUPS[attribute]))))
+    classes = tuple(labels()[attribute])
+    return Head(classes, tuple((start + index,) for index in range(len(classes))))
 
 
 def _written_heads(path: Path, outputs: int) -> dict[str, Head]:

@@ -11,8 +11,9 @@ from datasets import ClassLabel, Dataset, IterableDataset, load_dataset
 from datasets.exceptions import DatasetsError
 from PIL import Image, ImageOps
 
+from fair_adaptors.attributes import labels as known_labels
 from fair_adaptors.errors import ConfigError, did_you_mean
-from fair_adaptors.vision.heads import GROUPS, class_of
+from fair_adaptors.vision.heads import class_of
 
 HELD_OUT = ("test", "validation", "valid", "val")
 """Names of splits that are held out, the first one there is."""
@@ -191,13 +192,13 @@ class Labelled:
             yield picture, {name: self._index(name, row[column]) for name, column in self._columns.items()}
 
     def _classes_of(self, attribute: str, feature: Any) -> tuple[str, ...]:
-        if attribute in GROUPS:
-            return tuple(GROUPS[attribute])
+        if attribute in known_labels():
+            return tuple(known_labels()[attribute])
         names = feature.names if isinstance(feature, ClassLabel) else None
         if names is None and isinstance(self._train, IterableDataset):
             raise ConfigError(
                 f"{self.source.place} does not name the classes of {attribute!r} before it is read;"
-                f" {', '.join(GROUPS)} need no names, and neither does a folder"
+                f" {', '.join(known_labels())} need no names, and neither does a folder"
             )
         column = self._columns[attribute]
         found = tuple(names or sorted({self._label(attribute, value) for value in self._train.unique(column)}))
@@ -212,9 +213,9 @@ class Labelled:
 
     def _index(self, attribute: str, value: Any) -> int:
         label, classes = self._label(attribute, value), self.classes[attribute]
-        name = class_of(attribute, label) if attribute in GROUPS else label
+        name = class_of(attribute, label) if attribute in known_labels() else label
         if name not in classes:
-            allowed = [each for group in GROUPS.get(attribute, {}).values() for each in group] or classes
+            allowed = [each for group in known_labels().get(attribute, {}).values() for each in group] or classes
             raise ConfigError(
                 f"{self.source.place}: {attribute} is {label!r}, which is no label of it."
                 f"{did_you_mean(label, allowed)} Labels: {', '.join(allowed)}"

@@ -15,10 +15,10 @@ from fair_adaptors.training.classifier.data import Labelled, batches, public_nam
 from PIL import Image
 from torch import Tensor
 
+from fair_adaptors.attributes import labels as known_labels
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.vision.crops import align_faces
 from fair_adaptors.vision.face_encoders import SIDE, FaceEncoder
-from fair_adaptors.vision.heads import GROUPS
 from fair_adaptors.vision.types import FaceDetector
 
 from .bank import FaceBank
@@ -113,7 +113,7 @@ def convert_published_bank(path: Path, encoder: FaceEncoder) -> FaceBank:
         width = encoder.encode(torch.zeros(1, 3, SIDE, SIDE)).shape[1]
     if features.shape[1] != width:
         raise ConfigError(f"{path} has features of {features.shape[1]} numbers; those of {encoder.name} have {width}")
-    classes = {name: tuple(GROUPS[name]) for name in names}
+    classes = {name: tuple(known_labels()[name]) for name in names}
     labels = {
         name: _classes(path, name, values, len(features)) for name, values in zip(names, parts[1::2], strict=True)
     }
@@ -126,7 +126,7 @@ def _classes(path: Path, name: str, values: Any, count: int) -> Tensor:
         labels = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{path}: the classes of {name} are no numbers") from error
-    if labels.shape != (count,) or not ((labels >= 0) & (labels < len(GROUPS[name]))).all():
+    if labels.shape != (count,) or not ((labels >= 0) & (labels < len(known_labels()[name]))).all():
         raise ConfigError(f"{path}: {name} is no list of {count} classes")
     return labels.to(torch.uint8)
 
