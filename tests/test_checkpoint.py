@@ -2,8 +2,10 @@
 
 import dataclasses
 import errno
+import json
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine.loop import fit
 from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.run import checkpoint
+from fair_adaptors.training.run.record import RUN_FILE, refuse_earlier_run, was_restarted
 
 from fair_adaptors.errors import CheckpointError
 from tests.tiny_training import CONFIG, tiny_setup
@@ -75,15 +78,63 @@ def flipped(data: bytes) -> bytes:
     return data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
 
 
-@pytest.mark.parametrize("damage", [truncated, flipped, lambda data: b"", lambda data: b"PK\x03\x04" + data])
+def rewritten(data: bytes, change: Callable[[dict[str, Any], dict[str, str]], None]) -> bytes:
+    """Change the header of a safetensors file: the tensors' rows, or the metadata."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    rows = json.loads(data[8:end])
+    change(rows, rows["__metadata__"])
+    text = json.dumps(rows).encode()
+    return len(text).to_bytes(8, "little") + text + data[end:]
+
+
+def counted_otherwise(data: bytes) -> bytes:
+    def change(rows: dict[str, Any], metadata: dict[str, str]) -> None:
+        metadata["run"] = metadata["run"].replace('"skipped": 0', '"skipped": 1')
+
+    return rewritten(data, change)
+
+
+def shaped_otherwise(data: bytes) -> bytes:
+    def change(rows: dict[str, Any], metadata: dict[str, str]) -> None:
+        row = next(row for key, row in rows.items() if key.startswith("parameter/"))
+        row["shape"] = row["shape"][::-1]
+
+    return rewritten(data, change)
+
+
+def too_large(data: bytes) -> bytes:
+    text = json.dumps({"a": {"dtype": "F32", "shape": [2**63, 0], "data_offsets": [0, 0]}}).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated,
+        flipped,
+        counted_otherwise,
+        shaped_otherwise,
+        too_large,
+        lambda data: b"",
+        lambda data: b"PK\x03\x04" + data,
+    ],
+)
 def test_a_damaged_one_is_refused_with_the_names_of_good_ones_and_the_latest_good_one_is_used(
     tmp_path: Path, damage: Any
 ) -> None:
     good, bad = save_some(tmp_path)
     bad.write_bytes(damage(bad.read_bytes()))
-    with pytest.raises(CheckpointError, match=rf"damaged.*can be used: {good.name}"):
+    with pytest.raises(CheckpointError, match=rf"damaged.*can be used: {good.name}$"):
         checkpoint.load(bad, CONFIG)
     assert checkpoint.load_latest(tmp_path, CONFIG).path == good
+
+
+def test_the_latest_is_taken_and_other_files_are_left_alone(tmp_path: Path) -> None:
+    *_, latest = save_some(tmp_path, 3)
+    for name in ("step_one.safetensors", "step_00000009 (copy).safetensors", "step_00000009.safetensors.part"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "step_00000004.safetensors").mkdir()
+    assert checkpoint.load_latest(tmp_path, CONFIG).path == latest
 
 
 def test_a_missing_one_names_the_good_ones(tmp_path: Path) -> None:
@@ -141,11 +192,22 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> 
 
 def test_the_file_is_synced_before_it_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
+    handles, sizes = [], []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("fsync"), fsync(handle))[1])
+
+    def synced(handle: int) -> None:
+        order.append("fsync")
+        handles.append(handle)
+        sizes.append(os.fstat(handle).st_size)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append("replace"), replace(a, b))[1])
-    save_some(tmp_path, 1)
-    assert order == ["fsync", "replace", "fsync"]
+    (path,) = save_some(tmp_path, 1)
+    assert order == ["fsync", "replace", "fsync"] and sizes[0] == path.stat().st_size
+    for handle in handles:  # and none is left open
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(handle)
 
 
 def test_an_error_while_syncing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +225,31 @@ def test_going_on_from_an_earlier_one_sets_the_later_ones_aside(tmp_path: Path) 
     checkpoint.set_aside_later(tmp_path, 1)
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step_00000001.safetensors"]
     assert len(list(tmp_path.glob("abandoned_step_*"))) == 2
+
+
+def test_a_process_is_one_that_torchrun_restarted_if_its_run_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert not was_restarted(tmp_path)
+    (tmp_path / RUN_FILE).write_text('{"launch": "first"}')
+    assert not was_restarted(tmp_path)
+    save_some(tmp_path / "checkpoints", 1)
+    assert was_restarted(tmp_path)
+    for name, value in (("RUN_ID", "second"), ("RESTART_COUNT", "0")):
+        with monkeypatch.context() as other:
+            other.setenv(f"TORCHELASTIC_{name}", value)
+            assert not was_restarted(tmp_path)
+    (tmp_path / RUN_FILE).write_text("{")
+    assert not was_restarted(tmp_path)
+
+
+def test_a_folder_with_an_earlier_run_is_refused(tmp_path: Path) -> None:
+    refuse_earlier_run(tmp_path / "nowhere")
+    save_some(tmp_path, 1)
+    with pytest.raises(CheckpointError, match="earlier run"):
+        refuse_earlier_run(tmp_path)
 
 
 def test_a_run_does_not_go_on_with_other_prompts_or_another_base(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.run import checkpoint, milestones
 from fair_adaptors.training.run import train as run_module
-from fair_adaptors.training.run.record import read_run, was_restarted
+from fair_adaptors.training.run.record import read_run
 from fair_adaptors.training.run.train import train
 from fair_adaptors.training.run.validation import Measured, collapse
 from fair_adaptors.training.setup import Setup
@@ -153,10 +153,11 @@ def test_what_was_trained_can_be_loaded(tmp_path: Path, tiny: Setup, parts: tupl
         pass
 
 
-def test_the_run_is_written_down(tmp_path: Path, tiny: Setup) -> None:
+def test_the_run_is_written_down(tmp_path: Path, tiny: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
     tiny_run(tmp_path, seed=5)
     record = json.loads((tmp_path / "run.json").read_text())
-    assert record["config"]["seed"] == 5 and record["processes"] == 1
+    assert record["config"]["seed"] == 5 and record["processes"] == 1 and record["launch"] == "first"
     assert {"torch", "diffusers", "python"} <= set(record["versions"])
     assert record["git"] is None or len(record["git"]["commit"]) == 40
     found = read_run(tmp_path, "tiny")
@@ -170,18 +171,6 @@ def test_an_earlier_run_is_not_overwritten_unless_asked(tmp_path: Path, tiny: Se
     with pytest.raises(CheckpointError, match="overwrite to give it up"):
         tiny_run(tmp_path)
     tiny_run(tmp_path, overwrite=True)
-
-
-def test_an_earlier_run_is_no_restart_of_this_one(
-    tmp_path: Path, tiny: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
-    tiny_run(tmp_path, save_every=1)
-    assert not was_restarted(tmp_path)
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert was_restarted(tmp_path)
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
-    assert not was_restarted(tmp_path)
 
 
 def test_pictures_that_cannot_be_written_are_said_and_training_goes_on(tmp_path: Path, tiny: Setup) -> None:

@@ -187,9 +187,7 @@ def files_to_publish(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     paths = [path for path in (*folder.iterdir(), *(folder / "images").glob("*")) if path.is_file()]
     files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in paths}
     files = {
-        name: path
-        for name, path in files.items()
-        if is_part(name) and (name in record.files or not _is_weight(name))
+        name: path for name, path in files.items() if is_part(name) and (name in record.files or not _is_weight(name))
     }
     for name, path in files.items():
         _check_readable(name, Path(str(path)))

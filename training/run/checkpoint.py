@@ -166,7 +166,7 @@ def _read(path: Path, config: TrainConfig) -> Checkpoint:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, TypeError) as error:  # the last of a size that torch cannot hold
         raise CheckpointError(f"the checkpoint {path} is damaged: {error}") from error
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of this version of fair-adaptors")
