@@ -14,6 +14,7 @@ from fair_adaptors.training.recipes import RECIPES
 from benchmarks import cost, results_page, scaling, settings_page
 from benchmarks._passes import FORMS, count_passes, passes
 from benchmarks._report import RESULTS, tables_in
+from tests.test_layering import ROOMS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -66,3 +67,25 @@ def test_what_every_recipe_for_people_costs_is_told() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_as_many_rows_go_through_the_models_as_the_formula_says(form: str) -> None:
     assert count_passes(form, 3, 2) == passes(3, 2, **FORMS[form])
+
+
+def folders_with_modules() -> set[str]:
+    folders = [ROOT / "fair_adaptors", ROOT / "training"]
+    return {f"{path.parent.relative_to(ROOT)}/" for folder in folders for path in folder.rglob("*.py")}
+
+
+def test_the_tree_of_the_architecture_page_is_that_of_the_folders() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^    ((?:fair_adaptors|training)/\S*)", page, re.MULTILINE)) == folders_with_modules()
+
+
+def test_what_the_architecture_page_names_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w./]+\.(?:py|jinja)|[\w./]+/)`", page)
+    roots = (ROOT, ROOT / "fair_adaptors", ROOT / "training")
+    assert len(named) > 40 and [name for name in named if not any((root / name).exists() for root in roots)] == []
+
+
+def test_the_arrows_of_the_architecture_page_are_those_that_are_tested() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert ROOMS.strip("\n") in page
