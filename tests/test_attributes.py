@@ -38,7 +38,7 @@ def test_it_is_known_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert load_classifier(f"clip:{small_clip(tmp_path / 'clip')}").classes["eyewear"] == ("with", "without")
     recipe = known_attributes("someone/model")["eyewear"]
     assert (recipe.classes, recipe.factor1, recipe.factor2) == (("with", "without"), 0.3, 0.7)
-    assert parse_attributes(["eyewear=0.25,0.75"], "mine", "sd15")["eyewear"]["classes"] == ["with", "without"]
+    assert list(parse_attributes(["eyewear=0.25,0.75"], "mine", "sd15")["eyewear"].classes) == ["with", "without"]
     asked = baselines.Attribute("eyewear", ("with", "without"), (0.5, 0.5))
     assert "irrespective of their glasses" in baselines.ethical_intervention([asked]).summary
     assert baselines._spoken("eyewear", asked.classes, asked.target)[0] == ("bespectacled", "without")
