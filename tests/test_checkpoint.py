@@ -130,11 +130,18 @@ def test_a_damaged_one_is_refused_with_the_names_of_good_ones_and_the_latest_goo
 
 
 def test_the_latest_is_taken_and_other_files_are_left_alone(tmp_path: Path) -> None:
-    *_, latest = save_some(tmp_path, 3)
+    saved = save_some(tmp_path, 3)
     for name in ("step_one.safetensors", "step_00000009 (copy).safetensors", "step_00000009.safetensors.part"):
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "step_00000004.safetensors").mkdir()
-    assert checkpoint.load_latest(tmp_path, CONFIG).path == latest
+    assert checkpoint.list_checkpoints(tmp_path) == saved
+    assert checkpoint.load_latest(tmp_path, CONFIG).path == saved[-1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that cannot be read")
+def test_one_that_the_system_does_not_read_is_passed_over(tmp_path: Path) -> None:
+    (good,) = save_some(tmp_path, 1)
+    (tmp_path / "step_00000002.safetensors").symlink_to("/proc/self/mem")
+    assert checkpoint.load_latest(tmp_path, CONFIG).path == good
 
 
 def test_a_missing_one_names_the_good_ones(tmp_path: Path) -> None:
