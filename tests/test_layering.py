@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from configparser import ConfigParser
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -314,6 +315,26 @@ def test_convert_and_prompts_are_imported_without_a_framework(tmp_path: Path) ->
 def test_looking_up_the_public_names_loads_no_framework(tmp_path: Path) -> None:
     code = "import fair_adaptors\nfor name in fair_adaptors.__all__: getattr(fair_adaptors, name)"
     assert not loaded_by(code, tmp_path) & set(HEAVY)
+
+
+FRONT_DOORS = {
+    "convert": {"convert", "export"},
+    "evaluation": {"Classifier", "Encoder", "Evaluation", "Target", "evaluate"},
+    "hub": {"pull", "push", "search"},
+    "sandbox": {"load_sandbox_pipeline"},
+    "training": {"TrainConfig", "get_recipe", "train"},
+}
+"""The public names of each room."""
+
+
+def test_the_front_doors_open_without_a_framework_to_the_public_names(tmp_path: Path) -> None:
+    code = "\n".join(f"import fair_adaptors.{room}" for room in FRONT_DOORS)
+    assert not loaded_by(code, tmp_path) & set(HEAVY)
+    for room, names in FRONT_DOORS.items():
+        door = import_module(f"fair_adaptors.{room}")
+        assert set(door.__all__) == names and all(callable(getattr(door, name)) for name in names)
+        with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+            _ = door.nothing
 
 
 def test_help_loads_no_framework(tmp_path: Path) -> None:
