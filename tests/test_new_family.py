@@ -158,3 +158,9 @@ def test_without_its_row_it_is_refused(pipe: ToyPipeline, monkeypatch: pytest.Mo
         table.family_of(pipe)
     with pytest.raises(ConfigError, match="ToyPipeline cannot be trained"):
         denoisers.denoiser_for(pipe)
+
+
+def test_parts_of_the_same_names_but_another_network_are_another_family(pipe: ToyPipeline) -> None:
+    assert table.find_family(pipe) is TOY
+    pipe.transformer = tiny_pipeline().unet
+    assert table.find_family(pipe) is None
