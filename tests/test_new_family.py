@@ -164,3 +164,9 @@ def test_parts_of_the_same_names_but_another_network_are_another_family(pipe: To
     assert table.find_family(pipe) is TOY
     pipe.transformer = tiny_pipeline().unet
     assert table.find_family(pipe) is None
+
+
+def test_a_network_of_a_class_made_from_the_published_one_is_of_its_family() -> None:
+    pipe = tiny_pipeline()
+    pipe.unet.__class__ = type("Patched", (type(pipe.unet),), {})
+    assert table.family_of(pipe).name == "sd"

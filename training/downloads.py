@@ -4,20 +4,16 @@ import fnmatch
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fair_adaptors.adaptor.bases import plugin_of
 from fair_adaptors.errors import HubError, UnknownAdaptorError
 from fair_adaptors.hub.client import check_repo_id, connect, fetch_file, look_up, size_of, split_revision
-from fair_adaptors.vision.catalog import split_specs
+from fair_adaptors.vision.catalog import CLASSIFIERS, ENCODERS, is_folder, parse, split_specs
 from fair_adaptors.vision.face_encoders import PUBLISHED
 from fair_adaptors.vision.faces import YUNET_BYTES, YUNET_COMMIT, YUNET_LICENCE, YUNET_REPO
 
 from .config import TrainConfig
-
-OF_THE_HUB = ("pipeline", "clip", "transformers", "dinov2")
-"""Kinds of models whose source is a folder or a repository of the Hub."""
 
 
 @dataclass(frozen=True)
@@ -72,30 +68,23 @@ def _of_faces(config: TrainConfig) -> list[Download]:
 
 
 def hub_sources(config: TrainConfig) -> Iterator[tuple[str, str, str]]:
-    """Yield (setting, kind of model, source) for every Hub id, perhaps with a commit."""
-    specs = [] if plugin_of(config.base) else [("base", f"pipeline:{config.base}")]
-    specs += [("classifier", spec) for spec in split_specs(config.classifier)]
-    specs += [("judge", spec) for spec in split_specs(config.judge)]
-    specs += [("encoders", spec) for spec in config.encoders]
-    for setting, spec in specs:
-        kind, _, source = spec.partition(":")
-        if kind in OF_THE_HUB and not is_folder(source):
-            yield setting, kind, source
-
-
-def is_folder(source: str) -> bool:
-    """Tell whether a model's source is a folder, there or not, and not a repository of the Hub.
-
-    Libraries take a folder of a repository's name for it, whatever its commit.
-    """
-    return source[:1] in ("", ".", "/", "~") or Path(split_revision(source)[0]).exists()
+    """Yield (setting, kind of model, source) for every Hub id, perhaps with a commit; the base is a ``pipeline``."""
+    if not plugin_of(config.base) and not is_folder(config.base):
+        yield "base", "pipeline", config.base
+    named = [("classifier", spec, CLASSIFIERS) for spec in split_specs(config.classifier)]
+    named += [("judge", spec, CLASSIFIERS) for spec in split_specs(config.judge)]
+    named += [("encoders", spec, ENCODERS) for spec in config.encoders]
+    for setting, spec, kinds in named:
+        word = parse(spec)
+        if word.is_of_hub(kinds) and not is_folder(word.source):
+            yield setting, word.kind, word.source
 
 
 def main_file(kind: str, source: str, endpoint: str | None = None) -> dict[str, Any]:
     """Fetch a repository's own description, of a few hundred bytes, or take it from the cache.
 
     Args:
-        kind: of ``OF_THE_HUB``: a pipeline's description is its ``model_index.json``.
+        kind: of the model: a pipeline's description is its ``model_index.json``.
         source: Hub id, perhaps with a commit.
         endpoint: another server than the Hub's.
 

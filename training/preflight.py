@@ -1,28 +1,32 @@
 """What a run names is looked at before anything large is loaded or fetched: a wrong name is refused at once."""
 
-import importlib.util
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import constants
 
 from fair_adaptors.adaptor.architecture import load_architecture
-from fair_adaptors.adaptor.bases import BASES, by_short_name, find_base, plugin_of
+from fair_adaptors.adaptor.bases import by_short_name, find_base, plugin_of
 from fair_adaptors.attributes import clip_words
-from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, UnknownAdaptorError, did_you_mean
+from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, UnknownAdaptorError
 from fair_adaptors.hub.client import split_revision
-from fair_adaptors.vision.catalog import load_classifier, load_encoder, split_specs
+from fair_adaptors.vision.catalog import (
+    CLASSIFIERS,
+    ENCODERS,
+    check_own,
+    forms,
+    is_folder,
+    load_classifier,
+    load_encoder,
+    parse,
+    split_specs,
+)
 from fair_adaptors.vision.face_encoders import PUBLISHED, load_face_encoder
 from fair_adaptors.vision.faces import load_face_detector
 
 from .config import Attribute, TrainConfig
-from .downloads import OF_THE_HUB, hub_sources, is_folder, main_file
+from .downloads import hub_sources, main_file
 from .prompt_sets import prompt_sets, validation_prompts
-
-_EMBEDDED = [f"{base.short_name}:NAME" for base in BASES if base.plugin]
-CLASSIFIERS = ("clip:SOURCE", "transformers:SOURCE", "mobilenet:FILE", *_EMBEDDED, "MODULE:OBJECT")
-ENCODERS = ("clip:SOURCE", "dinov2:SOURCE", *_EMBEDDED, "MODULE:OBJECT")
 
 Classes = Mapping[str, tuple[str, ...]]
 
@@ -75,31 +79,31 @@ def check_classes(name: str, classes: Mapping[str, Sequence[str]], attributes: I
 
 def _check_classifier(setting: str, spec: str) -> Classes | None:
     """Check one classifier; return what it knows, if that can be told without loading something large."""
-    kind, _, source = spec.partition(":")
-    if (kind == "mobilenet" and source) or plugin_of(kind):
+    word = parse(spec)
+    if (word.kind == "mobilenet" and word.source) or plugin_of(word.kind):
         return load_classifier(spec).classes  # at once: it is small
     _check_model(setting, spec, CLASSIFIERS)
-    return {name: tuple(each) for name, each in clip_words().items()} if kind == "clip" else None
+    return {name: tuple(each) for name, each in clip_words().items()} if word.kind == "clip" else None
 
 
 def _check_encoder(spec: str) -> None:
-    if plugin_of(spec.partition(":")[0]):
+    if plugin_of(parse(spec).kind):
         load_encoder(spec)
     else:
         _check_model("encoders", spec, ENCODERS)
 
 
-def _check_model(setting: str, spec: str, forms: Sequence[str]) -> None:
+def _check_model(setting: str, spec: str, kinds: Mapping[str, str]) -> None:
     """Check a model that is a folder, a repository of the Hub or an object of the user's own."""
-    kind, _, source = spec.partition(":")
-    if f"{kind}:SOURCE" not in forms or not source:
-        _check_object(setting, spec, forms)
-    elif is_folder(source):
-        path = Path(split_revision(source)[0])
+    word = parse(spec)
+    if not word.is_of_hub(kinds):
+        check_own(setting, spec, forms(kinds))
+    elif is_folder(word.source):
+        path = Path(split_revision(word.source)[0])
         if not (path / "config.json").is_file():
             raise ConfigError(f"{setting} is {spec}: {path} is no folder of a model, it has no config.json")
     else:
-        _check_hub_id(setting, source)
+        _check_hub_id(setting, word.source)
 
 
 def _check_hub_id(setting: str, source: str) -> None:
@@ -107,34 +111,20 @@ def _check_hub_id(setting: str, source: str) -> None:
         raise ConfigError(f"{setting} is {source!r}: there is no such folder, and a Hub id is written ORG/NAME")
 
 
-def _check_object(setting: str, spec: str, forms: Sequence[str]) -> None:
-    """Check that there is the module of a MODULE:OBJECT, without importing it: that may load something large."""
-    module, _, name = spec.partition(":")
-    try:
-        found = module in sys.modules or importlib.util.find_spec(module or " ") is not None
-    except (ImportError, ValueError):
-        found = False
-    if not (found and name):
-        reason = f"there is no module {module!r} on PYTHONPATH" if module and name else "that names nothing"
-        hint = did_you_mean(module, (form.partition(":")[0] for form in forms))
-        raise ConfigError(f"{setting} is {spec!r}: {reason}.{hint} Known: {', '.join(forms)}")
-
-
 def _check_detector(spec: str) -> None:
-    kind, colon, _ = spec.partition(":")
-    if colon and kind != "yunet":
-        _check_object("faces", spec, ("yunet:PATH", "MODULE:OBJECT"))
+    if ":" in spec and parse(spec).kind != "yunet":
+        check_own("faces", spec, ("yunet:PATH", "MODULE:OBJECT"))
     elif spec not in ("yunet", "insightface"):  # whose weights have yet to be fetched
         load_face_detector(spec)
 
 
 def _check_face_encoder(spec: str) -> None:
-    kind, colon, source = spec.partition(":")
-    if kind == "onnx" and source:
-        if not Path(source).expanduser().is_file():
-            raise ConfigError(f"face_encoder is {spec!r}: there is no file {source}")
-    elif colon:
-        _check_object("face_encoder", spec, (*PUBLISHED, "onnx:FILE", "MODULE:OBJECT"))
+    word = parse(spec)
+    if word.kind == "onnx" and word.source:
+        if not Path(word.source).expanduser().is_file():
+            raise ConfigError(f"face_encoder is {spec!r}: there is no file {word.source}")
+    elif ":" in spec:
+        check_own("face_encoder", spec, (*PUBLISHED, "onnx:FILE", "MODULE:OBJECT"))
     elif spec not in PUBLISHED:
         load_face_encoder(spec)  # says what there is
 
@@ -187,7 +177,6 @@ def _ask_hub(config: TrainConfig) -> None:
 
 
 def _described(setting: str, kind: str, source: str) -> Mapping[str, object] | None:
-    assert kind in OF_THE_HUB
     try:
         return main_file(kind, source)
     except HubUnreachableError:

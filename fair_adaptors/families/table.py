@@ -57,7 +57,8 @@ def _present(pipe: Any) -> set[str]:
 
 def _fits(family: Family, network: Any, present: Collection[str]) -> bool:
     plain = getattr(network, "_orig_mod", network)  # what torch.compile wraps
-    return type(plain).__name__ == family.parts[family.network].class_name and _has(family, present)
+    kinds = {kind.__name__ for kind in type(plain).__mro__}  # a class made from the published one is of its family
+    return family.parts[family.network].class_name in kinds and _has(family, present)
 
 
 def _has(family: Family, present: Collection[str]) -> bool:

@@ -1,45 +1,134 @@
-"""From a word that names a classifier or an encoder to the thing itself: the grammar of these words, once."""
+"""The words that name a classifier, an encoder or a detector: their grammar, and from a word to the thing itself.
+
+A word is ``KIND:SOURCE``, such as ``clip:ORG/NAME@COMMIT`` or ``mobilenet:FILE``; ``NAME:ITEM`` of an embedded base;
+or ``MODULE:OBJECT`` of the user's own. A new kind is a row in ``CLASSIFIERS`` or ``ENCODERS``.
+"""
 
 import importlib
+import importlib.util
 import re
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
-from fair_adaptors.adaptor.bases import imported, plugin_of
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.adaptor.bases import BASES, imported, plugin_of
+from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.hub.client import split_revision
 
-if TYPE_CHECKING:
-    pass
 from .types import Classifier, Encoder
 
+_T = TypeVar("_T")
 
-def load_object(spec: str) -> object:
-    """Import ``module:object``, an instrument of the user's own.
+CLASSIFIERS: Mapping[str, str] = {
+    "clip:SOURCE": "fair_adaptors.vision.clip:clip_classifier",
+    "transformers:SOURCE": "fair_adaptors.vision.image_classifier:image_classifier",
+    "mobilenet:FILE": "fair_adaptors.vision.mobilenet_classifier:mobilenet_classifier",
+}
+ENCODERS: Mapping[str, str] = {
+    "clip:SOURCE": "fair_adaptors.vision.clip:clip_encoder",
+    "dinov2:SOURCE": "fair_adaptors.vision.dinov2:dino_encoder",
+}
+"""What loads each kind, as ``module:function`` of the source. SOURCE is a model's folder or a Hub repository."""
 
-    Raises:
-        ConfigError: not of that form, or it cannot be imported.
+
+@dataclass(frozen=True)
+class Word:
+    """A word, taken apart.
+
+    Attributes:
+        text: the whole of it.
+        kind: what stands before the first colon.
+        source: what stands behind it; empty if there is no colon.
     """
-    module, colon, name = spec.partition(":")
-    if not colon or not module or not name:
-        raise ConfigError(f"{spec!r} names no instrument; write MODULE:OBJECT, or see `fair-adaptors evaluate --help`")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{spec}: {error}. Is its folder on PYTHONPATH?") from error
+
+    text: str
+    kind: str
+    source: str
+
+    def place_in(self, kinds: Mapping[str, str]) -> str | None:
+        """Return what loads this kind, of ``CLASSIFIERS`` or ``ENCODERS``; None if the word is of none of them."""
+        found = next((place for form, place in kinds.items() if form.partition(":")[0] == self.kind), None)
+        return found if self.source else None
+
+    def is_of_hub(self, kinds: Mapping[str, str]) -> bool:
+        """Tell whether the source is a folder of a model or a repository of the Hub."""
+        return f"{self.kind}:SOURCE" in kinds and bool(self.source)
+
+
+def parse(text: str) -> Word:
+    """Take a word apart."""
+    kind, _, source = text.partition(":")
+    return Word(text, kind, source)
 
 
 def split_specs(spec: str) -> list[str]:
-    """Return the parts of a classifier's name that ``+`` joins."""
+    """Return the words that ``+`` joins in a classifier's name."""
     return re.split(r"\+(?=[\w.]+:)", spec)
+
+
+def forms(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Return how a word may be written, for messages: these kinds, an embedded base's, and the user's own."""
+    return (*kinds, *(f"{base.short_name}:NAME" for base in BASES if base.plugin), "MODULE:OBJECT")
+
+
+def is_folder(source: str) -> bool:
+    """Tell whether a model's source is a folder, there or not, and not a repository of the Hub.
+
+    Libraries take a folder of a repository's name for it, whatever its commit.
+    """
+    return source[:1] in ("", ".", "/", "~") or Path(split_revision(source)[0]).exists()
+
+
+def load_own(spec: str, kind: type[_T]) -> _T:
+    """Import ``MODULE:OBJECT``, which the user has written.
+
+    Raises:
+        ConfigError: not of that form, it cannot be imported, or it is of another type.
+    """
+    word = parse(spec)
+    if not (word.kind and word.source):
+        raise ConfigError(f"{spec!r} names no instrument; write MODULE:OBJECT, or see `fair-adaptors evaluate --help`")
+    try:
+        found = getattr(importlib.import_module(word.kind), word.source)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{spec}: {error}. Is its folder on PYTHONPATH?") from error
+    if not isinstance(found, kind):
+        raise ConfigError(f"{spec} is no {kind.__module__}.{kind.__name__}")
+    return found
+
+
+def check_own(setting: str, spec: str, known: Iterable[str]) -> None:
+    """Check that there is the module of a ``MODULE:OBJECT``, without importing it: that may load something large.
+
+    Args:
+        setting: which one names it, for the message.
+        known: how the word may be written, see ``forms``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    word, known = parse(spec), list(known)
+    try:
+        found = word.kind in sys.modules or importlib.util.find_spec(word.kind or " ") is not None
+    except (ImportError, ValueError):
+        found = False
+    if not (found and word.source):
+        named = word.kind and word.source
+        reason = f"there is no module {word.kind!r} on PYTHONPATH" if named else "that names nothing"
+        hint = did_you_mean(word.kind, (form.partition(":")[0] for form in known))
+        raise ConfigError(f"{setting} is {spec!r}: {reason}.{hint} Known: {', '.join(known)}")
 
 
 def load_classifier(spec: str) -> Classifier:
     """Load a classifier.
 
     Args:
-        spec: ``sandbox:evaluation``, ``sandbox:training``, ``clip:SOURCE`` for zero-shot CLIP, ``transformers:SOURCE``
-            for an image classifier, with a folder or Hub id, ``mobilenet:SOURCE`` for a state dict as of the paper's
-            authors, or ``MODULE:OBJECT`` that is a ``Classifier``; several with ``+`` between them for one that knows
-            the attributes of all, of the first one that knows it.
+        spec: ``clip:SOURCE`` for zero-shot CLIP, ``transformers:SOURCE`` for an image classifier, ``mobilenet:FILE``
+            for a state dict as of the paper's authors, ``NAME:ITEM`` of an embedded base, or ``MODULE:OBJECT`` that is
+            a ``Classifier``; several with ``+`` between them for one that knows the attributes of all, of the first
+            one that knows it.
 
     Raises:
         ConfigError: no such classifier.
@@ -48,50 +137,28 @@ def load_classifier(spec: str) -> Classifier:
         from .joint import join
 
         return join([load_classifier(one) for one in specs])
-    kind, _, source = spec.partition(":")
-    if kind == "mobilenet" and source:
-        from .mobilenet_classifier import mobilenet_classifier
-
-        return mobilenet_classifier(source)
-    if kind == "clip" and source:
-        from .clip import clip_classifier
-
-        return clip_classifier(source)
-    if kind == "transformers" and source:
-        from .image_classifier import image_classifier
-
-        return image_classifier(source)
-    if plugin := plugin_of(kind):
-        return imported(plugin.classifier)(source)
-    found = load_object(spec)
-    if not isinstance(found, Classifier):
-        raise ConfigError(f"{spec} is no fair_adaptors.vision.types.Classifier")
-    return found
+    word = parse(spec)
+    if place := word.place_in(CLASSIFIERS):
+        return imported(place)(word.source)
+    if plugin := plugin_of(word.kind):
+        return imported(plugin.classifier)(word.source)
+    return load_own(spec, Classifier)
 
 
 def load_encoder(spec: str, *, whole: bool = False) -> Encoder:
     """Load an encoder.
 
     Args:
-        spec: ``clip:SOURCE`` or ``dinov2:SOURCE``, with a folder or Hub id, ``sandbox``, ``sandbox:portraits`` for the
-            one its adaptors are trained with, or ``MODULE:OBJECT`` that is an ``Encoder``.
+        spec: ``clip:SOURCE``, ``dinov2:SOURCE``, ``NAME`` or ``NAME:ITEM`` of an embedded base, or ``MODULE:OBJECT``
+            that is an ``Encoder``.
         whole: let a published model see the whole image, as the paper's training does, not what its processor crops.
 
     Raises:
         ConfigError: no such encoder.
     """
-    kind, _, source = spec.partition(":")
-    if kind == "clip" and source:
-        from .clip import clip_encoder
-
-        return clip_encoder(source, whole=whole)
-    if kind == "dinov2" and source:
-        from .dinov2 import dino_encoder
-
-        return dino_encoder(source, whole=whole)
-    if plugin := plugin_of(kind):
-        return imported(plugin.encoder)(source)
-    found = load_object(spec)
-    if not isinstance(found, Encoder):
-        raise ConfigError(f"{spec} is no fair_adaptors.vision.types.Encoder")
-    return found
+    word = parse(spec)
+    if place := word.place_in(ENCODERS):
+        return imported(place)(word.source, whole=whole)
+    if plugin := plugin_of(word.kind):
+        return imported(plugin.encoder)(word.source)
+    return load_own(spec, Encoder)

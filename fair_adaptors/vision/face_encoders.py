@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fair_adaptors.errors import ConfigError, FairAdaptorError, did_you_mean
 
-from .catalog import load_object
+from .catalog import load_own, parse
 from .onnx_file import Graph, read_onnx
 from .onnx_network import onnx_network
 from .types import accelerator
@@ -97,23 +97,20 @@ def load_face_encoder(spec: str = "auraface") -> FaceEncoder:
     Raises:
         ConfigError: no such encoder, or its weights are not to be had or not what they should be.
     """
-    kind, colon, source = spec.partition(":")
+    word = parse(spec)
     if spec in PUBLISHED:
         return _published(spec)
-    if kind == "onnx" and source:
-        path = Path(source).expanduser()
+    if word.kind == "onnx" and word.source:
+        path = Path(word.source).expanduser()
         try:
             data = path.read_bytes()
         except OSError as error:
             raise ConfigError(f"{spec}: {path} cannot be read: {error.strerror}") from error
         return _encoder(f"onnx:{path.name}", data, bytes_in=None)
-    if not colon:
+    if ":" not in spec:
         known = (*PUBLISHED, "onnx:FILE", "MODULE:OBJECT")
         raise ConfigError(f"no face encoder {spec!r}.{did_you_mean(spec, known)} Known: {', '.join(known)}")
-    found = load_object(spec)
-    if not isinstance(found, FaceEncoder):
-        raise ConfigError(f"{spec} is no fair_adaptors.vision.face_encoders.FaceEncoder")
-    return found
+    return load_own(spec, FaceEncoder)
 
 
 def with_mirrored(features: "Callable[[Tensor], Tensor]") -> "Callable[[Tensor], Tensor]":

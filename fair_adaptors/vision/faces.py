@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraError, did_you_mean
 
-from .catalog import load_object
+from .catalog import load_own, parse
 from .types import FaceDetector, Faces
 
 if TYPE_CHECKING:
@@ -57,19 +57,16 @@ def load_face_detector(spec: str = "yunet") -> FaceDetector:
         ConfigError: no such detector, or its weights are not to be had.
         MissingExtraError: it needs a package that is not installed.
     """
-    kind, colon, source = spec.partition(":")
-    if kind == "yunet" and (source or not colon):
-        return yunet(Path(source).expanduser() if source else None)
+    word = parse(spec)
+    if spec == "yunet" or (word.kind == "yunet" and word.source):
+        return yunet(Path(word.source).expanduser() if word.source else None)
     if spec == "insightface":
         return insightface()
     if spec == "whole":
         return whole_image()
-    if not colon:
+    if ":" not in spec:
         raise ConfigError(f"no face detector {spec!r}.{did_you_mean(spec, DETECTORS)} Known: {', '.join(DETECTORS)}")
-    found = load_object(spec)
-    if not isinstance(found, FaceDetector):
-        raise ConfigError(f"{spec} is no fair_adaptors.vision.types.FaceDetector")
-    return found
+    return load_own(spec, FaceDetector)
 
 
 def whole_image() -> FaceDetector:
