@@ -24,9 +24,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from fair_adaptors.training.config import Attribute, TrainConfig
 from fair_adaptors.training.engine import loop, step
 from fair_adaptors.training.engine.batches import batch_at
+from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import attached
-from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.setup import Setup, checkpoint_activations
 from torch import Tensor, nn

@@ -36,9 +36,9 @@ def parts_of_an_iteration(images: int, repeats: int) -> dict[str, float]:
     import torch
     from fair_adaptors.training.engine import loop, step
     from fair_adaptors.training.engine.batches import batch_at
+    from fair_adaptors.training.engine.processes import World
     from fair_adaptors.training.engine.reference_images import ReferenceImages
     from fair_adaptors.training.engine.state import attached
-    from fair_adaptors.training.engine.world import World
     from fair_adaptors.training.recipes import get_recipe
     from fair_adaptors.training.setup import load_setup
 

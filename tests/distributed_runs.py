@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from fair_adaptors.training.engine.batches import batch_at
 from fair_adaptors.training.engine.loop import fit
+from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.engine.step import train_step
-from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.run import checkpoint
 from fair_adaptors.training.run.distributed import join_world
 from fair_adaptors.training.run.train import stop_requests

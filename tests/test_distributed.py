@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fair_adaptors.training.engine.world import World
+from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.run.distributed import join_world
 from safetensors.torch import load_file
 from torch import Tensor

@@ -14,7 +14,7 @@ from fair_adaptors.training.recipes import RECIPES
 from benchmarks import cost, results_page, scaling, settings_page
 from benchmarks._passes import FORMS, count_passes, passes
 from benchmarks._report import RESULTS, tables_in
-from tests.test_layering import ROOMS
+from tests.rooms import ROOMS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.imports import HEAVY, loaded_by
+from tests.rooms import ROOMS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fair_adaptors"
@@ -118,29 +119,6 @@ def test_only_the_table_of_bases_the_defaults_and_the_demo_know_the_sandbox() ->
     templates = [path for path in PACKAGE.rglob("*.jinja") if "sandbox" in path.read_text(encoding="utf-8").lower()]
     assert own and known == set(KNOW_THE_SANDBOX) and not templates
 
-
-ROOMS = """
-    cli             everything
-    app             report evaluation vision prompts load adaptor
-    training.sandbox  training sandbox report evaluation vision prompts load adaptor
-    training        publishing report evaluation vision prompts pipelines load hub adaptor families state_dicts
-    sandbox         evaluation vision prompts adaptor
-    publishing      report hub pipelines load adaptor
-    report          evaluation adaptor
-    evaluation      vision prompts hub load adaptor families
-    convert         vision load adaptor families state_dicts
-    vision          hub adaptor state_dicts
-    prompts         adaptor
-    load            hub adaptor families
-    pipelines       hub adaptor
-    hub             adaptor
-    state_dicts     adaptor
-    adaptor         families
-    families
-"""
-"""Who may import whom, from the top of the house down: a room imports only what its line names, besides the ground
-floor. Only the command line and what rebuilds the sandbox know it; others find it by its row in `adaptor.bases`.
-"""
 
 GROUND_FLOOR = {"attributes", "errors", "files", "seeds"}
 ROOM_OF = {f"hub/{name}.py": "publishing" for name in ("__init__", "publish", "load_check")}

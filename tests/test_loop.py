@@ -14,10 +14,10 @@ from fair_adaptors.training.engine import gradients, lora
 from fair_adaptors.training.engine.batches import Batch
 from fair_adaptors.training.engine.gradients import affine_coefficients
 from fair_adaptors.training.engine.loop import apply_gradients, fit, learning_rate
+from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.engine.step import LOSS_SCALE, StepResult, batch_bias, train_step
-from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.setup import Setup
 from torch import Tensor
 

@@ -20,7 +20,7 @@ from fair_adaptors.evaluation.metrics import total_variation_floor
 from fair_adaptors.evaluation.spec import Target
 from fair_adaptors.evaluation.store import RESULTS_FILE, image_path, record_path
 from fair_adaptors.evaluation.verdict import direction, number, signed, verdicts
-from fair_adaptors.report import gallery, plots
+from fair_adaptors.report import gallery, png_plots
 from fair_adaptors.report import page as report_page
 from fair_adaptors.report.page_data import page_data
 from tests.reports import (
@@ -99,7 +99,7 @@ def test_where_the_target_is_not_even_shares_the_page_draws_the_distance_from_it
 def test_where_the_target_is_not_even_shares_the_plots_show_the_distance_from_it() -> None:
     results = uneven()
     found = results.figures(results.variants[1], "gender")
-    for figure, across in ((plots.bias_figure(results), True), (plots.pareto_figure(results), False)):
+    for figure, across in ((png_plots.bias_figure(results), True), (png_plots.pareto_figure(results), False)):
         axes = figure.axes[0]
         drawn = {float(value) for line in axes.lines for value in (line.get_xdata() if across else line.get_ydata())}
         assert axes.get_title(loc="left") == "distance of gender from its target"
@@ -109,11 +109,13 @@ def test_where_the_target_is_not_even_shares_the_plots_show_the_distance_from_it
 
 def test_words_on_the_plot_do_not_overlap() -> None:
     """Twelve strengths with the same figures are twelve points in one place."""
-    figure = plots.pareto_figure(strengths(uneven(), *(k / 8 for k in range(12))))
+    figure = png_plots.pareto_figure(strengths(uneven(), *(k / 8 for k in range(12))))
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert 2 <= len(boxes) <= 4
     assert not any(one.overlaps(other) for k, one in enumerate(boxes) for other in boxes[:k])
-    assert len(plots._label("runs/" + 40 * "long " + "seed 3", 28)) == 28 and "seed 3" in plots._label(EVIL + "seed 3")
+    assert len(png_plots._label("runs/" + 40 * "long " + "seed 3", 28)) == 28 and "seed 3" in png_plots._label(
+        EVIL + "seed 3"
+    )
 
 
 def test_images_that_do_not_count_or_are_doubtful_are_mentioned_unless_few() -> None:

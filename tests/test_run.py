@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from fair_adaptors.training.config import TrainConfig
-from fair_adaptors.training.engine.world import World
+from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.run import checkpoint, milestones
 from fair_adaptors.training.run import train as run_module
 from fair_adaptors.training.run.record import read_run

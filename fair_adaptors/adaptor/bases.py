@@ -82,6 +82,7 @@ class BaseModel:
         configurations: as published; empty for an embedded base, whose folder has them.
         defaults: usual settings.
         plugin: the parts of an embedded base; None for one of the Hub.
+        kohya_metadata: by which A1111 shows a file with the bases that it fits; empty for none.
     """
 
     short_name: str
@@ -91,6 +92,7 @@ class BaseModel:
     configurations: Configurations = field(default_factory=dict)
     defaults: Defaults = Defaults()
     plugin: Plugin | None = None
+    kohya_metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def _clip(width: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
@@ -152,6 +154,7 @@ BASES = (
             "unet": {"sample_size": 64, "cross_attention_dim": 768},
             "vae": _AUTOENCODER,
         },
+        kohya_metadata={"ss_v2": "False", "ss_base_model_version": "sd_v1"},
     ),
     BaseModel(
         "sd21",
@@ -168,6 +171,7 @@ BASES = (
             },
             "vae": _AUTOENCODER,
         },
+        kohya_metadata={"ss_v2": "True", "ss_base_model_version": "sd_v2"},
     ),
     BaseModel(
         "sdxl",
@@ -192,6 +196,7 @@ BASES = (
             },
             "vae": _AUTOENCODER,
         },
+        kohya_metadata={"ss_v2": "False", "ss_base_model_version": "sdxl_base_v1-0"},
     ),
 )
 """An embedded base first, then Stable Diffusion 1.x, 2.x and XL."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.adaptor.architecture import kind_of
+from fair_adaptors.adaptor.bases import by_short_name
 from fair_adaptors.adaptor.folder import AdaptorFiles, read_adaptor
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.errors import ConfigError, FairAdaptorError, WrongBaseError, did_you_mean
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("kohya", "diffusers", "peft", "merged")
 PEFT_WEIGHTS = "adapter_model.safetensors"
-
-_MADE_FOR = {
-    "sd15": {"ss_v2": "False", "ss_base_model_version": "sd_v1"},
-    "sd21": {"ss_v2": "True", "ss_base_model_version": "sd_v2"},
-    "sdxl": {"ss_v2": "False", "ss_base_model_version": "sdxl_base_v1-0"},
-}
-"""Metadata by which A1111 shows a file with the bases that it fits."""
 
 
 def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None) -> Path:
@@ -100,8 +94,11 @@ def _write_kohya(files: AdaptorFiles, path: Path) -> None:
 
     rank = str(files.record.rank)
     kind = kind_of(files.record.base_signature)
+    base = by_short_name(kind) if kind else None
     known = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
-    metadata = {**known, **_MADE_FOR[kind]} if kind else None  # A1111 takes any other file with metadata for SD 1
+    metadata = None  # A1111 takes a file with metadata, and without these, for one of Stable Diffusion 1
+    if base and base.kohya_metadata:
+        metadata = {**known, **base.kohya_metadata}
     save_file(kohya_tensors(files.tensors, _family(files)), path, metadata)
 
 

@@ -1,1 +1,1 @@
-"""What differs between pipeline families, one file each; ``table`` lists them."""
+"""What differs between pipeline families: one file each, and their table. Each has a denoiser in training too."""

@@ -19,7 +19,7 @@ from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import read_results
 from fair_adaptors.evaluation.verdict import fine
 
-from .card_figures import Markdown, figures, line, metrics
+from .card_tables import Markdown, figures, line, metrics
 
 TEMPLATE = "card.md.jinja"
 

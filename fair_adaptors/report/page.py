@@ -15,7 +15,7 @@ from fair_adaptors.evaluation.verdict import direction, fine, number, percent, s
 
 from . import gallery
 from .page_data import page_data
-from .plots import write_grids, write_plots
+from .png_plots import write_grids, write_plots
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -1,4 +1,4 @@
-"""What differs between pipeline families: how a prompt becomes conditions, how the model is called, how to decode.
+"""One denoiser per pipeline family: how a prompt becomes conditions, how the model is called, how to decode.
 
 Nothing else in the engine knows the family. Conditions are tensors with a row per branch of guidance; the engine
 repeats the rows per image and takes gradients through them, and does not know what they are.

@@ -16,10 +16,10 @@ from fair_adaptors.errors import TrainingError
 
 from .batches import batch_at
 from .objective import LOSSES
+from .processes import World
 from .reference_images import ReferenceImages
 from .state import TrainingState
 from .step import LOSS_SCALE, StepResult, train_step
-from .world import World
 
 
 def fit(

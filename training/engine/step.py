@@ -12,11 +12,11 @@ from . import lora
 from .batches import Batch
 from .gradients import accumulate_gradients, choose_steps
 from .objective import LOSSES, ObservedImages, losses, observe, observe_each
+from .processes import World
 from .reference_images import ReferenceImages
 from .sampling import WITHOUT_GRADIENT, encode_prompt, initial_noise, sample
 from .state import TrainingState
 from .targets import Targets, assign_targets
-from .world import World
 
 LOSS_SCALE = {"float16": 2.0**12}
 """What a loss is multiplied by on its way through a base whose gradients would vanish in its dtype."""

@@ -3,7 +3,7 @@
 import os
 
 import torch
-from fair_adaptors.training.engine.world import World
+from fair_adaptors.training.engine.processes import World
 
 from fair_adaptors.errors import ConfigError
 

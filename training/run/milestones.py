@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.state import TrainingState
 from fair_adaptors.training.engine.step import StepResult
-from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.setup import Setup
 
 from fair_adaptors.errors import CheckpointError

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.state import TrainingState
 from fair_adaptors.training.engine.step import StepResult
-from fair_adaptors.training.engine.world import World
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 

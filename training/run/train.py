@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine.loop import fit
+from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.engine.step import StepResult
-from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.setup import load_setup
 from rich.console import Console
 

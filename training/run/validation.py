@@ -10,8 +10,8 @@ import torch
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine import lora
 from fair_adaptors.training.engine.denoisers import denoiser_for
+from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.sampling import WITHOUT_GRADIENT, decode, encode_prompt, initial_noise, sample
-from fair_adaptors.training.engine.world import World
 from fair_adaptors.training.setup import Setup
 from rich.table import Table
 from torch import Tensor
