@@ -1,10 +1,6 @@
 """Every derived seed: a hash of the words that name what is random."""
 
 import hashlib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def image_seed(seed: int, prompt: str, index: int) -> int:

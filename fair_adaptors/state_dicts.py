@@ -223,6 +223,8 @@ def _load_torch(name: str, data: bytes) -> Any:
     archive, clean = _open_zip(data, name), io.BytesIO()
     with zipfile.ZipFile(clean, "w") as copy:
         for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:  # or a small file would unpack into any number of bytes
+                raise InvalidAdaptorError(f"{name} is refused: it has compressed records; torch.save writes none")
             copy.writestr(member.filename, _read_member(archive, member))
     clean.seek(0)
     try:

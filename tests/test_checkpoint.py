@@ -148,7 +148,7 @@ def test_a_missing_one_names_the_good_ones(tmp_path: Path) -> None:
     good, other = save_some(tmp_path)
     with pytest.raises(CheckpointError, match=f"no checkpoint .*: {good.name}, {other.name}"):
         checkpoint.load(tmp_path / "step_00000009.safetensors", CONFIG)
-    with pytest.raises(CheckpointError, match="has none.*Leave out resume"):
+    with pytest.raises(CheckpointError, match="has none.*Leave out `resume`"):
         checkpoint.load_latest(tmp_path / "nowhere", CONFIG)
 
 

@@ -290,3 +290,14 @@ def test_a_source_that_is_not_there_empty_or_ours_is_refused(tmp_path: Path, bas
     refused(tmp_path / "empty", tmp_path, "no file of weights", base)
     ours = converted(saved(tmp_path / TEXT, text_checkpoint()), tmp_path / "ours", base)
     refused(ours, tmp_path, "adaptor of this package already", base)
+
+
+def test_records_that_are_compressed_are_refused_before_they_are_unpacked(tmp_path: Path) -> None:
+    """Otherwise many small archives in a zip would unpack into any number of bytes, one after the other."""
+    plain = io.BytesIO()
+    torch.save({"a": torch.zeros(4)}, plain)
+    with zipfile.ZipFile(plain) as archive, zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as other:
+        for member in archive.infolist():
+            other.writestr(member.filename, archive.read(member))
+    with pytest.raises(InvalidAdaptorError, match="compressed records"):
+        read_state_dicts(tmp_path / "a.pth")

@@ -96,3 +96,22 @@ def test_an_adaptor_of_another_family_is_refused(family: str, adaptor: Path) -> 
     with pytest.raises(WrongBaseError, match="another model"):
         load_fair_adaptor(other, adaptor)
     assert all(torch.equal(weight, before[name]) for name, weight in weights(other).items())
+
+
+def test_only_the_level_that_a_library_dropped_is_put_back_into_names() -> None:
+    from fair_adaptors.adaptor.modules import name_in_file
+    from fair_adaptors.families.sd import STABLE_DIFFUSION
+
+    assert name_in_file(STABLE_DIFFUSION, "text_encoder", "encoder.fc1") == "text_encoder.text_model.encoder.fc1"
+    for name in ("text_model.encoder.fc1", "text_projection", "pooler.dense"):
+        assert name_in_file(STABLE_DIFFUSION, "text_encoder", name) == f"text_encoder.{name}"
+
+
+def test_a_folder_with_a_damaged_autoencoder_is_refused(tmp_path: Path) -> None:
+    from fair_adaptors.adaptor.architecture import load_architecture
+    from fair_adaptors.errors import ConfigError
+
+    tiny_pipeline().save_pretrained(tmp_path)
+    (tmp_path / "vae" / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="no folder of a pipeline that is known"):
+        load_architecture(str(tmp_path))

@@ -290,3 +290,40 @@ def test_what_is_on_this_machine_has_no_revisions(sandbox_copy: Path) -> None:
     for get, name in ((pull, "sandbox-gender"), (resolve, "sandbox-gender"), (resolve, str(sandbox_copy))):
         with pytest.raises(UnknownAdaptorError, match="has no revisions; leave 'v1' out"):
             get(name, revision="v1")  # type: ignore[operator]
+
+
+def test_a_list_that_never_comes_is_not_waited_for(hub: Hub, tmp_path: Path) -> None:
+    """The client asks for pages of a list without a timeout, and says so: its own default does not help."""
+    hub.faults.add(None, "list", "hang")
+    started = time.monotonic()
+    assert search(namespace="nobody", cache_dir=tmp_path, endpoint=hub.url) == []  # it is asked once more
+    assert time.monotonic() - started < 20
+
+
+def test_what_is_fetched_can_be_counted_and_so_does_not_come_through_xet(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi, constants
+
+    seen, fetch = [], HfApi.hf_hub_download
+
+    def note(*words: object, **named: object) -> object:
+        seen.append(constants.HF_HUB_DISABLE_XET)
+        return fetch(*words, **named)  # type: ignore[arg-type]
+
+    push(ADAPTOR, "ann/counted", token=ANN, endpoint=hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setattr(HfApi, "hf_hub_download", note)
+    download("ann/counted", cache_dir=tmp_path, endpoint=hub.url)
+    assert seen and all(seen)
+    assert constants.HF_HUB_DISABLE_XET is False
+
+
+@pytest.mark.parametrize("size", [-1, "many", 1.5])
+def test_a_size_that_no_file_has_is_no_size(size: object) -> None:
+    from types import SimpleNamespace
+
+    from fair_adaptors.hub.client import connect, size_of
+
+    with pytest.raises(HubError, match="it does not seem to be a Hub"):
+        size_of(connect(NOWHERE, False), "ann/x", 40 * "a", SimpleNamespace(size=size, rfilename="y"))  # type: ignore[arg-type]

@@ -106,9 +106,9 @@ class TrainConfig:
     num_tokens: int = _setting("model", 5, least=1)
     """How many soft tokens there are, if they are trained."""
     prompt_sets: tuple[Share, ...] = _setting("data", (("occupations-train", 1.0),))
-    """Prompt sets, or text files with a prompt per line, with their shares, such as ``train:2,more.txt:1``."""
+    """Prompt sets, or files of prompts (.txt, .json, .yaml), with their shares, such as ``train:2,more.txt:1``."""
     validation_set: str = _setting("validation", "occupations-validation")
-    """The prompts to validate on: a prompt set, or a text file with a prompt per line."""
+    """The prompts to validate on: a prompt set, or a file of prompts (.txt, .json, .yaml)."""
     iterations: int = _setting("optimisation", 10_000, least=1)
     """Optimiser steps."""
     prompts_per_step: int = _setting("data", 1, least=1)

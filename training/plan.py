@@ -221,6 +221,7 @@ def _missing(config: TrainConfig) -> tuple[str, ...]:
         "bitsandbytes": (config.optimizer == "adamw8bit", "bitsandbytes"),
         "tensorboard": ("tensorboard" in config.trackers, "'fair-adaptors[train]'"),
         "cv2": (config.faces.startswith("yunet"), "'fair-adaptors[eval]'"),
+        "onnx": (bool(config.face_weight), "'fair-adaptors[eval]'"),
         "insightface": (config.faces == "insightface", "insightface onnxruntime"),
     }
     problems = [

@@ -81,12 +81,12 @@ def _read(name: str, folder: Path, base_model: str) -> Architecture:
             missing = min(([part for part in one.parts if part not in present] for one in FAMILIES), key=len)
             raise OSError(f"{missing[0]}/config.json is not there" if missing else "it has a text encoder too many")
         pipe = SimpleNamespace(**{part: _model(row, folder / part) for part, row in family.parts.items()})
+        path = folder / "vae" / "config.json"
+        autoencoder = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"{folder} is no folder of a pipeline that is known: {str(error).strip().partition(chr(10))[0]}"
         ) from error
-    path = folder / "vae" / "config.json"
-    autoencoder = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     return Architecture(name, base_model, family, pipe, autoencoder)
 
 

@@ -39,8 +39,8 @@ def all_modules(pipe: Any) -> "dict[str, nn.Linear | nn.Conv2d]":
 def name_in_file(family: Family, part: str, module: str) -> str:
     """Return a module's name in our files, whatever the version of its library: CLIP's has ``text_model.``."""
     plain = module.replace("_orig_mod.", "").replace(".base_layer", "")
-    level = family.parts[part].dropped_level
-    return f"{part}.{plain}" if plain.startswith(level) else f"{part}.{level}{plain}"
+    dropped, _, rest = family.parts[part].dropped_level.partition(".")
+    return f"{part}.{dropped}.{plain}" if dropped and plain.startswith(rest) else f"{part}.{plain}"
 
 
 def shape_signature(pipe: Any) -> dict[str, str]:

@@ -57,7 +57,7 @@ def kohya_keys(stem: str, family: Family) -> list[Key]:
 def peft_keys(stem: str, family: Family) -> list[Key]:
     """Return the keys in peft's file of one part: a pair for transformers from 5.6 on, then one for older ones."""
     part, _, module = stem.partition(".")
-    names = dict.fromkeys((module.removeprefix(family.parts[part].dropped_level), module))
+    names = dict.fromkeys((module.removeprefix(family.parts[part].dropped_level.partition(".")[0] + "."), module))
     return [(f"base_model.model.{name}.{role}.weight", role) for name in names for role in _PAIR]
 
 

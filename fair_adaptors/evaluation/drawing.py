@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.seeds import image_seed
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-from fair_adaptors.seeds import image_seed
 
 
 def generate(

@@ -12,7 +12,8 @@ class Part:
         model: its class, as ``module:object``.
         target_modules: the linear layers that get a LoRA if nobody says otherwise.
         kohya_prefixes: what kohya's names of it begin with; the first one is written, all are read.
-        dropped_level: a level of module names that newer versions of the library have dropped; our names keep it.
+        dropped_level: how module names began, such as ``text_model.encoder.``, before newer versions of the library
+            dropped the first level; our names keep it.
     """
 
     model: str

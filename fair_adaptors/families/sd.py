@@ -12,7 +12,9 @@ STABLE_DIFFUSION = Family(
     "sd",
     "Stable Diffusion 1.x or 2.x",
     {
-        "text_encoder": Part("transformers:CLIPTextModel", CLIP_LAYERS, ("lora_te_", "lora_te1_"), "text_model."),
+        "text_encoder": Part(
+            "transformers:CLIPTextModel", CLIP_LAYERS, ("lora_te_", "lora_te1_"), "text_model.encoder."
+        ),
         "unet": UNET,
     },
     network="unet",

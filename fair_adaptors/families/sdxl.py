@@ -7,7 +7,9 @@ STABLE_DIFFUSION_XL = Family(
     "sdxl",
     "Stable Diffusion XL",
     {
-        "text_encoder": Part("transformers:CLIPTextModel", CLIP_LAYERS, ("lora_te1_", "lora_te_"), "text_model."),
+        "text_encoder": Part(
+            "transformers:CLIPTextModel", CLIP_LAYERS, ("lora_te1_", "lora_te_"), "text_model.encoder."
+        ),
         "text_encoder_2": Part("transformers:CLIPTextModelWithProjection", CLIP_LAYERS, ("lora_te2_",)),
         "unet": UNET,
     },

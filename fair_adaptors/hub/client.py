@@ -26,8 +26,9 @@ TIMEOUT = 30.0
 
 logger = logging.getLogger(__name__)
 _LOCK = threading.Lock()
-_before: dict[Any, Any] = {}
+_limited: list[Any] = []
 _users = 0
+_xet_users, _xet_was = 0, False
 _T = TypeVar("_T")
 
 
@@ -127,13 +128,19 @@ def size_of(api: "HfApi", repo_id: str, commit: str, file: "RepoSibling") -> int
     Raises:
         HubError: nor does it then; and as for ``ask``.
     """
-    if file.size is not None:
-        return file.size
     name = file.rfilename
+    if file.size is not None:
+        return _checked(file.size, f"{repo_id}: {name}")
     told = ask(api, repo_id, lambda: api.hf_hub_download(repo_id, name, revision=commit, dry_run=True)).file_size
     if told is None:
         raise HubError(f"{repo_id}: {api.endpoint} does not say how large {name} is, so it is not fetched")
-    return told
+    return _checked(told, f"{repo_id}: {name}")
+
+
+def _checked(size: object, what: str) -> int:
+    if not isinstance(size, int) or size < 0:
+        raise HubError(f"{what}: the server says that it has {str(size)[:50]!r} bytes; it does not seem to be a Hub")
+    return size
 
 
 def fetch_file(
@@ -158,7 +165,7 @@ def fetch_file(
 
 @contextmanager
 def _bounded() -> Iterator[None]:
-    """Give the client's requests a timeout: most of them ask for none, and would wait for ever.
+    """Give the client's requests a timeout: most of them ask for none, some for None, and would wait for ever.
 
     The client is shared with whoever else uses it in this process, so it gets back what it had.
     """
@@ -167,8 +174,9 @@ def _bounded() -> Iterator[None]:
 
     with _LOCK:
         client = get_session()
-        _before.setdefault(client, client.timeout)
-        client.timeout = TIMEOUT
+        if client not in _limited:
+            client.event_hooks = {**client.event_hooks, "request": [*client.event_hooks["request"], _limit]}
+            _limited.append(client)
         _users += 1
     try:
         yield
@@ -176,9 +184,35 @@ def _bounded() -> Iterator[None]:
         with _LOCK:
             _users -= 1
             if not _users:
-                for client, before in _before.items():
-                    client.timeout = before
-                _before.clear()
+                for client in _limited:
+                    others = [hook for hook in client.event_hooks["request"] if hook is not _limit]
+                    client.event_hooks = {**client.event_hooks, "request": others}
+                _limited.clear()
+
+
+def _limit(request: Any) -> None:
+    asked = request.extensions.get("timeout") or {}
+    kinds = ("connect", "read", "write", "pool")
+    request.extensions["timeout"] = {kind: TIMEOUT if asked.get(kind) is None else asked[kind] for kind in kinds}
+
+
+@contextmanager
+def without_xet() -> Iterator[None]:
+    """Let the client fetch over plain HTTP, where a download can be counted and ended; Xet takes whatever comes."""
+    global _xet_users, _xet_was
+    from huggingface_hub import constants
+
+    with _LOCK:
+        if not _xet_users:
+            _xet_was, constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_XET, True
+        _xet_users += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _xet_users -= 1
+            if not _xet_users:
+                constants.HF_HUB_DISABLE_XET = _xet_was
 
 
 def _secret(api: "HfApi") -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
 from fair_adaptors.errors import HubError, HubUnreachableError, InvalidAdaptorError, UnknownAdaptorError
 
-from .client import ask, check_repo_id, connect, look_up, size_of
+from .client import ask, check_repo_id, connect, look_up, size_of, without_xet
 from .files import MOST_BYTES, Wanted, has_bytes_of, is_part
 
 if TYPE_CHECKING:
@@ -202,7 +202,8 @@ def _get(source: _Source, name: str, size: int, *, force: bool = False) -> Path:
     """
     api, what = source.api, f"{source.what}: {name}"
     fetch = partial(api.hf_hub_download, source.repo_id, name, revision=source.commit, cache_dir=source.cache_dir)
-    return Path(ask(api, what, lambda: fetch(force_download=force, tqdm_class=_bounded_by(size, what))))
+    with without_xet():
+        return Path(ask(api, what, lambda: fetch(force_download=force, tqdm_class=_bounded_by(size, what))))
 
 
 def _bounded_by(size: int, what: str) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import CARD_FILE, RESULTS_FILE
 from fair_adaptors.adaptor.results_file import read_results
-from fair_adaptors.errors import HubError, InvalidAdaptorError
+from fair_adaptors.errors import HubError, InvalidAdaptorError, UnknownAdaptorError
 from fair_adaptors.report.card import card_of
 
 from .client import ask, check_repo_id, connect, look_up
@@ -81,7 +81,10 @@ def push(
     files = files_to_publish(Path(folder), repo_id)
     tried_on = load_on_trial(Path(folder))
     target = _Target(connect(endpoint, token), repo_id, revision or "main")
-    target.ask(lambda api: api.create_repo(repo_id, private=private, exist_ok=True))
+    try:  # a repository that was renamed is found by its old name, and must not be made a second time under it
+        look_up(target.api, repo_id, what=target.what)
+    except UnknownAdaptorError:
+        target.ask(lambda api: api.create_repo(repo_id, private=private, exist_ok=True))
     if private and not look_up(target.api, repo_id, what=target.what).private:
         raise HubError(
             f"{target.what}: the repository is public already. Make it private on its page, or push without private"

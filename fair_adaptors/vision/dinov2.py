@@ -1,12 +1,7 @@
 """DINOv2, through transformers: an encoder of images."""
 
-from typing import TYPE_CHECKING
-
-from .types import Encoder
-
-if TYPE_CHECKING:
-    pass
 from .pretrained import identity, loaded, name, preparation, unit
+from .types import Encoder
 
 
 def dino_encoder(source: str, *, whole: bool = False) -> Encoder:

@@ -114,7 +114,7 @@ def load_latest(folder: Path, config: TrainConfig) -> Checkpoint:
         except CheckpointError as error:
             problems.append(str(error))
     said = "; ".join(problems) or f"{folder} has none"
-    raise CheckpointError(f"there is no checkpoint to resume from: {said}. Leave out resume to start afresh")
+    raise CheckpointError(f"there is no checkpoint to resume from: {said}. Leave out `resume` to start afresh")
 
 
 def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
@@ -127,7 +127,7 @@ def restore(state: TrainingState, checkpoint: Checkpoint) -> None:
     if run["place"] != state.place:
         raise CheckpointError(
             f"the checkpoint {checkpoint.path} was made with other weights of the base, or with other training prompts"
-            " (has a file of prompts changed?). Put back what it was, or leave out resume to start afresh"
+            " (has a file of prompts changed?). Put back what it was, or leave out `resume` to start afresh"
         )
     with torch.no_grad():
         for (name, parameter), mean in zip(state.parameters.items(), state.average.means, strict=True):

@@ -70,9 +70,9 @@ def launch(arguments: Sequence[str], num_processes: int) -> None:
         TrainingError: the run failed for good, with the process's own words if it had any.
     """
     if num_processes < 1:
-        raise ConfigError(f"num_processes is {num_processes}; it must be at least 1")
+        raise ConfigError(f"`num_processes` is {num_processes}; it must be at least 1")
     if "WORLD_SIZE" in os.environ:
-        raise ConfigError("num_processes starts torchrun, but a launcher is already running: leave it out")
+        raise ConfigError("`num_processes` starts torchrun, but a launcher is already running: leave it out")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
     command += ["--max-restarts", str(MAX_RESTARTS), "-m", "fair_adaptors", "train", *arguments]
     threads = max(1, (os.cpu_count() or 1) // num_processes)

@@ -44,8 +44,8 @@ def refuse_earlier_run(folder: Path) -> None:
     """Raise CheckpointError if there are checkpoints in a folder."""
     if any(folder.glob("*.safetensors")):
         raise CheckpointError(
-            f"{folder} has checkpoints of an earlier run. Give resume to go on with it, overwrite to give it up, or"
-            " another out"
+            f"{folder} has checkpoints of an earlier run. Give `resume` to go on with it, `overwrite` to give it up,"
+            " or another `out`"
         )
 
 
@@ -65,7 +65,7 @@ def read_run(out: Path, recipe: str) -> TrainConfig:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"there is no run to resume in {out}: {RUN_FILE} is not there or cannot be read. Name its folder with"
-            " out, or leave out resume to start afresh"
+            " `out`, or leave out `resume` to start afresh"
         ) from error
 
 
