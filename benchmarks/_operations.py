@@ -48,7 +48,7 @@ def base_operations(base: str) -> dict[str, Operations]:
         leaf = torch.empty_like(latents).requires_grad_(True)
         embeds = torch.empty(1, TOKENS_LENGTH, unet.config.cross_attention_dim).requires_grad_(True)
         added = None
-        if models.text_encoder_2 is not None:
+        if getattr(models, "text_encoder_2", None) is not None:
             pooled = torch.empty(1, models.text_encoder_2.config.projection_dim)
             added = {"text_embeds": pooled, "time_ids": torch.empty(1, 6)}
         timestep = torch.empty(1)
