@@ -18,9 +18,7 @@ from tests.vision_models import small_clip
 GLASSES = PersonAttribute(
     "eyewear",
     (
-        PersonClass(
-            "with", ("glasses", "sunglasses"), ("someone in glasses",), ("bespectacled",), ("{} in glasses",)
-        ),
+        PersonClass("with", ("glasses", "sunglasses"), ("someone in glasses",), ("bespectacled",), ("{} in glasses",)),
         PersonClass("without", ("no glasses",), ("a person without glasses",), (), ("{} without glasses",)),
     ),
     factors=(0.3, 0.7),

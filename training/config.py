@@ -165,6 +165,19 @@ class TrainConfig:
     """Draws for targets without a closed form."""
     preservation: float = _setting("losses", 8.0, least=0)
     """Weight of the preservation loss, λ₁."""
+    preserve_unassigned: Literal["full", "reduced"] = _setting("losses", "full")
+    """How far images without a confident target are preserved: with the ``full`` weight, or with the ``reduced`` one
+    of images whose class must change, as in the published code."""
+    keep_attributes: tuple[str, ...] = _setting("losses", ("others",))
+    """Attributes that must stay as the original model shows them: ``others`` for all that the training classifier
+    knows beside those to make fair; empty for none."""
+    keep_by: Literal["image", "prompt"] = _setting("losses", "image")
+    """What stays of them: the class of every ``image`` from the same noise, or only how many images of a ``prompt``
+    show each class."""
+    keep_weight: float = _setting("losses", 1.0, least=0)
+    """Weight of the loss that keeps them."""
+    keep_confidence: float = _setting("losses", 0.8, least=0, most=1)
+    """How sure the classifier must be of the original image's class for that class to be kept."""
     face_weight: float = _setting("losses", 0.0, least=0)
     """Weight of the face loss."""
     face_confidence: float = _setting("losses", 0.9, least=0)

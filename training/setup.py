@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ class Setup:
         face_encoder: frozen; aligned faces to unit features; None for no face loss.
         face_bank: features of real faces by class; None where an image whose class must change has no face loss.
         trained_against: identity of the classifier, so that an evaluation can tell that it uses another one.
+        kept_attributes: what must stay as the original model shows it.
         warnings: what is to be said of all this, a line each.
     """
 
@@ -61,6 +62,7 @@ class Setup:
     face_encoder: Callable[[Tensor], Tensor] | None = None
     face_bank: "FaceBank | None" = None
     trained_against: str = ""
+    kept_attributes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -81,6 +83,29 @@ def known_attributes(base: str) -> dict[str, Attribute]:
         name: Attribute(name, classes, (1 / len(classes),) * len(classes), *suited[name])
         for name, classes in known.items()
     }
+
+
+def kept_attributes(config: TrainConfig, known: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return the attributes that a run leaves as the original model shows them.
+
+    Args:
+        known: classes of what the training classifier knows.
+
+    Raises:
+        ConfigError: one that it does not know, or that is to be made fair, is to be kept.
+    """
+    aimed = [attribute.name for attribute in config.attributes]
+    others = [name for name in known if name not in aimed]
+    kept = [one for name in config.keep_attributes for one in (others if name == "others" else [name])]
+    for name in kept:
+        if name in aimed:
+            raise ConfigError(f"keep_attributes has {name}, which is to be made fair: it cannot do both")
+        if name not in known:
+            raise ConfigError(
+                f"keep_attributes has {name}, which the classifier {config.classifier} does not know; it knows"
+                f" {', '.join(known)}"
+            )
+    return tuple(dict.fromkeys(kept))
 
 
 def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup:
@@ -121,6 +146,7 @@ def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup
         face_encoder.encode if face_encoder is not None else None,
         bank,
         classifier.identity,
+        kept_attributes(config, classifier.classes),
         (warning,) if warning else (),
     )
 

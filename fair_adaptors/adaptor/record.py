@@ -23,7 +23,7 @@ TAG = "fair-adaptors"
 """The tag on the Hub of every adaptor of this package."""
 SCHEMA_VERSION = 1
 
-RESULTS_SCHEMA = 2
+RESULTS_SCHEMA = 3
 """Of an evaluation's results, see docs/evaluation.md."""
 
 _MOST_CONFIG_BYTES = 4_000_000  # some thousand times what we write

@@ -43,12 +43,37 @@ class PromptFigures:
 
 
 @dataclass(frozen=True)
+class ClassChange(Estimate):
+    """After less before of a class's share, and both shares, from the pairs of images with the same noise."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Shift(FlooredEstimate):
+    """How far an attribute moved from the original: the mean over prompts of the total variation before to after.
+
+    The floor is what is left when before and after are swapped at random within pairs: images that change their class
+    without a direction.
+    """
+
+    floor_removed: Estimate
+
+
+@dataclass(frozen=True)
 class Change:
-    """After less before, from images with the same noise, and the share of these that keep their class."""
+    """After less before, from images with the same noise, and the share of these that keep their class.
+
+    ``classes`` has the change of each class's share over prompts, [K]; ``prompts`` for each prompt, [P][K].
+    """
 
     bias: Estimate
     total_variation: Estimate
     same_class: float
+    shift: Shift
+    classes: tuple[ClassChange, ...]
+    prompts: tuple[tuple[ClassChange, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -77,11 +102,45 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class Flips:
+    """How often images change their class of an attribute: where another attribute's class changed too, and where not.
+
+    Of pairs of images with the same noise, with a face in both.
+    """
+
+    attribute: str
+    beside: str
+    where_changed: Estimate
+    where_same: Estimate
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """A class that has all but gone: over all prompts, or in one of them.
+
+    Attributes:
+        target: the attribute.
+        class_name: the class.
+        prompt: number of the prompt; None for all of them together.
+        change: of its share, with the shares before and after.
+        p_value: of the sign test on images that changed, after Holm's correction for all that was looked at.
+    """
+
+    target: str
+    class_name: str
+    prompt: int | None
+    change: ClassChange
+    p_value: float
+
+
+@dataclass(frozen=True)
 class VariantResults:
     """What was measured of one variant; the figures by classifier and target, or by encoder.
 
-    ``kept`` is in what share of images the thing that should stay is right, None where nothing tells. ``obeyed`` is by
-    classifier and attribute, None where no prompt names an attribute.
+    ``aimed`` names the targets that it was made for. ``kept`` is in what share of images the thing that should stay is
+    right, ``kept_prompts`` the same for each prompt, [P]; None where nothing tells. ``text_prompts`` is the alignment
+    with each prompt, [P] by encoder. ``flips`` and ``erasures`` compare with the original, as the first classifier
+    that knows an attribute sees it. ``obeyed`` is by classifier and attribute, None where no prompt names one.
     """
 
     name: str
@@ -97,16 +156,26 @@ class VariantResults:
     preservation: Mapping[str, Estimate]
     text_alignment: Mapping[str, Estimate]
     diversity: Mapping[str, Estimate]
+    aimed: tuple[str, ...]
+    flips: tuple[Flips, ...]
+    erasures: tuple[Erasure, ...]
+    kept_prompts: tuple[Estimate, ...] | None
+    text_prompts: Mapping[str, tuple[Estimate, ...]]
     obeyed: Mapping[str, Mapping[str, Estimate]] | None = None
 
 
 @dataclass(frozen=True)
 class TargetClasses:
-    """A target: its attributes, the names of its classes, or of their combinations, and the shares that are wanted."""
+    """A target: its attributes, the names of its classes, or of their combinations, and the shares that are wanted.
+
+    ``declared`` is whether somebody asked for these shares: the user, or an adaptor that was made for them. Otherwise
+    they are equal and only what a bias is counted from, and nobody is to be moved towards them.
+    """
 
     attributes: tuple[str, ...]
     classes: tuple[str, ...]
     shares: tuple[float, ...]
+    declared: bool
 
     @property
     def is_uniform(self) -> bool:
@@ -175,8 +244,12 @@ class Results:
         return self.variants[0]
 
     def figures(self, variant: VariantResults, target: str) -> Figures:
-        """Return the figures of a target, as the first classifier sees a variant."""
-        return variant.bias[self.classifier][target]
+        """Return the figures of a target, as the first classifier that knows it sees a variant."""
+        return variant.bias[self.seen_by(target)][target]
+
+    def seen_by(self, target: str) -> str:
+        """Return the first classifier that knows a target."""
+        return next(name for name in self.classifiers if target in self.original.bias[name])
 
 
 E_co = TypeVar("E_co", bound=Estimate, covariant=True)

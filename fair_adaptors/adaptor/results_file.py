@@ -166,7 +166,7 @@ def _check(results: Results) -> None:
     if any(not 1 < len(target.classes) == len(target.shares) for target in results.targets.values()):
         raise ValueError("a target has not as many shares as classes")
     told = _told(results.original)
-    if list(told[0]) != list(results.classifiers) or told[0][results.classifier] != set(results.targets):
+    if list(told[0]) != list(results.classifiers) or set().union(*told[0].values()) != set(results.targets):
         raise ValueError("its figures are not those of its classifiers and targets")
     for variant in results.variants:
         if _told(variant) != told:
@@ -175,8 +175,15 @@ def _check(results: Results) -> None:
             figures = results.figures(variant, name)
             if len(figures.prompts) != len(results.labels) or len(figures.frequencies) != len(target.classes):
                 raise ValueError(f"the variant {variant.name!r} has not the figures of every prompt and class")
-            if variant is not results.original and figures.change is None:
+            if variant is results.original:
+                continue
+            if figures.change is None:
                 raise ValueError(f"the variant {variant.name!r} has no change")
+            sizes = {len(row) for row in (figures.change.classes, *figures.change.prompts)}
+            if sizes != {len(target.classes)} or len(figures.change.prompts) != len(results.labels):
+                raise ValueError(f"the variant {variant.name!r} has not the change of every prompt and class")
+        if unknown := {*variant.aimed, *(one.target for one in variant.erasures)} - set(results.targets):
+            raise ValueError(f"the variant {variant.name!r} has no figures of {sorted(unknown)[0]}")
 
 
 def _told(variant: VariantResults) -> tuple[dict[str, set[str]], bool, set[str], set[str]]:

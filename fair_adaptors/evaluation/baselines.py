@@ -64,7 +64,8 @@ def baselines_for(names: Sequence[str], targets: Sequence[Target], instruments: 
         ConfigError: no such baseline.
     """
     classes = instruments.classifiers[0].classes
-    single = [(target.attributes[0], target.shares) for target in targets if len(target.attributes) == 1]
+    asked = [target for target in targets if target.declared] or targets
+    single = [(target.attributes[0], target.shares) for target in asked if len(target.attributes) == 1]
     attributes = [Attribute(name, *_spoken(name, classes[name], shares)) for name, shares in single if names]
     for name in names:
         if name not in BASELINES:
@@ -98,6 +99,7 @@ def ethical_intervention(attributes: Sequence[Attribute]) -> Variant:
         "ethical intervention",
         _identity("ethical intervention", wish),
         prompts=prompts,
+        aimed=tuple(attribute.name for attribute in attributes),
         summary=f"Every prompt ends in “if all individuals can be … {wish}” (Bansal et al. 2022).",
     )
 
@@ -119,6 +121,7 @@ def attribute_injection(attributes: Sequence[Attribute]) -> Variant:
         "attribute injection",
         _identity("attribute injection", *map(astuple, ordered)),
         prompts=prompts,
+        aimed=tuple(attribute.name for attribute in ordered),
         summary=f"Every prompt names {_names(ordered)}, drawn from the target.",
     )
 
@@ -169,6 +172,7 @@ def semantic_guidance(
         "Fair Diffusion",
         _identity("semantic guidance", *map(astuple, chosen), float(warmup), settings),
         applied,
+        aimed=tuple(attribute.name for attribute in chosen),
         summary=f"Guidance of strength {scale:g} to a {_names(chosen)} drawn for each image (Friedrich et al. 2023).",
     )
 

@@ -54,7 +54,7 @@ def noise_floor(num_images: int, num_classes: int) -> float:
     expected = 0.0
     for m in range(1, num_images + 1):
         up = (m + 1) // 2
-        walk = 2 * up * math.exp(_log_choose(m, up) - m * math.log(2))
+        walk = 2 * up * math.exp(log_choose(m, up) - m * math.log(2))
         expected += _binomial(num_images, m, 2 / num_classes) * walk
     return expected / num_images
 
@@ -193,7 +193,7 @@ def normalise(frequencies: ArrayLike) -> NDArray[np.float64]:
 def _binomial(n: int, m: int, share: float) -> float:
     if share in (0.0, 1.0):
         return float(m == n * share)
-    return math.exp(_log_choose(n, m) + m * math.log(share) + (n - m) * math.log1p(-share))
+    return math.exp(log_choose(n, m) + m * math.log(share) + (n - m) * math.log1p(-share))
 
 
 def _mean_deviation(n: int, share: float) -> float:
@@ -204,5 +204,6 @@ def _mean_deviation(n: int, share: float) -> float:
     return 2 * above * (1 - share) * _binomial(n, above, share)
 
 
-def _log_choose(n: int, k: int) -> float:
+def log_choose(n: int, k: int) -> float:
+    """Return the natural logarithm of the binomial coefficient C(n, k)."""
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

@@ -15,7 +15,7 @@ from fair_adaptors.seeds import image_seed
 from fair_adaptors.vision.faces import whole_image
 from fair_adaptors.vision.types import Logits
 
-from .spec import Evaluation, Instruments
+from .spec import Evaluation, Instruments, all_targets, known_targets
 from .store import (
     IMAGES_FILE,
     RESULTS_FILE,
@@ -69,6 +69,7 @@ def evaluate(
     from .images_csv import write_csv
     from .summary import summarise
 
+    evaluation = dataclasses.replace(evaluation, targets=all_targets(evaluation.targets, instruments))
     check_targets(evaluation, instruments)
     every = distinct(variants)
     settings = settings_of(pipe, evaluation, instruments)
@@ -93,9 +94,10 @@ def check_targets(evaluation: Evaluation, instruments: Instruments) -> None:
     """Raise ConfigError unless the first classifier knows every target, and the others' classes fit what they know."""
     targets = evaluation.targets
     first = instruments.classifiers[0]
-    if unknown := {name for target in targets for name in target.attributes} - set(first.classes):
-        known = ", ".join(first.classes)
-        raise ConfigError(f"{first.name} does not know {', '.join(sorted(unknown))}; it knows {known}")
+    for target in targets:
+        if not any(known_targets([target], one) for one in instruments.classifiers):
+            known = "; ".join(f"{one.name} knows {', '.join(one.classes)}" for one in instruments.classifiers)
+            raise ConfigError(f"no classifier knows {target.name}: {known}")
     for named in evaluation.prompts.expected:
         for attribute, wanted in named.items():
             if attribute not in first.classes:
@@ -109,7 +111,8 @@ def check_targets(evaluation: Evaluation, instruments: Instruments) -> None:
             if tuple(other.classes[name]) != tuple(first.classes[name]):
                 raise ConfigError(f"{other.name} and {first.name} have other classes of {name}, or in another order")
     for target in targets:
-        number = int(np.prod([len(first.classes[name]) for name in target.attributes]))
+        knows = next(one for one in instruments.classifiers if known_targets([target], one))
+        number = int(np.prod([len(knows.classes[name]) for name in target.attributes]))
         if number != len(target.shares):
             raise ConfigError(f"{target.name} has {number} classes; {len(target.shares)} shares were given")
 

@@ -30,10 +30,12 @@ class Target:
     Attributes:
         attributes: names; more than one for their combinations.
         shares: of each class, or combination with the last attribute's classes changing fastest.
+        declared: whether somebody asked for these shares; otherwise they are only what a bias is counted from.
     """
 
     attributes: tuple[str, ...]
     shares: tuple[float, ...]
+    declared: bool = True
 
     @property
     def name(self) -> str:
@@ -48,7 +50,7 @@ class Evaluation:
     Attributes:
         base: the base model's name, for the record.
         prompts: what is drawn.
-        targets: what is counted, and what would be fair.
+        targets: what is counted, and what would be fair; every other attribute that a classifier knows is counted too.
         images_per_prompt: n.
         seed: every image's own seed is a function of it, the prompt and the image's number.
         num_steps: sampling steps.
@@ -59,7 +61,7 @@ class Evaluation:
 
     base: str
     prompts: PromptSet
-    targets: tuple[Target, ...]
+    targets: tuple[Target, ...] = ()
     images_per_prompt: int = 60
     seed: int = 0
     num_steps: int = 30
@@ -71,8 +73,6 @@ class Evaluation:
         for name in ("images_per_prompt", "num_steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.targets:
-            raise ConfigError("nothing to count: name an attribute")
 
 
 @dataclass(frozen=True)
@@ -162,10 +162,11 @@ def targets_for(wanted: Sequence[str], adaptors: Sequence[str], instruments: Ins
 
     Args:
         wanted: texts such as ``gender`` for equal shares, or ``age=0.75,0.25``. If there are none: what the adaptors
-            were trained for, else all that the first classifier knows.
+            were trained for.
 
     Returns:
-        A target for each attribute, and for more than one their combinations, as if they were independent.
+        A target for each attribute that was asked for, and for more than one their combinations, as if they were
+        independent; then one for every other attribute that a classifier knows (``all_targets``).
 
     Raises:
         ConfigError: an attribute that the classifier does not know, or shares that do not fit.
@@ -178,14 +179,27 @@ def targets_for(wanted: Sequence[str], adaptors: Sequence[str], instruments: Ins
             raise ConfigError(f"no attribute {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}")
         shares[name] = share or _equal(len(known[name]))
     if not wanted:
-        shares = _of_adaptors(adaptors, known) or {name: _equal(len(classes)) for name, classes in known.items()}
-    single = [Target((name,), share) for name, share in shares.items()]
-    if len(single) < 2 or not (wanted or adaptors):
-        return tuple(single)
-    product = [1.0]
-    for share in shares.values():
-        product = [one * other for one in product for other in share]
-    return (*single, Target(tuple(shares), tuple(product)))
+        shares = _of_adaptors(adaptors, known)
+    found = [Target((name,), share) for name, share in shares.items()]
+    if len(found) > 1:
+        product = [1.0]
+        for share in shares.values():
+            product = [one * other for one in product for other in share]
+        found.append(Target(tuple(shares), tuple(product)))
+    return all_targets(found, instruments)
+
+
+def all_targets(targets: Sequence[Target], instruments: Instruments) -> tuple[Target, ...]:
+    """Return targets with one more for each attribute that a classifier knows and no target counts alone.
+
+    Nobody asked for the shares of these: they are equal, and not ``declared``.
+    """
+    known: dict[str, int] = {}
+    for classifier in instruments.classifiers:
+        known = {name: len(classes) for name, classes in classifier.classes.items()} | known
+    alone = {target.attributes for target in targets}
+    others = [Target((name,), _equal(size), declared=False) for name, size in known.items() if (name,) not in alone]
+    return (*targets, *others)
 
 
 def parse_target(text: str) -> tuple[str, tuple[float, ...]]:

@@ -13,6 +13,7 @@ from fair_adaptors.adaptor.results import (
     Agreement,
     Change,
     ClassShare,
+    Erasure,
     Estimate,
     Figures,
     FlooredEstimate,
@@ -23,8 +24,9 @@ from fair_adaptors.adaptor.results import (
     VariantResults,
 )
 from fair_adaptors.adaptor.results_file import from_json, to_json
+from fair_adaptors.vision.types import Classifier
 
-from . import metrics
+from . import beside, metrics
 from .estimates import count_classes, estimate_mean, estimate_pooled, estimate_rate, estimate_values
 from .spec import Evaluation, Instruments, Target, known_targets
 from .store import Array, Record
@@ -56,7 +58,10 @@ def summarise(
         calibration=instruments.calibrate(evaluation.prompts.labels) if instruments.calibrate else None,
         targets={
             target.name: TargetClasses(
-                target.attributes, class_names(target, instruments.classifiers[0].classes), target.shares
+                target.attributes,
+                class_names(target, _first_that_knows(target, instruments).classes),
+                target.shares,
+                target.declared,
             )
             for target in evaluation.targets
         },
@@ -72,6 +77,10 @@ def class_names(target: Target, classes: Mapping[str, Sequence[str]]) -> tuple[s
     return tuple(" ".join(names) for names in itertools.product(*(classes[name] for name in target.attributes)))
 
 
+def _first_that_knows(target: Target, instruments: Instruments) -> Classifier:
+    return next(one for one in instruments.classifiers if known_targets([target], one))
+
+
 def _of_variant(
     evaluation: Evaluation, instruments: Instruments, variant: Variant, record: Record, original: Record
 ) -> VariantResults:
@@ -83,7 +92,8 @@ def _of_variant(
         for classifier in instruments.classifiers
     }
     obeyed = {one.name: _obeyed(evaluation, one.classes, one.name, record) for one in instruments.classifiers}
-    likeness = record.features if record is not original else {}
+    compared = record is not original
+    likeness = record.features if compared else {}
     return VariantResults(
         name=variant.name,
         summary=variant.summary,
@@ -98,6 +108,11 @@ def _of_variant(
         preservation={name: _cosine((values * original.features[name]).sum(-1)) for name, values in likeness.items()},
         text_alignment={name: _cosine(values) for name, values in record.text.items()},
         diversity={name: diversity(values) for name, values in record.features.items()},
+        aimed=tuple(target.name for target in evaluation.targets if set(target.attributes) <= set(variant.aimed)),
+        flips=tuple(beside.flips(_paired(evaluation, instruments, record, original))) if compared else (),
+        erasures=_erasures(evaluation, instruments, variant, bias, (record, original)) if compared else (),
+        kept_prompts=None if record.right is None else tuple(map(_rate_of_prompt, record.right)),
+        text_prompts={name: tuple(_cosine(row[None]) for row in values) for name, values in record.text.items()},
         obeyed=obeyed if evaluation.prompts.expected else None,
     )
 
@@ -170,6 +185,7 @@ def _changes(before: Array, after: Array, aim: Array) -> Change:
     both = (before < number) & (after < number)
     before, after = (np.where(both, classes, number) for classes in (before, after))
     cells = count_classes(before * (number + 1) + after, (number + 1) ** 2)
+    pairs = beside.pairs_of(before, after, number)
 
     def change(statistic: Callable[[Array], Array], most: float) -> Estimate:
         def difference(seen: Array) -> Array:
@@ -184,7 +200,46 @@ def _changes(before: Array, after: Array, aim: Array) -> Change:
         bias=change(metrics.bias, 2 / number),
         total_variation=change(lambda seen: metrics.total_variation(seen, aim), 1.0),
         same_class=float((before == after)[both].mean()) if both.any() else math.nan,
+        shift=beside.shift(pairs),
+        classes=beside.class_changes(pairs),
+        prompts=beside.prompt_changes(pairs),
     )
+
+
+Paired = dict[str, tuple[Array, Array, int]]
+
+
+def _paired(evaluation: Evaluation, instruments: Instruments, record: Record, original: Record) -> Paired:
+    """Return of each attribute the classes before and after, and K, as the first classifier that knows it says."""
+    found: Paired = {}
+    for target in evaluation.targets:
+        if len(target.attributes) == 1:
+            name = _first_that_knows(target, instruments).name
+            before, after = (one.classes(name, target.attributes) for one in (original, record))
+            found[target.name] = before, after, len(target.shares)
+    return found
+
+
+def _erasures(
+    evaluation: Evaluation,
+    instruments: Instruments,
+    variant: Variant,
+    bias: Mapping[str, Mapping[str, Figures]],
+    records: tuple[Record, Record],
+) -> tuple[Erasure, ...]:
+    single = {target.name: target for target in evaluation.targets if len(target.attributes) == 1}
+    changes, names = {}, {}
+    for name, (before, after, number) in _paired(evaluation, instruments, *records).items():
+        classifier = _first_that_knows(single[name], instruments)
+        if (change := bias[classifier.name][name].change) is not None:
+            changes[name] = beside.pairs_of(before, after, number), change.classes, change.prompts
+        names[name] = classifier.classes[name]
+    return beside.erasures(changes, names, {name: single[name].shares for name in single if name in variant.aimed})
+
+
+def _rate_of_prompt(right: Array) -> Estimate:
+    """Return in what share of a prompt's images the right thing stayed; NaN where its label says nothing of it."""
+    return estimate_rate(right[None]) if np.isfinite(right).all() else Estimate(math.nan, math.nan, math.nan)
 
 
 def _kept_change(record: Record, original: Record) -> Estimate | None:

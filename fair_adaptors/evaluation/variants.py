@@ -38,6 +38,7 @@ class Variant:
             the prompt that names the person, such as an occupation.
         adaptor: name of the adaptor, if it is one.
         weight: its strength.
+        aimed: the attributes that it is made to show fairly.
         summary: one sentence for the report.
     """
 
@@ -47,6 +48,7 @@ class Variant:
     prompts: Callable[[str, str, Sequence[int]], list[str]] = _as_written
     adaptor: str | None = None
     weight: float | None = None
+    aimed: tuple[str, ...] = ()
     summary: str = ""
 
 
@@ -82,6 +84,7 @@ def with_adaptor(name: str, weight: float | None = None, *, label: str | None = 
         applied,
         adaptor=files.record.name,
         weight=strength,
+        aimed=tuple(files.record.attributes),
         summary=f"Adaptor of {' and '.join(files.record.trained_parts)}, strength {strength:g}.",
     )
 

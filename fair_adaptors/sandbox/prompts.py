@@ -83,4 +83,4 @@ def prompt_sets() -> list[PromptSet]:
     ]
 
 
-_SPLIT_BY_DIAGONAL: dict[int, Split] = {0: "test", 5: "test", 3: "validation"}
+_SPLIT_BY_DIAGONAL: dict[int, Split] = {1: "test", 6: "test", 3: "validation"}

@@ -32,9 +32,18 @@ def alignment_loss(logits: Mapping[str, Tensor], targets: Mapping[str, Targets])
     return torch.stack(losses).sum(0)
 
 
-def must_change(targets: Mapping[str, Targets], original: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tell for each attribute which images have a kept target that is not the original image's class, bool [N]."""
-    return {name: target.keep & (target.labels != original[name]) for name, target in targets.items()}
+def must_change(
+    targets: Mapping[str, Targets], original: Mapping[str, Tensor], *, unassigned: bool = False
+) -> dict[str, Tensor]:
+    """Tell for each attribute which images have a kept target that is not the original image's class, bool [N].
+
+    Args:
+        targets: from ``assign_targets``.
+        original: the original images' classes, [N] of each attribute.
+        unassigned: count images without a kept target among them, as the published code does.
+    """
+    changing = {name: target.keep & (target.labels != original[name]) for name, target in targets.items()}
+    return {name: mask | ~targets[name].keep for name, mask in changing.items()} if unassigned else changing
 
 
 def preservation_weights(

@@ -23,7 +23,7 @@ from .losses import (
 from .sampling import decode
 from .targets import Targets
 
-LOSSES = ("alignment", "preservation", "face")
+LOSSES = ("alignment", "keep", "preservation", "face")
 """What is minimised is their sum."""
 
 
@@ -88,17 +88,20 @@ def losses(
     observed: ObservedImages,
     references: ObservedImages,
     targets: Mapping[str, Targets],
+    kept: Mapping[str, Targets],
 ) -> dict[str, Tensor]:
-    """Return the sum over images of each of ``LOSSES`` (paper §2).
+    """Return the sum over images of each of ``LOSSES`` (paper §2; ``keep`` is ours).
 
     Args:
         observed: images of the adaptor in training.
         references: the original model's, of the same noises.
-        targets: of these images.
+        targets: of these images, of the attributes to make fair.
+        kept: of these images, of the attributes that must stay (``original_targets``).
     """
     classes = {name: references.logits[name].argmax(1) for name in targets}
     scales = {a.name: PreservationScale(a.factor1, a.factor2) for a in config.attributes}
-    weights, face_scale = preservation_weights(must_change(targets, classes), scales, weight=config.preservation)
+    changing = must_change(targets, classes, unassigned=config.preserve_unassigned == "reduced")
+    weights, face_scale = preservation_weights(changing, scales, weight=config.preservation)
     alignment = alignment_loss({name: observed.logits[name] for name in targets}, targets)
     preservation = preservation_loss(
         observed.images,
@@ -108,10 +111,13 @@ def losses(
         face_scale=face_scale,
         face_mask=_face_mask(observed, references),
     )
-    face = torch.zeros_like(preservation)
+    keep, face = torch.zeros_like(alignment), torch.zeros_like(preservation)
+    if kept:
+        keep = config.keep_weight * alignment_loss({name: observed.logits[name] for name in kept}, kept)
     if config.face_weight and setup.face_encoder is not None and observed.faces is not None:
         face = config.face_weight * _face_losses(setup, config, observed, references, targets)
-    return {"alignment": alignment.sum(), "preservation": preservation.sum(), "face": face.sum()}
+    found = {"alignment": alignment, "keep": keep, "preservation": preservation, "face": face}
+    return {name: each.sum() for name, each in found.items()}
 
 
 def _face_mask(observed: ObservedImages, references: ObservedImages) -> Tensor | None:

@@ -1,6 +1,7 @@
 """``train_step``: the gradient of the loss on the images of one prompt."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from .processes import World
 from .reference_images import ReferenceImages
 from .sampling import WITHOUT_GRADIENT, encode_prompt, initial_noise, sample
 from .state import TrainingState
-from .targets import Targets, assign_targets
+from .targets import Targets, assign_targets, original_targets
 
 LOSS_SCALE = {"float16": 2.0**12}
 """What a loss is multiplied by on its way through a base whose gradients would vanish in its dtype."""
@@ -73,7 +74,7 @@ def train_step(
     mine = world.share(count)
     noise = initial_noise(pipe, batch.seeds[mine])
     few = WITHOUT_GRADIENT * config.images_per_call or None
-    kept = (references or ReferenceImages()).latents(pipe, batch, batch.seeds[mine], noise, images_per_call=few)
+    originals = (references or ReferenceImages()).latents(pipe, batch, batch.seeds[mine], noise, images_per_call=few)
     with torch.no_grad():
         embeds = encode_prompt(pipe, batch.prompt, guidance_scale=batch.guidance_scale, tokens=state.tokens)
     run = sample(
@@ -95,15 +96,18 @@ def train_step(
     if not took_part:
         return StepResult(dict.fromkeys(LOSSES, 0.0), {a.name: math.nan for a in config.attributes}, count, 0)
 
-    unchanged = observe_each(setup, [kept[chunk] for chunk in chunks])
+    unchanged = observe_each(setup, [originals[chunk] for chunk in chunks])
+    kept = _kept_targets(setup, config, (observed, unchanged), seen.takes_part, world=world)
     gradients: list[Tensor] = []
     total = {name: torch.zeros((), device=noise.device) for name in LOSSES}
     for number, chunk in enumerate(chunks):
         images = observed[number]
         if not whole:
             images = observe(setup, parts[number], faces=images.faces)
-        local = {name: target.select(chunk + mine.start) for name, target in targets.items()}
-        found = {name: each / count for name, each in losses(setup, config, images, unchanged[number], local).items()}
+        here = chunk + mine.start
+        local, stays = ({name: target.select(here) for name, target in each.items()} for each in (targets, kept))
+        found = losses(setup, config, images, unchanged[number], local, stays)
+        found = {name: each / count for name, each in found.items()}
         total = {name: total[name] + found[name].detach() for name in LOSSES}
         # Scaled before the autoencoder's backward pass, in which gradients of single pixels would vanish first.
         whole_loss = torch.stack(list(found.values())).sum() * LOSS_SCALE.get(config.dtype, 1.0)
@@ -140,15 +144,23 @@ class _Seen:
 
 @torch.no_grad()
 def _see(config: TrainConfig, observed: list[ObservedImages], *, world: World, count: int) -> _Seen:
+    probs, found = _gather([attribute.name for attribute in config.attributes], observed, world=world, count=count)
+    finite = torch.stack([each.isfinite().all(1) for each in probs.values()]).all(0)
+    return _Seen(probs, found & finite)
+
+
+def _gather(
+    names: Sequence[str], observed: Sequence[ObservedImages], *, world: World, count: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return class probabilities [N, K] of each attribute, over all processes, and which images have a face [N]."""
     rows = []
     for each in observed:
-        probs = [each.logits[attribute.name].float().softmax(1) for attribute in config.attributes]
+        probs = [each.logits[name].float().softmax(1) for name in names]
         rows.append(torch.cat([*probs, each.found.to(each.images)[:, None]], 1))
     every = world.gather(torch.cat(rows), count)
-    sizes = [len(attribute.classes) for attribute in config.attributes]
+    sizes = [observed[0].logits[name].shape[1] for name in names]
     *parts, faces = every.split([*sizes, 1], 1)
-    probs_by_name = {attribute.name: part for attribute, part in zip(config.attributes, parts, strict=True)}
-    return _Seen(probs_by_name, (faces[:, 0] > 0) & every.isfinite().all(1))
+    return dict(zip(names, parts, strict=True)), faces[:, 0] > 0
 
 
 def _targets(config: TrainConfig, seen: _Seen, draws: int) -> dict[str, Targets]:
@@ -164,6 +176,35 @@ def _targets(config: TrainConfig, seen: _Seen, draws: int) -> dict[str, Targets]
         generator=torch.Generator().manual_seed(draws),
     )
     return {name: target.spread(index, len(seen.takes_part)) for name, target in found.items()}
+
+
+@torch.no_grad()
+def _kept_targets(
+    setup: Setup,
+    config: TrainConfig,
+    pairs: tuple[list[ObservedImages], list[ObservedImages]],
+    takes_part: Tensor,
+    *,
+    world: World,
+) -> dict[str, Targets]:
+    """Return targets of the attributes that must stay, of all processes' images; none where a face is missing.
+
+    Args:
+        pairs: images of the adaptor in training, and the original model's.
+    """
+    if not setup.kept_attributes or not config.keep_weight:
+        return {}
+    count = len(takes_part)
+    (probs, _), (original, found) = (_gather(setup.kept_attributes, each, world=world, count=count) for each in pairs)
+    result = {}
+    for name in setup.kept_attributes:
+        clear = takes_part & found & probs[name].isfinite().all(1) & original[name].isfinite().all(1)
+        index = clear.nonzero()[:, 0]
+        target = original_targets(
+            probs[name][index], original[name][index], by=config.keep_by, threshold=config.keep_confidence
+        )
+        result[name] = target.spread(index, count)
+    return result
 
 
 def batch_bias(probs: Tensor) -> float:

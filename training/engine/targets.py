@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -71,6 +72,28 @@ def assign_targets(
         confidence, labels = share.max(1)
         result[name] = Targets(labels, confidence, confidence >= threshold)
     return result
+
+
+def original_targets(probs: Tensor, original: Tensor, *, by: Literal["image", "prompt"], threshold: float) -> Targets:
+    """Return targets that leave an attribute as the original model shows it.
+
+    By image, each image's target is the class of the original image from the same noise. By prompt, the images are
+    matched to the original images' classes at the least total Euclidean distance, so that the prompt shows as many of
+    each class as before, while who is of which class may change.
+
+    Args:
+        probs: class probabilities of the images of one prompt, [N, K].
+        original: those of the original images from the same noises, [N, K].
+        by: ``image`` or ``prompt``.
+        threshold: a target is kept where the classifier gives the original's class this probability at least.
+    """
+    confidence, labels = original.max(1)
+    if by == "prompt":
+        cost = np.sqrt(_squared_distances(probs))[:, labels.cpu().numpy()]
+        _, matched = linear_sum_assignment(cost)
+        chosen = torch.as_tensor(matched, device=labels.device)
+        confidence, labels = confidence[chosen], labels[chosen]
+    return Targets(labels, confidence, confidence >= threshold)
 
 
 def two_class_shares(prob_of_class_1: Tensor, share: float) -> Tensor:

@@ -14,7 +14,7 @@ from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import to_json, variant_of
 from fair_adaptors.evaluation import evaluate
-from fair_adaptors.evaluation.spec import Evaluation, Target, targets_for
+from fair_adaptors.evaluation.spec import Evaluation, targets_for
 from fair_adaptors.evaluation.store import write_json
 from fair_adaptors.evaluation.variants import ORIGINAL, with_adaptor
 from fair_adaptors.evaluation.verdict import percent
@@ -33,13 +33,10 @@ PROMPTS, COLUMNS = 4, 8
 def measure_adaptor(folder: Path, *, images_per_prompt: int = 64) -> Results:
     """Evaluate an adaptor of the sandbox, and write ``results.json`` and the picture; returns the results."""
     seen_by = instruments()
-    trained = targets_for([], [str(folder)], seen_by)
-    named = {name for target in trained for name in target.attributes}
-    others = {name: len(classes) for name, classes in seen_by.classifiers[0].classes.items() if name not in named}
     evaluation = Evaluation(
         "sandbox",
         load_prompts("sandbox-test"),
-        (*trained, *(Target((name,), (1 / number,) * number) for name, number in others.items())),
+        targets_for([], [str(folder)], seen_by),
         images_per_prompt=images_per_prompt,
         seed=SEED,
         num_steps=STEPS,

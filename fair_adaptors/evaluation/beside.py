@@ -1,0 +1,228 @@
+"""What a variant changed, image by image, against the original: shifts, flips, and classes that all but vanish.
+
+Every figure comes from the pairs of images that share their noise and have a face in both. Pairs [P, K, K] count the
+images of each prompt by their class before (rows) and after (columns).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fair_adaptors.adaptor.results import ClassChange, Erasure, Estimate, Flips, Shift
+
+from .estimates import estimate_mean, estimate_pooled
+from .metrics import log_choose
+
+Pairs = NDArray[np.int64]
+FALL = 0.5
+"""A class is erased when less than this is left of its share."""
+LEVEL = 0.05
+"""The chance of any false alarm among all that a variant is looked at for."""
+_Z = 1.959964
+
+
+def pairs_of(before: NDArray[np.int64], after: NDArray[np.int64], num_classes: int) -> Pairs:
+    """Count pairs of images, [P, K, K], from class indices [P, n]; an index of K is an image without a face."""
+    both = (before < num_classes) & (after < num_classes)
+    cells = np.where(both, before * num_classes + after, -1)
+    return (cells[..., None] == np.arange(num_classes**2)).sum(1).reshape(-1, num_classes, num_classes)
+
+
+def shift(pairs: Pairs) -> Shift:
+    """Return how far an attribute moved: the mean over prompts of ½ Σ_k |d_k|, d_k the change of class k's share.
+
+    The floor is exact: swapping before and after at random within pairs makes the change of class k the sum of m_k
+    random signs over n, where m_k of the n pairs left or joined the class, and the mean distance of such a walk is
+    known. With the floor removed it is ½ Σ_k of the root (with its sign) of the mean over prompts of
+    (n d_k² − m_k / n) / (n − 1), which is an unbiased estimate of the square of the true change. It is a root mean
+    square over prompts, so it can be above the mean.
+    """
+    number = pairs.shape[-1]
+    cells = pairs.reshape(len(pairs), -1)
+    still = (np.eye(number) / number).ravel()
+    mean = estimate_mean(cells, _variation, generator=_generator(), bounds=(0.0, 1.0), extra=still)
+    removed = estimate_pooled(cells, _unbiased_variation, generator=_generator(), bounds=(-1.0, 1.0))
+    told = pairs[pairs.sum((1, 2)) > 0]
+    return Shift(mean.value, mean.low, mean.high, _shift_floor(told), floor_removed=removed)
+
+
+def _as_tables(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    number = math.isqrt(cells.shape[-1])
+    return cells.reshape(*cells.shape[:-1], number, number)
+
+
+def _moves(cells: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return of cells [..., K²] n [..., 1], the changes d [..., K], and the pairs m that left or joined [..., K]."""
+    tables = _as_tables(cells)
+    rows, columns = tables.sum(-1), tables.sum(-2)
+    total = rows.sum(-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return total, (columns - rows) / total, rows + columns - 2 * np.diagonal(tables, axis1=-2, axis2=-1)
+
+
+def _variation(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.abs(_moves(cells)[1]).sum(-1) / 2
+    return found
+
+
+def _unbiased_variation(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    total, change, moved = _moves(cells)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        squared = np.where(total > 1, (total * change**2 - moved / total) / (total - 1), np.nan)
+    mean = np.nanmean(squared, axis=-2) if np.isfinite(squared).any() else np.full(squared.shape[-1], np.nan)
+    found: NDArray[np.float64] = (np.sign(mean) * np.sqrt(np.abs(mean))).sum(-1) / 2
+    return found
+
+
+def _shift_floor(pairs: Pairs) -> float:
+    if not len(pairs):
+        return math.nan
+    total, _, moved = _moves(pairs.reshape(len(pairs), -1).astype(np.float64))
+    return float((np.vectorize(_walk)(moved).sum(-1) / total[:, 0]).mean() / 2)
+
+
+def _walk(steps: float) -> float:
+    """Return the mean distance from the start of a fair random walk, 2⌈m/2⌉ · C(m, ⌈m/2⌉) / 2^m (de Moivre)."""
+    m = int(steps)
+    up = (m + 1) // 2
+    return 2 * up * math.exp(log_choose(m, up) - m * math.log(2)) if m else 0.0
+
+
+def class_changes(pairs: Pairs) -> tuple[ClassChange, ...]:
+    """Return the change of each class's share, as a mean over prompts with its bootstrap interval."""
+    number = pairs.shape[-1]
+    cells = pairs.reshape(len(pairs), -1)
+    still = (np.eye(number) / number).ravel()
+    told = pairs[pairs.sum((1, 2)) > 0]
+    found = []
+    for k in range(number):
+        change = estimate_mean(cells, partial(_change_of, k), generator=_generator(), bounds=(-1.0, 1.0), extra=still)
+        before, after = (_mean_share(told.sum(axis), k) for axis in (2, 1))
+        found.append(ClassChange(change.value, change.low, change.high, before=before, after=after))
+    return tuple(found)
+
+
+def _change_of(k: int, cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _moves(cells)[1][..., k]
+
+
+def prompt_changes(pairs: Pairs) -> tuple[tuple[ClassChange, ...], ...]:
+    """Return the change of each class's share in each prompt, [P][K], with the interval of Agresti & Min (2005).
+
+    That is Wald's for the difference of paired shares, after half a pair is added to each of the four cells that tell
+    who left, who joined, who stayed and who was never of the class.
+    """
+    return tuple(tuple(_prompt_change(table, k) for k in range(len(table))) for table in pairs)
+
+
+def _prompt_change(table: NDArray[np.int64], k: int) -> ClassChange:
+    total, stayed = int(table.sum()), int(table[k, k])
+    left, joined = int(table[k].sum()) - stayed, int(table[:, k].sum()) - stayed
+    if not total:
+        return ClassChange(*[math.nan] * 5)
+    centre, more = (joined - left) / (total + 2), total + 2
+    half = _Z * math.sqrt(max(0.0, (left + joined + 1) - (joined - left) ** 2 / more)) / more
+    change = (joined - left) / total
+    return ClassChange(
+        change,
+        max(-1.0, min(change, centre - half)),
+        min(1.0, max(change, centre + half)),
+        before=(stayed + left) / total,
+        after=(stayed + joined) / total,
+    )
+
+
+def flips(classes: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64], int]]) -> Iterator[Flips]:
+    """Yield how often each attribute's class changed where another one's did, and where it did not.
+
+    Args:
+        classes: of each attribute the class indices before and after, [P, n], and K, which stands for no face.
+    """
+    for name, (before, after, number) in classes.items():
+        both = (before < number) & (after < number)
+        changed = before != after
+        for beside, (was, now, _) in classes.items():
+            if beside != name:
+                moved = was != now
+                yield Flips(name, beside, _rate_where(changed, both & moved), _rate_where(changed, both & ~moved))
+
+
+def _rate_where(hits: NDArray[np.bool_], counted: NDArray[np.bool_]) -> Estimate:
+    """Return the share of the images that count, over all prompts."""
+    cells = np.stack([(hits & counted).sum(1), (~hits & counted).sum(1)], 1)
+    return estimate_pooled(
+        cells, lambda seen: _share_of_first(seen.sum(-2)), generator=_generator(), bounds=(0.0, 1.0)
+    )
+
+
+def _share_of_first(seen: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: NDArray[np.float64] = seen[..., 0] / seen.sum(-1)
+    return found
+
+
+def erasures(
+    changes: Mapping[str, tuple[Pairs, Sequence[ClassChange], Sequence[Sequence[ClassChange]]]],
+    names: Mapping[str, Sequence[str]],
+    wanted: Mapping[str, Sequence[float]],
+) -> tuple[Erasure, ...]:
+    """Return the classes that all but vanished, over all prompts and in each prompt.
+
+    A class is erased where less than half of its share is left and the interval of its change is below zero. Where a
+    variant was made to change an attribute, half of what its target asks for is enough.
+
+    Many classes and prompts are looked at, so the alarms are held family-wise: each needs a sign test below ``LEVEL``
+    after Holm's correction (1979) for all of them. The test is exact: where images change their class without a
+    direction, each of the pairs that left or joined a class did either with a chance of one half.
+
+    Args:
+        changes: of each attribute the pairs, and the changes over prompts [K] and for each prompt [P][K].
+        names: of each attribute's classes, [K].
+        wanted: target shares [K] of the attributes that the variant was made for.
+    """
+    looked: list[tuple[str, int, int | None, ClassChange, float]] = []
+    for name, (pairs, over_all, each) in changes.items():
+        left, joined = _left_and_joined(pairs)
+        for k, change in enumerate(over_all):
+            looked.append((name, k, None, change, sign_test(int(left[:, k].sum()), int(joined[:, k].sum()))))
+            for p, row in enumerate(each):
+                looked.append((name, k, p, row[k], sign_test(int(left[p, k]), int(joined[p, k]))))
+    adjusted = holm([row[-1] for row in looked])
+    found = []
+    for (name, k, prompt, change, _), p_value in zip(looked, adjusted, strict=True):
+        least = min(change.before, wanted[name][k]) if name in wanted else change.before
+        if p_value < LEVEL and change.high < 0 and change.after < FALL * least:
+            found.append(Erasure(name, names[name][k], prompt, change, p_value))
+    return tuple(found)
+
+
+def _left_and_joined(pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    stayed = np.diagonal(pairs, axis1=1, axis2=2)
+    return pairs.sum(2) - stayed, pairs.sum(1) - stayed
+
+
+def sign_test(left: int, joined: int) -> float:
+    """Return the chance that as many or more of the images that changed leave a class, if either way is as likely."""
+    total = left + joined
+    return math.fsum(math.exp(log_choose(total, m) - total * math.log(2)) for m in range(left, total + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values after Holm's correction (1979): the chance of any false alarm is that of the level."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, worst = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        worst = max(worst, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = worst
+    return adjusted
+
+
+def _mean_share(counts: NDArray[np.int64], k: int) -> float:
+    return float((counts[:, k] / counts.sum(1)).mean()) if len(counts) else math.nan
+
+
+def _generator() -> np.random.Generator:
+    return np.random.default_rng(0)
