@@ -78,8 +78,11 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measured(evaluation: Evaluation, tools: Instruments, records: Mapping[str, Record]) -> Results:
-    variants = [original(), *(Variant(name, f"id {name}", summary=f"It is {name}.") for name in list(records)[1:])]
+def measured(
+    evaluation: Evaluation, tools: Instruments, records: Mapping[str, Record], *, aimed: tuple[str, ...] = ("gender",)
+) -> Results:
+    """Summarise the records: the original's first, then those of variants made for the attributes ``aimed``."""
+    variants = [original(), *(Variant(n, f"id {n}", aimed=aimed, summary=f"It is {n}.") for n in list(records)[1:])]
     return summarise(evaluation, variants, tools, records, settings(evaluation))
 
 

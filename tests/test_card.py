@@ -307,8 +307,8 @@ def test_escaping_leaves_plain_words_alone() -> None:
     ("content", "message"),
     [
         ("no JSON", "cannot be read"),
-        ('{"schema": 2}', "is not what `fair-adaptors evaluate` writes"),
-        ('{"schema": 2, "variants": 3}', "is not what `fair-adaptors evaluate` writes"),
+        ('{"schema": 3}', "is not what `fair-adaptors evaluate` writes"),
+        ('{"schema": 3, "variants": 3}', "is not what `fair-adaptors evaluate` writes"),
         ((FOLDERS[1] / RESULTS_FILE).read_text(encoding="utf-8"), "of other weights"),
     ],
 )
@@ -336,4 +336,4 @@ def test_results_of_another_kind_or_version_are_not_shown(tmp_path: Path, caplog
     (tmp_path / RESULTS_FILE).write_text('{"accuracy": 0.99}')
     assert "0.99" not in card_of(tmp_path) and read_results(tmp_path) is None
     (tmp_path / RESULTS_FILE).write_text('{"schema": 1, "accuracy": 0.99}')
-    assert "0.99" not in card_of(tmp_path) and "is of schema 1, this fair-adaptors reads 2" in caplog.text
+    assert "0.99" not in card_of(tmp_path) and "is of schema 1, this fair-adaptors reads 3" in caplog.text

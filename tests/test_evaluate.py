@@ -284,11 +284,13 @@ def test_diversity_is_the_mean_distance_of_pairs() -> None:
 
 def test_targets_are_what_adaptors_were_trained_for_unless_some_are_named() -> None:
     tools = instruments()
-    assert targets_for([], ["sandbox-gender"], tools) == (Target(("gender",), (0.5, 0.5)),)
-    joint = targets_for([], ["sandbox-gender-tone"], tools)[-1]
-    assert joint.name == "gender × tone" and joint.shares == (0.125,) * 8
-    assert [target.name for target in targets_for([], [], tools)] == ["gender", "tone", "age"]
-    assert targets_for(["age=0.75,0.25"], [], tools) == (Target(("age",), (0.75, 0.25)),)
+    gender, tone, age = (Target((name,), (1 / n,) * n) for name, n in (("gender", 2), ("tone", 4), ("age", 2)))
+    others = [dataclasses.replace(target, declared=False) for target in (gender, tone, age)]
+    joint = Target(("gender", "tone"), (0.125,) * 8)
+    assert targets_for([], [], tools) == tuple(others)
+    assert targets_for([], ["sandbox-gender"], tools) == (gender, *others[1:])
+    assert targets_for([], ["sandbox-gender-tone"], tools) == (gender, tone, joint, others[2])
+    assert targets_for(["age=0.75,0.25"], [], tools) == (Target(("age",), (0.75, 0.25)), *others[:2])
     for text, said in (("hair", "no attribute 'hair'"), ("gender=1,1", "sum to 1"), ("gender=x", "write it as")):
         with pytest.raises(ConfigError, match=said):
             targets_for([text], [], tools)
@@ -326,7 +328,7 @@ def test_instruments_that_are_none() -> None:
 
 def test_a_target_has_to_fit_the_classifiers(tmp_path: Path, pipe: Any) -> None:
     for target, said in (
-        (Target(("hair",), (0.5, 0.5)), "does not know hair"),
+        (Target(("hair",), (0.5, 0.5)), "no classifier knows hair"),
         (Target(("gender",), (0.2,) * 5), "2 classes; 5 shares"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -60,7 +60,7 @@ OF_GENDER = ("bias", "sandbox:evaluation", "gender")
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (put(1, "schema"), "is of schema 1, this fair-adaptors reads 2"),
+        (put(1, "schema"), "is of schema 1, this fair-adaptors reads 3"),
         (put(None, "targets"), "it has no targets"),
         (put([], "classifiers"), "it has no classifiers"),
         (put([], "variants"), "it has no variants"),
@@ -74,6 +74,9 @@ OF_GENDER = ("bias", "sandbox:evaluation", "gender")
         (put({}, "variants", 0, "bias"), "not those of its classifiers and targets"),
         (put({}, "variants", 1, "diversity"), "other figures than the original"),
         (put(None, "variants", 1, *OF_GENDER, "change"), "has no change"),
+        (put([], "variants", 1, *OF_GENDER, "change", "classes"), "not the change of every prompt and class"),
+        (put([], "variants", 1, *OF_GENDER, "change", "prompts"), "not the change of every prompt and class"),
+        (put(["hair"], "variants", 1, "aimed"), "no figures of hair"),
         (put([], "variants", 1, *OF_GENDER, "prompts"), "not the figures of every prompt and class"),
     ],
 )
