@@ -14,6 +14,7 @@ class PersonClass:
         clip: what CLIP is asked for it, in its authors' template "a photo of …"; of several the likeliest counts.
         spoken: words for it in a prompt, if nobody says its name.
         namings: ways in which a prompt names it; {} is the occupation.
+        people: what a sentence calls the people who look like it.
     """
 
     name: str
@@ -21,6 +22,7 @@ class PersonClass:
     clip: tuple[str, ...] = ()
     spoken: tuple[str, ...] = ()
     namings: tuple[str, ...] = ()
+    people: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ ATTRIBUTES: tuple[PersonAttribute, ...] = (
     PersonAttribute(
         "gender",
         (
-            PersonClass("female", ("female", "woman"), ("a woman",), (), ("female {}", "woman who works as a {}")),
-            PersonClass("male", ("male", "man"), ("a man",), (), ("male {}", "man who works as a {}")),
+            PersonClass(
+                "female", ("female", "woman"), ("a woman",), (), ("female {}", "woman who works as a {}"), "women"
+            ),
+            PersonClass("male", ("male", "man"), ("a man",), (), ("male {}", "man who works as a {}"), "men"),
         ),
         factors=(0.2, 0.2),
         place=3,
@@ -61,15 +65,17 @@ ATTRIBUTES: tuple[PersonAttribute, ...] = (
                 ("a white person", "a Middle Eastern person", "a Latino person"),
                 ("White", "Middle Eastern", "Latino"),
                 ("White {}",),
+                "White, Middle Eastern and Latino people",
             ),
-            PersonClass("Black", ("black",), ("a Black person",), (), ("Black {}",)),
-            PersonClass("Indian", ("indian",), ("an Indian person",), (), ("Indian {}",)),
+            PersonClass("Black", ("black",), ("a Black person",), (), ("Black {}",), "Black people"),
+            PersonClass("Indian", ("indian",), ("an Indian person",), (), ("Indian {}",), "Indian people"),
             PersonClass(
                 "Asian",
                 ("east asian", "southeast asian", "asian"),
                 ("an East Asian person", "a Southeast Asian person"),
                 (),
                 ("Asian {}",),
+                "Asian people",
             ),
         ),
         factors=(0.6, 0.3),
@@ -85,6 +91,7 @@ ATTRIBUTES: tuple[PersonAttribute, ...] = (
                 ("a young person",),
                 (),
                 ("young {}",),
+                "young people",
             ),
             PersonClass(
                 "old",
@@ -92,6 +99,7 @@ ATTRIBUTES: tuple[PersonAttribute, ...] = (
                 ("an old person",),
                 (),
                 ("old {}",),
+                "old people",
             ),
         ),
         factors=(0.6, 0.3),
@@ -100,7 +108,7 @@ ATTRIBUTES: tuple[PersonAttribute, ...] = (
     # No labels are known for it, and CLIP is not asked: only classifiers that name it themselves see it.
     PersonAttribute(
         "tone",
-        tuple(map(PersonClass, ("pale", "tan", "brown", "dark"))),
+        tuple(PersonClass(name, people=f"{name}-skinned people") for name in ("pale", "tan", "brown", "dark")),
         factors=(0.8, 0.8),
         place=2,
         called="skin color",
@@ -157,3 +165,10 @@ def spoken(attribute: str, name: str) -> tuple[str, ...]:
     known = find_attribute(attribute)
     words: Mapping[str, tuple[str, ...]] = {one.name: one.spoken for one in known.classes} if known else {}
     return words.get(name) or (name,)
+
+
+def people(attribute: str, name: str) -> str:
+    """Return what a sentence calls the people of a class; images of it where the table has no words for them."""
+    known = find_attribute(attribute)
+    words = {one.name: one.people for one in known.classes} if known else {}
+    return words.get(name) or f"images of {attribute} {name}"

@@ -7,7 +7,7 @@ import pytest
 
 from fair_adaptors.adaptor.results_file import load_results
 from fair_adaptors.evaluation.store import RESULTS_FILE
-from fair_adaptors.evaluation.verdict import number
+from fair_adaptors.evaluation.wording import number
 from fair_adaptors.report import page as report_page
 from tests.browser import Browser
 from tests.reports import COMMAND, HOSTILE, page_of_names, uneven, write

@@ -69,7 +69,7 @@ def info(
 def _measured(row: AdaptorInfo) -> str:
     """Return the headline figures of an embedded adaptor."""
     from fair_adaptors.adaptor.record import read_record
-    from fair_adaptors.evaluation.verdict import number
+    from fair_adaptors.evaluation.wording import number
     from fair_adaptors.report.card_tables import trained_figures
 
     results = row.results

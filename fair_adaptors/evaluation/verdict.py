@@ -1,30 +1,93 @@
 """What an evaluation shows, in sentences that claim no more than its intervals do."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fair_adaptors.adaptor.results import Estimate, FlooredEstimate, Results, TargetClasses, VariantResults, headline
+from fair_adaptors.adaptor.results import (
+    Estimate,
+    Figures,
+    FlooredEstimate,
+    Results,
+    TargetClasses,
+    VariantResults,
+    headline,
+)
+
+from .harm import (
+    WORST,
+    class_clauses,
+    erased,
+    erasure_clause,
+    judgement,
+    kept_clause,
+    lost_prompts,
+    not_aimed_at,
+    shift_clause,
+)
+from .wording import direction, fine, listed, number, percent, sentence, signed
 
 SMALL = 0.05
 """Shares of images without a face, or that are undetermined, up to this are not worth a sentence."""
 NAMED = 4
 """Targets that get a clause of their own; more are grouped by what happened to them."""
-LISTED = 6
 ENOUGH = 48
 """Images in all from which on a figure is compared with its noise floor."""
+ONE_IMAGE = "One image per prompt says nothing of shares: draw several."
 
 
-def verdicts(results: Results) -> list[tuple[str, str]]:
-    """Return each variant's name and a sentence on it, the original's first.
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of a variant, in sentences; one that there is no need for is empty.
+
+    Attributes:
+        name: the variant.
+        aim: how far it is from what it was made for; of the original, from every target.
+        beside: what else it changed, and for whom; empty for the original.
+        notes: images that do not count, or are doubtful.
+    """
+
+    name: str
+    aim: str
+    beside: str
+    notes: str
+
+    @property
+    def text(self) -> str:
+        """Return all of it."""
+        return " ".join(said for said in (self.aim, self.beside, self.notes) if said)
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """Return what is to be said of each variant, the original first.
 
     A figure "falls" or "rises" only where the interval of its paired change excludes 0. Where a target is not uniform,
-    the figure is the total variation: a bias is 0 at equal shares, which nobody asked for.
+    the figure is the total variation: a bias is 0 at equal shares, which nobody asked for. Of what a variant is not
+    aimed at, only the distance from the original is told: it has nothing to improve there.
     """
     return [
-        (variant.name, _sentence([*_of_targets(results, variant), *_around(results, variant)]))
+        Verdict(
+            variant.name,
+            _aim(results, variant),
+            "" if variant is results.original else _beside(results, variant),
+            _notes(results, variant),
+        )
         for variant in results.variants
     ]
+
+
+def smallest_share(figures: Figures, target: TargetClasses) -> str:
+    """Name the class that is seen least, with its share."""
+    shares = [found.value for found in figures.frequencies]
+    if any(math.isnan(share) for share in shares):
+        return "–"
+    least = min(range(len(shares)), key=shares.__getitem__)
+    return f"{target.classes[least]} {percent(shares[least])}"
+
+
+def without_face(results: Results, variant: VariantResults) -> list[str]:
+    """Return the labels of the prompts of which no image shows a face."""
+    rows = results.figures(variant, next(iter(results.targets))).prompts
+    return [label for label, row in zip(results.labels, rows, strict=True) if not row.images]
 
 
 def figure_name(name: str, target: TargetClasses) -> str:
@@ -37,51 +100,29 @@ def largest(target: TargetClasses) -> float:
     return 2 / len(target.classes) if target.is_uniform else 1 - min(target.shares)
 
 
-def direction(change: Estimate | None) -> str:
-    """Return ``falls``, ``rises`` or, where the change's interval holds 0 or is unknown, ``no clear change``."""
-    if change is not None and change.high < 0:
-        return "falls"
-    if change is not None and change.low > 0:
-        return "rises"
-    return "no clear change"
-
-
-def number(value: float) -> str:
-    """Write a figure with two digits; a dash for one that does not exist."""
-    return "–" if math.isnan(value) else f"{_away(value):.2f}".replace("-", "−")
-
-
-def signed(value: float) -> str:
-    """Write a change with its sign."""
-    if math.isnan(value):
-        return "–"
-    said = f"{_away(value):+.2f}".replace("-", "−")
-    return "0.00" if said[1:] == "0.00" else said
-
-
-def percent(value: float) -> str:
-    """Write a share in percent."""
-    return "–" if math.isnan(value) else f"{value:.0%}"
-
-
-def fine(value: float) -> str:
-    """Write a share that may be near 0 or 1."""
-    return "–" if math.isnan(value) else f"{100 * value:.1f}".removesuffix(".0") + "%"
-
-
-def _of_targets(results: Results, variant: VariantResults) -> list[str]:
+def _aim(results: Results, variant: VariantResults) -> str:
+    """Say how far the variant is from what it is aimed at; the original from everything."""
+    if results.settings.images_per_prompt == 1:
+        return ONE_IMAGE
+    aimed = results.targets if variant is results.original else variant.aimed
     found = []
-    for name, target in results.targets.items():
+    for name in aimed:
+        target = results.targets[name]
         before, now = (results.figures(one, name) for one in (results.original, variant))
         change = None if now.change is None else headline(now.change, target)
         images = sum(row.images for row in now.prompts)
-        found.append(_Figure(name, target, headline(now, target), headline(before, target), change, images))
-    if len(found) <= NAMED:
-        return [figure.clause() for figure in found]
-    grouped: dict[str, list[str]] = {}
-    for figure in found:
-        grouped.setdefault(figure.group(), []).append(figure.short())
-    return [f"{what} for {_listed(names)}" for what, names in grouped.items()]
+        least = smallest_share(now, target)
+        found.append(_Figure(name, target, headline(now, target), headline(before, target), change, images, least))
+    if not found:
+        return "It is aimed at nothing that is measured here."
+    clauses = [figure.clause() for figure in found]
+    if len(found) > NAMED:
+        grouped: dict[str, list[str]] = {}
+        for figure in found:
+            grouped.setdefault(figure.group(), []).append(figure.short())
+        clauses = [f"{what} for {listed(names)}" for what, names in grouped.items()]
+    gone = [f"but {erasure_clause(results, rows)}" for rows in erased(variant) if rows[0].target in variant.aimed]
+    return sentence(clauses + gone)
 
 
 @dataclass(frozen=True)
@@ -94,6 +135,7 @@ class _Figure:
     before: FlooredEstimate
     change: Estimate | None
     images: int
+    least: str
 
     def clause(self) -> str:
         """Say what the figure is, or how it moved, and how far it is from the noise floor."""
@@ -101,6 +143,7 @@ class _Figure:
         value, floor = number(self.now.value), self.floor()
         if math.isnan(self.now.value):
             return f"{what} could not be measured: no image counts"
+        floor += f" (smallest share: {self.least})"
         if self.change is None:
             return f"{what} is {value} ({_range(self.now)}), {floor}"
         if math.isnan(self.before.value):
@@ -138,48 +181,39 @@ class _Figure:
         return f"{self.name} ({was}{number(self.now.value)}, fair {number(self.now.floor)})"
 
 
-def _around(results: Results, variant: VariantResults) -> list[str]:
-    """Say whether what should stay stays, and how many images the figures leave out or are undetermined."""
+def _beside(results: Results, variant: VariantResults) -> str:
+    """Say what changed that the variant is not aimed at, and for whom: who is erased first, then the clear changes."""
+    others = not_aimed_at(results, variant)
+    clauses = [erasure_clause(results, rows) for rows in erased(variant) if rows[0].target in others]
+    clauses += class_clauses(results, variant)
+    quiet: list[str] = []
+    if shifts := shift_clause(results, variant, others):
+        (clauses if any(judgement(results, variant, name) for name in others) else quiet).append(shifts)
+    if kept := kept_clause(results, variant):
+        lost = direction(variant.kept_change) != "no clear change" or lost_prompts(results, variant)
+        (clauses if lost else quiet).append(kept)
+    if clauses:
+        return f"Beside its aim: {'; '.join([*clauses, *quiet])}."
+    return f"Beside its aim nothing clearly changed: {'; '.join(quiet)}." if quiet else "Nothing else was measured."
+
+
+def _notes(results: Results, variant: VariantResults) -> str:
+    """Say how many images the figures leave out or are undetermined; of the original also what should stay."""
     clauses = []
-    if results.kept is not None and variant.kept is not None:
-        before = None if variant is results.original else results.original.kept
-        clauses.append(_kept(results.kept, variant.kept, before, variant.kept_change))
+    if variant is results.original and (kept := kept_clause(results, variant)):
+        clauses.append(kept)
     if variant.no_face is not None and variant.no_face.value > SMALL:
         clauses.append(f"{fine(variant.no_face.value)} of the images show no face and do not count")
+    if empty := without_face(results, variant):
+        clauses.append(f"no image of {listed(empty, WORST)} shows a face")
     shares = {name: results.figures(variant, name).undetermined.value for name in results.targets}
     many = [(name, fine(share)) for name, share in shares.items() if share > SMALL]
     if many:
         (name, share), *rest = many
         first = f"{name} is undetermined in {share} of the images"
-        clauses.append(_listed([first, *(f"{name} in {share}" for name, share in rest)]))
-    return clauses
-
-
-def _kept(name: str, now: Estimate, before: Estimate | None, change: Estimate | None) -> str:
-    """Say how often what should stay is right, and whether the paired change of it excludes 0."""
-    if before is None:
-        return f"{name} in {fine(now.value)} of the images"
-    if (moves := direction(change)) != "no clear change":
-        return f"{name} {moves} from {fine(before.value)} to {fine(now.value)} of the images"
-    return f"{name} shows no clear change ({fine(before.value)} to {fine(now.value)} of the images)"
-
-
-def _away(value: float) -> float:
-    """Move a tie, such as 1 of 8, off 0: Python would round it to even, the page's script does not."""
-    return value + math.copysign(1e-9, value)
+        clauses.append(listed([first, *(f"{name} in {share}" for name, share in rest)]))
+    return sentence(clauses) if clauses else ""
 
 
 def _range(estimate: Estimate) -> str:
     return f"{number(estimate.low)}–{number(estimate.high)}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    """Join with commas and an "and"; many are counted, not named."""
-    if len(parts) > LISTED:
-        parts = [*parts[:LISTED], f"{len(parts) - LISTED} more"]
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def _sentence(clauses: Sequence[str]) -> str:
-    joined = "; ".join(clauses) + "."
-    return joined[0].upper() + joined[1:]

@@ -17,7 +17,7 @@ from fair_adaptors.adaptor.record import TAG, AdaptorRecord, read_record
 from fair_adaptors.adaptor.registry import AdaptorInfo
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import read_results
-from fair_adaptors.evaluation.verdict import fine
+from fair_adaptors.evaluation.wording import fine
 
 from .card_tables import Markdown, figures, line, metrics
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from fair_adaptors.adaptor.record import AdaptorRecord
 from fair_adaptors.adaptor.results import Estimate, FlooredEstimate, Results, TargetClasses, VariantResults, headline
 from fair_adaptors.adaptor.results_file import to_json, variant_of
-from fair_adaptors.evaluation.verdict import fine, number, signed, verdicts
+from fair_adaptors.evaluation.verdict import verdicts
+from fair_adaptors.evaluation.wording import fine, number, signed
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -34,7 +35,7 @@ def figures(record: AdaptorRecord, results: Results) -> dict[str, Any]:
     """Return the rows of the card's tables, each a list of cells."""
     before, after = results.original, variant_of(record, results)
     return {
-        "verdict": dict(verdicts(results))[after.name],
+        "verdict": next(said.text for said in verdicts(results) if said.name == after.name),
         "settings": results.settings,
         "num_prompts": _plain(len(results.labels)),
         "classifiers": results.classifiers,

@@ -11,7 +11,8 @@ from fair_adaptors.adaptor.results import Estimate, Results, VariantResults, hea
 from fair_adaptors.adaptor.results_file import load_results, to_json
 from fair_adaptors.evaluation.metrics import CONFIDENCE
 from fair_adaptors.evaluation.store import PLOTS, REPORT_FILE, RESULTS_FILE, TIMING_FILE
-from fair_adaptors.evaluation.verdict import direction, fine, number, percent, signed, verdicts
+from fair_adaptors.evaluation.verdict import verdicts
+from fair_adaptors.evaluation.wording import direction, fine, number, percent, signed
 
 from . import gallery
 from .page_data import page_data
@@ -62,8 +63,8 @@ def page(results: Results, timing: Mapping[str, float], pictures: gallery.Pictur
         timing=timing,
         command=command,
         verdicts=[
-            (name, sentence, variant.summary)
-            for (name, sentence), variant in zip(verdicts(results), results.variants, strict=True)
+            (said.name, said.text, variant.summary)
+            for said, variant in zip(verdicts(results), results.variants, strict=True)
         ],
         sentences=SENTENCES,
         open_targets=OPEN_TARGETS,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from fair_adaptors.adaptor.results import Estimate, PromptFigures, Results, TargetClasses, VariantResults, headline
 from fair_adaptors.errors import MissingExtraError
-from fair_adaptors.evaluation.verdict import figure_name, largest, number, percent
+from fair_adaptors.evaluation.verdict import figure_name, largest
+from fair_adaptors.evaluation.wording import number, percent
 
 from .gallery import Picture, Pictures
 from .grid import AFTER, BEFORE, FAINT, INK, RULE, before_after_grid

@@ -13,7 +13,7 @@ from fair_adaptors.evaluation import Evaluation, evaluate
 from fair_adaptors.evaluation.spec import Instruments
 from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE
 from fair_adaptors.evaluation.variants import Variant
-from fair_adaptors.evaluation.verdict import fine, number
+from fair_adaptors.evaluation.wording import fine, number
 
 from .page import write_report
 

@@ -86,7 +86,7 @@ def comparison(results: "Results") -> "Table":
 
     from fair_adaptors.adaptor.results import headline
 
-    from ..evaluation.verdict import fine, number, percent
+    from ..evaluation.wording import fine, number, percent
 
     before, after = results.variants[:2]
     columns = ("held-out", "before (95 %)", "after (95 %)", "floor", "undetermined")

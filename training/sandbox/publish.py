@@ -17,7 +17,7 @@ from fair_adaptors.evaluation import evaluate
 from fair_adaptors.evaluation.spec import Evaluation, targets_for
 from fair_adaptors.evaluation.store import write_json
 from fair_adaptors.evaluation.variants import ORIGINAL, with_adaptor
-from fair_adaptors.evaluation.verdict import percent
+from fair_adaptors.evaluation.wording import percent
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.report.card import card_of
 from fair_adaptors.report.gallery import find_pictures

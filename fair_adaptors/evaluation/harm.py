@@ -1,0 +1,205 @@
+"""What a variant changed beside its aim, and which of it does harm: found, ranked and put in words.
+
+An attribute is aimed at by a variant that was made to change it. Whatever else can be seen is to stay as the original
+shows it, so there the distance from the original counts: no change of it is an improvement.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fair_adaptors.adaptor.results import ClassChange, Erasure, Estimate, Results, Shift, VariantResults, headline
+from fair_adaptors.attributes import people
+
+from .wording import direction, fine, listed, percent, sentence
+
+Kind = Literal["erasure", "shift", "kept"]
+Judgement = Literal["better", "worse", ""]
+
+SHIFT_ALLOWED = 0.06
+"""A shift of something that is not aimed at does harm where the interval of it, the floor removed, is above this."""
+KEPT_LOSS = 0.01
+"""What should stay is lost where the interval of its change is below less this."""
+KEPT_LEAST = 0.85
+"""A prompt has lost what should stay where its share was this or more, and its interval is below this now."""
+VANISHED = 0.1
+"""Who keeps no more than this part of their share all but vanishes."""
+WORST = 3
+"""Prompts that are named; the rest are counted."""
+NAMED = 4
+"""Classes and attributes that are named; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Harm:
+    """Something that a variant does to people, or to what should stay, beside its aim.
+
+    Attributes:
+        kind: ``erasure`` of a class, ``shift`` of an attribute that was not aimed at, or loss of what should be
+            ``kept``.
+        clause: what happened, in words that can follow others.
+    """
+
+    kind: Kind
+    clause: str
+
+    @property
+    def sentence(self) -> str:
+        """The clause as a sentence."""
+        return sentence([self.clause])
+
+
+def harms(results: Results, variant: VariantResults) -> list[Harm]:
+    """Return what harm a variant does, the worst kind first; nothing for the original.
+
+    These are every class that is erased (see ``beside.erasures``), in an aimed-at attribute too; every attribute not
+    aimed at that shifts by clearly more than ``SHIFT_ALLOWED``; and what should stay, if clearly more than
+    ``KEPT_LOSS`` of it is lost, or a prompt falls from at least ``KEPT_LEAST`` to clearly below.
+    """
+    found = [Harm("erasure", erasure_clause(results, rows)) for rows in erased(variant)]
+    for name in not_aimed_at(results, variant):
+        if (shift := shift_of(results, variant, name)) and shift.floor_removed.low > SHIFT_ALLOWED:
+            found.append(Harm("shift", shift_clause(results, variant, [name])))
+    if is_lost(variant.kept_change) or lost_prompts(results, variant):
+        found.append(Harm("kept", kept_clause(results, variant)))
+    return found
+
+
+def not_aimed_at(results: Results, variant: VariantResults) -> list[str]:
+    """Return the attributes that a variant was not made for; combinations of attributes are no further ones."""
+    return [
+        name for name, target in results.targets.items() if len(target.attributes) == 1 and name not in variant.aimed
+    ]
+
+
+def judgement(results: Results, variant: VariantResults, name: str) -> Judgement:
+    """Say whether a target came nearer to the shares that were asked for, or farther away, beyond doubt.
+
+    Where a variant is not aimed at it, or nobody asked for any shares, nothing is better: a shift is worse or nothing.
+    """
+    change = results.figures(variant, name).change
+    if change is None:
+        return ""
+    if name in variant.aimed:
+        moved = headline(change, results.targets[name])
+        judged: Judgement = "better" if moved.high < 0 else "worse" if moved.low > 0 else ""
+        return judged if results.targets[name].declared else ""
+    return "worse" if name in not_aimed_at(results, variant) and change.shift.floor_removed.low > 0 else ""
+
+
+def erased(variant: VariantResults) -> list[list[Erasure]]:
+    """Return the erasures by class, those over all prompts first, the largest fall first."""
+    groups: dict[tuple[str, str], list[Erasure]] = {}
+    for one in sorted(variant.erasures, key=lambda one: (one.prompt is not None, one.change.value)):
+        groups.setdefault((one.target, one.class_name), []).append(one)
+    return list(groups.values())
+
+
+def erasure_clause(results: Results, rows: Sequence[Erasure]) -> str:
+    """Say of one class's erasures who is shown how much less, over all prompts and in which."""
+    who = people(results.targets[rows[0].target].attributes[0], rows[0].class_name)
+    clauses = [f"{who} {_fall([one.change])} {_shares(one.change)}" for one in rows if one.prompt is None]
+    if prompts := [(one.prompt, one.change) for one in rows if one.prompt is not None]:
+        where = f"in {len(prompts)} of {_counted(len(results.labels), 'prompt')}"
+        named = listed([f"{results.labels[p]} {_moved(change)}" for p, change in prompts], WORST)
+        clauses.append(f"{where} {'they' if clauses else who} {_fall([change for _, change in prompts])} ({named})")
+    return "; ".join(clauses)
+
+
+def class_clauses(results: Results, variant: VariantResults) -> list[str]:
+    """Say which classes of attributes not aimed at are shown more or less often, beyond doubt; not those erased.
+
+    Of two classes the one that falls is enough.
+    """
+    over_all = {(one.target, one.class_name) for one in variant.erasures if one.prompt is None}
+    found: list[tuple[float, str]] = []
+    for name in not_aimed_at(results, variant):
+        target, change = results.targets[name], results.figures(variant, name).change
+        for label, row in zip(target.classes, change.classes if change else (), strict=bool(change)):
+            moves = direction(row)
+            if moves == "no clear change" or (name, label) in over_all or (len(target.classes) == 2 and row.low > 0):
+                continue
+            much = "less" if moves == "falls" else "more"
+            found.append((row.value, f"{people(target.attributes[0], label)} are shown {much} often {_shares(row)}"))
+    clauses = [clause for _, clause in sorted(found)]
+    more = len(clauses) - NAMED
+    return (
+        clauses if more <= 0 else [*clauses[:NAMED], f"{_counted(more, 'other class', 'other classes')} changed too"]
+    )
+
+
+def shift_of(results: Results, variant: VariantResults, name: str) -> Shift | None:
+    """Return how far a target moved from the original; None for the original, or where no image counts."""
+    change = results.figures(variant, name).change
+    return None if change is None or change.shift.value != change.shift.value else change.shift
+
+
+def shift_clause(results: Results, variant: VariantResults, names: Sequence[str]) -> str:
+    """Say how far attributes moved from the original, the farthest first, each beside what chance alone does."""
+    shifts = {name: found for name in names if (found := shift_of(results, variant, name))}
+    parts = [
+        f"the {name} of {percent(shifts[name].value)}"
+        + (
+            f" ({percent(shifts[name].floor)})"
+            if k
+            else f" of the people shifts ({percent(shifts[name].floor)} by chance alone)"
+        )
+        for k, name in enumerate(sorted(shifts, key=lambda name: -shifts[name].value))
+    ]
+    return f"in the average prompt {listed(parts, NAMED)}" if parts else ""
+
+
+def is_lost(change: Estimate | None) -> bool:
+    """Tell whether clearly more than ``KEPT_LOSS`` of what should stay is lost."""
+    return change is not None and change.high < -KEPT_LOSS
+
+
+def lost_prompts(results: Results, variant: VariantResults) -> list[int]:
+    """Return the prompts that had what should stay and have lost it."""
+    both = zip(results.original.kept_prompts or (), variant.kept_prompts or (), strict=True)
+    return [p for p, (was, now) in enumerate(both) if was.value >= KEPT_LEAST > now.high]
+
+
+def kept_clause(results: Results, variant: VariantResults) -> str:
+    """Say how often what should stay is right, whether that clearly changed, and in which prompts it fell most."""
+    now, before, change = variant.kept, results.original.kept, variant.kept_change
+    if now is None or results.kept is None:
+        return ""
+    if change is None or before is None:
+        return f"{results.kept} in {fine(now.value)} of the images"
+    lost, moves = lost_prompts(results, variant), direction(change)
+    numbers = f"{fine(before.value)} to {fine(now.value)} of the images"
+    if moves == "falls":
+        fell = _fell_most(results, variant, None)
+        return f"{results.kept} falls from {numbers}" + (f", most of all for {fell}" if fell else "")
+    said = (
+        f"{results.kept} shows no clear change ({numbers})"
+        if moves == "no clear change"
+        else f"{results.kept} rises from {numbers}"
+    )
+    return f"{said}, but it falls for {_fell_most(results, variant, lost)}" if lost else said
+
+
+def _fell_most(results: Results, variant: VariantResults, only: Sequence[int] | None) -> str:
+    rows = list(zip(results.labels, results.original.kept_prompts or (), variant.kept_prompts or (), strict=False))
+    chosen = [rows[p] for p in only] if only is not None else [row for row in rows if row[2].value < row[1].value]
+    chosen.sort(key=lambda row: row[2].value - row[1].value)
+    return listed([f"{label} ({percent(was.value)} → {percent(now.value)})" for label, was, now in chosen], WORST)
+
+
+def _fall(changes: Sequence[ClassChange]) -> str:
+    if all(change.after <= VANISHED * change.before for change in changes):
+        return "all but vanish"
+    return "are shown less than half as often as before"
+
+
+def _shares(change: ClassChange) -> str:
+    return f"({_moved(change)})"
+
+
+def _moved(change: ClassChange) -> str:
+    return f"{percent(change.before)} → {percent(change.after)}"
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"

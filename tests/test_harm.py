@@ -1,0 +1,171 @@
+"""What a variant changes beside its aim is found, ranked and said in words that nobody can misread."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fair_adaptors.adaptor.results import Estimate, Results
+from fair_adaptors.attributes import people
+from fair_adaptors.evaluation.harm import harms, judgement, not_aimed_at
+from fair_adaptors.evaluation.verdict import ONE_IMAGE, verdicts
+from tests.reports import CLASSES, HALF, QUARTER, instruments, measured, named, record
+
+PROMPTS, IMAGES = 16, 32
+Seen = Mapping[str, np.ndarray]
+
+
+def seen(gender: Any, tone: Any, *, images: int = IMAGES) -> dict[str, np.ndarray]:
+    """Class indices [P, n] of both attributes; what is given for one image or prompt is that of all."""
+    shape = PROMPTS, images
+    return {"gender": np.broadcast_to(gender, shape).copy(), "tone": np.broadcast_to(tone, shape).copy()}
+
+
+def results_of(before: Seen, after: Seen, *, images: int = IMAGES, **changes: Any) -> Results:
+    """An evaluation in which one classifier sees these classes before and after, beyond doubt."""
+    evaluation, tools = named(PROMPTS, images, targets=(HALF, replace(QUARTER, declared=False))), instruments("one")
+
+    def looked(classes: Seen, **changes: Any) -> Any:
+        sure = {name: np.eye(len(CLASSES[name]))[index] for name, index in classes.items()}
+        return record(evaluation, tools, 0.0, probabilities={"one": sure}, **changes)
+
+    return measured(evaluation, tools, {"original": looked(before), "fair": looked(after, **changes)})
+
+
+HALVES = np.arange(IMAGES) % 2
+TONES = np.where(np.arange(IMAGES) < IMAGES // 2, 3, np.arange(IMAGES) % 3)
+ONE_SIDED = seen(0, TONES)
+DARK = 3
+
+
+def without_dark(prompts: int) -> np.ndarray:
+    """Everybody who is dark in the first prompts turns tan."""
+    tones = np.broadcast_to(TONES, (PROMPTS, IMAGES)).copy()
+    tones[:prompts][tones[:prompts] == DARK] = 1
+    return tones
+
+
+def said(results: Results) -> tuple[list[tuple[str, str]], str]:
+    variant = results.variants[1]
+    return [(harm.kind, harm.sentence) for harm in harms(results, variant)], verdicts(results)[1].beside
+
+
+def test_who_vanishes_is_said_first_and_in_plain_words() -> None:
+    found, beside = said(results_of(ONE_SIDED, seen(HALVES, without_dark(PROMPTS))))
+    gone = "dark-skinned people all but vanish (50% → 0%)"
+    assert found[0] == (
+        "erasure",
+        "Dark-skinned people all but vanish (50% → 0%); in 16 of 16 prompts they all but vanish (job 0 50% → 0%,"
+        " job 1 50% → 0%, job 2 50% → 0% and 13 more).",
+    )
+    assert found[1] == (
+        "shift", "In the average prompt the tone of 50% of the people shifts (10% by chance alone)."
+    )  # fmt: skip
+    assert beside.startswith(f"Beside its aim: {gone}; in 16 of 16")
+    assert "; tan-skinned people are shown more often (19% → 69%); in the average prompt the tone" in beside
+
+
+def test_who_vanishes_in_some_prompts_is_found_there() -> None:
+    found, beside = said(results_of(ONE_SIDED, seen(HALVES, without_dark(2))))
+    sentence = "in 2 of 16 prompts dark-skinned people all but vanish (job 0 50% → 0% and job 1 50% → 0%)"
+    assert found[0] == ("erasure", sentence.capitalize() + ".")
+    assert sentence in beside
+
+
+def test_who_is_left_with_less_than_half_is_not_said_to_vanish() -> None:
+    tones = seen(0, TONES)["tone"]
+    rare = (tones == DARK) & (np.arange(IMAGES) > 1)
+    found, _ = said(results_of(ONE_SIDED, seen(0, np.where(rare, 1, tones))))
+    assert found[0][1].startswith("Dark-skinned people are shown less than half as often as before (50% → 6%)")
+
+
+def test_a_bias_that_was_not_aimed_at_never_falls() -> None:
+    """Everybody is dark before, and of all four tones after: the bias falls, the original is far away."""
+    results = results_of(seen(0, DARK), seen(HALVES, np.arange(IMAGES) // 2 % 4))
+    variant = results.variants[1]
+    assert not_aimed_at(results, variant) == ["tone"]
+    change = results.figures(variant, "tone").change
+    assert change is not None and change.bias.high < 0
+    assert "tone bias" not in verdicts(results)[1].text and "falls" not in verdicts(results)[1].beside
+    assert [judgement(results, variant, name) for name in ("gender", "tone")] == ["better", "worse"]
+    aimed = replace(variant, aimed=("gender", "tone"))
+    assert judgement(replace(results, variants=(results.original, aimed)), aimed, "tone") == ""
+
+
+def test_where_nothing_changes_it_says_so_with_the_figures() -> None:
+    found, beside = said(results_of(ONE_SIDED, seen(HALVES, TONES)))
+    assert found == []
+    assert beside == (
+        "Beside its aim nothing clearly changed: in the average prompt the tone of 0% of the people shifts (0% by"
+        " chance alone); right job shows no clear change (100% to 100% of the images)."
+    )
+
+
+def test_swaps_without_a_direction_are_no_harm() -> None:
+    """Of each prompt's images six turn from dark to tan, and six from tan to dark."""
+    swapped = TONES.copy()
+    swapped[:6], swapped[TONES == 1] = 1, DARK
+    results = results_of(ONE_SIDED, seen(HALVES, swapped))
+    assert results.figures(results.variants[1], "tone").change.same_class == 1 - 12 / IMAGES
+    assert said(results)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [
+        (
+            {3: IMAGES},
+            "ight job shows no clear change (100% to 93.8% of the images), but it falls for job 3 (100% → 0%)",
+        ),
+        ({1: 1}, None),
+        ({1: 12, 2: 9}, "job 1 (100% → 63%) and job 2 (100% → 72%)"),
+    ],
+)
+def test_what_should_stay_is_told_with_the_worst_prompts(lost: dict[int, int], expected: str | None) -> None:
+    right = np.ones((PROMPTS, IMAGES), bool)
+    for prompt, images in lost.items():
+        right[prompt, :images] = False
+    found, beside = said(results_of(ONE_SIDED, seen(HALVES, TONES), right=right))
+    assert [kind for kind, _ in found] == (["kept"] if expected else [])
+    assert expected is None or (expected in found[0][1] and expected in beside)
+    assert expected is not None or "right job shows no clear change (100% to 99.8% of the images)" in beside
+
+
+def test_the_bounds_are_those_of_clear_losses() -> None:
+    results = results_of(ONE_SIDED, seen(HALVES, TONES))
+    variant = results.variants[1]
+
+    def kinds(**changes: Any) -> list[str]:
+        changed = replace(variant, **changes)
+        return [harm.kind for harm in harms(replace(results, variants=(results.original, changed)), changed)]
+
+    assert kinds(kept_change=Estimate(-0.02, -0.03, -0.009)) == []
+    assert kinds(kept_change=Estimate(-0.02, -0.03, -0.011)) == ["kept"]
+    assert kinds(kept_prompts=(*variant.kept_prompts[1:], Estimate(0.7, 0.5, 0.86))) == []
+    assert kinds(kept_prompts=(*variant.kept_prompts[1:], Estimate(0.7, 0.5, 0.84))) == ["kept"]
+    figures = results.figures(variant, "tone")
+    for low, expected in ((0.059, []), (0.061, ["shift"])):
+        shift = replace(figures.change.shift, floor_removed=Estimate(0.1, low, 0.2))
+        bias = {"one": {**variant.bias["one"], "tone": replace(figures, change=replace(figures.change, shift=shift))}}
+        assert kinds(bias=bias) == expected
+
+
+def test_who_vanishes_of_an_attribute_that_was_aimed_at_is_part_of_the_aim() -> None:
+    results = results_of(seen(HALVES, TONES), seen(0, TONES))
+    verdict = verdicts(results)[1]
+    assert "; but men all but vanish (50% → 0%); in 16 of 16 prompts they all but vanish (job 0" in verdict.aim
+    assert verdict.beside.startswith("Beside its aim nothing clearly changed")
+    assert [harm.kind for harm in harms(results, results.variants[1])] == ["erasure"]
+    assert harms(results, results.original) == [] and verdicts(results)[0].beside == ""
+
+
+def test_one_image_per_prompt_is_told_to_say_nothing() -> None:
+    results = results_of(seen(0, 0, images=1), seen(1, 0, images=1), images=1)
+    assert [verdict.aim for verdict in verdicts(results)] == [ONE_IMAGE] * 2
+
+
+def test_classes_without_words_of_their_own_are_named() -> None:
+    assert people("tone", "dark") == "dark-skinned people" and people("gender", "male") == "men"
+    assert people("hair", "red") == "images of hair red" and people("gender", "x") == "images of gender x"
