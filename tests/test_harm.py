@@ -1,5 +1,7 @@
 """What a variant changes beside its aim is found, ranked and said in words that nobody can misread."""
 
+import io
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +13,7 @@ from fair_adaptors.adaptor.results import Estimate, Results
 from fair_adaptors.attributes import people
 from fair_adaptors.evaluation.harm import harms, judgement, not_aimed_at
 from fair_adaptors.evaluation.verdict import ONE_IMAGE, verdicts
+from fair_adaptors.report.terminal import print_headline
 from tests.reports import CLASSES, HALF, QUARTER, instruments, measured, named, record
 
 PROMPTS, IMAGES = 16, 32
@@ -169,3 +172,31 @@ def test_one_image_per_prompt_is_told_to_say_nothing() -> None:
 def test_classes_without_words_of_their_own_are_named() -> None:
     assert people("tone", "dark") == "dark-skinned people" and people("gender", "male") == "men"
     assert people("hair", "red") == "images of hair red" and people("gender", "x") == "images of gender x"
+
+
+def printed(results: Results) -> str:
+    from rich.console import Console
+
+    console = Console(width=80, record=True, quiet=False, file=io.StringIO())
+    print_headline(console, results)
+    return console.export_text()
+
+
+def test_the_terminal_says_it_in_80_columns() -> None:
+    results = results_of(ONE_SIDED, seen(HALVES, without_dark(PROMPTS)))
+    text = printed(replace(results, variants=(results.original, replace(results.variants[1], name="fair " * 9))))
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r"yes +bias 1\.00 → 0\.00 +0\.00–0\.\d\d ", text) and re.search(r"no +shift 0\.50 ", text)
+    assert "dark 0%" in text and "tone bias falls" not in text
+    assert "dark-skinned people all but vanish (50% → 0%)" in " ".join(text.split())
+
+
+def test_the_terminal_says_who_shows_no_face_however_few() -> None:
+    found = np.ones((PROMPTS, IMAGES), bool)
+    found[4], found[5, 0] = False, False
+    text = " ".join(printed(results_of(ONE_SIDED, seen(HALVES, TONES), found=found)).split())
+    assert "6.4% of the images show no face and do not count; no image of job 4 shows a face." in text
+    found[4] = True
+    assert "0.2% of the images show no face" in " ".join(
+        printed(results_of(ONE_SIDED, seen(HALVES, TONES), found=found)).split()
+    )

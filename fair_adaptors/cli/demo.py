@@ -27,7 +27,8 @@ def demo(
 
     quiet()
     from fair_adaptors.report.page import write_report
-    from fair_adaptors.sandbox.demo import comparison, run_demo
+    from fair_adaptors.report.terminal import print_headline
+    from fair_adaptors.sandbox.demo import run_demo
 
     started, console = time.perf_counter(), Console()
     with Progress(console=console, transient=True) as progress:
@@ -40,7 +41,7 @@ def demo(
             overwrite=overwrite,
             on_images=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    console.print(comparison(results))
+    print_headline(console, results)
     lines = [
         f"{images} images per prompt, seed {seed}, the same noise before and after; a perfectly fair model scores the"
         " noise floor. More images (-n) make the figures surer."

@@ -27,7 +27,7 @@ from .harm import (
 from .wording import direction, fine, listed, number, percent, sentence, signed
 
 SMALL = 0.05
-"""Shares of images without a face, or that are undetermined, up to this are not worth a sentence."""
+"""A share of images that are undetermined up to this is not worth a sentence."""
 NAMED = 4
 """Targets that get a clause of their own; more are grouped by what happened to them."""
 ENOUGH = 48
@@ -202,7 +202,7 @@ def _notes(results: Results, variant: VariantResults) -> str:
     clauses = []
     if variant is results.original and (kept := kept_clause(results, variant)):
         clauses.append(kept)
-    if variant.no_face is not None and variant.no_face.value > SMALL:
+    if variant.no_face is not None and variant.no_face.value > 0:
         clauses.append(f"{fine(variant.no_face.value)} of the images show no face and do not count")
     if empty := without_face(results, variant):
         clauses.append(f"no image of {listed(empty, WORST)} shows a face")

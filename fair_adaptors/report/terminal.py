@@ -7,18 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fair_adaptors.adaptor.results import Results, headline
+from fair_adaptors.adaptor.results import FlooredEstimate, Results, VariantResults, headline
 from fair_adaptors.errors import MissingExtraError
 from fair_adaptors.evaluation import Evaluation, evaluate
+from fair_adaptors.evaluation.harm import harms
 from fair_adaptors.evaluation.spec import Instruments
 from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE
 from fair_adaptors.evaluation.variants import Variant
+from fair_adaptors.evaluation.verdict import smallest_share, verdicts
 from fair_adaptors.evaluation.wording import fine, number
 
 from .page import write_report
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
+
+SAID = 6
+"""Variants that are told of in words."""
 
 
 def run_and_report(
@@ -46,7 +52,7 @@ def run_and_report(
         results = evaluate(pipe, evaluation, variants, instruments, out, overwrite=overwrite, on_images=advance)
     if not main:
         return
-    console.print(headline_table(results))
+    print_headline(console, results)
     try:
         write_report(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
     except MissingExtraError as error:  # the page is written before the plots beside it
@@ -58,30 +64,58 @@ def run_and_report(
     )  # fmt: skip
 
 
-def headline_table(results: Results) -> "Table":
-    """Return a table of every variant, target by target, as the first classifier sees it; it fits 80 columns.
+def print_headline(console: "Console", results: Results) -> None:
+    """Print the table of figures, and below it in words how each variant fared, and what else it changed."""
+    from rich.markup import escape
 
-    The figure is the bias, or the total variation where a target is not uniform; ``change`` is the interval of its
-    change.
+    console.print(headline_table(results))
+    said = verdicts(results)
+    for one, variant in zip(said[:SAID], results.variants, strict=False):
+        style = "bold red" if harms(results, variant) else "none"
+        told = [escape(one.aim), f"[{style}]{escape(one.beside)}[/]" if one.beside else "", escape(one.notes)]
+        console.print(f"[bold]{escape(one.name)}[/]: {' '.join(filter(None, told))}\n", highlight=False)
+    if len(said) > SAID:
+        console.print(f"The report says the same of {len(said) - SAID} more.")
+
+
+def headline_table(results: Results) -> "Table":
+    """Return a table of every variant, target by target, as the first classifier that knows it sees it; 80 columns.
+
+    Of the original, and of what a variant is aimed at, the figure is the bias, or the total variation where the target
+    is not uniform. Of what it is not aimed at, it is the shift: how far it moved from the original.
     """
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Column, Table
 
-    columns = (Column("", overflow="fold"), "95 %", "floor", "change, 95 %", "undetermined")
+    figure = Column("figure", no_wrap=True)
+    columns = (Column("", overflow="fold"), "aimed\nat", figure, "95 %", "floor", "smallest\nshare", "un-\nsure")
     table = Table(*columns, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name, target in results.targets.items():
-        table.add_row(f"[bold]{escape(name)} {'bias' if target.is_uniform else 'off target'}")
+        table.add_row(f"[bold]{escape(name)}")
         for variant in results.variants:
             found = results.figures(variant, name)
-            now = headline(found, target)
-            change = headline(found.change, target) if found.change else None
+            aimed = name in variant.aimed
             table.add_row(
                 escape(variant.name),
-                f"{number(now.value)} ({number(now.low)}–{number(now.high)})",
-                number(now.floor),
-                f"{number(change.low)} to {number(change.high)}" if change else "–",
+                "–" if found.change is None else "yes" if aimed else "no",
+                *_figure(results, variant, name),
+                escape(smallest_share(found, target)),
                 fine(found.undetermined.value),
             )
         table.add_section()
     return table
+
+
+def _figure(results: Results, variant: VariantResults, name: str) -> tuple[str, str, str]:
+    """Return the figure of a target with its name, its interval, and its floor."""
+    found, target = results.figures(variant, name), results.targets[name]
+    if found.change is not None and name not in variant.aimed:
+        shown: FlooredEstimate = found.change.shift
+        said = f"shift {number(shown.value)}"
+    else:
+        shown = headline(found, target)
+        before = headline(results.figures(results.original, name), target)
+        was = "" if found.change is None else f"{number(before.value)} → "
+        said = f"{'bias' if target.is_uniform else 'off'} {was}{number(shown.value)}"
+    return said, f"{number(shown.low)}–{number(shown.high)}", number(shown.floor)

@@ -9,13 +9,10 @@ import numpy as np
 from fair_adaptors.evaluation.drawing import classify, generate
 
 from .pipeline import GUIDANCE, STEPS
-from .prompts import ATTRIBUTES, ROLES, SECTORS, TEMPLATE, Split, occupations
+from .prompts import ROLES, SECTORS, TEMPLATE, Split, occupations
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from fair_adaptors.adaptor.results import Estimate, Results
-    from fair_adaptors.evaluation.spec import Instruments, Target
+    from fair_adaptors.adaptor.results import Results
 
 Probabilities = dict[str, np.ndarray]
 
@@ -46,10 +43,10 @@ def run_demo(
         FairAdaptorError: no such adaptor, it does not fit the sandbox, or another evaluation is in the way.
     """
     from fair_adaptors.evaluation import evaluate
-    from fair_adaptors.evaluation.spec import Evaluation
+    from fair_adaptors.evaluation.spec import Evaluation, targets_for
+    from fair_adaptors.evaluation.variants import with_adaptor
     from fair_adaptors.prompts.sets import load_prompts
 
-    from ..evaluation.variants import with_adaptor
     from .instruments import instruments
     from .pipeline import load_sandbox_pipeline
 
@@ -58,7 +55,7 @@ def run_demo(
     evaluation = Evaluation(
         "sandbox",
         load_prompts("sandbox-test"),
-        _targets(adaptor, tools),
+        targets_for([], [adaptor], tools),
         images_per_prompt=images_per_prompt,
         seed=seed,
         num_steps=STEPS,
@@ -68,46 +65,6 @@ def run_demo(
     return evaluate(
         load_sandbox_pipeline(), evaluation, [variant], tools, out, overwrite=overwrite, on_images=on_images
     )
-
-
-def _targets(adaptor: str, tools: "Instruments") -> "tuple[Target, ...]":
-    """Return what the adaptor was trained for, and equal shares of whatever else can be seen."""
-    from fair_adaptors.evaluation.spec import Target, targets_for
-
-    trained = targets_for([], [adaptor], tools)
-    rest = [name for name in ATTRIBUTES if not any(name in target.attributes for target in trained)]
-    return (*trained, *(Target((name,), (1 / len(ATTRIBUTES[name]),) * len(ATTRIBUTES[name])) for name in rest))
-
-
-def comparison(results: "Results") -> "Table":
-    """Return the table of each figure before and after; it fits 80 columns."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from fair_adaptors.adaptor.results import headline
-
-    from ..evaluation.wording import fine, number, percent
-
-    before, after = results.variants[:2]
-    columns = ("held-out", "before (95 %)", "after (95 %)", "floor", "undetermined")
-    table = Table(*columns, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for name, target in results.targets.items():
-        was, now = (results.figures(variant, name) for variant in (before, after))
-        floor = headline(now, target).floor
-        table.add_row(
-            f"{name} bias" if target.is_uniform else f"{name} off target",
-            *(_range(headline(found, target), number) for found in (was, now)),
-            number(floor),
-            " → ".join(percent(found.undetermined.value) for found in (was, now)),
-        )
-    table.add_row(results.kept, _range(before.kept, fine), _range(after.kept, fine), "", "")
-    return table
-
-
-def _range(found: "Estimate | None", write: Callable[[float], str]) -> str:
-    if found is None:
-        return "–"
-    return f"{write(found.value)} ({write(found.low).removesuffix('%')}–{write(found.high)})"
 
 
 def draw(pipe: Any, names: Sequence[str], *, images_per_prompt: int, seed: int) -> Any:
