@@ -3,7 +3,7 @@
 import json
 import platform
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,21 @@ _MARKED = re.compile(r"(<!-- table -->\n)(.*?)\n?<!-- end -->", re.DOTALL)
 
 
 def report(name: str, rows: list[dict[str, Any]], **details: Any) -> None:
-    """Print rows as a table and write them, with the machine, to ``results/NAME.json``."""
-    columns = list(rows[0])
-    cells = [columns, *([text_of(row[column]) for column in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    for line in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    """Print rows as a table, also those ``beside`` them, and write all, with the machine, to ``results/NAME.json``."""
+    for each in tables_of({"rows": rows, **details}):
+        cells = [list(each[0]), *([text_of(value) for value in row.values()] for row in each)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for line in cells:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print()
     RESULTS.mkdir(exist_ok=True)
     record = {"benchmark": name, "rows": rows, **details, "machine": _machine()}
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def tables_of(record: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    """Return the tables in a benchmark's record: its rows, and those beside them where it has any."""
+    return [record[name] for name in ("rows", "beside") if name in record]
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

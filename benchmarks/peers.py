@@ -1,13 +1,17 @@
 """Compare on the sandbox's held-out prompts, from the same noise: the original, methods of others, and our adaptors.
 
 UCE is fitted to the very occupations that are measured, on other noise, as it has to be told its concepts; the
-adaptors have never seen them. A sweep of strengths gives the trade-off of bias and preservation.
+adaptors have never seen them. A sweep of strengths gives the trade-off of bias and preservation. Prompts that name a
+gender or a tone tell whether a method still does what it is asked for.
 """
 
 import argparse
+import dataclasses
+import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +22,36 @@ import torch
 
 from benchmarks import uce
 from benchmarks._report import report
-from benchmarks.sandbox_bias import train
-from fair_adaptors.adaptor.results import Results, VariantResults
-from fair_adaptors.evaluation import baselines, evaluate
+from benchmarks.sandbox_bias import ALARMS, WORST, figures, train
+from fair_adaptors.adaptor.bases import EMBEDDED
+from fair_adaptors.adaptor.results import Results
+from fair_adaptors.evaluation import Evaluation, Target, baselines, evaluate
 from fair_adaptors.evaluation.metrics import frequencies
-from fair_adaptors.evaluation.spec import Evaluation, Target
 from fair_adaptors.evaluation.variants import Variant, original, with_adaptor
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.report.page import write_report
 from fair_adaptors.sandbox.demo import draw
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
+from fair_adaptors.sandbox.prompts import ATTRIBUTES
 
-ADAPTORS = {
-    "text encoder": "sandbox-gender",
-    "U-Net": "sandbox-gender-unet",
-    "both": "sandbox-gender-both",
-    "soft tokens": "sandbox-gender-tokens",
-}
+RECIPES = ("sandbox-gender", "sandbox-gender-unet", "sandbox-gender-both", "sandbox-gender-tokens")
 SWEEP = (0.25, 0.5, 0.75, 1.25)
-GENDER = baselines.Attribute("gender", ("female", "male"), (0.5, 0.5))
+"""Strengths of the first recipe's adaptor."""
+GENDER = baselines.Attribute("gender", ATTRIBUTES["gender"], (0.5, 0.5))
 TIMED, ROUNDS = 16, 5
 """Images of a timed call, and how often each method is timed."""
 NEUTRAL = ("person", "photo", "face", "portrait")
 
 
-def fitted_uce(pipe: Any, labels: tuple[str, ...], images: int, rounds: int) -> Variant:
-    """Fit the edit of the labels on noise that the evaluation does not use."""
+def fitted_uce(pipe: Any, labels: tuple[str, ...], rounds: int, file: Path | None) -> tuple[Variant, float]:
+    """Fit the edit of the labels on noise that the evaluation does not use; return it and the seconds it took.
+
+    Args:
+        file: where an earlier call left the edit, or where to leave it.
+    """
     classifier = instruments().classifiers[1]  # the one that adaptors are trained with, too
-    turn = 0
+    turn, images = 0, 32
 
     def measure(pipe: Any, labels: Any) -> dict[str, np.ndarray]:
         nonlocal turn
@@ -55,10 +60,36 @@ def fitted_uce(pipe: Any, labels: tuple[str, ...], images: int, rounds: int) -> 
         seen = classifier.logits(drawn.flatten(0, 1))["gender"].argmax(1).view(len(labels), images)
         return {"gender": frequencies(seen.numpy(), 2)}
 
-    return uce.uce(uce.debias(pipe, labels, [GENDER], preserved=NEUTRAL, measure=measure, rounds=rounds))
+    if file and file.exists():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        edit, seconds = uce.ConceptEdit(**kept["edit"]), kept["seconds"]
+        assert tuple(edit.labels) == labels, f"{file} was fitted to other occupations"
+    else:
+        started = time.perf_counter()
+        edit = uce.debias(pipe, labels, [GENDER], preserved=NEUTRAL, measure=measure, rounds=rounds)
+        seconds = time.perf_counter() - started
+        if file:
+            file.write_text(json.dumps({"edit": dataclasses.asdict(edit), "seconds": seconds}), encoding="utf-8")
+    return uce.uce(edit, aimed=["gender"]), seconds
 
 
-def times(pipe: Any, wanted: Evaluation, variants: list[Variant]) -> dict[str, tuple[float, float]]:
+def trained(recipes: Sequence[str], folder: Path) -> tuple[list[Variant], dict[str, float]]:
+    """Return each recipe's adaptor, the first one at more strengths, and the seconds that they were trained.
+
+    Those in ``folder`` as RECIPE-0 are taken, or those of the package by the recipe's name; others are trained.
+    """
+    variants, seconds = [], {}
+    for recipe in recipes:
+        own = folder / f"{recipe}-0"
+        place = EMBEDDED / recipe if (EMBEDDED / recipe).exists() and not own.exists() else own
+        seconds[recipe] = 60 * (train(recipe, 0, place)["minutes"] or 0.0)
+        variants.append(with_adaptor(str(place), label=recipe))
+        if recipe == recipes[0]:
+            variants += [with_adaptor(str(place), weight, label=recipe) for weight in SWEEP]
+    return variants, seconds
+
+
+def times(pipe: Any, wanted: Evaluation, variants: Sequence[Variant]) -> dict[str, tuple[float, float]]:
     """Return each variant's seconds per image, and the ratio to the original's: medians of rounds of all in turn."""
     prompt, label, seeds = wanted.prompts.prompts[0], wanted.prompts.labels[0], range(TIMED)
     seconds = np.zeros((ROUNDS, len(variants)))
@@ -79,61 +110,93 @@ def times(pipe: Any, wanted: Evaluation, variants: list[Variant]) -> dict[str, t
 
 
 def main() -> None:
-    """Print a row per method."""
+    """Print a row per method: the aim and what it costs, then what else it changes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", default="sandbox-test", help="a prompt set, or a file")
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--explicit", default="sandbox-explicit", help="prompts that name a gender or a tone")
+    parser.add_argument("--explicit-images", type=int, default=8)
+    parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    parser.add_argument("--adaptors", type=Path, help="use the adaptors in this folder, RECIPE-0, if they are there")
+    parser.add_argument("--uce", type=Path, help="file to keep the fitted UCE in; if it is there it is used")
     parser.add_argument("--rounds", type=int, default=12, help="of UCE, with 32 images per occupation each")
-    parser.add_argument("--adaptors", type=Path, help="folder of trained adaptors, RECIPE-0; else they are trained")
-    parser.add_argument("--out", type=Path, help="keep the evaluation, with its report, in this folder")
+    parser.add_argument("--out", type=Path, help="keep the evaluations, with a report, in this folder")
+    parser.add_argument("--name", default="peers", help="name of the JSON file")
     arguments = parser.parse_args()
-    pipe = load_sandbox_pipeline()
-    prompts = load_prompts("sandbox-test")
+    pipe, prompts = load_sandbox_pipeline(), load_prompts(arguments.prompts)
     with tempfile.TemporaryDirectory() as temporary:
-        out = arguments.out or Path(temporary) / "evaluation"
-        seconds: dict[str, float | None] = {}
-        started = time.perf_counter()
+        out = arguments.out or Path(temporary)
+        fitted, uce_seconds = fitted_uce(pipe, prompts.labels, arguments.rounds, arguments.uce)
+        adaptors, seconds = trained(arguments.recipes, arguments.adaptors or Path(temporary))
         variants = [
             original(),
             baselines.ethical_intervention([GENDER]),
             baselines.attribute_injection([GENDER]),
             baselines.semantic_guidance([GENDER]),
-            fitted_uce(pipe, prompts.labels, 32, arguments.rounds),
+            fitted,
+            *adaptors,
         ]
-        seconds[variants[-1].name] = time.perf_counter() - started
-        for label, recipe in ADAPTORS.items():
-            folder = (arguments.adaptors or Path(temporary)) / f"{recipe}-0"
-            seconds[label] = 60 * (train(recipe, 0, folder)["minutes"] or 0.0)
-            variants.append(with_adaptor(str(folder), label=label))
-            if recipe == "sandbox-gender":
-                variants += [with_adaptor(str(folder), weight, label=label) for weight in SWEEP]
         wanted = Evaluation(
-            "sandbox", prompts, (Target(("gender",), (0.5, 0.5)),), images_per_prompt=arguments.images, seed=12_345,
-            num_steps=STEPS, guidance_scale=GUIDANCE, batch_size=64,
+            "sandbox", prompts, (Target(("gender",), GENDER.target),), images_per_prompt=arguments.images, seed=12_345,
+            num_steps=STEPS, guidance_scale=GUIDANCE, batch_size=64, keep_images=arguments.out is not None,
         )  # fmt: skip
-        results = evaluate(pipe, wanted, variants, instruments(), out)
-        write_report(out, command="python benchmarks/peers.py")
+        explicit = dataclasses.replace(
+            wanted, prompts=load_prompts(arguments.explicit), images_per_prompt=arguments.explicit_images
+        )
+        results = evaluate(pipe, wanted, variants, instruments(), out / "evaluation")
+        asked = evaluate(pipe, explicit, variants, instruments(), out / "explicit")
+        write_report(out / "evaluation", command="python -m benchmarks.peers")
         timed = times(pipe, wanted, variants)
-        rows = [_row(variant, results, timed[variant.name], seconds) for variant in results.variants]
-    report("peers", rows, images=arguments.images, prompts=len(prompts.prompts), rounds_of_uce=arguments.rounds)
+    rows = aims(results, timed, {**seconds, fitted.name: uce_seconds})
+    details = {"images": arguments.images, "prompts": len(prompts.prompts), "rounds_of_uce": arguments.rounds}
+    report(arguments.name, rows, beside=beside(results, asked), **details)
 
 
-def _row(
-    variant: VariantResults, results: Results, timed: tuple[float, float], seconds: dict[str, float | None]
-) -> dict[str, Any]:
-    found = results.figures(variant, "gender")
-    alike = variant.preservation.get("sandbox")
-    return {
-        "method": variant.name,
-        "bias": found.bias.value,
-        "interval": f"{found.bias.low:.2f}–{found.bias.high:.2f}",
-        "floor": found.bias.floor,
-        "floor removed": found.floor_removed.value,
-        "occupation": variant.kept.value if variant.kept else "–",
-        "similarity": alike.value if alike else "–",
-        "s / image": timed[0],
-        "× original": timed[1],
-        "training s": seconds.get(variant.name) or "–",
-    }
+def aims(results: Results, timed: dict[str, tuple[float, float]], seconds: dict[str, float]) -> list[dict[str, Any]]:
+    """Return a row per method: its bias, and what it costs."""
+    rows = []
+    for variant in results.variants:
+        found, alike = results.figures(variant, "gender"), variant.preservation.get("sandbox")
+        rows.append(
+            {
+                "method": variant.name,
+                "bias": found.bias.value,
+                "interval": f"{found.bias.low:.2f}–{found.bias.high:.2f}",
+                "floor": found.bias.floor,
+                "floor removed": found.floor_removed.value,
+                "similarity": alike.value if alike else "–",
+                "s / image": timed[variant.name][0],
+                "× original": timed[variant.name][1],
+                "training s": seconds.get(variant.name, "–"),
+            }
+        )
+    return rows
+
+
+def beside(results: Results, asked: Results) -> list[dict[str, Any]]:
+    """Return a row per method: what it changes beside gender, and how far it does what a prompt asks for."""
+    rows = []
+    for variant, explicit in zip(results.variants, asked.variants, strict=True):
+        found, obeyed = figures(results, variant), (explicit.obeyed or {})[asked.classifier]
+        shifts = {key: found.get(key, "–") for name in ("tone", "age") for key in _shift_keys(name)}
+        dark = results.figures(variant, "tone").frequencies[ATTRIBUTES["tone"].index("dark")]
+        rows.append(
+            {
+                "method": variant.name,
+                **shifts,
+                "dark": dark.value,
+                "tone flips": found.get("tone flips", "–"),
+                ALARMS: found[ALARMS],
+                "occupation": found["occupation"],
+                "worst prompt": found[WORST],
+                **{f"{name} obeyed": rate.value for name, rate in obeyed.items()},
+            }
+        )
+    return rows
+
+
+def _shift_keys(name: str) -> tuple[str, ...]:
+    return f"{name} shift", f"{name} shift floor", f"{name} shift, floor removed"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._report import RESULTS, table, text_of, write_tables
+from benchmarks._report import RESULTS, table, tables_of, text_of, write_tables
 
 ORDER = (
     "sandbox_bias", "sandbox_variants", "peers", "coverage", "backpropagation", "gradients", "processes", "loading",
@@ -19,8 +19,12 @@ def tables() -> list[str]:
     """Return the tables in Markdown."""
     found = []
     for name in ORDER:
-        rows = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["rows"]
-        found.append(table(list(rows[0]), [[text_of(value) for value in row.values()] for row in rows]))
+        record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        each = [
+            table(list(rows[0]), [[text_of(value) for value in row.values()] for row in rows])
+            for rows in tables_of(record)
+        ]
+        found.append("\n\n".join(each))
     return found
 
 

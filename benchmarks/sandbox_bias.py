@@ -1,75 +1,146 @@
-"""Train the sandbox's adaptors with several seeds and measure them: bias and occupation, before and after.
+"""Train the sandbox's adaptors with several seeds and measure them: the aim, and what else changed.
 
-Everything is measured with the evaluation classifier. Test prompts take no part in training; settings were chosen on
-the validation prompts (see CONTRIBUTING for how often the test prompts were measured).
+Everything is measured with the evaluation classifier, before and after on the same noise. Test prompts take no part in
+training; settings are chosen on the validation prompts.
 """
 
 import argparse
+import dataclasses
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks._report import report
-from fair_adaptors import load_fair_adaptor
 from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
-from fair_adaptors.evaluation.estimates import estimate_bias
-from fair_adaptors.evaluation.metrics import frequencies, noise_floor
-from fair_adaptors.sandbox.demo import measure
-from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
+from fair_adaptors.adaptor.results import Results, VariantResults, headline
+from fair_adaptors.evaluation import Evaluation, evaluate
+from fair_adaptors.evaluation.spec import targets_for
+from fair_adaptors.evaluation.variants import with_adaptor
+from fair_adaptors.prompts.sets import load_prompts
+from fair_adaptors.sandbox.instruments import instruments
+from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
+from fair_adaptors.sandbox.prompts import ATTRIBUTES
 
-Bars = dict[tuple[str, str], dict[str, tuple[float, float] | float]]
+SHARE, ALARMS, WORST = "largest change of a share", "erasure alarms", "occupation, worst prompt"
+"""Figures of which every seed is held to the bar; of the others the mean over seeds."""
+WORST_SEED = {SHARE: max, ALARMS: max, WORST: min}
+
+Bars = Mapping[tuple[str, str], Mapping[str, tuple[float, float] | float]]
 
 BARS: Bars = {
-    ("sandbox-gender", "train"): {"gender": (0.75, 0.20), "occupation": 0.04},
-    ("sandbox-gender", "test"): {"gender": (0.60, 0.30), "occupation": 0.04},
-    ("sandbox-gender-tone", "test"): {"gender": (0.60, 0.30), "tone": (0.35, 0.20), "occupation": 0.05},
+    ("sandbox-gender", "train"): {"gender": (0, 0.20), "occupation": 0.04},
+    ("sandbox-gender", "test"): {
+        "gender": (0, 0.22),
+        "tone shift": (0, 0.06),
+        "age shift": (0, 0.06),
+        SHARE: (0, 0.03),
+        ALARMS: (0, 0),
+        "occupation": 0.01,
+        WORST: (0.85, 1),
+    },
+    ("sandbox-gender-tone", "test"): {
+        "gender": (0, 0.22),
+        "tone": (0, 0.17),
+        "age shift": (0, 0.06),
+        "occupation": 0.02,
+    },
 }
-"""Least bias before and most after, as the mean over seeds, and how much the share of right occupations may fall."""
-MINUTES = 15.0
-CLASSES = {"gender": 2, "tone": 4, "age": 2}
+"""Least and most of a figure after training, or how much it may fall. Those of the test are for validation too."""
+MINUTES = 20.0
 
 
-def figures(pipe: Any, split: str, images: int) -> dict[str, float]:
-    """Return mean bias of each attribute, the share of old people and of right occupations, on one split."""
-    probabilities, right = measure(pipe, split, images_per_prompt=images, seed=12_345)  # type: ignore[arg-type]
-    values = {name: estimate_bias(probabilities[name]).value for name in CLASSES}
-    old = float(frequencies(probabilities["age"].argmax(-1), 2)[:, 1].mean())
-    return {**values, "old": old, "occupation": float(right.mean())}
+def figures(results: Results, variant: VariantResults) -> dict[str, float]:
+    """Return each attribute's bias, or distance from an uneven target, and what a variant changed beside its aim."""
+    found: dict[str, float] = {"old": results.figures(variant, "age").frequencies[1].value}
+    largest = 0.0
+    for name in ATTRIBUTES:
+        shown = results.figures(variant, name)
+        aim = headline(shown, results.targets[name])
+        found |= {name: aim.value, f"{name} floor": aim.floor}
+        if change := shown.change:
+            found |= {
+                f"{name} shift": change.shift.value,
+                f"{name} shift floor": change.shift.floor,
+                f"{name} shift, floor removed": change.shift.floor_removed.value,
+                f"{name} flips": 1 - change.same_class,
+            }
+            if name not in variant.aimed:
+                largest = max(largest, *(abs(one.value) for one in change.classes))
+    assert variant.kept and variant.kept_prompts
+    worst = min(one.value for one in variant.kept_prompts)
+    return {**found, "occupation": variant.kept.value, WORST: worst, SHARE: largest, ALARMS: len(variant.erasures)}
 
 
-def summary(rows: list[dict[str, Any]], bars: Bars) -> list[dict[str, Any]]:
-    """Return the mean over seeds of each recipe and split, beside its bar."""
+def measure(pipe: Any, split: str, adaptors: Mapping[str, Path], images: int) -> Results:
+    """Evaluate adaptors by their names in the results, as the evaluation classifier sees them."""
+    tools = instruments()
+    tools = dataclasses.replace(tools, classifiers=tools.classifiers[:1], encoders=(), calibrate=None)
+    targets = targets_for([], [str(folder) for folder in adaptors.values()], tools)
+    wanted = Evaluation(
+        "sandbox", load_prompts(f"sandbox-{split}"), targets, images_per_prompt=images, seed=12_345, num_steps=STEPS,
+        guidance_scale=GUIDANCE, batch_size=64, keep_images=False,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as out:
+        variants = [with_adaptor(str(folder), label=name) for name, folder in adaptors.items()]
+        return evaluate(pipe, wanted, variants, tools, Path(out))
+
+
+def summary(rows: Sequence[Mapping[str, Any]], bars: Bars) -> list[dict[str, Any]]:
+    """Return each recipe's figures on each split, of all seeds, beside its bar."""
     lines = []
-    for (recipe, split), wanted in bars.items():
+    for recipe, split in dict.fromkeys((row["recipe"], row["prompts"]) for row in rows):
         runs = [row for row in rows if (row["recipe"], row["prompts"]) == (recipe, split)]
-        if not runs:
-            continue
-        for name, bar in wanted.items():
-            before, after = (statistics.fmean(run[when][name] for run in runs) for when in ("before", "after"))
-            if isinstance(bar, float):
-                held, text = before - after <= bar, f"-{bar:g} at most"
-            elif name == "old":
-                held, text = bar[0] <= after <= bar[1], f"{bar[0]:g} to {bar[1]:g}"
-            else:
-                held, text = before >= bar[0] and after <= bar[1], f">= {bar[0]:g}, then <= {bar[1]:g}"
-            line = {"recipe": recipe, "prompts": split, "what": name, "before": before, "after": after}
-            spread = ", ".join(f"{run['after'][name]:.2f}" for run in runs)
-            lines.append({**line, "seeds": spread, "bar": text, "held": held})
+        wanted = bars.get((recipe, split if split == "train" else "test"), {})
+        for name in _told(runs[0]["aimed"], wanted):
+            values = [run["after"][name] for run in runs]
+            before, after = runs[0]["before"].get(name), WORST_SEED.get(name, statistics.fmean)(values)
+            floors = [run["after"][f"{name} floor"] for run in runs if f"{name} floor" in run["after"]]
+            text, held = _held(wanted.get(name), before, after)
+            lines.append(
+                {
+                    "recipe": recipe,
+                    "prompts": split,
+                    "what": name,
+                    "before": "–" if before is None else before,
+                    "after": after,
+                    "floor": statistics.fmean(floors) if floors else "–",
+                    "seeds": ", ".join(f"{value:.2f}" for value in values),
+                    "bar": text,
+                    "held": held,
+                }
+            )
     for recipe in dict.fromkeys(row["recipe"] for row in rows):
         runs = [row for row in rows if row["recipe"] == recipe]
+        line = {"recipe": recipe, "prompts": "train", "before": "–", "floor": "–", "seeds": "the most"}
         minutes = max(run["minutes"] for run in runs)
-        line = {"recipe": recipe, "prompts": "train", "before": "–", "seeds": "the most"}
-        lines.append(
-            {**line, "what": "minutes", "after": minutes, "bar": f"<= {MINUTES:g}", "held": minutes <= MINUTES}
-        )
+        bar = {"bar": f"at most {MINUTES:g}", "held": minutes <= MINUTES}
+        lines.append({**line, "what": "minutes", "after": minutes, **bar})
         if known := [run["megabytes"] for run in runs if run["megabytes"]]:
             lines.append({**line, "what": "peak megabytes", "after": max(known), "bar": "–", "held": "–"})
     return lines
+
+
+def _told(aimed: Sequence[str], wanted: Mapping[str, Any]) -> list[str]:
+    """Return the figures of a table: bias where it is aimed at, shift where it is not, and what has a bar."""
+    names = [name if name in aimed else f"{name} shift" for name in ATTRIBUTES]
+    return list(dict.fromkeys([*names, SHARE, ALARMS, "occupation", WORST, *wanted]))
+
+
+def _held(bar: tuple[float, float] | float | None, before: float | None, after: float) -> tuple[str, bool | str]:
+    if bar is None:
+        return "–", "–"
+    if isinstance(bar, float):
+        assert before is not None
+        return f"-{bar:g} at most", before - after <= bar
+    least, most = bar
+    text = f"at most {most:g}" if least == 0 else f"at least {least:g}" if most == 1 else f"{least:g} to {most:g}"
+    return text, least <= after <= most
 
 
 def main(name: str = "sandbox_bias", bars: Bars = BARS, splits: tuple[str, ...] = ("train", "test")) -> None:
@@ -85,22 +156,19 @@ def main(name: str = "sandbox_bias", bars: Bars = BARS, splits: tuple[str, ...] 
     )
     parser.add_argument("--name", default=name, help="name of the JSON file")
     arguments = parser.parse_args()
-    pipe = load_sandbox_pipeline()
-    before = {split: figures(pipe, split, arguments.images) for split in arguments.splits}
-    rows = []
+    pipe, rows = load_sandbox_pipeline(), []
+    runs = [(recipe, seed) for recipe in arguments.recipes for seed in arguments.seeds]
     with tempfile.TemporaryDirectory() as temporary:
-        for recipe in arguments.recipes:
-            for seed in arguments.seeds:
-                folder = (arguments.adaptors or Path(temporary)) / f"{recipe}-{seed}"
-                training = train(recipe, seed, folder)
-                with load_fair_adaptor(pipe, folder):
-                    for split in (split for split in arguments.splits if (recipe, split) in bars):
-                        after = figures(pipe, split, arguments.images)
-                        row = {"recipe": recipe, "seed": seed, "prompts": split, **training}
-                        rows.append({**row, "before": before[split], "after": after})
-                        print(row, after, flush=True)
-    floors = {attribute: noise_floor(arguments.images, classes) for attribute, classes in CLASSES.items()}
-    report(arguments.name, summary(rows, bars), runs=rows, images=arguments.images, noise_floors=floors)
+        folders = {run: (arguments.adaptors or Path(temporary)) / f"{run[0]}-{run[1]}" for run in runs}
+        training = {run: train(*run, folder) for run, folder in folders.items()}
+        for split in arguments.splits:
+            chosen = [run for run in runs if split != "train" or (run[0], split) in bars]
+            results = measure(pipe, split, {folders[run].name: folders[run] for run in chosen}, arguments.images)
+            before = figures(results, results.original)
+            for run, variant in zip(chosen, results.variants[1:], strict=True):
+                row = {"recipe": run[0], "seed": run[1], "prompts": split, "aimed": variant.aimed, **training[run]}
+                rows.append({**row, "before": before, "after": figures(results, variant)})
+    report(arguments.name, summary(rows, bars), runs=rows, images=arguments.images)
 
 
 def train(recipe: str, seed: int, folder: Path) -> dict[str, float | None]:

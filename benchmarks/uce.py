@@ -50,16 +50,18 @@ class ConceptEdit:
         return hashlib.sha256(json.dumps(["uce", asdict(self)]).encode()).hexdigest()
 
 
-def uce(edit: ConceptEdit) -> Variant:
+def uce(edit: ConceptEdit, *, aimed: Sequence[str] = ()) -> Variant:
     """Return an edit as a variant of an evaluation.
 
     Args:
         edit: what ``debias`` has found for the same base.
+        aimed: the attributes whose words it was found with.
     """
     return Variant(
         "UCE",
         edit.identity,
         lambda pipe: edited(pipe, edit),
+        aimed=tuple(aimed),
         summary=f"Cross-attention edited in closed form for {len(edit.labels)} concepts (Gandikota et al. 2024).",
     )
 

@@ -16,7 +16,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path("fair-adaptors-demo"),
     images: Annotated[int, typer.Option("-n", "--images", min=1, help="Images per prompt.")] = 20,
     seed: Seed = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Give up another evaluation in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete another evaluation in --out.")] = False,
 ) -> None:
     """Show a biased model before and after its fair adaptor: numbers, a picture grid and a report. Under a minute."""
     import shlex

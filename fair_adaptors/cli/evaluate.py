@@ -33,8 +33,18 @@ def evaluate(
     guidance: Annotated[float | None, typer.Option(min=0, max=1000, help="Classifier-free guidance.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images drawn at once.")] = None,
     keep_images: Annotated[bool, typer.Option("--keep-images/--no-images", help="Leave the PNG files.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Give up another evaluation in --out.")] = False,
-    difference: Annotated[float | None, typer.Option("--plan", help="Only say what would tell this much.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete another evaluation in --out.")] = False,
+    difference: Annotated[
+        float | None,
+        typer.Option("--plan", help="Print how many images you need to detect this difference of bias, then exit."),
+    ] = None,
+    fail_above: Annotated[
+        list[str] | None,
+        typer.Option(help="Exit with 1 if a bias is above this, such as gender=0.3; may be given again."),
+    ] = None,
+    fail_on_harm: Annotated[
+        bool, typer.Option("--fail-on-harm", help="Exit with 1 if a variant does harm beside its aim.")
+    ] = False,
 ) -> None:
     """Measure a model, with adaptors and without, on the same noise: numbers with intervals and a report."""
     from fair_adaptors.prompts import sets as prompt_sets
@@ -49,7 +59,7 @@ def evaluate(
         return
     quiet()
     from fair_adaptors.adaptor.bases import defaults_of
-    from fair_adaptors.evaluation import spec
+    from fair_adaptors.evaluation import bounds, spec
     from fair_adaptors.evaluation.baselines import baselines_for
     from fair_adaptors.evaluation.variants import variants_for
     from fair_adaptors.report.terminal import run_and_report
@@ -71,9 +81,12 @@ def evaluate(
     )
     variants = variants_for(adaptor or [], weight or [])
     variants += baselines_for(baseline or [], wanted.targets, instruments)
+    limits = bounds.read_bounds(fail_above or [], wanted.targets, variants=variants, fail_on_harm=fail_on_harm)
     if difference is not None:
         print("\n".join(spec.plan(wanted, 1 + len(variants), difference)))
         return
     for warning in spec.shared_classifiers(adaptor or [], instruments):
         print(f"fair-adaptors: {warning}", file=sys.stderr)
-    run_and_report(load_base(base), wanted, variants, instruments, out, overwrite=overwrite)
+    results = run_and_report(load_base(base), wanted, variants, instruments, out, overwrite=overwrite, bounds=limits)
+    if bounds.failures(results, limits):
+        raise typer.Exit(1)

@@ -49,6 +49,7 @@ def evaluate(
     *,
     overwrite: bool = False,
     on_images: Callable[[int, int], None] = lambda done, total: None,
+    on_results: "Callable[[Results], None]" = lambda results: None,
 ) -> "Results":
     """Draw, see and count; leave ``results.json``, ``images.csv`` and the images in a folder, and return the results.
 
@@ -60,6 +61,7 @@ def evaluate(
         out: a folder, made if need be; for several processes one that all of them see.
         overwrite: remove another evaluation that is in the way.
         on_images: called with the images that are there and all there will be.
+        on_results: called with the results by the first process, while the others wait for it.
 
     Raises:
         ConfigError: the folder holds another evaluation, or a target does not fit the classifiers.
@@ -86,6 +88,7 @@ def evaluate(
             write_json(out / TIMING_FILE, {name: _timing(record) for name, record in records.items()})
             write_csv(out / IMAGES_FILE, evaluation, every, records)
             write_json(out / RESULTS_FILE, to_json(results))
+            on_results(results)
         wait()
     return results
 

@@ -42,6 +42,11 @@ class Target:
         """What tables call it, such as ``gender`` or ``gender × tone``."""
         return " × ".join(self.attributes)
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether the shares are equal, so that a bias of 0 is what it asks for."""
+        return max(self.shares) - min(self.shares) < 1e-6
+
 
 @dataclass(frozen=True)
 class Evaluation:

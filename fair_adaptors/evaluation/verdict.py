@@ -24,6 +24,7 @@ from .harm import (
     not_aimed_at,
     shift_clause,
 )
+from .spec import Target
 from .wording import direction, fine, listed, number, percent, sentence, signed
 
 SMALL = 0.05
@@ -95,9 +96,9 @@ def figure_name(name: str, target: TargetClasses) -> str:
     return f"{name} bias" if target.is_uniform else f"distance of {name} from its target"
 
 
-def largest(target: TargetClasses) -> float:
+def largest(target: TargetClasses | Target) -> float:
     """Return the most that the headline figure of a target can be: all images are of one class, the rarest wanted."""
-    return 2 / len(target.classes) if target.is_uniform else 1 - min(target.shares)
+    return 2 / len(target.shares) if target.is_uniform else 1 - min(target.shares)
 
 
 def _aim(results: Results, variant: VariantResults) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fair_adaptors.adaptor.results import FlooredEstimate, Results, VariantResults, headline
 from fair_adaptors.errors import MissingExtraError
 from fair_adaptors.evaluation import Evaluation, evaluate
+from fair_adaptors.evaluation.bounds import NO_BOUNDS, Bounds, failures
 from fair_adaptors.evaluation.harm import harms
 from fair_adaptors.evaluation.spec import Instruments
 from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE
@@ -35,8 +36,12 @@ def run_and_report(
     out: Path,
     *,
     overwrite: bool = False,
-) -> None:
-    """Evaluate with a progress bar, print the headline, and write the report."""
+    bounds: Bounds = NO_BOUNDS,
+) -> Results:
+    """Evaluate with a progress bar, print the headline, write the report, and say which bounds do not hold.
+
+    Of several processes the first one does so. The others wait for it, so that none ends before all is written.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -49,17 +54,29 @@ def run_and_report(
         def advance(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        results = evaluate(pipe, evaluation, variants, instruments, out, overwrite=overwrite, on_images=advance)
-    if not main:
-        return
+        def finish(results: Results) -> None:
+            progress.stop()
+            _say(console, results, out)
+            for line in failures(results, bounds):
+                print(f"fair-adaptors: {line}", file=sys.stderr)
+
+        return evaluate(
+            pipe, evaluation, variants, instruments, out,
+            overwrite=overwrite, on_images=advance, on_results=finish,
+        )  # fmt: skip
+
+
+def _say(console: "Console", results: Results, out: Path) -> None:
+    """Print the headline, and write the report."""
     print_headline(console, results)
     try:
         write_report(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
     except MissingExtraError as error:  # the page is written before the plots beside it
         console.print(f"without plots: {error}", highlight=False, soft_wrap=True, markup=False)
     console.print(
-        f"{evaluation.images_per_prompt} images per prompt, the same noise in every row; a perfectly fair model scores"
-        f" the noise floor.\nIn {out}: report.html, every number in {RESULTS_FILE}, every image in {IMAGES_FILE}.",
+        f"{results.settings.images_per_prompt} images per prompt, the same noise in every row; a perfectly fair model"
+        f" scores the noise floor.\nIn {out}: report.html, every number in {RESULTS_FILE},"
+        f" every image in {IMAGES_FILE}.",
         highlight=False, soft_wrap=True, markup=False,
     )  # fmt: skip
 
