@@ -6,7 +6,6 @@ images of each prompt by their class before (rows) and after (columns).
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from fair_adaptors.adaptor.results import ClassChange, Erasure, Estimate, Flips, Shift
 
 from .estimates import estimate_mean, estimate_pooled
-from .metrics import log_choose
+from .metrics import log_choose, signed_root
 
 Pairs = NDArray[np.int64]
 FALL = 0.5
@@ -36,30 +35,28 @@ def shift(pairs: Pairs) -> Shift:
 
     The floor is exact: swapping before and after at random within pairs makes the change of class k the sum of m_k
     random signs over n, where m_k of the n pairs left or joined the class, and the mean distance of such a walk is
-    known. With the floor removed it is ½ Σ_k of the root (with its sign) of the mean over prompts of
-    (n d_k² − m_k / n) / (n − 1), which is an unbiased estimate of the square of the true change. It is a root mean
-    square over prompts, so it can be above the mean.
+    known. With the floor removed it is the root (with its sign) of the mean over prompts of
+    ½ Σ_k (n d_k² − m_k / n) / (n − 1), which is an unbiased estimate of half the sum of the squares of the true
+    changes. Where images move from one class to one other class, its root is the total variation; where they move
+    between several classes it is less, √(2 / K) of it at least. It is a root mean square over prompts, so it can be
+    above the mean.
     """
     number = pairs.shape[-1]
     cells = pairs.reshape(len(pairs), -1)
     still = (np.eye(number) / number).ravel()
     mean = estimate_mean(cells, _variation, generator=_generator(), bounds=(0.0, 1.0), extra=still)
-    removed = estimate_pooled(cells, _unbiased_variation, generator=_generator(), bounds=(-1.0, 1.0))
-    told = pairs[pairs.sum((1, 2)) > 0]
-    return Shift(mean.value, mean.low, mean.high, _shift_floor(told), floor_removed=removed)
-
-
-def _as_tables(cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    number = math.isqrt(cells.shape[-1])
-    return cells.reshape(*cells.shape[:-1], number, number)
+    squared = estimate_mean(cells, _squared_variation, generator=_generator(), bounds=(-1.0, 1.0), extra=still)
+    removed = Estimate(*(signed_root(value) for value in (squared.value, squared.low, squared.high)))
+    return Shift(mean.value, mean.low, mean.high, _shift_floor(pairs), floor_removed=removed)
 
 
 def _moves(cells: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return of cells [..., K²] n [..., 1], the changes d [..., K], and the pairs m that left or joined [..., K]."""
-    tables = _as_tables(cells)
+    number = math.isqrt(cells.shape[-1])
+    tables = cells.reshape(*cells.shape[:-1], number, number)
     rows, columns = tables.sum(-1), tables.sum(-2)
     total = rows.sum(-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         return total, (columns - rows) / total, rows + columns - 2 * np.diagonal(tables, axis1=-2, axis2=-1)
 
 
@@ -68,19 +65,20 @@ def _variation(cells: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def _unbiased_variation(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+def _squared_variation(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the unbiased estimate of ½ Σ_k of the squares of the true changes; NaN of less than two pairs."""
     total, change, moved = _moves(cells)
     with np.errstate(invalid="ignore", divide="ignore"):
-        squared = np.where(total > 1, (total * change**2 - moved / total) / (total - 1), np.nan)
-    mean = np.nanmean(squared, axis=-2) if np.isfinite(squared).any() else np.full(squared.shape[-1], np.nan)
-    found: NDArray[np.float64] = (np.sign(mean) * np.sqrt(np.abs(mean))).sum(-1) / 2
+        squared = (total * change**2 - moved / total) / (total - 1)
+    found: NDArray[np.float64] = np.where(total[..., 0] > 1, squared.sum(-1) / 2, np.nan)
     return found
 
 
 def _shift_floor(pairs: Pairs) -> float:
-    if not len(pairs):
+    told = pairs[pairs.sum((1, 2)) > 0]
+    if not len(told):
         return math.nan
-    total, _, moved = _moves(pairs.reshape(len(pairs), -1).astype(np.float64))
+    total, _, moved = _moves(told.reshape(len(told), -1).astype(np.float64))
     return float((np.vectorize(_walk)(moved).sum(-1) / total[:, 0]).mean() / 2)
 
 
@@ -92,21 +90,33 @@ def _walk(steps: float) -> float:
 
 
 def class_changes(pairs: Pairs) -> tuple[ClassChange, ...]:
-    """Return the change of each class's share, as a mean over prompts with its bootstrap interval."""
-    number = pairs.shape[-1]
-    cells = pairs.reshape(len(pairs), -1)
-    still = (np.eye(number) / number).ravel()
-    told = pairs[pairs.sum((1, 2)) > 0]
+    """Return the change of each class's share, as a mean over prompts.
+
+    The interval is the wider one of two: of prompts drawn again (``estimate_mean``), and, around the same value, of
+    all pairs taken for independent ones (``prompt_changes``). Where few images change, prompts that happen to change
+    one way do not show how much chance there is in it.
+    """
     found = []
-    for k in range(number):
-        change = estimate_mean(cells, partial(_change_of, k), generator=_generator(), bounds=(-1.0, 1.0), extra=still)
-        before, after = (_mean_share(told.sum(axis), k) for axis in (2, 1))
-        found.append(ClassChange(change.value, change.low, change.high, before=before, after=after))
+    for k, (left, joined) in enumerate(zip(*(counts.T for counts in _left_and_joined(pairs)), strict=True)):
+        total = pairs.sum((1, 2))
+        cells = np.stack([left, joined, total - left - joined], 1)
+        mean = estimate_mean(cells, _change, generator=_generator(), bounds=(-1.0, 1.0), extra=(0.0, 0.0, 1.0))
+        pooled = _pooled_change(pairs.sum(0), k)
+        low = min(mean.low, max(-1.0, mean.value + pooled.low - pooled.value))
+        high = max(mean.high, min(1.0, mean.value + pooled.high - pooled.value))
+        before, after = (_mean_share(pairs.sum(axis)[total > 0], k) for axis in (2, 1))
+        found.append(ClassChange(mean.value, low, high, before=before, after=after))
     return tuple(found)
 
 
-def _change_of(k: int, cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    return _moves(cells)[1][..., k]
+def _change(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        found: NDArray[np.float64] = (cells[..., 1] - cells[..., 0]) / cells.sum(-1)
+    return found
+
+
+def _mean_share(counts: NDArray[np.int64], k: int) -> float:
+    return float((counts[:, k] / counts.sum(1)).mean()) if len(counts) else math.nan
 
 
 def prompt_changes(pairs: Pairs) -> tuple[tuple[ClassChange, ...], ...]:
@@ -115,17 +125,17 @@ def prompt_changes(pairs: Pairs) -> tuple[tuple[ClassChange, ...], ...]:
     That is Wald's for the difference of paired shares, after half a pair is added to each of the four cells that tell
     who left, who joined, who stayed and who was never of the class.
     """
-    return tuple(tuple(_prompt_change(table, k) for k in range(len(table))) for table in pairs)
+    return tuple(tuple(_pooled_change(table, k) for k in range(len(table))) for table in pairs)
 
 
-def _prompt_change(table: NDArray[np.int64], k: int) -> ClassChange:
+def _pooled_change(table: NDArray[np.int64], k: int) -> ClassChange:
     total, stayed = int(table.sum()), int(table[k, k])
     left, joined = int(table[k].sum()) - stayed, int(table[:, k].sum()) - stayed
     if not total:
         return ClassChange(*[math.nan] * 5)
-    centre, more = (joined - left) / (total + 2), total + 2
-    half = _Z * math.sqrt(max(0.0, (left + joined + 1) - (joined - left) ** 2 / more)) / more
-    change = (joined - left) / total
+    change, more = (joined - left) / total, total + 2
+    centre = (joined - left) / more
+    half = _Z * math.sqrt(left + joined + 1 - (joined - left) ** 2 / more) / more
     return ClassChange(
         change,
         max(-1.0, min(change, centre - half)),
@@ -218,10 +228,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(order) - rank) * p_values[index]))
         adjusted[index] = worst
     return adjusted
-
-
-def _mean_share(counts: NDArray[np.int64], k: int) -> float:
-    return float((counts[:, k] / counts.sum(1)).mean()) if len(counts) else math.nan
 
 
 def _generator() -> np.random.Generator:
