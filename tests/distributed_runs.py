@@ -28,14 +28,21 @@ from fair_adaptors.errors import FairAdaptorError
 from tests.tiny_training import CONFIG, tiny_setup
 
 LONG = dataclasses.replace(
-    CONFIG, parts=("text_encoder", "unet", "tokens"), images_per_prompt=7, iterations=20, max_steps=4, gradient_steps=2
+    CONFIG,
+    parts=("text_encoder", "unet", "tokens"),
+    images_per_prompt=7,
+    iterations=20,
+    max_steps=4,
+    gradient_steps=2,
+    keep_by="prompt",
+    keep_confidence=0.6,
 )
 
 
 def same_result(folder: Path) -> None:
-    """The gradient of one batch, 10 steps, and the rest of a run that one process began."""
+    """The gradient of one batch, 10 steps, and the rest of a run that one process began; an attribute must stay."""
     world = join_world()
-    place = tiny_setup()
+    place = tiny_setup("warm")
     found: dict[str, Tensor] = {}
     with attached(place, LONG) as state:
         for parameter in state.parameters.values():
@@ -45,8 +52,8 @@ def same_result(folder: Path) -> None:
         for name, parameter in state.parameters.items():
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             found[f"gradient/{name}"] = world.sum(gradient)
-        estimate = measure(place, LONG, place.validation_prompts, 5, tokens=state.tokens, world=world).bias
-        found["validation"] = torch.tensor(estimate["bright"].value)
+        now = measure(place, LONG, place.validation_prompts, 5, tokens=state.tokens, world=world, kept=True)
+        found["validation"] = torch.tensor([now.bias["bright"].value, now.shift["warm"].value])
     for begin in (0, 10):
         with attached(place, LONG) as state:
             if begin:

@@ -2,6 +2,8 @@ import dataclasses
 
 import pytest
 from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.keeping import keeping, kept_attributes
+from fair_adaptors.training.preflight import check, known_classes
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 
 from fair_adaptors.errors import ConfigError
@@ -34,6 +36,7 @@ def test_settings_are_read_from_text_in_their_own_type() -> None:
         ({"ema": "1"}, "ema is 1.0; it must be at least 0 and below 1"),
         ({"learning_rate": "0"}, "learning_rate is 0.0; it must be above 0"),
         ({"seed": str(2**32 + 1)}, "at most 4294967296"),
+        ({"keep_attributes": "age,gender"}, "keep_attributes has gender, which is to be made fair, not kept"),
     ],
 )
 def test_a_wrong_setting_is_named(values: dict[str, str], message: str) -> None:
@@ -60,3 +63,44 @@ def test_the_defaults_are_the_papers() -> None:
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     assert (defaults["rank"], defaults["learning_rate"], defaults["threshold"]) == (50, 5e-5, 0.8)
     assert defaults["step_weights"] == "uniform"
+
+
+KNOWN = {"gender": ("female", "male"), "race": ("Black", "Asian"), "age": ("young", "old")}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({}, ("race", "age")),
+        ({"keep_attributes": "age,others"}, ("age", "race")),
+        ({"keep_attributes": "age"}, ("age",)),
+        ({"keep_attributes": ""}, ()),
+        ({"keep_weight": "0"}, ()),
+    ],
+)
+def test_what_the_classifier_knows_and_nobody_aims_at_is_kept(settings: dict[str, str], kept: tuple[str, ...]) -> None:
+    config = get_recipe("gender", settings)
+    assert kept_attributes(config, KNOWN) == kept
+    said = "\n".join(keeping(config, KNOWN))
+    free = [name for name in ("race", "age") if name not in kept]
+    assert f"stays as the original model shows it: {', '.join(kept) or 'no attribute'}" in said
+    assert (f"may change, though the classifier knows it: {', '.join(free)}" in said) == bool(free)
+    assert ("image by image" in said and "Weight: 1" in said) == bool(kept)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kept"),
+    [("gender", "race, age"), ("race", "gender, age"), ("gender-race", "age"), ("gender-race-age", "no attribute")],
+)
+def test_recipes_for_people_keep_what_they_do_not_aim_at_and_say_what_nobody_sees(recipe: str, kept: str) -> None:
+    said = list(keeping(get_recipe(recipe), known_classes("classifier", get_recipe(recipe).classifier)))
+    assert said[0].startswith(f"stays as the original model shows it: {kept}")
+    assert len(said) == 2 and "does not know tone: nothing keeps it as it is" in said[1]
+
+
+def test_what_is_kept_is_checked_before_anything_is_loaded_where_the_classes_can_be_told() -> None:
+    with pytest.raises(ConfigError, match="keep_attributes has height, which the classifier sandbox:training"):
+        check(get_recipe("sandbox-gender", {"keep_attributes": "height"}))
+    unknown = get_recipe("gender", {"keep_by": "prompt"})
+    assert "can only be told once it is loaded" in list(keeping(unknown, None))[0]
+    assert "others. Rule: prompt by prompt" in list(keeping(unknown, None))[1]

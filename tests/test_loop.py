@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,10 +14,11 @@ from fair_adaptors.training.engine import gradients, lora
 from fair_adaptors.training.engine.batches import Batch
 from fair_adaptors.training.engine.gradients import affine_coefficients
 from fair_adaptors.training.engine.loop import apply_gradients, fit, learning_rate
+from fair_adaptors.training.engine.objective import ObservedImages
 from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import TrainingState, attached
-from fair_adaptors.training.engine.step import LOSS_SCALE, StepResult, batch_bias, train_step
+from fair_adaptors.training.engine.step import LOSS_SCALE, StepResult, _kept_targets, batch_bias, train_step
 from fair_adaptors.training.setup import Setup
 from torch import Tensor
 
@@ -160,13 +161,14 @@ def test_every_part_can_be_trained(parts: tuple[str, ...]) -> None:
             assert moved, part
 
 
-def test_decoding_in_chunks_changes_nothing() -> None:
-    place = tiny_setup()
-    whole = gradient(place, CONFIG)
-    assert torch.allclose(
-        whole, gradient(place, dataclasses.replace(CONFIG, images_per_decode=3)), rtol=1e-4, atol=1e-7
-    )
-    assert whole.abs().max() > 1e-4
+@pytest.mark.parametrize("by", ["image", "prompt"])
+def test_decoding_in_chunks_changes_nothing(by: Literal["image", "prompt"]) -> None:
+    """Neither to the attribute that is made fair, nor to the one that must stay, which has a gradient of its own."""
+    config = dataclasses.replace(CONFIG, keep_by=by, keep_confidence=0.6)
+    whole = gradient(tiny_setup("warm"), config)
+    chunked = gradient(tiny_setup("warm"), dataclasses.replace(config, images_per_decode=3))
+    assert torch.allclose(whole, chunked, rtol=1e-4, atol=1e-7)
+    assert (whole - gradient(tiny_setup(), config)).abs().max() > 1e-3
 
 
 def test_no_more_images_than_asked_for_are_decoded_or_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,6 +303,22 @@ def test_images_without_a_face_get_no_target() -> None:
     with attached(place, CONFIG) as state:
         result = train_step(one, dataclasses.replace(CONFIG, preservation=0.0), state, batch())
     assert (result.images, result.took_part) == (8, 5)
+
+
+def test_what_must_stay_has_a_target_only_where_both_images_show_a_face_and_the_original_is_sure() -> None:
+    """The images: both have a face · only the original · only the new one · the original is unsure · not a number."""
+    sure, unsure, broken = [3.0, 0.0], [0.5, 0.0], [math.nan, 0.0]
+
+    def images(found: list[bool], *logits: list[float]) -> list[ObservedImages]:
+        there = torch.tensor(found)
+        faces = Faces(torch.zeros(5, 4), torch.zeros(5, 5, 2), there.float(), there)
+        return [ObservedImages(torch.zeros(5, 1), torch.zeros(5, 1), faces, {"warm": torch.tensor(logits)})]
+
+    new = images([True, False, True, True, True], *[sure] * 5)
+    old = images([True, True, False, True, True], sure, sure, sure, unsure, broken)
+    found = _kept_targets(tiny_setup("warm"), CONFIG, (new, old), new[0].found, world=World())
+    assert found["warm"].keep.tolist() == [True, False, False, False, False]
+    assert _kept_targets(tiny_setup(), CONFIG, (new, old), new[0].found, world=World()) == {}
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted_and_ends_the_run_in_the_end() -> None:

@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 from fair_adaptors.training.engine.losses import (
@@ -40,9 +41,22 @@ def test_attributes_add_up() -> None:
     assert torch.allclose(alignment_loss(logits, both), parts[0] + parts[1])
 
 
-def test_an_image_changes_where_a_kept_target_is_another_class() -> None:
-    changing = must_change({"a": targets([0, 1, 1], [True, True, False])}, {"a": torch.tensor([0, 0, 0])})
-    assert changing["a"].tolist() == [False, True, False]
+@pytest.mark.parametrize(
+    ("unassigned", "changing"),
+    [
+        (False, [False, True, False, False]),
+        (True, [False, True, True, True]),
+        (torch.tensor([True, True, True, False]), [False, True, True, False]),
+    ],
+)
+def test_an_image_changes_where_a_kept_target_is_another_class(
+    unassigned: torch.Tensor | bool, changing: list[bool]
+) -> None:
+    """The last two have no target that is kept, one of them another class."""
+    found = must_change(
+        {"a": targets([0, 1, 1, 0], [True, True, False, False])}, {"a": torch.zeros(4).long()}, unassigned=unassigned
+    )
+    assert found["a"].tolist() == changing
 
 
 def test_preservation_has_three_regimes() -> None:

@@ -1,10 +1,12 @@
 """What the losses see of images: classifiers the faces alone, encoders all, and whose face is kept."""
 
 import dataclasses
+from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
+from fair_adaptors.training.config import Attribute
 from fair_adaptors.training.engine.objective import ObservedImages, losses, observe, observe_each
 from fair_adaptors.training.engine.sampling import initial_noise
 from fair_adaptors.training.engine.targets import Targets
@@ -79,10 +81,10 @@ def test_an_unchanged_face_is_pulled_to_the_original_and_nobodys_face_is_not() -
     where = place([True, False, True, False])
     images, references = seen(where, 0), seen(where, 10)
     sure = dataclasses.replace(FACE, face_confidence=0.0)
-    loss = losses(where, sure, images, references, targets_of(references, change=False))["face"]
+    loss = losses(where, sure, images, references, targets_of(references, change=False), {})["face"]
     gradient = torch.autograd.grad(loss, images.latents)[0].flatten(1).norm(dim=1)
     assert loss > 0 and (gradient > 0).tolist() == [True, False, True, False]
-    same = losses(where, sure, references, references, targets_of(references, change=False))["face"]
+    same = losses(where, sure, references, references, targets_of(references, change=False), {})["face"]
     assert same.abs() < 1e-5
 
 
@@ -90,7 +92,7 @@ def test_a_face_that_must_change_is_pulled_to_the_nearest_real_one_if_there_are_
     where = place([True] * COUNT)
     images, references = seen(where, 0), seen(where, 10)
     targets = targets_of(references, change=True)
-    assert losses(where, FACE, images, references, targets)["face"] == 0
+    assert losses(where, FACE, images, references, targets, {})["face"] == 0
     rows = F.normalize(torch.rand(6, 48, generator=torch.Generator().manual_seed(0)), dim=1)
     labels = {"bright": torch.tensor([0, 1] * 3, dtype=torch.uint8)}
     bank = FaceBank(rows, labels, {"bright": ("dark", "bright")}, "stub", "nowhere", "none")
@@ -98,7 +100,7 @@ def test_a_face_that_must_change_is_pulled_to_the_nearest_real_one_if_there_are_
     features = encode(align_faces(images.images, images.faces.landmarks))
     allowed = labels["bright"][None] == targets["bright"].labels[:, None]
     nearest = (features @ rows.T).masked_fill(~allowed, -2).amax(1)
-    found = losses(dataclasses.replace(where, face_bank=bank), FACE, images, references, targets)["face"]
+    found = losses(dataclasses.replace(where, face_bank=bank), FACE, images, references, targets, {})["face"]
     assert found.item() == pytest.approx((1 - nearest).sum().item(), rel=1e-5)
 
 
@@ -106,7 +108,7 @@ def test_an_unsure_class_does_not_keep_its_face() -> None:
     where = place([True] * COUNT)
     images, references = seen(where, 0), seen(where, 10)
     never = dataclasses.replace(FACE, face_confidence=1.1)
-    assert losses(where, never, images, references, targets_of(references, change=False))["face"] == 0
+    assert losses(where, never, images, references, targets_of(references, change=False), {})["face"] == 0
 
 
 def test_inside_the_common_face_a_changing_image_is_held_less() -> None:
@@ -119,7 +121,7 @@ def test_inside_the_common_face_a_changing_image_is_held_less() -> None:
     for attributes in (none, all_):
         pixels_of = images.images.detach().requires_grad_(True)
         shown = dataclasses.replace(images, images=pixels_of)
-        found = losses(where, dataclasses.replace(config, attributes=attributes), shown, references, targets)
+        found = losses(where, dataclasses.replace(config, attributes=attributes), shown, references, targets, {})
         pixels.append(torch.autograd.grad(found["preservation"], pixels_of)[0])
     region = pixels[0].abs().sum((0, 1)) == 0
     side = images.images.shape[-1] // 2
@@ -135,7 +137,7 @@ def test_the_face_loss_is_weighed_and_each_image_is_aligned_by_its_own_face() ->
     old = dataclasses.replace(old, faces=dataclasses.replace(old.faces, landmarks=2 * old.faces.landmarks))
     assert old.faces is not None
     config = dataclasses.replace(FACE, face_weight=0.25, face_confidence=0.0)
-    found = losses(where, config, new, old, targets_of(old, change=False))["face"]
+    found = losses(where, config, new, old, targets_of(old, change=False), {})["face"]
     one, other = (
         encode(align_faces(new.images, new.faces.landmarks)),
         encode(align_faces(old.images, old.faces.landmarks)),
@@ -151,3 +153,47 @@ def test_logits_come_back_to_where_the_images_are() -> None:
     where = dataclasses.replace(tiny_setup(), classifier=elsewhere, validation_classifier=elsewhere)
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):  # it was asked for, at least
         seen(where, 0)
+
+
+def test_what_must_stay_costs_nothing_where_it_does_and_pulls_back_where_it_does_not() -> None:
+    """Three images have a class that is sure; the losses of what is made fair are what they are without it."""
+    where = tiny_setup("warm")
+    images, references = seen(where, 0), seen(where, 10)
+    aims = targets_of(references, change=True)
+    labels = 1 - images.logits["warm"].argmax(1)
+    kept = {"warm": Targets(labels, torch.ones(COUNT), torch.tensor([True, True, True, False]))}
+    config = dataclasses.replace(CONFIG, keep_weight=0.5)
+    found = losses(where, config, images, references, aims, kept)
+    cross_entropy = F.cross_entropy(images.logits["warm"], labels, reduction="none")
+    assert found["keep"].item() == pytest.approx(0.5 * cross_entropy[:3].sum().item(), rel=1e-5)
+    logits = images.logits["warm"]
+    gradient = torch.autograd.grad(found["keep"], logits, retain_graph=True)[0]
+    assert (gradient.gather(1, labels[:, None])[:3] < 0).all() and not gradient[3].any()
+    there = dataclasses.replace(images, logits={**images.logits, "warm": 100 * (F.one_hot(labels, 2) - 0.5)})
+    assert losses(where, config, there, references, aims, kept)["keep"] == 0
+    without = losses(where, CONFIG, images, references, aims, {})
+    assert without["keep"] == 0
+    assert all(torch.equal(without[name], found[name]) for name in without if name != "keep")
+
+
+@pytest.mark.parametrize(
+    ("rule", "attributes", "weights"),
+    [("full", 1, [1.0, 0.2, 1.0, 1.0]), ("reduced", 1, [1.0, 0.2, 0.2, 1.0]), ("reduced", 2, [1.0, 0.2, 0.2, 0.2])],
+)
+def test_how_far_images_without_a_target_are_preserved(
+    rule: Literal["full", "reduced"], attributes: int, weights: list[float]
+) -> None:
+    """The images: its class stays · it changes · it has no sure target · it has no face. Paper §2, and its code."""
+    where = dataclasses.replace(place([True, True, True, False]), encoders={"far": lambda images: images.mean((2, 3))})
+    images, references = seen(where, 0), seen(where, 10)
+    both = (CONFIG.attributes[0], Attribute("warm", ("cold", "warm"), (0.5, 0.5), 1.0, 1.0))[:attributes]
+    aims = {}
+    for name in [attribute.name for attribute in both]:
+        labels = references.logits[name].argmax(1)
+        keep = torch.tensor([True, True, False, False])
+        aims[name] = Targets(torch.tensor([0, 1, 0, 0]) ^ labels, keep.float(), keep)
+    config = dataclasses.replace(CONFIG, attributes=both, preserve_unassigned=rule)
+    found = losses(where, config, images, references, aims, {})
+    far = 1 - (images.images.mean((2, 3)) * references.images.mean((2, 3))).sum(1)
+    wanted = CONFIG.preservation * (torch.tensor(weights) * far).sum()
+    assert found["preservation"].item() == pytest.approx(wanted.item(), rel=1e-5)

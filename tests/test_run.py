@@ -25,7 +25,9 @@ from fair_adaptors.training.setup import Setup
 from rich.console import Console
 
 from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
+from fair_adaptors.adaptor.results import Estimate, Shift
 from fair_adaptors.errors import CheckpointError, ConfigError, TrainingError
+from fair_adaptors.evaluation.estimates import BiasEstimate
 from fair_adaptors.load import load_fair_adaptor
 from tests.killed_runs import kill_at_random_moments
 from tests.processes import run_alone
@@ -193,6 +195,30 @@ def test_validation_keeps_the_best_and_stops_when_it_is_enough(tmp_path: Path, t
     assert "raw weights" in printed and "average weights" in printed and "enough" in printed
     assert (tmp_path / "checkpoints" / checkpoint.BEST).is_file()
     assert read_record(tmp_path).training["finished_iterations"] == 2
+
+
+@pytest.mark.parametrize(("kept", "best"), [((), 2), (("warm",), 1)])
+def test_the_best_validation_has_least_bias_and_shift_of_what_must_stay(
+    tmp_path: Path, tiny: Setup, monkeypatch: pytest.MonkeyPatch, kept: tuple[str, ...], best: int
+) -> None:
+    """The second validation has less bias, and more shift than that is worth, but of what need not stay it may."""
+    bias = BiasEstimate(0.0, 0.0, 1.0, 0.0, 1, 1, 0.0)
+    shift = Shift(0.0, 0.0, 1.0, 0.0, floor_removed=Estimate(0.0, 0.0, 0.0))
+    after = iter([(0.4, 0.1), (0.3, 0.3), (0.9, 0.0)])
+
+    def measured(*arguments: Any, kept: bool = False, **settings: Any) -> Measured:
+        of_bias, of_shift = next(after) if kept else (1.0, 0.0)
+        now = {"bright": dataclasses.replace(bias, value=of_bias)}
+        return Measured(now, 0.0, 0.9, shift={"warm": dataclasses.replace(shift, value=of_shift)})
+
+    monkeypatch.setattr(milestones, "measure", measured)
+    monkeypatch.setattr(
+        run_module, "load_setup", lambda config, device: dataclasses.replace(tiny, kept_attributes=kept)
+    )
+    said = tiny_run(tmp_path, validate_every=1, keep="best")
+    assert "validation warm shift of the average weights 0.10 (0.00–1.00, floor 0.00)" in said
+    training = read_record(tmp_path).training
+    assert training["finished_iterations"] == best and training["kept_attributes"] == list(kept)
 
 
 def test_only_the_latest_checkpoints_are_kept(tmp_path: Path, tiny: Setup) -> None:

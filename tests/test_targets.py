@@ -1,9 +1,10 @@
 import itertools
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from fair_adaptors.training.engine.targets import assign_targets, drawn_shares, two_class_shares
+from fair_adaptors.training.engine.targets import assign_targets, drawn_shares, original_targets, two_class_shares
 from scipy.stats import binom
 
 
@@ -98,3 +99,53 @@ def test_a_target_that_is_no_distribution_is_refused(target: list[float]) -> Non
 def test_the_closed_form_is_a_binomial_tail() -> None:
     q = two_class_shares(torch.linspace(0, 1, 10), 0.3)[:, 1]
     assert np.allclose(q, 1 - binom.cdf(10 - np.arange(10) - 1, 10, 0.3))
+
+
+def random_pairs(count: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities of images and of their originals; some of these are sure."""
+    generator = torch.Generator().manual_seed(seed)
+    probs, original = torch.randn(2, count, classes, generator=generator, dtype=torch.float64)
+    return probs.softmax(1), (3 * original).softmax(1)
+
+
+def test_by_image_an_image_is_held_to_the_class_of_its_original_where_that_is_sure() -> None:
+    original = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5], [0.25, 0.75]])
+    found = original_targets(torch.rand(4, 2), original, by="image", threshold=0.8)
+    assert found.labels.tolist() == [0, 1, 0, 1] and found.keep.tolist() == [True, True, False, False]
+    assert torch.equal(found.confidence, original.amax(1))
+
+
+@pytest.mark.parametrize(("count", "classes"), [(1, 2), (5, 2), (6, 3), (6, 4)])
+def test_by_prompt_the_originals_classes_are_given_to_whom_they_are_nearest(count: int, classes: int) -> None:
+    """Of all permutations one of least distance; and within a class the surest original goes to the nearest image."""
+    for seed in range(5):
+        probs, original = random_pairs(count, classes, seed)
+        found = original_targets(probs, original, by="prompt", threshold=0.8)
+        wanted, sure = original.argmax(1), original.amax(1)
+        assert torch.equal(found.labels.sort().values, wanted.sort().values)
+        distance = (probs[:, None] - torch.eye(classes)).norm(dim=2)
+        costs = [distance[range(count), wanted[list(p)]].sum() for p in itertools.permutations(range(count))]
+        assert distance[range(count), found.labels].sum() == pytest.approx(min(costs).item())
+        for k in range(classes):
+            mine = found.labels == k
+            nearest_first = found.confidence[mine][distance[mine, k].argsort()]
+            assert torch.equal(nearest_first, sure[wanted == k].sort(descending=True).values)
+        assert torch.equal(found.keep, found.confidence >= 0.8)
+
+
+@pytest.mark.parametrize("by", ["image", "prompt"])
+def test_the_order_of_images_with_their_originals_does_not_matter(by: Literal["image", "prompt"]) -> None:
+    probs, original = random_pairs(24, 4, 0)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(1))
+    one = original_targets(probs, original, by=by, threshold=0.8)
+    other = original_targets(probs[order], original[order], by=by, threshold=0.8)
+    assert 0 < one.keep.sum() < 24
+    for part in ("labels", "confidence", "keep"):
+        assert torch.equal(getattr(one, part)[order], getattr(other, part))
+
+
+def test_by_prompt_images_may_change_places_and_by_image_not() -> None:
+    original = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).double()
+    swapped = original.flip(0)
+    assert original_targets(swapped, original, by="prompt", threshold=0.8).labels.tolist() == [1, 0]
+    assert original_targets(swapped, original, by="image", threshold=0.8).labels.tolist() == [0, 1]

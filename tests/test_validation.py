@@ -1,12 +1,16 @@
 """What validation measures of images in which people have a face, or nobody has."""
 
 import dataclasses
+import io
+import json
 import math
 
 import pytest
 import torch
+from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.state import attached
-from fair_adaptors.training.run.validation import collapse, draw, measure
+from fair_adaptors.training.run.validation import Numbers, collapse, draw, measure, numbers, numbers_table
+from rich.console import Console
 from torch import Tensor
 
 from fair_adaptors.seeds import image_seed
@@ -31,7 +35,7 @@ def test_the_validation_classifier_sees_faces_alone_and_images_without_one_are_u
 
     def judge(images: Tensor) -> dict[str, Tensor]:
         seen.append(images)
-        return {"bright": 1000 * brightness(images)["bright"]}  # always sure
+        return {name: 1000 * logits for name, logits in brightness(images).items()}  # always sure
 
     detector = FaceDetector("stub", "stub", in_every_second, crops)
     place = dataclasses.replace(tiny_setup(), validation_classifier=judge, faces=detector)
@@ -47,12 +51,27 @@ def test_the_validation_classifier_sees_faces_alone_and_images_without_one_are_u
     assert math.isnan(found.kept) and collapse(CONFIG, found, 0.0) is not None
 
 
-def test_what_is_kept_falls_as_the_adaptor_changes_the_images() -> None:
-    place = tiny_setup()
-    kept = []
-    with attached(place, CONFIG) as state:
+def test_less_is_kept_and_more_is_shifted_as_the_adaptor_changes_the_images() -> None:
+    """And the numbers at the end say the same shift: they have the classes of the original from before."""
+    detector = FaceDetector("stub", "stub", in_every_second, False)
+    place = dataclasses.replace(tiny_setup("warm"), faces=detector)
+    config = dataclasses.replace(CONFIG, parts=("unet",))
+    before = numbers(place, config, 2 * COUNT, World())
+    found, saved = [], Numbers.from_json(json.loads(json.dumps(before.to_json())))
+    with attached(place, config) as state:
         for size in (0.0, 1.0):
             for parameter in state.parameters.values():
                 torch.nn.init.normal_(parameter, std=size, generator=torch.Generator().manual_seed(1))
-            kept.append(measure(place, CONFIG, place.validation_prompts, COUNT, kept=True).kept)
-    assert kept[0] == pytest.approx(1, abs=1e-5) and kept[1] < kept[0] - 1e-4
+            found.append(measure(place, config, place.validation_prompts, 2 * COUNT, kept=True))
+        after = numbers(place, config, 2 * COUNT, World())
+    same, other = found
+    assert same.kept == pytest.approx(1, abs=1e-5) and other.kept < same.kept - 1e-4
+    assert same.shift["warm"].value == 0 and not measure(place, config, place.validation_prompts, 2 * COUNT).shift
+    was, now = (each.classes["validation"]["warm"] for each in (saved, after))
+    assert (was[:, 1::2] == 2).all() and (was[:, ::2] < 2).all(), "two classes, and nobody"
+    moved = abs((was[:, ::2] == 1).mean(1) - (now[:, ::2] == 1).mean(1)).mean()
+    assert other.shift["warm"].value == pytest.approx(moved) and moved > 0.1
+    console = Console(record=True, width=150, file=io.StringIO())
+    console.print(numbers_table(place, saved, after))
+    (said,) = [line for line in console.export_text().splitlines() if "validation" in line and "warm" in line]
+    assert "warm shift (must stay)" in said and f" {moved:.2f} (" in said and saved.bias == before.bias

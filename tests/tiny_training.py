@@ -22,12 +22,24 @@ CONFIG = TrainConfig(
 
 
 def brightness(images: Tensor) -> dict[str, Tensor]:
-    """Logits of whether an image is brighter than most."""
-    mean = images.mean((1, 2, 3))
-    return {"bright": torch.stack([-40 * (mean - 0.45), 40 * (mean - 0.45)], 1)}
+    """Logits of whether an image is brighter than most, and whether it is warmer: redder than it is blue."""
+    bright = 40 * (images.mean((1, 2, 3)) - 0.45)
+    warm = 40 * ((images[:, 0] - images[:, 2]).mean((1, 2)) + 0.07)
+    return {"bright": torch.stack([-bright, bright], 1), "warm": torch.stack([-warm, warm], 1)}
 
 
-def tiny_setup() -> Setup:
+def tiny_setup(*kept: str) -> Setup:
+    """What a run loads; ``kept`` must stay as the original model shows it."""
     prompts = ("a nurse", "a guard")
     encoder = {"flat": lambda images: torch.nn.functional.normalize(images.flatten(1), dim=1)}
-    return Setup(tiny_pipeline(), {"train": prompts}, prompts, brightness, brightness, encoder)
+    beside = {"warm": ("cold", "warm")}
+    return Setup(
+        tiny_pipeline(),
+        {"train": prompts},
+        prompts,
+        brightness,
+        brightness,
+        encoder,
+        kept_attributes=kept,
+        beside=beside,
+    )

@@ -204,7 +204,8 @@ class TrainConfig:
     """The run ends when on the validation prompts the upper end of the averaged weights' bias interval is below
     this, for every attribute; 0 for never."""
     keep: Literal["last", "best"] = _setting("output", "last")
-    """Which weights become the adaptor: the ``last``, or those of the ``best`` validation."""
+    """Which weights become the adaptor: the ``last``, or those of the ``best`` validation, which has the least bias
+    plus shift of what must stay, each as a mean over attributes."""
     trackers: tuple[str, ...] = _setting("output", ("tensorboard",))
     """Where the curves go: ``tensorboard``, ``wandb``."""
     seed: int = _setting("data", 0, least=0, most=2**32)
@@ -225,6 +226,8 @@ class TrainConfig:
             raise ConfigError("no attribute is to be made fair; give at least one target")
         if len({attribute.name for attribute in self.attributes}) < len(self.attributes):
             raise ConfigError("an attribute is given twice")
+        if both := {attribute.name for attribute in self.attributes} & set(self.keep_attributes):
+            raise ConfigError(f"keep_attributes has {', '.join(sorted(both))}, which is to be made fair, not kept")
         trainable = (*all_parts(), "tokens")
         if not self.parts or set(self.parts) - set(trainable):
             raise ConfigError(f"parts is {self.parts}; choose from {', '.join(trainable)}")

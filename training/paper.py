@@ -33,6 +33,8 @@ PAPER: dict[str, Any] = {
     "dtype": "float16",
     "threshold": 0.8,
     "num_draws": 100,
+    "preserve_unassigned": "reduced",
+    "keep_attributes": (),
     "encoders": TRAINING_ENCODERS,
     "faces": "insightface",
 }
@@ -69,6 +71,11 @@ OURS: dict[str, tuple[Any, str]] = {
     "dtype": ("bfloat16", "as large as float16, and no gradient vanishes or overflows in it"),
     "max_grad_norm": (1.0, "one bad batch cannot throw the run off"),
     "warmup": (5, "AdamW's first steps are as large as its later ones, while its averages are still empty"),
+    "keep_attributes": (
+        ("others",),
+        "an adaptor for one attribute can change others that nobody looks at; theirs were not kept from that",
+    ),
+    "preserve_unassigned": ("full", "an image that has no target should stay as the original model draws it"),
     "faces": ("yunet", "insightface's weights are for non-commercial research only"),
 }
 """Settings that our recipes have otherwise, and why."""

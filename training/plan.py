@@ -21,8 +21,9 @@ from .config import TrainConfig
 from .downloads import Download, downloads
 from .engine import lora
 from .engine.denoisers import DENOISERS
+from .keeping import keeping
 from .meta_memory import peak_megabytes
-from .preflight import check
+from .preflight import check, known_classes
 from .setup import checkpoint_activations
 
 TOKENS_LENGTH = 77
@@ -56,6 +57,7 @@ class Plan:
         iterations: how many.
         trained: numbers that are trained; 0 for a base whose shapes are not known here.
         megabytes: of one process, by what needs them, and together; empty for such a base.
+        kept: what stays as the original model shows it and what does not, a line each.
         downloads: what is fetched from the Hub.
         missing: what has to be there and is not.
     """
@@ -65,6 +67,7 @@ class Plan:
     iterations: int
     trained: int
     megabytes: dict[str, float]
+    kept: tuple[str, ...]
     downloads: tuple[Download, ...]
     missing: tuple[str, ...]
 
@@ -93,6 +96,7 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
         config.iterations,
         trained_values(config, base) if base else 0,
         _rows(memory(config, base, local, branches)) if base else {},
+        tuple(keeping(config, known_classes("classifier", config.classifier))),
         tuple(downloads(config)),
         _missing(config),
     )

@@ -26,6 +26,7 @@ from fair_adaptors.vision.faces import load_face_detector
 
 from .config import Attribute, TrainConfig
 from .downloads import hub_sources, main_file
+from .keeping import kept_attributes
 from .prompt_sets import prompt_sets, validation_prompts
 
 Classes = Mapping[str, tuple[str, ...]]
@@ -44,12 +45,10 @@ def check(config: TrainConfig) -> None:
     prompt_sets(config)
     validation_prompts(config)
     for setting, spec in (("classifier", config.classifier), ("judge", config.judge)):
-        known = [_check_classifier(setting, one) for one in split_specs(spec)]
-        classes: dict[str, tuple[str, ...]] = {}
-        for each in known:
-            classes = {**(each or {}), **classes}
-        if None not in known:
+        if (classes := known_classes(setting, spec)) is not None:
             check_classes(spec, classes, config.attributes)
+            if setting == "classifier":
+                kept_attributes(config, classes)
     for spec in config.encoders:
         _check_encoder(spec)
     if config.faces:
@@ -60,6 +59,25 @@ def check(config: TrainConfig) -> None:
             _check_bank(Path(config.face_bank).expanduser(), config.attributes)
     _check_parts(config.parts, _components(config.base))
     _ask_hub(config)
+
+
+def known_classes(setting: str, spec: str) -> Classes | None:
+    """Check a classifier; return what it knows, if that can be told without loading something large.
+
+    Args:
+        setting: which one names it, for the message.
+        spec: as ``load_classifier`` takes it.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    classes: dict[str, tuple[str, ...]] = {}
+    told = True
+    for one in split_specs(spec):
+        known = _check_classifier(setting, one)
+        told = told and known is not None
+        classes = {**(known or {}), **classes}
+    return classes if told else None
 
 
 def check_classes(name: str, classes: Mapping[str, Sequence[str]], attributes: Iterable[Attribute]) -> None:
@@ -78,7 +96,7 @@ def check_classes(name: str, classes: Mapping[str, Sequence[str]], attributes: I
 
 
 def _check_classifier(setting: str, spec: str) -> Classes | None:
-    """Check one classifier; return what it knows, if that can be told without loading something large."""
+    """Check one of the classifiers that ``+`` joins."""
     word = parse(spec)
     if (word.kind == "mobilenet" and word.source) or plugin_of(word.kind):
         return load_classifier(spec).classes  # at once: it is small

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from fair_adaptors.vision.joint import shared_classifier
 from fair_adaptors.vision.types import FaceDetector
 
 from .config import Attribute, TrainConfig
+from .keeping import kept_attributes, unseen
 from .preflight import check, check_classes
 from .prompt_sets import prompt_sets, validation_prompts
 
@@ -49,6 +50,8 @@ class Setup:
         face_bank: features of real faces by class; None where an image whose class must change has no face loss.
         trained_against: identity of the classifier, so that an evaluation can tell that it uses another one.
         kept_attributes: what must stay as the original model shows it.
+        beside: classes of what the validation classifier knows beside what is made fair: validation measures how far
+            each of them moves.
         warnings: what is to be said of all this, a line each.
     """
 
@@ -63,6 +66,7 @@ class Setup:
     face_bank: "FaceBank | None" = None
     trained_against: str = ""
     kept_attributes: tuple[str, ...] = ()
+    beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -83,29 +87,6 @@ def known_attributes(base: str) -> dict[str, Attribute]:
         name: Attribute(name, classes, (1 / len(classes),) * len(classes), *suited[name])
         for name, classes in known.items()
     }
-
-
-def kept_attributes(config: TrainConfig, known: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Return the attributes that a run leaves as the original model shows them.
-
-    Args:
-        known: classes of what the training classifier knows.
-
-    Raises:
-        ConfigError: one that it does not know, or that is to be made fair, is to be kept.
-    """
-    aimed = [attribute.name for attribute in config.attributes]
-    others = [name for name in known if name not in aimed]
-    kept = [one for name in config.keep_attributes for one in (others if name == "others" else [name])]
-    for name in kept:
-        if name in aimed:
-            raise ConfigError(f"keep_attributes has {name}, which is to be made fair: it cannot do both")
-        if name not in known:
-            raise ConfigError(
-                f"keep_attributes has {name}, which the classifier {config.classifier} does not know; it knows"
-                f" {', '.join(known)}"
-            )
-    return tuple(dict.fromkeys(kept))
 
 
 def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup:
@@ -130,11 +111,16 @@ def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup
     classifier, another = load_classifier(config.classifier), load_classifier(config.judge)
     for one in (classifier, another):
         check_classes(one.name, one.classes, config.attributes)
+    kept = kept_attributes(config, classifier.classes)
     loaded = [load_encoder(spec, whole=True) for spec in config.encoders]
     encoders = {encoder.name: encoder.encode for encoder in loaded}
     if len(encoders) < len(loaded):
         raise ConfigError(f"two encoders have one name: {', '.join(encoder.name for encoder in loaded)}")
-    warning = shared_classifier(classifier.identity, another)
+    aimed = [attribute.name for attribute in config.attributes]
+    beside = {name: tuple(classes) for name, classes in another.classes.items() if name not in aimed}
+    warnings = [shared_classifier(classifier.identity, another), *unseen(config, classifier.classes)]
+    if blind := [name for name in kept if name not in beside]:
+        warnings.append(f"{another.name} does not know {' or '.join(blind)}: validation cannot tell whether it stays")
     return Setup(
         _load_pipeline(config, device),
         prompt_sets(config),
@@ -146,8 +132,9 @@ def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup
         face_encoder.encode if face_encoder is not None else None,
         bank,
         classifier.identity,
-        kept_attributes(config, classifier.classes),
-        (warning,) if warning else (),
+        kept,
+        beside,
+        tuple(filter(None, warnings)),
     )
 
 

@@ -117,6 +117,7 @@ def _print_plan(config: Any, num_processes: int) -> None:
         " a process, without classifiers and encoders:",
         *(f"#   {megabytes:>10,.1f} MB  {what}" for what, megabytes in plan.megabytes.items()),
         *(["#   not known: the base's shapes are not"] if not plan.megabytes else []),
+        *(f"# {line}" for line in plan.kept),
         *(f"# from the Hub: {download}" for download in plan.downloads),
         *(f"# not as the paper: {line}" for line in deviations(config)),
         f"# missing: {'; '.join(plan.missing) or 'nothing'}",

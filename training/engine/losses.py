@@ -33,17 +33,18 @@ def alignment_loss(logits: Mapping[str, Tensor], targets: Mapping[str, Targets])
 
 
 def must_change(
-    targets: Mapping[str, Targets], original: Mapping[str, Tensor], *, unassigned: bool = False
+    targets: Mapping[str, Targets], original: Mapping[str, Tensor], *, unassigned: Tensor | bool = False
 ) -> dict[str, Tensor]:
     """Tell for each attribute which images have a kept target that is not the original image's class, bool [N].
 
     Args:
         targets: from ``assign_targets``.
         original: the original images' classes, [N] of each attribute.
-        unassigned: count images without a kept target among them, as the published code does.
+        unassigned: which images without a kept target count among them, bool [N] or one for all.
     """
-    changing = {name: target.keep & (target.labels != original[name]) for name, target in targets.items()}
-    return {name: mask | ~targets[name].keep for name, mask in changing.items()} if unassigned else changing
+    return {
+        name: torch.where(target.keep, target.labels != original[name], unassigned) for name, target in targets.items()
+    }
 
 
 def preservation_weights(

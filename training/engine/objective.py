@@ -100,7 +100,7 @@ def losses(
     """
     classes = {name: references.logits[name].argmax(1) for name in targets}
     scales = {a.name: PreservationScale(a.factor1, a.factor2) for a in config.attributes}
-    changing = must_change(targets, classes, unassigned=config.preserve_unassigned == "reduced")
+    changing = must_change(targets, classes, unassigned=_unassigned(config, observed))
     weights, face_scale = preservation_weights(changing, scales, weight=config.preservation)
     alignment = alignment_loss({name: observed.logits[name] for name in targets}, targets)
     preservation = preservation_loss(
@@ -118,6 +118,16 @@ def losses(
         face = config.face_weight * _face_losses(setup, config, observed, references, targets)
     found = {"alignment": alignment, "keep": keep, "preservation": preservation, "face": face}
     return {name: each.sum() for name, each in found.items()}
+
+
+def _unassigned(config: TrainConfig, observed: ObservedImages) -> Tensor | bool:
+    """Tell which images count as changing where they have no target: with ``reduced``, as in the published code.
+
+    There an image without a face keeps the full weight if one attribute is made fair, but not if several are.
+    """
+    if config.preserve_unassigned == "full":
+        return False
+    return observed.found if len(config.attributes) == 1 else True
 
 
 def _face_mask(observed: ObservedImages, references: ObservedImages) -> Tensor | None:

@@ -30,7 +30,7 @@ class TrainingState:
         iteration: how many are done.
         skipped: how many of them had a gradient that was not finite; in a row, those of them that came last.
         empty: how many had no image that took part.
-        best: the lowest validation bias so far.
+        best: the least bias and shift of a validation so far.
         history: what is told at the end of a run: its numbers before, and the seconds that it took.
     """
 

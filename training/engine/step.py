@@ -192,7 +192,7 @@ def _kept_targets(
     Args:
         pairs: images of the adaptor in training, and the original model's.
     """
-    if not setup.kept_attributes or not config.keep_weight:
+    if not setup.kept_attributes:
         return {}
     count = len(takes_part)
     (probs, _), (original, found) = (_gather(setup.kept_attributes, each, world=world, count=count) for each in pairs)

@@ -79,19 +79,24 @@ def original_targets(probs: Tensor, original: Tensor, *, by: Literal["image", "p
 
     By image, each image's target is the class of the original image from the same noise. By prompt, the images are
     matched to the original images' classes at the least total Euclidean distance, so that the prompt shows as many of
-    each class as before, while who is of which class may change.
+    each class as before, while who is of which class may change. Within a class the image that is nearest to it is
+    matched to the original that the classifier is surest of, and so on.
 
     Args:
         probs: class probabilities of the images of one prompt, [N, K].
         original: those of the original images from the same noises, [N, K].
         by: ``image`` or ``prompt``.
-        threshold: a target is kept where the classifier gives the original's class this probability at least.
+        threshold: a target is kept where the classifier gives the class of its original this probability at least.
     """
     confidence, labels = original.max(1)
     if by == "prompt":
-        cost = np.sqrt(_squared_distances(probs))[:, labels.cpu().numpy()]
-        _, matched = linear_sum_assignment(cost)
-        chosen = torch.as_tensor(matched, device=labels.device)
+        distance, classes = np.sqrt(_squared_distances(probs)), labels.cpu().numpy()
+        images, matched = linear_sum_assignment(distance[:, classes])
+        wanted = classes[matched]
+        nearest = torch.as_tensor(np.lexsort((distance[images, wanted], wanted)), device=labels.device)
+        surest = torch.as_tensor(np.lexsort((-confidence.double().cpu().numpy(), classes)), device=labels.device)
+        chosen = torch.empty_like(nearest)
+        chosen[nearest] = surest
         confidence, labels = confidence[chosen], labels[chosen]
     return Targets(labels, confidence, confidence >= threshold)
 

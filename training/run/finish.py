@@ -13,13 +13,12 @@ from torch import Tensor
 from fair_adaptors.adaptor.folder import write_adaptor
 from fair_adaptors.adaptor.record import AttributeTarget
 from fair_adaptors.errors import TrainingError
-from fair_adaptors.evaluation.estimates import BiasEstimate
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.load import load_fair_adaptor
 
 from . import checkpoint
 from .milestones import Milestones
-from .validation import numbers, numbers_table
+from .validation import Numbers, numbers, numbers_table
 
 
 def save_stopped(milestones: Milestones, state: TrainingState, recipe: str) -> None:
@@ -59,8 +58,7 @@ def finish(milestones: Milestones, state: TrainingState, images_per_prompt: int)
         out = milestones.out
         _write(milestones, state, tensors, tokens)
         load_fair_adaptor(setup.pipe, out).unload()  # what was written can be read
-        before = {(a, b): BiasEstimate(**e) for a, b, e in state.history.get("before", [])}
-        reporter.console.print(numbers_table(before, after))
+        reporter.console.print(numbers_table(setup, Numbers.from_json(state.history["before"]), after))
         minutes = state.history["seconds"] / 60
         reporter.say(f"{minutes:.1f} minutes. The adaptor is in {out}: load_fair_adaptor(pipe, {str(out)!r})")
 
@@ -98,6 +96,7 @@ def _write(milestones: Milestones, state: TrainingState, tensors: dict[str, Tens
             "finished_iterations": state.iteration,
             "skipped_iterations": state.skipped,
             "trained_against": setup.trained_against,
+            "kept_attributes": list(setup.kept_attributes),
             "processes": milestones.world.size,
             "peak_megabytes": _peak_megabytes(),
             "seconds": round(state.history["seconds"], 1),

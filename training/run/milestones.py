@@ -1,7 +1,9 @@
 """What is due between iterations: checkpoints, pictures of the progress, validation."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from fair_adaptors.training.config import TrainConfig
@@ -16,7 +18,7 @@ from fair_adaptors.seeds import image_seed
 
 from . import checkpoint
 from .reporter import Reporter
-from .validation import collapse, draw, measure
+from .validation import Measured, Numbers, collapse, draw, measure
 
 SAMPLE_PROMPTS, SAMPLE_IMAGES = 4, 8
 
@@ -84,15 +86,22 @@ class Milestones:
                     f"iteration {state.iteration}: validation {name} bias of the {kind} weights {e.value:.2f}"
                     f" ({e.low:.2f}–{e.high:.2f}, floor {e.floor:.2f})"
                 )
+        for name, s in average.shift.items():
+            values[f"validation/{name}/shift"] = s.value
+            self.reporter.say(
+                f"iteration {state.iteration}: validation {name} shift of the average weights {s.value:.2f}"
+                f" ({s.low:.2f}–{s.high:.2f}, floor {s.floor:.2f})"
+            )
         self.reporter.log(values, state.iteration)
-        before = [row[2]["undetermined"] for row in state.history.get("before", []) if row[0] == "validation"]
-        self.collapsed = collapse(config, average, max(before, default=0.0))
+        before = Numbers.from_json(state.history["before"]).bias
+        undetermined = [was.undetermined for (split, _), was in before.items() if split == "validation"]
+        self.collapsed = collapse(config, average, max(undetermined))
         if self.collapsed:
             self.reporter.say(f"iteration {state.iteration}: the adaptor has collapsed: {self.collapsed}")
             return True
-        mean = sum(e.value for e in average.bias.values()) / len(average.bias)
-        if mean < state.best:
-            state.best = mean
+        score = _score(average, setup.kept_attributes)
+        if score < state.best:
+            state.best = score
             self.save(state, checkpoint.BEST)
         if config.stop_below and all(e.high < config.stop_below for e in average.bias.values()):
             self.reporter.say(f"the upper end of every interval is below {config.stop_below:g}: enough")
@@ -117,6 +126,13 @@ class Milestones:
         now = time.perf_counter()
         state.history["seconds"] = state.history.get("seconds", 0.0) + now - self.counted
         self.counted = now
+
+
+def _score(measured: Measured, kept: Sequence[str]) -> float:
+    """Return what the best validation has least of: the mean bias, and the mean shift of what must stay."""
+    bias = [estimate.value for estimate in measured.bias.values()]
+    shift = [measured.shift[name].value for name in kept if name in measured.shift]
+    return fmean(bias) + (fmean(shift) if shift else 0.0)
 
 
 def _due(done: int, every: int, last: int) -> bool:

@@ -1,6 +1,5 @@
 """``train``: a training run from its configuration to the folder of an adaptor."""
 
-import dataclasses
 import shutil
 import signal
 import threading
@@ -73,7 +72,7 @@ def train(
             shutil.rmtree(out / "originals", ignore_errors=True)
     for warning in setup.warnings:
         reporter.say(warning)
-    before = numbers(setup, config, images_per_prompt, world) if saved is None else None
+    before = numbers(setup, config, images_per_prompt, world).to_json() if saved is None else None
     with stop_requests() as stop, attached(setup, config) as state:
         if saved is not None:
             _go_on_from(saved, state, world)
@@ -81,7 +80,7 @@ def train(
                 checkpoint.set_aside_later(checkpoints, state.iteration)
             reporter.say(f"resumed from {saved.path}, iteration {state.iteration}")
         else:
-            state.history["before"] = [[*key, dataclasses.asdict(value)] for key, value in (before or {}).items()]
+            state.history["before"] = before
         reporter.start(state.iteration)
         if world.is_main:
             write_run(out, run_record(config, recipe, world.size))

@@ -1,9 +1,9 @@
-"""Bias on the way: the same images of the same prompts every time, split over the processes."""
+"""Bias and shift on the way: the same images of the same prompts every time, split over the processes."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,16 +13,19 @@ from fair_adaptors.training.engine.denoisers import denoiser_for
 from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.sampling import WITHOUT_GRADIENT, decode, encode_prompt, initial_noise, sample
 from fair_adaptors.training.setup import Setup
+from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
+from fair_adaptors.adaptor.results import Shift
+from fair_adaptors.evaluation.beside import pairs_of, shift
 from fair_adaptors.evaluation.estimates import BiasEstimate, estimate_bias
 from fair_adaptors.seeds import image_seed
 from fair_adaptors.vision.crops import crop_faces
 
 BATCH = 32
-Numbers = dict[tuple[str, str], BiasEstimate]
-"""By prompts ("training" or "validation") and attribute."""
+Classes = Mapping[str, NDArray[np.int64]]
+"""Of each attribute the class index of every image [P, n]; the number of classes stands for one without a face."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,19 @@ class Measured:
     """What images of the adaptor in training show.
 
     Attributes:
-        bias: of each attribute.
+        bias: of each attribute to make fair.
         undetermined: share of images without a face, or whose class the validation classifier is not sure of.
         kept: mean cosine, over images and encoders, to the original model's images from the same noise; NaN if it was
             not asked for.
+        classes: of each attribute beside those to make fair, what the images show.
+        shift: of each of these, how far it is from the original model; empty if it was not asked for.
     """
 
     bias: dict[str, BiasEstimate]
     undetermined: float
     kept: float = math.nan
+    classes: Classes = field(default_factory=dict)
+    shift: Mapping[str, Shift] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -55,25 +62,53 @@ def measure(
     """Measure the adaptor on prompts, with the validation classifier. The same in every process.
 
     Args:
-        kept: whether to compare with the original model's images too, which costs as many images again.
+        kept: whether to compare with the original model's images too, which costs as many images again: how much of
+            them is kept, and how far what is not to change has moved.
     """
-    found: dict[str, list[Tensor]] = {attribute.name: [] for attribute in config.attributes}
+    aimed = [attribute.name for attribute in config.attributes]
+    found: dict[str, list[Tensor]] = {name: [] for name in (*aimed, *setup.beside)}
+    before: dict[str, list[Tensor]] = {name: [] for name in setup.beside}
     cosines = []
     for prompt in prompts:
         mine = range(images_per_prompt)[world.share(images_per_prompt)]
         seeds = [image_seed(config.seed, prompt, i) for i in mine]
         images = draw(setup, config, prompt, seeds, tokens=tokens)
-        probabilities = _probabilities(setup, images)
-        for name, rows in found.items():
-            rows.append(world.gather(probabilities[name], images_per_prompt))
-        if kept and setup.encoders:
+        _look(setup, images, found, world=world, count=images_per_prompt)
+        if kept and (setup.encoders or before):
             with lora.switched_off(setup.pipe):
                 references = draw(setup, config, prompt, seeds)
-            alike = [(encode(images) * encode(references)).sum(1) for encode in setup.encoders.values()]
-            cosines.append(world.gather(torch.stack(alike, 1), images_per_prompt))
-    bias = {name: estimate_bias(torch.stack(rows).cpu().numpy()) for name, rows in found.items()}
-    undetermined = max(estimate.undetermined for estimate in bias.values())
-    return Measured(bias, undetermined, torch.cat(cosines).mean().item() if cosines else math.nan)
+            _look(setup, references, before, world=world, count=images_per_prompt)
+            if setup.encoders:
+                alike = [(encode(images) * encode(references)).sum(1) for encode in setup.encoders.values()]
+                cosines.append(world.gather(torch.stack(alike, 1), images_per_prompt))
+    bias = {name: estimate_bias(torch.stack(found[name]).cpu().numpy()) for name in aimed}
+    classes = {name: _classes(found[name]) for name in setup.beside}
+    return Measured(
+        bias,
+        max(estimate.undetermined for estimate in bias.values()),
+        torch.cat(cosines).mean().item() if cosines else math.nan,
+        classes,
+        shifts(setup, {name: _classes(before[name]) for name in before}, classes) if kept else {},
+    )
+
+
+def _look(setup: Setup, images: Tensor, found: Mapping[str, list[Tensor]], *, world: World, count: int) -> None:
+    """Add to ``found`` the class probabilities [N, K] of all processes' images."""
+    if not found:
+        return
+    probabilities = _probabilities(setup, images)
+    for name, rows in found.items():
+        rows.append(world.gather(probabilities[name], count))
+
+
+def _classes(probabilities: Sequence[Tensor]) -> NDArray[np.int64]:
+    probs = torch.stack(list(probabilities))
+    return torch.where(probs.isnan().any(-1), probs.shape[-1], probs.argmax(-1)).cpu().numpy()
+
+
+def shifts(setup: Setup, before: Classes, after: Classes) -> dict[str, Shift]:
+    """Return how far each attribute beside the aim moved, from images of the same noise."""
+    return {name: shift(pairs_of(before[name], after[name], len(setup.beside[name]))) for name in before}
 
 
 def _probabilities(setup: Setup, images: Tensor) -> dict[str, Tensor]:
@@ -102,28 +137,61 @@ def collapse(config: TrainConfig, now: Measured, undetermined_before: float) -> 
     return None
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """What images of training and of validation prompts show.
+
+    Attributes:
+        bias: by prompts ("training" or "validation") and attribute to make fair.
+        classes: by prompts, of each attribute beside these.
+    """
+
+    bias: Mapping[tuple[str, str], BiasEstimate]
+    classes: Mapping[str, Classes]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a checkpoint's header can hold."""
+        classes = {split: {name: rows.tolist() for name, rows in row.items()} for split, row in self.classes.items()}
+        return {"bias": [[*key, asdict(estimate)] for key, estimate in self.bias.items()], "classes": classes}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Return what ``to_json`` made the content of."""
+        bias = {(split, name): BiasEstimate(**estimate) for split, name, estimate in content["bias"]}
+        rows = content["classes"].items()
+        return cls(bias, {split: {name: np.array(each) for name, each in row.items()} for split, row in rows})
+
+
 def numbers(setup: Setup, config: TrainConfig, count: int, world: World, tokens: Tensor | None = None) -> Numbers:
-    """Measure the bias on training and validation prompts."""
+    """Measure training and validation prompts."""
     training = setup.prompts[config.prompt_sets[0][0]]
     few = min(len(setup.validation_prompts), len(training))
     spread = [training[i] for i in np.linspace(0, len(training) - 1, few).round().astype(int)]
-    result: Numbers = {}
+    bias: dict[tuple[str, str], BiasEstimate] = {}
+    classes = {}
     for split, prompts in (("training", spread), ("validation", setup.validation_prompts)):
         found = measure(setup, config, prompts, count, tokens=tokens, world=world)
-        result |= {(split, name): estimate for name, estimate in found.bias.items()}
-    return result
+        bias |= {(split, name): estimate for name, estimate in found.bias.items()}
+        classes[split] = found.classes
+    return Numbers(bias, classes)
 
 
-def numbers_table(before: Numbers, after: Numbers) -> Table:
-    """Return a table of the numbers before and after training."""
-    table = Table("prompts", "bias of", "before", "after (95 % interval)", "noise floor", "undetermined")
-    for (split, name), now in after.items():
-        was = before.get((split, name))
-        said = f"{was.value:.2f} ({was.low:.2f}–{was.high:.2f})" if was else "–"
-        undetermined = f"{was.undetermined:.0%} → {now.undetermined:.0%}" if was else f"{now.undetermined:.0%}"
-        value = f"{now.value:.2f} ({now.low:.2f}–{now.high:.2f})"
-        table.add_row(split, name, said, value, f"{now.floor:.2f}", undetermined)
+def numbers_table(setup: Setup, before: Numbers, after: Numbers) -> Table:
+    """Return a table of the bias before and after training, and of how far what was not to change has moved."""
+    table = Table("prompts", "figure", "before", "after (95 % interval)", "noise floor", "undetermined")
+    for (split, name), now in after.bias.items():
+        was = before.bias[split, name]
+        said, undetermined = _in_interval(was), f"{was.undetermined:.0%} → {now.undetermined:.0%}"
+        table.add_row(split, f"{name} bias", said, _in_interval(now), f"{now.floor:.2f}", undetermined)
+    for split, classes in after.classes.items():
+        for name, moved in shifts(setup, before.classes[split], classes).items():
+            kept = "must stay" if name in setup.kept_attributes else "not kept"
+            table.add_row(split, f"{name} shift ({kept})", "0", _in_interval(moved), f"{moved.floor:.2f}", "")
     return table
+
+
+def _in_interval(estimate: BiasEstimate | Shift) -> str:
+    return f"{estimate.value:.2f} ({estimate.low:.2f}–{estimate.high:.2f})"
 
 
 @torch.no_grad()
