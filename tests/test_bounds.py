@@ -4,13 +4,18 @@ import contextlib
 import io
 import math
 import os
+import re
+import shlex
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from fair_adaptors.adaptor.bases import EMBEDDED
 from fair_adaptors.adaptor.results import FlooredEstimate, Results
 from fair_adaptors.cli import main
 from fair_adaptors.errors import ConfigError
@@ -119,6 +124,22 @@ def test_of_an_uneven_target_the_most_is_the_distance_of_all_from_the_rarest_cla
 def test_the_original_alone_can_do_no_harm() -> None:
     with pytest.raises(ConfigError, match="fail_on_harm.*name an `adaptor` or a `baseline`"):
         read_bounds([], TARGETS, variants=[], fail_on_harm=True)
+
+
+def test_the_workflow_in_the_documentation_runs_and_keeps_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(name: .*?)```", page, re.DOTALL)
+    *_, step, upload = yaml.safe_load(block)["jobs"]["evaluate"]["steps"]
+    command = shlex.split(step["run"])
+    assert command[0] == "fair-adaptors" and upload["if"] == "always()" and upload["with"]["path"] in command
+    shutil.copytree(EMBEDDED / "sandbox-gender", tmp_path / "adaptors" / "mine")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [*command, "--plan", "0.1"])  # all is read, and nothing drawn
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code in (None, 0) and "16 prompts × 64 images × 2 variants" in capsys.readouterr().out
 
 
 def evaluate_and_fail(folder: Path) -> None:
