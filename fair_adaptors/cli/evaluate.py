@@ -61,7 +61,7 @@ def evaluate(
     from fair_adaptors.adaptor.bases import defaults_of
     from fair_adaptors.evaluation import bounds, spec
     from fair_adaptors.evaluation.baselines import baselines_for
-    from fair_adaptors.evaluation.variants import variants_for
+    from fair_adaptors.evaluation.variants import distinct, variants_for
     from fair_adaptors.report.terminal import run_and_report
 
     usual = defaults_of(base)
@@ -79,11 +79,11 @@ def evaluate(
         batch_size=batch_size or usual.batch_size,
         keep_images=keep_images,
     )
-    variants = variants_for(adaptor or [], weight or [])
-    variants += baselines_for(baseline or [], wanted.targets, instruments)
-    limits = bounds.read_bounds(fail_above or [], wanted.targets, variants=variants, fail_on_harm=fail_on_harm)
+    compared = variants_for(adaptor or [], weight or []) + baselines_for(baseline or [], wanted.targets, instruments)
+    variants = distinct(compared)
+    limits = bounds.read_bounds(fail_above or [], wanted.targets, variants=compared, fail_on_harm=fail_on_harm)
     if difference is not None:
-        print("\n".join(spec.plan(wanted, 1 + len(variants), difference)))
+        print("\n".join(spec.plan(wanted, len(variants), difference)))
         return
     for warning in spec.shared_classifiers(adaptor or [], instruments):
         print(f"fair-adaptors: {warning}", file=sys.stderr)

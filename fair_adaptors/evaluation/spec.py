@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
+from fair_adaptors.adaptor.bases import BASES, defaults_of, imported, plugin_of
 from fair_adaptors.adaptor.record import read_record
 from fair_adaptors.adaptor.results import Calibration
 from fair_adaptors.errors import ConfigError, did_you_mean
@@ -152,10 +152,14 @@ def instruments_for(
     if plugin and not classifiers and not encoders:
         own: Instruments = imported(plugin.instruments)()
         return replace(own, faces=load_face_detector(faces) if faces else None)
+    if plugin and not classifiers:
+        raise ConfigError(f"an `encoder` counts nobody: name a `classifier` as well, or neither for those of {base}")
     if not classifiers:
+        hint = did_you_mean(base, [name for known in BASES if known.plugin for name in known.names])
         raise ConfigError(
-            "name a classifier of the attributes, and better two, such as clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
-            " and transformers:dima806/fairface_gender_image_detection; folders in the place of these Hub ids, or"
+            f"{base!r} brings no classifier of its own.{hint} Name a `classifier` of the attributes, and better two,"
+            " such as clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K and"
+            " transformers:dima806/fairface_gender_image_detection; folders in the place of these Hub ids, or"
             " MODULE:OBJECT of your own, serve as well"
         )
     detector = load_face_detector(faces or defaults_of(base).faces)
@@ -182,6 +186,8 @@ def targets_for(wanted: Sequence[str], adaptors: Sequence[str], instruments: Ins
         name, share = parse_target(text) if "=" in text else (text, None)
         if name not in known:
             raise ConfigError(f"no attribute {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}")
+        if name in shares:
+            raise ConfigError(f"the target of {name} is given twice")
         shares[name] = share or _equal(len(known[name]))
     if not wanted:
         shares = _of_adaptors(adaptors, known)
@@ -218,7 +224,9 @@ def parse_target(text: str) -> tuple[str, tuple[float, ...]]:
         target = tuple(float(share) for share in shares.split(","))
     except ValueError as error:
         raise ConfigError(f"target {text}: write it as NAME=SHARE,SHARE such as gender=0.5,0.5") from error
-    if not name or not all(share >= 0 for share in target) or not math.isclose(sum(target), 1, abs_tol=1e-6):
+    if not name.strip():
+        raise ConfigError(f"target {text}: name the attribute, such as gender=0.5,0.5")
+    if not all(share >= 0 for share in target) or not math.isclose(sum(target), 1, abs_tol=1e-6):
         raise ConfigError(f"target {text}: the shares must not be negative, and sum to 1")
     return name.strip(), target
 

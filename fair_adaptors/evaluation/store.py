@@ -93,7 +93,7 @@ def claim(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
     """Note the settings in the folder, or check that it is of the same ones.
 
     Raises:
-        ConfigError: it is of others, or of something else altogether.
+        ConfigError: it is of others, or of something else altogether, or cannot be made.
     """
     path = out / SETTINGS_FILE
     before = _read_settings(path)
@@ -103,14 +103,17 @@ def claim(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
         changed = [key for key in settings if before.get(key) != settings[key]]
         if not overwrite:
             raise ConfigError(
-                f"{out} holds another evaluation, with other {', '.join(changed)}. Name another folder, or give it up"
+                f"{out} holds another evaluation, with other {', '.join(changed)}. Name another folder, or delete it"
                 " with `overwrite`"
             )
         for name in ("records", "images", PLOTS):
             _empty(out / name)
         for name in (RESULTS_FILE, IMAGES_FILE, TIMING_FILE, REPORT_FILE):
             (out / name).unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be made a folder ({error.strerror}). Name another `out`") from error
     write_json(path, settings)
 
 
