@@ -49,23 +49,23 @@ def test_names_stay_text_when_the_script_has_written_them(tmp_path: Path, browse
 def test_tables_sort_by_click_and_by_key_and_filter(written_page: Path, browser: Browser) -> None:
     browser.problems.clear()
     browser.open(written_page)
-    listed = [float(value) for value in browser.run(COLUMN.format(2))]
-    browser.run(f"{HEAD}[2].querySelector('button').click()")
-    assert [float(value) for value in browser.run(COLUMN.format(2))] == sorted(listed) != listed
-    assert browser.run(f"{HEAD}[2].getAttribute('aria-sort')") == "ascending"
-    browser.run(f"{HEAD}[2].querySelector('button').focus()")
+    listed = [float(value) for value in browser.run(COLUMN.format(3))]
+    browser.run(f"{HEAD}[3].querySelector('button').click()")
+    assert [float(value) for value in browser.run(COLUMN.format(3))] == sorted(listed) != listed
+    assert browser.run(f"{HEAD}[3].getAttribute('aria-sort')") == "ascending"
+    browser.run(f"{HEAD}[3].querySelector('button').focus()")
     browser.press("Enter", 13)
-    assert [float(value) for value in browser.run(COLUMN.format(2))] == sorted(listed, reverse=True)
-    assert browser.run(f"[...{HEAD}].map(head => head.getAttribute('aria-sort'))")[2] == "descending"
-    browser.run(f"{HEAD}[5].querySelector('button').click()")  # the original has no change: it stands last
-    assert browser.run(COLUMN.format(5))[-2:] == ["", ""]
-    browser.run(f"{HEAD}[5].querySelector('button').click()")
-    assert browser.run(COLUMN.format(5))[-2:] == ["", ""]
+    assert [float(value) for value in browser.run(COLUMN.format(3))] == sorted(listed, reverse=True)
+    assert browser.run(f"[...{HEAD}].map(head => head.getAttribute('aria-sort'))")[3] == "descending"
+    browser.run(f"{HEAD}[6].querySelector('button').click()")  # the original has no change: it stands last
+    assert browser.run(COLUMN.format(6))[-2:] == ["", ""]
+    browser.run(f"{HEAD}[6].querySelector('button').click()")
+    assert browser.run(COLUMN.format(6))[-2:] == ["", ""]
 
     def filtered(words: str) -> int:
         box = f"document.querySelector('.tools input').value = {words!r}"
         browser.run(f"{box}; document.querySelector('.tools input').dispatchEvent(new Event('input'))")
-        found: int = browser.run(f"{COLUMN.format(2)}.length")
+        found: int = browser.run(f"{COLUMN.format(3)}.length")
         return found
 
     assert filtered("TONE orig") == 1
@@ -129,9 +129,9 @@ def test_a_large_page_opens_and_filters_at_once(
     path = report_page.write_report(large_folder, command=COMMAND)
     started = time.perf_counter()
     browser.open(path)
-    browser.run(f"{HEAD}[2].querySelector('button').click()")
+    browser.run(f"{HEAD}[3].querySelector('button').click()")
     assert time.perf_counter() - started < 20
-    assert browser.run(f"{COLUMN.format(2)}.length") == 60
+    assert browser.run(f"{COLUMN.format(3)}.length") == 60
     browser.run("[...document.querySelectorAll('button')].find(one => one.textContent === 'Show all 200').click()")
-    assert browser.run(f"{COLUMN.format(2)}.length") == 200
+    assert browser.run(f"{COLUMN.format(3)}.length") == 200
     assert browser.problems == []

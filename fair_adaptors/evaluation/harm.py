@@ -72,12 +72,15 @@ def not_aimed_at(results: Results, variant: VariantResults) -> list[str]:
     ]
 
 
-def judgement(results: Results, variant: VariantResults, name: str) -> Judgement:
+def judgement(results: Results, variant: VariantResults, name: str, classifier: str | None = None) -> Judgement:
     """Say whether a target came nearer to the shares that were asked for, or farther away, beyond doubt.
 
     Where a variant is not aimed at it, or nobody asked for any shares, nothing is better: a shift is worse or nothing.
+
+    Args:
+        classifier: whose figures; None for the first one's that knows the target.
     """
-    change = results.figures(variant, name).change
+    change = variant.bias[classifier or results.seen_by(name)][name].change
     if change is None:
         return ""
     if name in variant.aimed:
@@ -85,6 +88,30 @@ def judgement(results: Results, variant: VariantResults, name: str) -> Judgement
         judged: Judgement = "better" if moved.high < 0 else "worse" if moved.low > 0 else ""
         return judged if results.targets[name].declared else ""
     return "worse" if name in not_aimed_at(results, variant) and change.shift.floor_removed.low > 0 else ""
+
+
+def class_judgement(
+    results: Results, variant: VariantResults, name: str, k: int, *, prompt: int | None = None, classifier: str = ""
+) -> Judgement:
+    """Say the same of the share of class ``k``, over all prompts or in one.
+
+    It is worse where the class is erased, or clearly changed without being aimed at; where it was aimed at, a clear
+    change is better if the share came nearer to the one that was asked for, and else worse.
+    """
+    seen_by, target = results.seen_by(name), results.targets[name]
+    change = variant.bias[classifier or seen_by][name].change
+    if change is None:
+        return ""
+    row = (change.classes if prompt is None else change.prompts[prompt])[k]
+    gone = {(one.target, one.class_name, one.prompt) for one in variant.erasures}
+    if (name, target.classes[k], prompt) in gone and classifier in ("", seen_by):
+        return "worse"
+    if direction(row) == "no clear change":
+        return ""
+    if name not in variant.aimed:
+        return "worse" if name in not_aimed_at(results, variant) else ""
+    nearer = abs(row.after - target.shares[k]) < abs(row.before - target.shares[k])
+    return ("better" if nearer else "worse") if target.declared else ""
 
 
 def erased(variant: VariantResults) -> list[list[Erasure]]:

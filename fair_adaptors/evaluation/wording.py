@@ -37,6 +37,12 @@ def percent(value: float) -> str:
     return fine(value) if 0 < value < 0.005 or 0.995 <= value < 1 else f"{_away(value):.0%}"
 
 
+def points(value: float) -> str:
+    """Write a change of a share in points of percent, with its sign."""
+    said = "–" if math.isnan(value) else f"{_away(100 * value):+.0f}".replace("-", "−")
+    return "0" if said[1:] == "0" else said
+
+
 def fine(value: float) -> str:
     """Write a share that may be near 0 or 1."""
     return "–" if math.isnan(value) else f"{_away(100 * value):.1f}".removesuffix(".0") + "%"

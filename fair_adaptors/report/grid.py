@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 INK, FAINT, PAPER, RULE = "#1d2733", "#6b7785", "#ffffff", "#dde3ea"
-BEFORE, AFTER = "#c2572b", "#1f7a66"
+BEFORE, AFTER = "#946b1f", "#2f5fa7"
 MARGIN, GAP, LABEL = 40, 6, 132
 CORNER = 0.06
 """Radius of a picture's corners, in parts of its side."""

@@ -22,7 +22,7 @@ const choice = (label, names, change) => {
 
 /* A table that sorts by a click on its head and shows the rows that hold every word typed; `replace` gives it others. */
 function sortable(table) {
-  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];
+  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0], limit = Number(table.dataset.limit ?? LIMIT);
   const state = {rows: [...body.rows], column: -1, down: false, all: false};
   const filter = make("input", {type: "search", placeholder: "filter by name"});
   filter.setAttribute("aria-label", "Show rows with");
@@ -42,7 +42,7 @@ function sortable(table) {
     const wanted = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     let rows = state.rows.filter(row => wanted.every(word => text(row).includes(word)));
     if (state.column >= 0) rows = rows.map(row => [key(row), row]).sort(compare).map(pair => pair[1]);
-    const cut = state.all ? rows : rows.slice(0, LIMIT);
+    const cut = state.all ? rows : rows.slice(0, limit);
     body.replaceChildren(...cut);
     count.textContent = (rows.length === state.rows.length ? "" : rows.length + " of ") + state.rows.length + (state.rows.length === 1 ? " row" : " rows");
     below.hidden = cut.length === rows.length;
@@ -86,6 +86,7 @@ function dots() {
   const after = make("span", {}, full, "with the variant");
   const key = make("div", {className: "legend"}, make("span", {}, ring, data.variants[0][0] + " (before)"), after);
   after.hidden = !others.length;
+  const classes = document.getElementById("classes");
   box.replaceChildren(make("div", {className: "tools"}, target.field, variant.field, classifier.field), about, key, table);
   const handle = sortable(table);
 
@@ -118,16 +119,41 @@ function dots() {
     made.dataset.v = value === null ? "" : value;
     return made;
   };
+  const points = value => value === null ? "–" : (value > 0 ? "+" : "") + String(value).replace("-", "−");
+  const share = value => value === null ? "–" : value + "%";
+  /* A row for all prompts and one for each: every class before and after, coloured by what data.changes says of it. */
+  const changed = (found, names) => {
+    const table = make("table", {}, make("thead", {}, make("tr", {}, head("prompt"), ...names.map(name => make("th", {className: "n", scope: "col", textContent: name})))), make("tbody"));
+    const titles = [["all prompts", ""], ...data.prompts];
+    classes.replaceChildren(make("div", {className: "scroll"}, table));
+    sortable(table).replace(titles.map(([label, prompt], row) => {
+      const made = make("tr", {}, make("th", {scope: "row", title: prompt, textContent: label}), ...names.map((name, k) => {
+        const at = row * names.length + k, [was, is] = [found.b[at], found.a[at]];
+        const made = cell(name, was === null ? null : is - was, () => share(was) + " → " + share(is) + " ");
+        made.append(make("small", {textContent: points(found.l[at]) + " to " + points(found.h[at])}));
+        made.classList.add(...{"+": ["better"], "-": ["worse"], " ": []}[found.marks[at]]);
+        return made;
+      }));
+      made.dataset.text = (label + " " + prompt).toLowerCase();
+      return made;
+    }));
+  };
   const fill = () => {
-    const {classes, figure, most: bound} = data.targets[target.value], found = data.rows[classifier.value][target.value];
+    const {classes: names, figure, most: bound, aimed} = data.targets[target.value], found = data.rows[classifier.value][target.value];
     const before = found[0], now = others.length ? found[variant.value + 1] : before;
     axis.replaceChildren(...[[0, "start"], [.5, "middle"], [1, "end"]].map(([part, anchor]) => draw("text", {x: 100 * part + "%", y: 12, "text-anchor": anchor}, String(+(part * bound).toFixed(3)))));
     about.textContent = figure[0].toUpperCase() + figure.slice(1) + ", mean over prompts: " + data.variants[0][0] + " " + range(before.mean) + (before === now ? "" : "; " + others[variant.value] + " " + range(now.mean)
       + "; change " + (now.change ? signed(now.change[0]) + " (" + signed(now.change[1]) + " to " + signed(now.change[2]) + ")" : "–") + ". " + (100 * now.same).toFixed(0) + "% of the images keep their class");
     about.textContent += ". Noise floor " + plain(now.floor) + ".";
+    const change = others.length ? data.changes[classifier.value][target.value][variant.value] : null;
+    classes.hidden = !change;
+    if (change) {
+      if (!aimed[Number(variant.value) + 1]) about.textContent += " Not aimed at: what counts is the distance from the original, a shift of " + range(change.shift) + ", floor " + plain(change.floor) + ".";
+      changed(change, names);
+    }
     handle.replace(data.prompts.map(([label, prompt], p) => {
       const was = before.v[p] === null ? null : before.v[p] / 1000, is = now.v[p] === null ? null : now.v[p] / 1000;
-      const row = make("tr", {}, make("th", {scope: "row", title: prompt, textContent: label}), make("td", {}, line(before, now, p, bound, classes, figure)),
+      const row = make("tr", {}, make("th", {scope: "row", title: prompt, textContent: label}), make("td", {}, line(before, now, p, bound, names, figure)),
         cell("before", was, plain), cell("after", before === now ? null : is, plain), cell("change", was === null || is === null || before === now ? null : is - was, signed));
       row.dataset.text = (label + " " + prompt).toLowerCase();
       return row;
@@ -162,7 +188,7 @@ function pareto() {
     return Array.from({length: Math.floor(high / step + 1e-9) - Math.ceil(low / step - 1e-9) + 1}, (_, k) => (Math.ceil(low / step - 1e-9) + k) * step);
   };
   const fill = () => {
-    const {figure} = data.targets[target.value], found = data.rows[classifier.value][target.value], similar = data.similarity[known[encoder.value][1]];
+    const {figure, aimed} = data.targets[target.value], found = data.rows[classifier.value][target.value], similar = data.similarity[known[encoder.value][1]];
     const points = found.map((rows, v) => v && rows.mean && similar[v] && {v, x: similar[v], y: rows.mean});
     const inside = points.filter(Boolean), width = card.clientWidth - parseFloat(getComputedStyle(card).paddingLeft) * 2, height = Math.min(440, Math.max(260, width * .5));
     const low = Math.min(.98, ...inside.map(p => p.x[1] ?? p.x[0])), start = low - (1 - low) * .06, top = 1.06 * Math.max(.05, found[0].floor ?? 0, found[0].mean ? found[0].mean[2] : 0, ...inside.map(p => p.y[2] ?? p.y[0]));
@@ -172,7 +198,7 @@ function pareto() {
     plot.replaceChildren();
     for (const tick of ticks(start, 1)) plot.append(draw("line", {x1: X(tick), x2: X(tick), y1: 24, y2: height - 40, stroke: "var(--rule)"}), draw("text", {x: X(tick), y: height - 24, "text-anchor": "middle"}, String(+tick.toFixed(4))));
     for (const tick of ticks(0, top)) plot.append(draw("line", {x1: 40, x2: width - 20, y1: Y(tick), y2: Y(tick), stroke: "var(--rule)"}), draw("text", {x: 34, y: Y(tick) + 4, "text-anchor": "end"}, String(+tick.toFixed(4))));
-    plot.append(draw("text", {x: (width + 20) / 2, y: height - 5, "text-anchor": "middle"}, "similarity to the original"), draw("text", {x: 0, y: 8}, figure));
+    plot.append(draw("text", {x: (width + 20) / 2, y: height - 5, "text-anchor": "middle"}, "similarity to the original"), draw("text", {x: 0, y: 8}, figure + (aimed.some(Boolean) ? "" : ", which nothing aims at")));
     if (found[0].floor !== null) plot.append(draw("line", {x1: 40, x2: width - 20, y1: Y(found[0].floor), y2: Y(found[0].floor), stroke: "var(--faint)", "stroke-dasharray": "2 3"}), draw("text", {x: 44, y: Y(found[0].floor) - 5}, "noise floor"));
     if (found[0].mean) plot.append(draw("line", {x1: X(1), x2: X(1), y1: Y(found[0].mean[1]), y2: Y(found[0].mean[2]), stroke: "var(--before)", "stroke-width": 2, opacity: .4}), ring(X(1), Y(found[0].mean[0])));
     const taken = [[44, Y(found[0].floor ?? 0) - 16, 66, 14], ...inside.map(p => [X(p.x[0]) - 7, Y(p.y[0]) - 7, 14, 14])];

@@ -2,17 +2,18 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.adaptor.bases import imported, plugin_of
-from fair_adaptors.adaptor.results import Estimate, Results, VariantResults, headline
+from fair_adaptors.adaptor.results import Estimate, Figures, Results, VariantResults, headline
 from fair_adaptors.adaptor.results_file import load_results, to_json
+from fair_adaptors.evaluation.harm import class_judgement, harms, judgement, lost_prompts
 from fair_adaptors.evaluation.metrics import CONFIDENCE
 from fair_adaptors.evaluation.store import PLOTS, REPORT_FILE, RESULTS_FILE, TIMING_FILE
-from fair_adaptors.evaluation.verdict import verdicts
-from fair_adaptors.evaluation.wording import direction, fine, number, percent, signed
+from fair_adaptors.evaluation.verdict import smallest_share, verdicts
+from fair_adaptors.evaluation.wording import direction, fine, number, percent, points, signed
 
 from . import gallery
 from .page_data import page_data
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATE = "page.html.jinja"
+KeptRows = list[tuple[str, list[tuple[Estimate, bool]]]]
 SENTENCES = 6
 """Variants whose sentence is shown at once."""
 OPEN_TARGETS = 4
@@ -63,12 +65,13 @@ def page(results: Results, timing: Mapping[str, float], pictures: gallery.Pictur
         timing=timing,
         command=command,
         verdicts=[
-            (said.name, said.text, variant.summary)
+            (said, variant.summary, bool(harms(results, variant)))
             for said, variant in zip(verdicts(results), results.variants, strict=True)
         ],
         sentences=SENTENCES,
         open_targets=OPEN_TARGETS,
         figure=_figure(results),
+        kept=_kept(results),
         gallery=gallery.shown_prompts(results, pictures),
         open_prompts=gallery.OPEN_PROMPTS,
         first_target=first_target,
@@ -96,12 +99,18 @@ def _environment() -> "Environment":
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters["obeyed_attributes"] = _obeyed_attributes
     environment.globals |= {
+        "aim": lambda results, variant, name: (
+            "–" if variant is results.original else "yes" if name in variant.aimed else "no"
+        ),
         "arrow": lambda change: _ARROWS[direction(change)],
         "asset": lambda name: (folder / name).read_text(encoding="utf-8"),
+        "change_in_points": _change_in_points,
+        "class_judgement": class_judgement,
         "encoders_of": _encoders_of,
         "fine": fine,
         "headline": headline,
         "interval": _interval,
+        "judgement": judgement,
         "is_told": lambda found: found is not None and not math.isnan(found.value),
         "key": lambda value: "" if math.isnan(value) else f"{value:.6g}",
         "nan": math.nan,
@@ -109,6 +118,7 @@ def _environment() -> "Environment":
         "obeyed_attributes": _obeyed_attributes,
         "percent": percent,
         "signed": signed,
+        "smallest_share": smallest_share,
         "thumbnail": gallery.thumbnail,
         "width": lambda share: f"{0.0 if math.isnan(share) else 100 * share:.2f}",
     }
@@ -127,6 +137,43 @@ def _read_timing(path: Path) -> dict[str, float]:
 def _interval(found: Estimate, write: Any) -> str:
     low, high = write(found.low), write(found.high)
     return f"{low} to {high}" if write is signed or found.low < 0 else f"{low.removesuffix('%')}–{high}"
+
+
+def _change_in_points(found: Figures, k: int) -> str:
+    """Say how the share of class ``k`` changed; nothing for the original."""
+    row = found.change.classes[k] if found.change else None
+    return f"{points(row.value)} ({points(row.low)} to {points(row.high)})" if row else ""
+
+
+def _kept(results: Results) -> list[tuple[str, Callable[[float], str], KeptRows]]:
+    """Return what should stay: its name, how to write it, and the prompts that lost most first.
+
+    Each prompt has an estimate of every variant, and whether it is clearly lost; the fit to the prompt is where its
+    interval is wholly below the original's.
+    """
+    variants, tables = results.variants, []
+    if results.kept is not None and results.original.kept_prompts is not None:
+        lost = [lost_prompts(results, variant) for variant in variants]
+        rows = [
+            (label, [((one.kept_prompts or ())[p], p in gone) for one, gone in zip(variants, lost, strict=True)])
+            for p, label in enumerate(results.labels)
+        ]
+        tables.append((results.kept, fine, rows))
+    for encoder, was in results.original.text_prompts.items():
+        found = [variant.text_prompts[encoder] for variant in variants]
+        rows = [
+            (label, [(row[p], row[p].high < was[p].low) for row in found]) for p, label in enumerate(results.labels)
+        ]
+        tables.append((f"fit to prompt ({encoder})", number, rows))
+    for _, _, rows in tables:
+        rows.sort(key=lambda row: _lost_most(row[1]))
+    return tables
+
+
+def _lost_most(cells: Sequence[tuple[Estimate, bool]]) -> float:
+    """Return the largest fall among the variants of a prompt; one whose label says nothing comes last."""
+    fell = min(found.value for found, _ in cells) - cells[0][0].value
+    return math.inf if math.isnan(fell) else fell
 
 
 def _encoders_of(results: Results, figure: str) -> list[str]:

@@ -4,12 +4,14 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from fair_adaptors.adaptor.results import Estimate, Figures, Results, TargetClasses, headline
+from fair_adaptors.adaptor.results import Estimate, Figures, Results, TargetClasses, VariantResults, headline
+from fair_adaptors.evaluation.harm import class_judgement
 from fair_adaptors.evaluation.metrics import noise_floor, total_variation_floor
 from fair_adaptors.evaluation.verdict import figure_name, largest
 
 Triple = tuple[float | None, ...]
 """Value, low and high."""
+_MARKS = {"better": "+", "worse": "-", "": " "}
 
 
 def page_data(results: Results) -> dict[str, Any]:
@@ -21,7 +23,13 @@ def page_data(results: Results) -> dict[str, Any]:
         "classifiers": results.classifiers,
         "encoders": results.encoders,
         "targets": [
-            {"name": name, "classes": target.classes, "figure": figure_name(name, target), "most": largest(target)}
+            {
+                "name": name,
+                "classes": target.classes,
+                "figure": figure_name(name, target),
+                "most": largest(target),
+                "aimed": [name in variant.aimed for variant in variants],
+            }
             for name, target in targets.items()
         ],
         "similarity": [[_triple(variant.preservation.get(name)) for variant in variants] for name in results.encoders],
@@ -32,6 +40,34 @@ def page_data(results: Results) -> dict[str, Any]:
             ]
             for classifier in results.classifiers
         ],
+        "changes": [
+            [[_changes(results, variant, name, classifier) for variant in variants[1:]] for name in targets]
+            for classifier in results.classifiers
+        ],
+    }
+
+
+def _changes(results: Results, variant: VariantResults, name: str, classifier: str) -> dict[str, Any] | None:
+    """Return the change of each class's share, over all prompts and then in each, row by row and class by class.
+
+    Shares and changes are in percent. What is better is marked +, what is worse -, see ``class_judgement``.
+    """
+    if (found := variant.bias[classifier].get(name)) is None or (change := found.change) is None:
+        return None
+    rows = [(None, change.classes), *enumerate(change.prompts)]
+    every = [one for _, row in rows for one in row]
+    return {
+        "b": [_hundredth(one.before) for one in every],
+        "a": [_hundredth(one.after) for one in every],
+        "l": [_hundredth(one.low) for one in every],
+        "h": [_hundredth(one.high) for one in every],
+        "marks": "".join(
+            _MARKS[class_judgement(results, variant, name, k, prompt=prompt, classifier=classifier)]
+            for prompt, row in rows
+            for k in range(len(row))
+        ),
+        "shift": [_finite(value) for value in (change.shift.value, change.shift.low, change.shift.high)],
+        "floor": _finite(change.shift.floor),
     }
 
 
@@ -71,6 +107,10 @@ def _triple(found: Estimate | None) -> Triple | None:
 
 def _finite(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def _hundredth(value: float) -> int | None:
+    return None if math.isnan(value) else round(100 * value)
 
 
 def _thousandth(value: float) -> int | None:
