@@ -26,6 +26,11 @@ HALF, QUARTER = Target(("gender",), (0.5, 0.5)), Target(("tone",), (0.25,) * 4)
 OLD = Target(("gender",), (0.95, 0.05))
 EVIL = "<script>alert(1)</script></script><b>&\u2028'\"$x ${y}" + 90 * "w"
 COMMAND = "fair-adaptors evaluate sandbox --out 'a folder'"
+PROMPTS, IMAGES = 16, 32
+DARK = 3
+HALVES = np.arange(IMAGES) % 2
+TONES = np.where(np.arange(IMAGES) < IMAGES // 2, DARK, np.arange(IMAGES) % 3)
+"""Half of the images of a prompt are dark."""
 
 
 def named(
@@ -84,6 +89,37 @@ def measured(
     """Summarise the records: the original's first, then those of variants made for the attributes ``aimed``."""
     variants = [original(), *(Variant(n, f"id {n}", aimed=aimed, summary=f"It is {n}.") for n in list(records)[1:])]
     return summarise(evaluation, variants, tools, records, settings(evaluation))
+
+
+def seen(gender: Any, tone: Any, *, images: int = IMAGES) -> dict[str, np.ndarray]:
+    """Class indices [P, n] of both attributes; what is given for one image or prompt is that of all."""
+    shape = PROMPTS, images
+    return {"gender": np.broadcast_to(gender, shape).copy(), "tone": np.broadcast_to(tone, shape).copy()}
+
+
+def seen_results(
+    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], *, images: int = IMAGES, **changes: Any
+) -> Results:
+    """An evaluation in which one classifier sees these classes before and after, beyond doubt."""
+    evaluation, tools = named(PROMPTS, images, targets=(HALF, replace(QUARTER, declared=False))), instruments("one")
+
+    def looked(classes: Mapping[str, np.ndarray], **changes: Any) -> Any:
+        sure = {name: np.eye(len(CLASSES[name]))[index] for name, index in classes.items()}
+        return record(evaluation, tools, 0.0, probabilities={"one": sure}, **changes)
+
+    return measured(evaluation, tools, {"original": looked(before), "fair": looked(after, **changes)})
+
+
+def without_dark(prompts: int) -> np.ndarray:
+    """Everybody who is dark in the first prompts turns tan."""
+    tones = np.broadcast_to(TONES, (PROMPTS, IMAGES)).copy()
+    tones[:prompts][tones[:prompts] == DARK] = 1
+    return tones
+
+
+def one_sided() -> dict[str, np.ndarray]:
+    """Everybody is female, and half of everybody dark."""
+    return seen(0, TONES)
 
 
 def strengths(results: Results, *weights: float) -> Results:

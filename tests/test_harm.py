@@ -2,7 +2,6 @@
 
 import io
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,40 +13,7 @@ from fair_adaptors.attributes import people
 from fair_adaptors.evaluation.harm import harms, judgement, not_aimed_at
 from fair_adaptors.evaluation.verdict import ONE_IMAGE, verdicts
 from fair_adaptors.report.terminal import print_headline
-from tests.reports import CLASSES, HALF, QUARTER, instruments, measured, named, record
-
-PROMPTS, IMAGES = 16, 32
-Seen = Mapping[str, np.ndarray]
-
-
-def seen(gender: Any, tone: Any, *, images: int = IMAGES) -> dict[str, np.ndarray]:
-    """Class indices [P, n] of both attributes; what is given for one image or prompt is that of all."""
-    shape = PROMPTS, images
-    return {"gender": np.broadcast_to(gender, shape).copy(), "tone": np.broadcast_to(tone, shape).copy()}
-
-
-def results_of(before: Seen, after: Seen, *, images: int = IMAGES, **changes: Any) -> Results:
-    """An evaluation in which one classifier sees these classes before and after, beyond doubt."""
-    evaluation, tools = named(PROMPTS, images, targets=(HALF, replace(QUARTER, declared=False))), instruments("one")
-
-    def looked(classes: Seen, **changes: Any) -> Any:
-        sure = {name: np.eye(len(CLASSES[name]))[index] for name, index in classes.items()}
-        return record(evaluation, tools, 0.0, probabilities={"one": sure}, **changes)
-
-    return measured(evaluation, tools, {"original": looked(before), "fair": looked(after, **changes)})
-
-
-HALVES = np.arange(IMAGES) % 2
-TONES = np.where(np.arange(IMAGES) < IMAGES // 2, 3, np.arange(IMAGES) % 3)
-ONE_SIDED = seen(0, TONES)
-DARK = 3
-
-
-def without_dark(prompts: int) -> np.ndarray:
-    """Everybody who is dark in the first prompts turns tan."""
-    tones = np.broadcast_to(TONES, (PROMPTS, IMAGES)).copy()
-    tones[:prompts][tones[:prompts] == DARK] = 1
-    return tones
+from tests.reports import DARK, HALVES, IMAGES, PROMPTS, TONES, one_sided, seen, seen_results, without_dark
 
 
 def said(results: Results) -> tuple[list[tuple[str, str]], str]:
@@ -56,7 +22,7 @@ def said(results: Results) -> tuple[list[tuple[str, str]], str]:
 
 
 def test_who_vanishes_is_said_first_and_in_plain_words() -> None:
-    found, beside = said(results_of(ONE_SIDED, seen(HALVES, without_dark(PROMPTS))))
+    found, beside = said(seen_results(one_sided(), seen(HALVES, without_dark(PROMPTS))))
     gone = "dark-skinned people all but vanish (50% → 0%)"
     assert found[0] == (
         "erasure",
@@ -71,7 +37,7 @@ def test_who_vanishes_is_said_first_and_in_plain_words() -> None:
 
 
 def test_who_vanishes_in_some_prompts_is_found_there() -> None:
-    found, beside = said(results_of(ONE_SIDED, seen(HALVES, without_dark(2))))
+    found, beside = said(seen_results(one_sided(), seen(HALVES, without_dark(2))))
     sentence = "in 2 of 16 prompts dark-skinned people all but vanish (job 0 50% → 0% and job 1 50% → 0%)"
     assert found[0] == ("erasure", sentence.capitalize() + ".")
     assert sentence in beside
@@ -80,13 +46,13 @@ def test_who_vanishes_in_some_prompts_is_found_there() -> None:
 def test_who_is_left_with_less_than_half_is_not_said_to_vanish() -> None:
     tones = seen(0, TONES)["tone"]
     rare = (tones == DARK) & (np.arange(IMAGES) > 1)
-    found, _ = said(results_of(ONE_SIDED, seen(0, np.where(rare, 1, tones))))
+    found, _ = said(seen_results(one_sided(), seen(0, np.where(rare, 1, tones))))
     assert found[0][1].startswith("Dark-skinned people are shown less than half as often as before (50% → 6%)")
 
 
 def test_a_bias_that_was_not_aimed_at_never_falls() -> None:
     """Everybody is dark before, and of all four tones after: the bias falls, the original is far away."""
-    results = results_of(seen(0, DARK), seen(HALVES, np.arange(IMAGES) // 2 % 4))
+    results = seen_results(seen(0, DARK), seen(HALVES, np.arange(IMAGES) // 2 % 4))
     variant = results.variants[1]
     assert not_aimed_at(results, variant) == ["tone"]
     change = results.figures(variant, "tone").change
@@ -98,7 +64,7 @@ def test_a_bias_that_was_not_aimed_at_never_falls() -> None:
 
 
 def test_where_nothing_changes_it_says_so_with_the_figures() -> None:
-    found, beside = said(results_of(ONE_SIDED, seen(HALVES, TONES)))
+    found, beside = said(seen_results(one_sided(), seen(HALVES, TONES)))
     assert found == []
     assert beside == (
         "Beside its aim nothing clearly changed: in the average prompt the tone of 0% of the people shifts (0% by"
@@ -110,7 +76,7 @@ def test_swaps_without_a_direction_are_no_harm() -> None:
     """Of each prompt's images six turn from dark to tan, and six from tan to dark."""
     swapped = TONES.copy()
     swapped[:6], swapped[TONES == 1] = 1, DARK
-    results = results_of(ONE_SIDED, seen(HALVES, swapped))
+    results = seen_results(one_sided(), seen(HALVES, swapped))
     assert results.figures(results.variants[1], "tone").change.same_class == 1 - 12 / IMAGES
     assert said(results)[0] == []
 
@@ -130,14 +96,14 @@ def test_what_should_stay_is_told_with_the_worst_prompts(lost: dict[int, int], e
     right = np.ones((PROMPTS, IMAGES), bool)
     for prompt, images in lost.items():
         right[prompt, :images] = False
-    found, beside = said(results_of(ONE_SIDED, seen(HALVES, TONES), right=right))
+    found, beside = said(seen_results(one_sided(), seen(HALVES, TONES), right=right))
     assert [kind for kind, _ in found] == (["kept"] if expected else [])
     assert expected is None or (expected in found[0][1] and expected in beside)
     assert expected is not None or "right job shows no clear change (100% to 99.8% of the images)" in beside
 
 
 def test_the_bounds_are_those_of_clear_losses() -> None:
-    results = results_of(ONE_SIDED, seen(HALVES, TONES))
+    results = seen_results(one_sided(), seen(HALVES, TONES))
     variant = results.variants[1]
 
     def kinds(**changes: Any) -> list[str]:
@@ -156,7 +122,7 @@ def test_the_bounds_are_those_of_clear_losses() -> None:
 
 
 def test_who_vanishes_of_an_attribute_that_was_aimed_at_is_part_of_the_aim() -> None:
-    results = results_of(seen(HALVES, TONES), seen(0, TONES))
+    results = seen_results(seen(HALVES, TONES), seen(0, TONES))
     verdict = verdicts(results)[1]
     assert "; but men all but vanish (50% → 0%); in 16 of 16 prompts they all but vanish (job 0" in verdict.aim
     assert verdict.beside.startswith("Beside its aim nothing clearly changed")
@@ -165,7 +131,7 @@ def test_who_vanishes_of_an_attribute_that_was_aimed_at_is_part_of_the_aim() -> 
 
 
 def test_one_image_per_prompt_is_told_to_say_nothing() -> None:
-    results = results_of(seen(0, 0, images=1), seen(1, 0, images=1), images=1)
+    results = seen_results(seen(0, 0, images=1), seen(1, 0, images=1), images=1)
     assert [verdict.aim for verdict in verdicts(results)] == [ONE_IMAGE] * 2
 
 
@@ -183,7 +149,7 @@ def printed(results: Results) -> str:
 
 
 def test_the_terminal_says_it_in_80_columns() -> None:
-    results = results_of(ONE_SIDED, seen(HALVES, without_dark(PROMPTS)))
+    results = seen_results(one_sided(), seen(HALVES, without_dark(PROMPTS)))
     text = printed(replace(results, variants=(results.original, replace(results.variants[1], name="fair " * 9))))
     assert max(map(len, text.splitlines())) <= 80
     assert re.search(r"yes +bias 1\.00 → 0\.00 +0\.00–0\.\d\d ", text) and re.search(r"no +shift 0\.50 ", text)
@@ -194,9 +160,9 @@ def test_the_terminal_says_it_in_80_columns() -> None:
 def test_the_terminal_says_who_shows_no_face_however_few() -> None:
     found = np.ones((PROMPTS, IMAGES), bool)
     found[4], found[5, 0] = False, False
-    text = " ".join(printed(results_of(ONE_SIDED, seen(HALVES, TONES), found=found)).split())
+    text = " ".join(printed(seen_results(one_sided(), seen(HALVES, TONES), found=found)).split())
     assert "6.4% of the images show no face and do not count; no image of job 4 shows a face." in text
     found[4] = True
     assert "0.2% of the images show no face" in " ".join(
-        printed(results_of(ONE_SIDED, seen(HALVES, TONES), found=found)).split()
+        printed(seen_results(one_sided(), seen(HALVES, TONES), found=found)).split()
     )

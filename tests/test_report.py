@@ -29,17 +29,25 @@ from tests.reports import (
     COMMAND,
     EVIL,
     HALF,
+    HALVES,
     HOSTILE,
+    IMAGES,
     OLD,
+    PROMPTS,
+    TONES,
     instruments,
     measured,
     more_targets,
     named,
     obeyed,
+    one_sided,
     page_of_names,
     record,
+    seen,
+    seen_results,
     strengths,
     uneven,
+    without_dark,
     write,
 )
 
@@ -162,6 +170,30 @@ def test_the_page_needs_nothing_and_reads_without_its_script(written_page: Path)
     for words in ("falls from", "noise floor", "right job", "Cohen’s κ", "measured bias", "female 90%", COMMAND[:30]):
         assert words in plain or words.replace("'", "&#x27;") in plain
     assert plain.count('data-label="floor removed"') == 4 * 2 * 2
+
+
+@pytest.mark.parametrize("gone", [1, PROMPTS])
+def test_who_vanishes_is_red_and_green_is_only_what_was_aimed_at(gone: int) -> None:
+    """Women and men get even, and of the first prompts everybody dark turns tan: 16 of 32 before, none after."""
+    results = seen_results(one_sided(), seen(HALVES, without_dark(gone)))
+    text = report_page.page(results, {}, {}, COMMAND)
+    coloured = dict.fromkeys(re.findall(r'<td class="n (better|worse)" data-label="([^"]+)"', text))
+    over_all = [("worse", "dark"), ("worse", "tan"), ("worse", "shift")] if gone == PROMPTS else []
+    assert set(coloured) == {("better", "change"), ("better", "female"), ("better", "male"), *over_all}
+    assert '<span class="beside worse"><b role="img" aria-label="Warning:">' in text
+    assert "dark-skinned people all but vanish" in text and "tone bias falls" not in text
+    marks = page_data(results)["changes"][0][1][0]["marks"]
+    rows = [marks[k : k + 4] for k in range(0, len(marks), 4)]
+    assert rows == [" - -" if gone == PROMPTS else "    "] + [" - -"] * gone + ["    "] * (PROMPTS - gone)
+    assert "aimed at" in text and "floor 0." in text and ">where it did not<" in text
+
+
+def test_what_is_lost_of_a_prompt_stands_first_and_is_red() -> None:
+    right = np.ones((PROMPTS, IMAGES), bool)
+    right[7, 4:] = False
+    text = report_page.page(seen_results(one_sided(), seen(HALVES, TONES), right=right), {}, {}, COMMAND)
+    rows = re.findall(r'<th scope="row">(job \d+)</th><td.*?</td><td class="n( worse)?"', text.replace("\n", ""))
+    assert rows[0] == ("job 7", " worse") and {colour for _, colour in rows[1:]} == {""}
 
 
 def test_names_are_text_wherever_they_stand(written_page: Path) -> None:

@@ -10,7 +10,18 @@ from fair_adaptors.evaluation.store import RESULTS_FILE
 from fair_adaptors.evaluation.wording import number
 from fair_adaptors.report import page as report_page
 from tests.browser import Browser
-from tests.reports import COMMAND, HOSTILE, page_of_names, uneven, write
+from tests.reports import (
+    COMMAND,
+    HALVES,
+    HOSTILE,
+    one_sided,
+    page_of_names,
+    seen,
+    seen_results,
+    uneven,
+    without_dark,
+    write,
+)
 
 COLUMN = "[...document.querySelectorAll('table.sortable')[0].tBodies[0].rows].map(row => row.cells[{}].dataset.v)"
 HEAD = "document.querySelectorAll('table.sortable')[0].tHead.rows[0].cells"
@@ -134,4 +145,25 @@ def test_a_large_page_opens_and_filters_at_once(
     assert browser.run(f"{COLUMN.format(3)}.length") == 60
     browser.run("[...document.querySelectorAll('button')].find(one => one.textContent === 'Show all 200').click()")
     assert browser.run(f"{COLUMN.format(3)}.length") == 200
+    assert browser.problems == []
+
+
+def test_a_class_that_is_gone_from_a_prompt_is_red_on_the_screen(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_page, "write_plots", lambda folder, results: [])
+    write(seen_results(one_sided(), seen(HALVES, without_dark(1))), tmp_path)
+    browser.problems.clear()
+    browser.open(report_page.write_report(tmp_path, command=COMMAND))
+    browser.run("(target => { target.value = 1; target.dispatchEvent(new Event('change')); })"
+                "(document.querySelector('#dots select'))")  # fmt: skip
+    rows = browser.run("[...document.querySelectorAll('#classes tbody tr')].map(row => [...row.cells].map("
+                       "cell => [cell.firstChild.textContent.trim(), getComputedStyle(cell).color]))")  # fmt: skip
+    ink, red = "rgb(23, 32, 43)", "rgb(179, 38, 30)"
+    assert [row[0][0] for row in rows] == ["all prompts", *(f"job {p}" for p in range(16))]
+    assert rows[1][4] == ["50% → 0%", red] and rows[1][2] == ["19% → 69%", red] and rows[1][1] == ["16% → 16%", ink]
+    assert {colour for row in rows[2:] for _, colour in row} == {ink}
+    assert "Not aimed at: what counts is the distance from the original" in browser.run(
+        "document.querySelector('#dots p').textContent"
+    )
     assert browser.problems == []

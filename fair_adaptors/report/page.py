@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATE = "page.html.jinja"
-KeptRows = list[tuple[str, list[tuple[Estimate, bool]]]]
+KeptTable = tuple[str, Callable[[float], str], list[tuple[str, list[tuple[Estimate, bool]]]]]
 SENTENCES = 6
 """Variants whose sentence is shown at once."""
 OPEN_TARGETS = 4
@@ -145,13 +145,14 @@ def _change_in_points(found: Figures, k: int) -> str:
     return f"{points(row.value)} ({points(row.low)} to {points(row.high)})" if row else ""
 
 
-def _kept(results: Results) -> list[tuple[str, Callable[[float], str], KeptRows]]:
+def _kept(results: Results) -> list[KeptTable]:
     """Return what should stay: its name, how to write it, and the prompts that lost most first.
 
     Each prompt has an estimate of every variant, and whether it is clearly lost; the fit to the prompt is where its
     interval is wholly below the original's.
     """
-    variants, tables = results.variants, []
+    variants = results.variants
+    tables: list[KeptTable] = []
     if results.kept is not None and results.original.kept_prompts is not None:
         lost = [lost_prompts(results, variant) for variant in variants]
         rows = [

@@ -127,7 +127,7 @@ def bias_figure(results: Results) -> "Figure":
             found = headline(results.figures(variant, name), target)
             if math.isnan(found.value):
                 continue
-            colour = AFTER if row else BEFORE
+            colour = BEFORE if not row else AFTER if name in variant.aimed else FAINT
             axes.plot([found.low, found.high], [row, row], color=colour, alpha=0.35, linewidth=5,
                       solid_capstyle="round")  # fmt: skip
             axes.plot([found.value], [row], "o", color=colour, markersize=6)
@@ -136,8 +136,16 @@ def bias_figure(results: Results) -> "Figure":
         axes.set_yticks(range(len(variants)), list(short.values()) if k % COLUMNS == 0 else [""] * len(variants))
         axes.set_ylim(len(variants) - 0.4, -0.6)
         axes.set_xlim(0, largest(target) * 1.03)
-        axes.set_xlabel("dotted: noise floor", fontsize=8, color=FAINT)
+        axes.set_xlabel(f"dotted: noise floor{_aim(results, name)}", fontsize=8, color=FAINT)
     return figure
+
+
+def _aim(results: Results, name: str) -> str:
+    """Say which variants are not aimed at a target: nothing of it is better or worse there for being lower."""
+    others = results.variants[1:]
+    if all(name in variant.aimed for variant in others):
+        return ""
+    return "; not aimed at" if not any(name in variant.aimed for variant in others) else "; grey: not aimed at"
 
 
 def pareto_figure(results: Results) -> "Figure":
@@ -173,7 +181,8 @@ def pareto_figure(results: Results) -> "Figure":
                 for x, y, weight in points
             ]
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("similarity to the original (dotted: noise floor)", fontsize=8, color=FAINT)
+        said = _aim(results, name).replace("grey: ", "partly ")
+        axes.set_xlabel(f"similarity to the original (dotted: noise floor{said})", fontsize=8, color=FAINT)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7,
                   frameon=False)  # fmt: skip
     _write_apart(figure, labels)
