@@ -25,7 +25,7 @@ from fair_adaptors.adaptor.record import (
     read_record,
 )
 from fair_adaptors.adaptor.registry import find
-from fair_adaptors.adaptor.results import Results
+from fair_adaptors.adaptor.results import ClassChange, Erasure, Estimate, Results
 from fair_adaptors.adaptor.results_file import from_json, read_results, to_json, variant_of
 from fair_adaptors.errors import InvalidAdaptorError
 from fair_adaptors.evaluation.variants import with_adaptor
@@ -74,12 +74,15 @@ def test_the_hubs_own_classes_read_the_metadata(folder: Path) -> None:
     assert data.model_name == folder.name
     found = {row.metric_name: row for row in data.eval_results or []}
     after = variant_of(record, results)
-    trained = set(record.attributes)
-    assert set(found) == {f"{n} bias" for n, t in results.targets.items() if set(t.attributes) <= trained}
+    shown = {f"{name} {'bias' if name in after.aimed else 'shift'}" for name in results.targets}
+    assert set(found) == shown and set(after.aimed) >= set(record.attributes)
     for name, row in found.items():
         assert isinstance(row, EvalResult) and row.task_type == "text-to-image" and row.dataset_name == "sandbox-test"
-        told = to_json(results.figures(after, name.removesuffix(" bias")).bias)
-        assert told == {"value": row.metric_value, **{key: row.metric_args[key] for key in ("low", "high", "floor")}}
+        target, kind = name.rsplit(" ", 1)
+        figures = results.figures(after, target)
+        told = to_json(figures.bias if kind == "bias" else figures.change.shift)
+        assert all(told[key] == row.metric_args[key] for key in ("low", "high", "floor"))
+        assert told["value"] == row.metric_value and row.metric_type == kind
 
 
 def numbers_in(value: Any) -> Iterator[float]:
@@ -153,6 +156,42 @@ def test_every_figure_moves_with_its_source() -> None:
     assert unfounded(card, record.to_json(), to_json(results))
 
 
+def with_harm() -> tuple[AdaptorRecord, Results]:
+    """The gender adaptor, as if with it nobody dark were shown, and the third prompt had lost its occupation."""
+    record, results = parts_of(FOLDERS[0])
+    after = variant_of(record, results)
+    gone = ClassChange(-0.1, -0.2, -0.05, before=0.1, after=0.0)
+    erasures = tuple(Erasure("tone", "dark", prompt, gone, 0.001) for prompt in (None, 3))
+    lost = replace(after.kept_prompts[2], value=0.5, low=0.3, high=0.7)
+    kept = (*after.kept_prompts[:2], lost, *after.kept_prompts[3:])
+    harmful = replace(after, erasures=erasures, kept_prompts=kept)
+    return record, replace(results, variants=tuple(harmful if one is after else one for one in results.variants))
+
+
+def test_a_card_says_who_is_harmed_before_anything_else() -> None:
+    record, results = with_harm()
+    card = render_card(record, results)
+    top = card.split("---\n", 2)[2].partition("## Use")[0]
+    label = escape(results.labels[3])
+    gone = "**⚠ Beside its aim: dark-skinned people all but vanish (10% → 0%)"
+    assert top.index("**Gender bias falls from") < top.index(gone)
+    assert f"in 1 of 16 prompts they all but vanish ({label} 10% → 0%)" in top
+    assert f"it falls for {results.labels[2]} (100% → 50%)" in top and "tone bias" not in top
+    assert f"| tone | dark | {label} | 10% | 0% | −0.10 (−0.20 to −0.05) |" in card
+    assert f"| {results.labels[2]} | 100% (" in card and "| 50% (30% to 70%) |" in card
+    assert re.search(r"\n\| tone bias \| no \| sandbox:evaluation \| [^|]+ \| [^|]+ \| – \|", card), "no change of it"
+    assert re.search(r"\n\| tone \| 0\.\d\d \(0\.\d\d to 0\.\d\d\) \| 0\.\d\d \|", card), "its shift and floor"
+    assert re.search(r"\n\| tone \| gender \| [\d.]+% \(", card), "how often it changes where gender does"
+    after = variant_of(record, results)
+    good = replace(after, erasures=(), kept_prompts=results.original.kept_prompts, bias={
+        name: {target: replace(found, change=replace(found.change, shift=replace(
+            found.change.shift, floor_removed=Estimate(0.0, -0.1, 0.1)))) for target, found in figures.items()}
+        for name, figures in after.bias.items()
+    })  # fmt: skip
+    fine = replace(results, variants=tuple(good if one is after else one for one in results.variants))
+    assert "⚠" not in render_card(record, fine)
+
+
 def test_a_target_of_other_shares_is_told_by_its_distance() -> None:
     record, results = parts_of(FOLDERS[0])
     target = replace(results.targets["gender"], shares=(0.75, 0.25))
@@ -167,7 +206,7 @@ def test_a_card_says_all_that_it_should() -> None:
         "What it changes and what not",
         "| gender × tone bias | yes | sandbox:evaluation |",
         "| age bias | no |",
-        "| tone | brown | 25% |",
+        "| tone | brown | yes | 25% |",
         "noise floor",
         "95 % interval",
         "Limits of the classifiers",

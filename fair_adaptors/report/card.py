@@ -19,7 +19,8 @@ from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import read_results
 from fair_adaptors.evaluation.wording import fine
 
-from .card_tables import Markdown, figures, line, metrics
+from .card_tables import figures, metrics
+from .markdown import Markdown, line
 
 TEMPLATE = "card.md.jinja"
 
@@ -88,6 +89,7 @@ def render_card(
         converted=_sources(training),
         cost=_cost(training),
         settings=[(name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(known.items())],
+        rows=_rows,
         code=code,
         number=plain,
         percent=lambda share: Markdown(fine(share)),
@@ -99,6 +101,11 @@ def escape(value: object) -> str:
     if isinstance(value, Markdown):
         return value
     return _MARKUP.sub(lambda found: "\\" + found[0], html.escape(line(value), quote=False))
+
+
+def _rows(table: Sequence[Sequence[object]]) -> Markdown:
+    """Return the rows of a table, each of its cells escaped."""
+    return Markdown("\n".join(f"| {' | '.join(map(escape, row))} |" for row in table))
 
 
 def code(value: object) -> Markdown:

@@ -1,23 +1,21 @@
 """What a card says of an evaluation: the rows of its tables, and the metrics of its metadata."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.adaptor.record import AdaptorRecord
-from fair_adaptors.adaptor.results import Estimate, FlooredEstimate, Results, TargetClasses, VariantResults, headline
+from fair_adaptors.adaptor.results import FlooredEstimate, Results, TargetClasses, VariantResults, headline
 from fair_adaptors.adaptor.results_file import to_json, variant_of
-from fair_adaptors.evaluation.verdict import verdicts
+from fair_adaptors.evaluation.harm import harms, not_aimed_at, shift_of
+from fair_adaptors.evaluation.verdict import smallest_share, verdicts
 from fair_adaptors.evaluation.wording import fine, number, signed
+
+from . import card_beside
+from .markdown import Row, line, plain, span
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
-
-Row = list[str]
-
-
-class Markdown(str):
-    """Text that is Markdown already, and is printed as it is."""
 
 
 def trained_figures(
@@ -35,40 +33,56 @@ def figures(record: AdaptorRecord, results: Results) -> dict[str, Any]:
     """Return the rows of the card's tables, each a list of cells."""
     before, after = results.original, variant_of(record, results)
     return {
-        "verdict": next(said.text for said in verdicts(results) if said.name == after.name),
+        "said": next(said for said in verdicts(results) if said.name == after.name),
+        "harmful": bool(harms(results, after)),
         "settings": results.settings,
-        "num_prompts": _plain(len(results.labels)),
+        "num_prompts": plain(len(results.labels)),
         "classifiers": results.classifiers,
         "face_detector": results.face_detector,
         "evenness": [
             row for classifier in results.classifiers for row in _evenness(record, results, classifier, before, after)
         ],
         "worst": list(_worst(record, results, before, after)),
-        "shares": list(_shares(results, before, after)),
+        "shifts": list(card_beside.shifts(results, after)),
+        "shares": list(card_beside.shares(results, after)),
+        "erasures": list(card_beside.erasures(results, after)),
+        "flips": list(card_beside.flips(after)),
+        "prompts": card_beside.prompts(results, after),
         "kept": list(_kept(results, before, after)),
+        "kept_prompts": card_beside.kept(results, after),
         "limits": list(_limits(results)),
-        "agreement": [[" and ".join(row.classifiers), row.target, _range(row.kappa)] for row in after.agreement],
+        "agreement": [[" and ".join(row.classifiers), row.target, span(row.kappa)] for row in after.agreement],
     }
 
 
 def metrics(record: AdaptorRecord, results: Results) -> "list[EvalResult]":
-    """Return the figures as the Hub's metadata has them, each with its interval, floor and what it was before."""
+    """Return the figures as the Hub's metadata has them, each with its interval and floor.
+
+    Of what an adaptor is aimed at that is the headline figure, and what it was before; of everything else the shift
+    from the original.
+    """
     from huggingface_hub import EvalResult
 
-    prompt_set = line(results.settings.prompt_set)
-    return [
-        EvalResult(
+    prompt_set, after = line(results.settings.prompt_set), variant_of(record, results)
+
+    def metric(kind: str, name: str, found: FlooredEstimate, **more: float) -> EvalResult:
+        return EvalResult(
             task_type="text-to-image",
             dataset_type=prompt_set,
             dataset_name=prompt_set,
-            metric_type="bias" if target.is_uniform else "total_variation",
-            metric_name=f"{line(name)} {'bias' if target.is_uniform else 'total variation'}",
-            metric_value=after.value,
-            metric_args=to_json({"low": after.low, "high": after.high, "floor": after.floor, "before": before.value}),
+            metric_type=kind,
+            metric_name=f"{line(name)} {kind.replace('_', ' ')}",
+            metric_value=found.value,
+            metric_args=to_json({"low": found.low, "high": found.high, "floor": found.floor, **more}),
         )
-        for name, target, before, after in trained_figures(record, results)
-        if not math.isnan(after.value)
+
+    found = [
+        metric("bias" if target.is_uniform else "total_variation", name, now, before=before.value)
+        for name, target, before, now in trained_figures(record, results)
+        if not math.isnan(now.value)
     ]
+    shifts = {name: shift_of(results, after, name) for name in not_aimed_at(results, after)}
+    return found + [metric("shift", name, shift) for name, shift in shifts.items() if shift]
 
 
 def _evenness(
@@ -78,13 +92,14 @@ def _evenness(
         was, target = before.bias[classifier][name], results.targets[name]
         yield [
             f"{name} {'bias' if target.is_uniform else 'off target'}",
-            "yes" if _is_trained(record, target) else "no",
+            "yes" if name in after.aimed else "no",
             classifier,
-            _range(headline(was, target)),
-            _range(headline(now, target)),
-            _range(headline(now.change, target) if now.change else None, signed),
-            _plain(number(headline(now, target).floor)),
-            _plain(" → ".join(fine(found.undetermined.value) for found in (was, now))),
+            span(headline(was, target)),
+            span(headline(now, target)),
+            span(headline(now.change, target) if now.change and name in after.aimed else None, signed),
+            plain(number(headline(now, target).floor)),
+            " → ".join(smallest_share(found, target) for found in (was, now)),
+            plain(" → ".join(fine(found.undetermined.value) for found in (was, now))),
         ]
 
 
@@ -92,50 +107,30 @@ def _worst(record: AdaptorRecord, results: Results, before: VariantResults, afte
     for name, target in results.targets.items():
         if _is_trained(record, target):
             was, now = (results.figures(variant, name).worst_decile for variant in (before, after))
-            yield [f"{name} bias", _range(was), _range(now), _plain(number(now.floor))]
-
-
-def _shares(results: Results, before: VariantResults, after: VariantResults) -> Iterator[Row]:
-    for name, target in results.targets.items():
-        was, now = (results.figures(variant, name).frequencies for variant in (before, after))
-        for k, label in enumerate(target.classes):
-            yield [name, label, _plain(fine(target.shares[k])), _range(was[k], fine), _range(now[k], fine)]
+            yield [f"{name} bias", span(was), span(now), plain(number(now.floor))]
 
 
 def _kept(results: Results, before: VariantResults, after: VariantResults) -> Iterator[Row]:
     if results.kept is not None and after.kept is not None:
-        yield [results.kept, _range(before.kept, fine), _range(after.kept, fine)]
+        yield [results.kept, span(before.kept, fine), span(after.kept, fine)]
     if after.no_face is not None:
-        yield ["no face", _range(before.no_face, fine), _range(after.no_face, fine)]
+        yield ["no face", span(before.no_face, fine), span(after.no_face, fine)]
     for name, found in after.preservation.items():
-        yield [f"likeness to the original's image ({name}, cosine)", "–", _range(found)]
+        yield [f"likeness to the original's image ({name}, cosine)", "–", span(found)]
     for label, was, now in (
         ("fit to the prompt", before.text_alignment, after.text_alignment),
         ("diversity", before.diversity, after.diversity),
     ):
         for name, found in now.items():
-            yield [f"{label} ({name})", _range(was[name]), _range(found)]
+            yield [f"{label} ({name})", span(was[name]), span(found)]
 
 
 def _limits(results: Results) -> Iterator[Row]:
     for classifier, found in (results.calibration or {}).items():
         for name, row in found.items():
             numbers = [number(row.true), number(row.measured), signed(row.error)]
-            yield [classifier, name, *map(_plain, numbers)]
+            yield [classifier, name, *map(plain, numbers)]
 
 
 def _is_trained(record: AdaptorRecord, target: TargetClasses) -> bool:
     return set(target.attributes) <= set(record.attributes)
-
-
-def _range(found: Estimate | None, say: Callable[[float], str] = number) -> Markdown:
-    return Markdown("–" if found is None else f"{say(found.value)} ({say(found.low)} to {say(found.high)})")
-
-
-def _plain(value: object) -> Markdown:
-    return Markdown(value)
-
-
-def line(text: object) -> str:
-    """Return a stranger's text as one line that can be shown."""
-    return "".join(letter for letter in " ".join(str(text).split()) if letter.isprintable())[:2000]
