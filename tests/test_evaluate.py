@@ -4,11 +4,13 @@ import csv
 import dataclasses
 import itertools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fair_adaptors.adaptor.results import Estimate, Results
@@ -154,8 +156,6 @@ def test_other_settings_in_the_same_folder_are_refused(pipe: Any, tmp_path: Path
 
 
 def test_other_labels_weights_and_instruments_are_other_settings(pipe: Any, tmp_path: Path) -> None:
-    import torch
-
     mine = settings_of(pipe, small(), instruments())
     prompts = dataclasses.replace(small().prompts, labels=tuple("abcd"))
     assert settings_of(pipe, dataclasses.replace(small(), prompts=prompts), instruments()) != mine
@@ -239,8 +239,6 @@ def test_prompts_that_name_an_attribute_are_obeyed_or_not(pipe: Any, tmp_path: P
 
 
 def test_images_without_a_face_take_no_part(pipe: Any, tmp_path: Path) -> None:
-    import torch
-
     def find(images: torch.Tensor) -> Faces:
         found = torch.arange(len(images)) % 2 == 0
         boxes = torch.tensor([[1.0, 2, 3, 4]]) * found[:, None]
@@ -313,6 +311,64 @@ def test_a_plan_says_how_many_images_tell_a_difference() -> None:
     assert "4 prompts × 40 images × 2 variants = 320 images" in said and "gender: " in said and "floor at 40" in said
     with pytest.raises(ConfigError, match="between 0 and 1"):
         plan(small(), 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda gender: {"gender": gender * torch.nan},
+            r"evaluation returned NaN .* gender for 4 of 4 images",
+        ),
+        (lambda gender: {"gender": gender.log()}, "NaN or infinite logits of gender"),
+        (lambda gender: {"gender": torch.zeros(4, 5)}, r"returned gender \(4, 5\).* must be .*: gender \(4, 2\)"),
+        (lambda gender: {"gender": gender[1:]}, r"gender \(3, 2\)"),
+        (lambda gender: {"gender": gender[:, 0]}, r"gender \(4,\)"),
+        (lambda gender: {"age": gender}, r"returned age \(4, 2\)"),
+        (lambda gender: {"gender": [0.5] * 4}, "returned gender list"),
+        (lambda gender: gender, "no tensor by attribute but Tensor"),
+    ],
+)
+def test_a_classifier_that_returns_anything_else_is_an_error(
+    pipe: Any, tmp_path: Path, change: Callable[[torch.Tensor], Any], said: str
+) -> None:
+    sees = instruments().classifiers[0]
+    broken = dataclasses.replace(
+        sees, classes={"gender": sees.classes["gender"]}, logits=lambda images: change(sees.logits(images)["gender"])
+    )
+    evaluation = dataclasses.replace(small(few("sandbox-test", 1)), targets=())
+    with pytest.raises(ConfigError, match=said):
+        evaluate(pipe, evaluation, [], Instruments((broken,)), tmp_path)
+
+
+def test_where_there_is_no_face_a_classifier_may_return_anything(pipe: Any, tmp_path: Path) -> None:
+    def second(images: torch.Tensor) -> Faces:
+        found = torch.arange(len(images)) == 1
+        return Faces(torch.ones(len(images), 4), torch.zeros(len(images), 5, 2), found.float(), found)
+
+    sees = instruments().classifiers[0]
+    where = torch.tensor([[torch.nan], [1.0], [torch.nan], [torch.nan]])
+    seldom = dataclasses.replace(
+        sees, logits=lambda images: {name: each * where for name, each in sees.logits(images).items()}
+    )
+    tools = Instruments((seldom,), faces=FaceDetector("second", "1", second, crops=False))
+    found = evaluate(pipe, small(few("sandbox-test", 1)), [], tools, tmp_path).variants[0]
+    assert found.no_face is not None and found.no_face.value == 0.75
+
+
+def test_targets_of_an_earlier_evaluation_are_kept(pipe: Any, tmp_path: Path) -> None:
+    third = Target(("age",), (0.7, 0.3))
+    evaluation = small(few("sandbox-test", 1))
+    before = evaluate(
+        pipe, dataclasses.replace(evaluation, targets=(*evaluation.targets, third)), [], instruments(), tmp_path
+    )
+    asked = dataclasses.replace(evaluation, targets=(Target(("tone",), (0.1, 0.2, 0.3, 0.4)),))
+    after = evaluate(pipe, asked, [with_adaptor("sandbox-gender")], instruments(), tmp_path)
+    wanted = {**before.targets, "tone": dataclasses.replace(before.targets["tone"], shares=(0.1, 0.2, 0.3, 0.4))}
+    assert after.targets == wanted and set(before.targets) == {"gender", "tone", "gender × tone", "age"}
+    assert set(after.variants[1].bias["sandbox:training"]) == set(wanted)
+    anew = evaluate(pipe, dataclasses.replace(asked, seed=1), [], instruments(), tmp_path, overwrite=True)
+    assert set(anew.targets) == {"gender", "tone", "age"}, "of another evaluation that was given up none is left"
 
 
 def test_instruments_that_are_none() -> None:

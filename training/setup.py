@@ -19,6 +19,7 @@ from fair_adaptors.errors import ConfigError
 from fair_adaptors.families.table import family_of
 from fair_adaptors.pipelines import load_pipeline
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
+from fair_adaptors.vision.checked import checked
 from fair_adaptors.vision.faces import load_face_detector
 from fair_adaptors.vision.joint import shared_classifier
 from fair_adaptors.vision.types import FaceDetector
@@ -125,8 +126,8 @@ def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup
         _load_pipeline(config, device),
         prompt_sets(config),
         validation_prompts(config),
-        classifier.logits,
-        another.logits,
+        checked(classifier),
+        checked(another),
         encoders,
         faces,
         face_encoder.encode if face_encoder is not None else None,

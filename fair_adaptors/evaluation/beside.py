@@ -4,6 +4,7 @@ Every figure comes from the pairs of images that share their noise and have a fa
 images of each prompt by their class before (rows) and after (columns).
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -69,8 +70,7 @@ def _squared_variation(cells: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the unbiased estimate of ½ Σ_k of the squares of the true changes; NaN of less than two pairs."""
     total, change, moved = _moves(cells)
     with np.errstate(invalid="ignore", divide="ignore"):
-        squared = (total * change**2 - moved / total) / (total - 1)
-    found: NDArray[np.float64] = np.where(total[..., 0] > 1, squared.sum(-1) / 2, np.nan)
+        found: NDArray[np.float64] = ((total * change**2 - moved / total) / (total - 1)).sum(-1) / 2
     return found
 
 
@@ -90,23 +90,25 @@ def _walk(steps: float) -> float:
 
 
 def class_changes(pairs: Pairs) -> tuple[ClassChange, ...]:
-    """Return the change of each class's share, as a mean over prompts.
+    """Return the change of each class's share, as a mean over prompts, [K].
 
     The interval is the wider one of two: of prompts drawn again (``estimate_mean``), and, around the same value, of
     all pairs taken for independent ones (``prompt_changes``). Where few images change, prompts that happen to change
     one way do not show how much chance there is in it.
     """
-    found = []
-    for k, (left, joined) in enumerate(zip(*(counts.T for counts in _left_and_joined(pairs)), strict=True)):
-        total = pairs.sum((1, 2))
-        cells = np.stack([left, joined, total - left - joined], 1)
-        mean = estimate_mean(cells, _change, generator=_generator(), bounds=(-1.0, 1.0), extra=(0.0, 0.0, 1.0))
-        pooled = _pooled_change(pairs.sum(0), k)
-        low = min(mean.low, max(-1.0, mean.value + pooled.low - pooled.value))
-        high = max(mean.high, min(1.0, mean.value + pooled.high - pooled.value))
-        before, after = (_mean_share(pairs.sum(axis)[total > 0], k) for axis in (2, 1))
-        found.append(ClassChange(mean.value, low, high, before=before, after=after))
-    return tuple(found)
+    return tuple(_class_change(pairs, k) for k in range(pairs.shape[-1]))
+
+
+def _class_change(pairs: Pairs, k: int) -> ClassChange:
+    total = pairs.sum((1, 2))
+    left, joined = (counts[:, k] for counts in _left_and_joined(pairs))
+    cells = np.stack([left, joined, total - left - joined], 1)
+    mean = estimate_mean(cells, _change, generator=_generator(), bounds=(-1.0, 1.0), extra=(0, 0, 1))
+    pooled = _pooled_change(pairs.sum(0), k)
+    low = min(mean.low, max(-1.0, mean.value + pooled.low - pooled.value))
+    high = max(mean.high, min(1.0, mean.value + pooled.high - pooled.value))
+    before, after = (_mean_share(pairs.sum(axis)[total > 0], k) for axis in (2, 1))
+    return ClassChange(mean.value, low, high, before=before, after=after)
 
 
 def _change(cells: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -175,9 +177,7 @@ def _share_of_first(seen: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def erasures(
-    changes: Mapping[str, tuple[Pairs, Sequence[ClassChange], Sequence[Sequence[ClassChange]]]],
-    names: Mapping[str, Sequence[str]],
-    wanted: Mapping[str, Sequence[float]],
+    attributes: Mapping[str, Pairs], names: Mapping[str, Sequence[str]], wanted: Mapping[str, Sequence[float]]
 ) -> tuple[Erasure, ...]:
     """Return the classes that all but vanished, over all prompts and in each prompt.
 
@@ -189,23 +189,26 @@ def erasures(
     direction, each of the pairs that left or joined a class did either with a chance of one half.
 
     Args:
-        changes: of each attribute the pairs, and the changes over prompts [K] and for each prompt [P][K].
+        attributes: the pairs of each, [P, K, K].
         names: of each attribute's classes, [K].
         wanted: target shares [K] of the attributes that the variant was made for.
     """
-    looked: list[tuple[str, int, int | None, ClassChange, float]] = []
-    for name, (pairs, over_all, each) in changes.items():
+    looked: list[tuple[str, int, int | None]] = []
+    p_values = []
+    for name, pairs in attributes.items():
         left, joined = _left_and_joined(pairs)
-        for k, change in enumerate(over_all):
-            looked.append((name, k, None, change, sign_test(int(left[:, k].sum()), int(joined[:, k].sum()))))
-            for p, row in enumerate(each):
-                looked.append((name, k, p, row[k], sign_test(int(left[p, k]), int(joined[p, k]))))
-    adjusted = holm([row[-1] for row in looked])
+        for k, p in itertools.product(range(pairs.shape[-1]), (None, *range(len(pairs)))):
+            looked.append((name, k, p))
+            rows = slice(None) if p is None else p
+            p_values.append(sign_test(int(left[rows, k].sum()), int(joined[rows, k].sum())))
     found = []
-    for (name, k, prompt, change, _), p_value in zip(looked, adjusted, strict=True):
-        least = min(change.before, wanted[name][k]) if name in wanted else change.before
-        if p_value < LEVEL and change.high < 0 and change.after < FALL * least:
-            found.append(Erasure(name, names[name][k], prompt, change, p_value))
+    for (name, k, p), p_value in zip(looked, holm(p_values), strict=True):
+        if p_value < LEVEL:
+            pairs = attributes[name]
+            change = _class_change(pairs, k) if p is None else _pooled_change(pairs[p], k)
+            least = min(change.before, wanted[name][k]) if name in wanted else change.before
+            if change.high < 0 and change.after < FALL * least:
+                found.append(Erasure(name, names[name][k], p, change, p_value))
     return tuple(found)
 
 

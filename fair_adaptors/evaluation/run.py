@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.errors import ConfigError, InvalidResultsError
 from fair_adaptors.seeds import image_seed
+from fair_adaptors.vision.checked import check_logits
 from fair_adaptors.vision.faces import whole_image
 from fair_adaptors.vision.types import Logits
 
-from .spec import Evaluation, Instruments, all_targets, known_targets
+from .spec import Evaluation, Instruments, Target, all_targets, known_targets
 from .store import (
     IMAGES_FILE,
     RESULTS_FILE,
@@ -54,6 +55,7 @@ def evaluate(
     """Draw, see and count; leave ``results.json``, ``images.csv`` and the images in a folder, and return the results.
 
     What is there already of the same evaluation is not done again: an interrupted one goes on, a finished one is read.
+    The targets of a finished one are counted again, besides those that are asked for now.
     Under torchrun the prompts are shared out; every process returns the same results, and they are those of one.
 
     Args:
@@ -64,7 +66,8 @@ def evaluate(
         on_results: called with the results by the first process, while the others wait for it.
 
     Raises:
-        ConfigError: the folder holds another evaluation, or a target does not fit the classifiers.
+        ConfigError: the folder holds another evaluation, a target does not fit the classifiers, or a classifier does
+            not return what it knows.
     """
     from fair_adaptors.adaptor.results_file import to_json
 
@@ -80,6 +83,7 @@ def evaluate(
         if rank == 0:
             claim(out, settings, overwrite)
         wait()
+        evaluation = dataclasses.replace(evaluation, targets=_with_earlier(evaluation.targets, out / RESULTS_FILE))
         _draw_all(pipe, evaluation, every, instruments, out, marks, (rank, size), on_images)
         wait()
         records = {one.name: stack(_read_all(evaluation, one, instruments, out, marks)) for one in every}
@@ -91,6 +95,22 @@ def evaluate(
             on_results(results)
         wait()
     return results
+
+
+def _with_earlier(targets: Sequence[Target], path: Path) -> tuple[Target, ...]:
+    """Return the targets with those that an earlier evaluation in the folder declared: nothing reported is dropped."""
+    from fair_adaptors.adaptor.results_file import load_results
+
+    try:
+        rows = list(load_results(path).targets.values())
+    except InvalidResultsError:  # none, or of another version
+        rows = []
+    # Shares have six digits in the file.
+    earlier = [Target(row.attributes, tuple(s / sum(row.shares) for s in row.shares)) for row in rows if row.declared]
+    found: dict[tuple[str, ...], Target] = {}
+    for one in (*(one for one in targets if one.declared), *earlier, *targets):
+        found.setdefault(one.attributes, one)
+    return tuple(found.values())
 
 
 def check_targets(evaluation: Evaluation, instruments: Instruments) -> None:
@@ -190,6 +210,8 @@ def _see(images: "Tensor", prompt: str, label: str, instruments: Instruments) ->
         faces = (instruments.faces or whole_image()).find(images)
         people = crop_faces(images, faces.boxes) if instruments.faces and instruments.faces.crops else images
         logits: dict[str, Logits] = {one.name: one.logits(people) for one in instruments.classifiers}
+        for one in instruments.classifiers:
+            check_logits(one, logits[one.name], faces.found)
         features = {one.name: one.encode(images).float().cpu() for one in instruments.encoders}
         text = {
             one.name: (features[one.name] * one.encode_text([prompt]).float().cpu()).sum(1).numpy()

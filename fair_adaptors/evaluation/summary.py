@@ -110,7 +110,7 @@ def _of_variant(
         diversity={name: diversity(values) for name, values in record.features.items()},
         aimed=tuple(target.name for target in evaluation.targets if set(target.attributes) <= set(variant.aimed)),
         flips=tuple(beside.flips(_paired(evaluation, instruments, record, original))) if compared else (),
-        erasures=_erasures(evaluation, instruments, variant, bias, (record, original)) if compared else (),
+        erasures=_erasures(evaluation, instruments, variant, (record, original)) if compared else (),
         kept_prompts=None if record.right is None else tuple(map(_rate_of_prompt, record.right)),
         text_prompts={name: tuple(_cosine(row[None]) for row in values) for name, values in record.text.items()},
         obeyed=obeyed if evaluation.prompts.expected else None,
@@ -221,20 +221,12 @@ def _paired(evaluation: Evaluation, instruments: Instruments, record: Record, or
 
 
 def _erasures(
-    evaluation: Evaluation,
-    instruments: Instruments,
-    variant: Variant,
-    bias: Mapping[str, Mapping[str, Figures]],
-    records: tuple[Record, Record],
+    evaluation: Evaluation, instruments: Instruments, variant: Variant, records: tuple[Record, Record]
 ) -> tuple[Erasure, ...]:
     single = {target.name: target for target in evaluation.targets if len(target.attributes) == 1}
-    changes, names = {}, {}
-    for name, (before, after, number) in _paired(evaluation, instruments, *records).items():
-        classifier = _first_that_knows(single[name], instruments)
-        if (change := bias[classifier.name][name].change) is not None:
-            changes[name] = beside.pairs_of(before, after, number), change.classes, change.prompts
-        names[name] = classifier.classes[name]
-    return beside.erasures(changes, names, {name: single[name].shares for name in single if name in variant.aimed})
+    pairs = {name: beside.pairs_of(*seen) for name, seen in _paired(evaluation, instruments, *records).items()}
+    names = {name: _first_that_knows(single[name], instruments).classes[name] for name in pairs}
+    return beside.erasures(pairs, names, {name: single[name].shares for name in single if name in variant.aimed})
 
 
 def _rate_of_prompt(right: Array) -> Estimate:
