@@ -110,7 +110,7 @@ def summary(rows: Sequence[Mapping[str, Any]], bars: Bars) -> list[dict[str, Any
                     "before": "–" if before is None else before,
                     "after": after,
                     "floor": statistics.fmean(floors) if floors else "–",
-                    "seeds": ", ".join(f"{value:.2f}" for value in values),
+                    "seeds": ", ".join(f"{value:.2f}".removesuffix(".00") for value in values),
                     "bar": text,
                     "held": held,
                 }

@@ -11,7 +11,7 @@ import pytest
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.recipes import RECIPES
 
-from benchmarks import cost, results_page, scaling, settings_page
+from benchmarks import cost, results_page, sandbox_bias, scaling, settings_page
 from benchmarks._passes import FORMS, count_passes, passes
 from benchmarks._report import RESULTS, tables_in
 from tests.rooms import ROOMS
@@ -51,6 +51,25 @@ def test_tables_are_those_of_the_benchmarks() -> None:
     assert tables_in("cost") == cost.tables(costs["rows"], **details)
     assert tables_in("scaling") == [scaling.tables(scales["rows"], scales["operations"], scales["predicted"])]
     assert tables_in("results") == results_page.tables()
+
+
+def test_a_bar_is_for_the_mean_of_the_seeds_and_for_the_worst_seed_where_nothing_may_go_wrong() -> None:
+    def row(after: dict[str, float]) -> dict[str, Any]:
+        where = {"recipe": "r", "prompts": "validation", "aimed": ("gender",), "minutes": 1.0, "megabytes": None}
+        shifts = {"tone shift": 0.1, "tone shift floor": 0.05, "age shift": 0.1}
+        before = {"gender": 0.8, "occupation": 1.0, sandbox_bias.WORST: 1.0}
+        return {**where, "before": before, "after": {"gender": 0.2, sandbox_bias.SHARE: 0.01, **shifts, **after}}
+
+    rows = [
+        row({"occupation": 0.98, sandbox_bias.WORST: 0.8, sandbox_bias.ALARMS: 0}),
+        row({"occupation": 1.0, sandbox_bias.WORST: 1.0, sandbox_bias.ALARMS: 1}),
+    ]
+    bars = {"occupation": 0.015, sandbox_bias.WORST: (0.85, 1), sandbox_bias.ALARMS: (0, 0), "gender": (0, 0.2)}
+    lines = {line["what"]: line for line in sandbox_bias.summary(rows, {("r", "test"): bars})}
+    held = {name: lines[name]["held"] for name in (*bars, "tone shift", "minutes")}
+    assert list(held.values()) == [True, False, False, True, "–", True]
+    assert lines[sandbox_bias.WORST]["after"] == 0.8 and lines[sandbox_bias.ALARMS]["seeds"] == "0, 1"
+    assert lines["occupation"]["after"] == pytest.approx(0.99) and lines["tone shift"]["floor"] == 0.05
 
 
 def test_the_settings_page_is_what_the_code_says_of_every_setting() -> None:

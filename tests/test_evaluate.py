@@ -268,6 +268,8 @@ def test_the_measured_bias_is_near_the_true_one() -> None:
         for found in attributes.values():
             assert abs(found.error) < 0.03 and found.true > 0.1
             assert np.diag(found.confusion).min() > 0.9
+    one = calibrate(["hospital nurse"], images_per_prompt=1)["sandbox:evaluation"]["tone"]
+    assert np.isnan(one.confusion).all(1).sum() == 3, "one portrait says nothing of three of the tones"
 
 
 def test_diversity_is_the_mean_distance_of_pairs() -> None:

@@ -144,7 +144,8 @@ def _errors(
             float(bias((seen.reshape(shape)[..., None] == np.arange(number)).mean(1)).mean())
             for seen in (truth[name], said)
         )
-        shares = table / table.sum(1, keepdims=True)
+        with np.errstate(invalid="ignore"):  # few prompts may show nobody of a class
+            shares = table / table.sum(1, keepdims=True)
         confusion = tuple(tuple(row) for row in shares.tolist())
         found[name] = Calibration(tuple(classes), true, measured, measured - true, confusion)
     return found
