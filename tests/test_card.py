@@ -243,6 +243,20 @@ def test_a_converted_adaptor_has_a_card() -> None:
     assert f'from_pretrained("{STABLE_DIFFUSION_1_5}")' in card and 'load_fair_adaptor(pipe, "org/gender")' in card
 
 
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ({"kept_attributes": ["tone", "age"]}, "above, and to leave tone, age (by image, weight 2) as the base shows it."),
+        ({"kept_attributes": []}, "above, and to leave no other attribute as the base shows it."),
+        ({}, "above. Attributes"),
+    ],
+)
+def test_a_card_says_what_the_training_kept(kept: dict[str, Any], said: str) -> None:
+    record, _ = parts_of(FOLDERS[0])
+    training = {"keep_by": "image", "keep_weight": 2, **kept}
+    assert f"It was trained to change what is named {said}" in render_card(replace(record, training=training))
+
+
 def test_soft_tokens_are_no_lora() -> None:
     record, _ = parts_of(FOLDERS[0])
     card = render_card(replace(record, trained_parts=("tokens",)))
@@ -329,6 +343,8 @@ def test_strangers_words_are_shown_and_do_nothing(text: str) -> None:
         {"converted_from": 5},
         {"converted_from": {"files": [1, {"name": None}]}},
         {"seconds": "x", "processes": None},
+        {"kept_attributes": 5},
+        {"kept_attributes": [1, None]},
         {},
     ],
 )

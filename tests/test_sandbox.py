@@ -20,7 +20,17 @@ from fair_adaptors.sandbox import world
 from fair_adaptors.sandbox.classifiers import load_classifier, load_encoder
 from fair_adaptors.sandbox.demo import occupation_right
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, WEIGHTS, load_sandbox_pipeline, pipeline_folder
-from fair_adaptors.sandbox.prompts import GENDERS, OCCUPATIONS, ROLES, SECTORS, SPLITS, TONES, occupations, prompts
+from fair_adaptors.sandbox.prompts import (
+    GENDERS,
+    OCCUPATIONS,
+    ROLES,
+    SECTORS,
+    SPLITS,
+    TONES,
+    occupations,
+    prompts,
+    split_of,
+)
 from fair_adaptors.sandbox.renderer import render
 
 
@@ -38,6 +48,7 @@ def test_the_splits_share_all_words_and_no_occupation() -> None:
     for split in ("train", "test"):
         words = Counter(word for name in pairs[split] for word in name.split())
         assert set(words) == {*SECTORS, *ROLES}
+    assert split_of("hospital manager") == split_of("hospital nurse") == "train", "they had been looked at many times"
 
 
 def test_prompts_are_in_the_papers_template() -> None:

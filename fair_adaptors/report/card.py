@@ -88,6 +88,7 @@ def render_card(
         name=code(info.name if info is not None and loadable else repo_id or "ORG/NAME"),
         converted=_sources(training),
         cost=_cost(training),
+        stays=_stays(training),
         settings=[(name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(known.items())],
         rows=_rows,
         code=code,
@@ -157,6 +158,15 @@ def _cost(training: Mapping[str, Any]) -> str | None:
     units = {"seconds": "s", "processes": f"process{many}", "peak_megabytes": "MB of memory at most"}
     told = {key: value for key in units if isinstance(value := training.get(key), int | float)}
     return Markdown(", ".join(f"{plain(value)} {units[key]}" for key, value in told.items())) if told else None
+
+
+def _stays(training: Mapping[str, Any]) -> str | None:
+    """Say which other attributes the training kept, by which rule and weight; None where the record does not say."""
+    kept = training.get("kept_attributes")
+    if not isinstance(kept, list):
+        return None
+    how = f"by {training.get('keep_by')}, weight {training.get('keep_weight')}"
+    return f"{', '.join(map(str, kept))} ({how})" if kept else "no other attribute"
 
 
 def _caption(image: str) -> str:

@@ -30,7 +30,10 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def split_of(occupation: str) -> Split:
-    """Tell which split an occupation belongs to. A Latin-square rule: every word stands in all three."""
+    """Tell which split an occupation belongs to.
+
+    A Latin-square rule: every word stands in training and in test, and every role in validation.
+    """
     sector, role = occupation.split()
     return _SPLIT_BY_DIAGONAL.get((SECTORS.index(sector) + ROLES.index(role)) % len(SECTORS), "train")
 
