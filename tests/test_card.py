@@ -246,9 +246,9 @@ def test_a_converted_adaptor_has_a_card() -> None:
 @pytest.mark.parametrize(
     ("kept", "said"),
     [
-        ({"kept_attributes": ["tone", "age"]}, "above, and to leave tone, age (by image, weight 2) as the base shows it."),
-        ({"kept_attributes": []}, "above, and to leave no other attribute as the base shows it."),
-        ({}, "above. Attributes"),
+        ({"kept_attributes": ["tone", "age"]}, "above, and to leave tone, age (by image, weight 2) as the base"),
+        ({"kept_attributes": []}, "above, and to leave no other attribute as the base"),
+        ({}, "above. Attributes that"),
     ],
 )
 def test_a_card_says_what_the_training_kept(kept: dict[str, Any], said: str) -> None:
