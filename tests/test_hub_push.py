@@ -11,8 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
+from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, EVAL_RESULTS_FILE, RESULTS_FILE, WEIGHTS_FILE
 from fair_adaptors.errors import HubError, InvalidAdaptorError, UnknownAdaptorError, WrongBaseError
 from fair_adaptors.hub import client, pull, push
 from fair_adaptors.report.card import card_of
@@ -45,6 +47,31 @@ def test_a_push_leaves_what_is_no_adaptors_and_takes_away_what_was(hub: Hub, san
     push(sandbox_copy, "ann/other", token=ANN, endpoint=hub.url)
     published = {".gitattributes", "LICENSE", "code.py", CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE}
     assert set(hub.repositories["ann/other"].files("main")) == published
+
+
+def test_a_benchmark_gets_the_figures_in_the_hubs_own_format(hub: Hub, sandbox_copy: Path) -> None:
+    push(sandbox_copy, "ann/measured", benchmark="org/fair", token=ANN, endpoint=hub.url)
+    repository = hub.repositories["ann/measured"]
+    text = repository.read(repository.files("main")[EVAL_RESULTS_FILE]).decode()
+    entries = parse_eval_result_entries(yaml.safe_load(text))
+    card = {row.metric_name: row.metric_value for row in ModelCard(card_of(sandbox_copy)).data.eval_results}
+    assert {one.task_id: one.value for one in entries} == {
+        name.replace(" ", "-"): value for name, value in card.items()
+    }
+    assert {one.dataset_id for one in entries} == {"org/fair"} and {"gender-bias", "tone-shift"} <= {
+        one.task_id for one in entries
+    }
+    assert all("floor 0." in one.notes and "each of 16 prompts of sandbox-test" in one.notes for one in entries)
+    push(sandbox_copy, "ann/measured", token=ANN, endpoint=hub.url)
+    assert EVAL_RESULTS_FILE not in repository.files("main")
+
+
+def test_a_benchmark_needs_results_and_a_name(sandbox_copy: Path) -> None:
+    with pytest.raises(UnknownAdaptorError, match="write it as ORG/NAME"):
+        push(sandbox_copy, "ann/x", benchmark="fair", token=ANN, endpoint=NOWHERE)
+    (sandbox_copy / RESULTS_FILE).unlink()
+    with pytest.raises(InvalidAdaptorError, match="Evaluate it first"):
+        push(sandbox_copy, "ann/x", benchmark="org/fair", token=ANN, endpoint=NOWHERE)
 
 
 def test_what_the_hub_has_is_not_sent_again(hub: Hub, sandbox_copy: Path) -> None:

@@ -18,6 +18,7 @@ CONFIG_FILE = "fair_adaptor.json"
 RESULTS_FILE = "results.json"
 
 CARD_FILE = "README.md"
+EVAL_RESULTS_FILE = ".eval_results/fair-adaptors.yaml"
 
 TAG = "fair-adaptors"
 """The tag on the Hub of every adaptor of this package."""

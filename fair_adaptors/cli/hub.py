@@ -17,12 +17,13 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch; made if need be.")] = None,
     tag: Annotated[str | None, typer.Option(help="Name of this version, such as v1.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Benchmark on the Hub that is to list the results.")] = None,
 ) -> None:
     """Publish an adaptor on the Hub, as one commit. Log in with `hf auth login`, or set HF_TOKEN."""
     from fair_adaptors.hub import push as push_adaptor
 
     quiet()
-    result = push_adaptor(folder, repo_id, private=private, revision=revision, tag=tag)
+    result = push_adaptor(folder, repo_id, private=private, revision=revision, tag=tag, benchmark=benchmark)
     done = f"{len(result.files)} files pushed" if result.changed else "Nothing to push: the same files are there"
     print(f"{done}. {result.url}, commit {result.commit}" + (f", tag {result.tag}" if result.tag else ""))
     tried = f"loaded into {result.tried_on}" if result.tried_on else "not loaded: its base is not on this machine"

@@ -6,7 +6,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, RESULTS_FILE, TOKENS_FILE, WEIGHTS_FILE
+from fair_adaptors.adaptor.record import (
+    CARD_FILE,
+    CONFIG_FILE,
+    EVAL_RESULTS_FILE,
+    RESULTS_FILE,
+    TOKENS_FILE,
+    WEIGHTS_FILE,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -23,7 +30,7 @@ _EXTRA = re.compile(r"images/\w[\w.-]{0,99}\.(png|jpg|jpeg|webp)|\w[\w.-]{0,99}_
 
 def is_part(path: str, wanted: Wanted = "everything") -> bool:
     """Tell whether a file of a repository is part of an adaptor; only such files are sent and fetched."""
-    if wanted == "everything" and _EXTRA.fullmatch(path):
+    if wanted == "everything" and (_EXTRA.fullmatch(path) or path == EVAL_RESULTS_FILE):
         return True
     weights, words = (WEIGHTS_FILE, TOKENS_FILE), (CARD_FILE, RESULTS_FILE)
     left_out = {"needed": words, "description": weights, "everything": ()}[wanted]

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fair_adaptors.adaptor.folder import read_adaptor
-from fair_adaptors.adaptor.record import CARD_FILE, RESULTS_FILE
+from fair_adaptors.adaptor.record import CARD_FILE, EVAL_RESULTS_FILE, RESULTS_FILE, read_record
 from fair_adaptors.adaptor.results_file import read_results
 from fair_adaptors.errors import HubError, InvalidAdaptorError, UnknownAdaptorError
 from fair_adaptors.report.card import card_of
+from fair_adaptors.report.eval_results import eval_results
 
 from .client import ask, check_repo_id, connect, look_up
 from .faults import status_of
@@ -52,6 +53,7 @@ def push(
     private: bool = False,
     revision: str | None = None,
     tag: str | None = None,
+    benchmark: str | None = None,
     token: str | bool | None = None,
     endpoint: str | None = None,
 ) -> PushResult:
@@ -66,6 +68,7 @@ def push(
         private: make a new repository private; one that is public already is refused.
         revision: a branch to push to, made if it is not there; None for ``main``.
         tag: a name for the commit, such as ``v1``.
+        benchmark: a data set on the Hub that is a benchmark and is to list the results; see ``eval_results``.
         token, endpoint: as for ``huggingface_hub.HfApi``. The token is neither printed nor kept.
 
     Raises:
@@ -78,7 +81,7 @@ def push(
         if name is not None and (not _REF.fullmatch(name) or ".." in name or re.fullmatch("[0-9a-f]{40}", name)):
             kind = "tag" if option == "tag" else "branch"
             raise HubError(f"{option} {name!r} cannot be the name of a {kind}; use letters, digits and '.-_/'")
-    files = files_to_publish(Path(folder), repo_id)
+    files = files_to_publish(Path(folder), repo_id, benchmark)
     tried_on = load_on_trial(Path(folder))
     target = _Target(connect(endpoint, token), repo_id, revision or "main")
     try:  # a repository that was renamed is found by its old name, and must not be made a second time under it
@@ -181,8 +184,11 @@ def _tag(target: _Target, tag: str, commit: str) -> None:
             ) from error
 
 
-def files_to_publish(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
-    """Return the files to publish of a folder, which is checked first, by path; the card is made if there is none."""
+def files_to_publish(folder: Path, repo_id: str, benchmark: str | None = None) -> dict[str, Path | bytes]:
+    """Return the files to publish of a folder, which is checked first, by path.
+
+    The card is made if there is none, and the results for a benchmark if one is named.
+    """
     if not folder.is_dir():
         what = "is a file; give the folder that it is in" if folder.is_file() else "is not there"
         raise InvalidAdaptorError(f"{str(folder)!r} {what}; `fair-adaptors train` and `convert` make such folders")
@@ -197,9 +203,19 @@ def files_to_publish(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     size = sum(path.stat().st_size for path in files.values() if isinstance(path, Path))
     if size > MOST_BYTES:
         raise InvalidAdaptorError(f"{folder} has {size / 1e9:.1f} GB; more than {MOST_BYTES / 1e9:g} GB is not loaded")
+    if benchmark is not None:
+        files[EVAL_RESULTS_FILE] = _for_benchmark(folder, benchmark)
     if CARD_FILE not in files:
         files[CARD_FILE] = card_of(folder, repo_id=repo_id).encode()
     return files
+
+
+def _for_benchmark(folder: Path, benchmark: str) -> bytes:
+    check_repo_id(benchmark)
+    results = read_results(folder)
+    if results is None:
+        raise InvalidAdaptorError(f"{folder} has no {RESULTS_FILE} for the benchmark {benchmark!r}. Evaluate it first")
+    return eval_results(read_record(folder), results, benchmark).encode()
 
 
 def _check_readable(name: str, path: Path) -> None:
