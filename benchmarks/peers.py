@@ -25,8 +25,11 @@ from benchmarks._report import report
 from benchmarks.sandbox_bias import ALARMS, WORST, figures, train
 from fair_adaptors.adaptor.bases import EMBEDDED
 from fair_adaptors.adaptor.results import Results
-from fair_adaptors.evaluation import Evaluation, Target, baselines, evaluate
+from fair_adaptors.evaluation import Evaluation, Target, evaluate
+from fair_adaptors.evaluation.baselines import attribute_injection, ethical_intervention
+from fair_adaptors.evaluation.drawn_classes import Attribute
 from fair_adaptors.evaluation.metrics import frequencies
+from fair_adaptors.evaluation.semantic_guidance import semantic_guidance
 from fair_adaptors.evaluation.variants import Variant, original, with_adaptor
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.report.page import write_report
@@ -38,7 +41,7 @@ from fair_adaptors.sandbox.prompts import ATTRIBUTES
 RECIPES = ("sandbox-gender", "sandbox-gender-unet", "sandbox-gender-both", "sandbox-gender-tokens")
 SWEEP = (0.25, 0.5, 0.75, 1.25)
 """Strengths of the first recipe's adaptor."""
-GENDER = baselines.Attribute("gender", ATTRIBUTES["gender"], (0.5, 0.5))
+GENDER = Attribute("gender", ATTRIBUTES["gender"], (0.5, 0.5))
 TIMED, ROUNDS = 16, 5
 """Images of a timed call, and how often each method is timed."""
 NEUTRAL = ("person", "photo", "face", "portrait")
@@ -130,9 +133,9 @@ def main() -> None:
         adaptors, seconds = trained(arguments.recipes, arguments.adaptors or Path(temporary))
         variants = [
             original(),
-            baselines.ethical_intervention([GENDER]),
-            baselines.attribute_injection([GENDER]),
-            baselines.semantic_guidance([GENDER]),
+            ethical_intervention([GENDER]),
+            attribute_injection([GENDER]),
+            semantic_guidance([GENDER]),
             fitted,
             *adaptors,
         ]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.evaluation.baselines import Attribute
+from fair_adaptors.evaluation.drawn_classes import Attribute
 from fair_adaptors.evaluation.variants import Variant
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from fair_adaptors.attributes import PersonAttribute, PersonClass
 from fair_adaptors.convert.importing import parse_attributes
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation import baselines
+from fair_adaptors.evaluation.drawn_classes import Attribute
 from fair_adaptors.prompts import sets
 from fair_adaptors.vision.catalog import load_classifier
 from fair_adaptors.vision.heads import class_of, read_labels
@@ -37,7 +38,7 @@ def test_it_is_known_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     recipe = known_attributes("someone/model")["eyewear"]
     assert (recipe.classes, recipe.factor1, recipe.factor2) == (("with", "without"), 0.3, 0.7)
     assert list(parse_attributes(["eyewear=0.25,0.75"], "mine", "sd15")["eyewear"].classes) == ["with", "without"]
-    asked = baselines.Attribute("eyewear", ("with", "without"), (0.5, 0.5))
+    asked = Attribute("eyewear", ("with", "without"), (0.5, 0.5))
     assert "irrespective of their glasses" in baselines.ethical_intervention([asked]).summary
     assert baselines._spoken("eyewear", asked.classes, asked.target)[0] == ("bespectacled", "without")
     monkeypatch.setattr(sets, "_known_sets", sets._known_sets.__wrapped__)

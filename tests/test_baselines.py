@@ -12,13 +12,9 @@ from torch import Tensor
 
 from benchmarks.uce import ConceptEdit, closed_form, debias, edited, gram, uce
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.evaluation.baselines import (
-    Attribute,
-    attribute_injection,
-    draw_class,
-    ethical_intervention,
-    semantic_guidance,
-)
+from fair_adaptors.evaluation.baselines import attribute_injection, ethical_intervention
+from fair_adaptors.evaluation.drawn_classes import Attribute, draw_class
+from fair_adaptors.evaluation.semantic_guidance import semantic_guidance
 from fair_adaptors.evaluation.variants import Variant, distinct, original
 from fair_adaptors.sandbox.classifiers import load_classifier
 from fair_adaptors.sandbox.pipeline import GUIDANCE, load_sandbox_pipeline
