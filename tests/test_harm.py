@@ -10,10 +10,21 @@ import pytest
 
 from fair_adaptors.adaptor.results import Estimate, Results
 from fair_adaptors.attributes import people
-from fair_adaptors.evaluation.harm import harms, judgement, not_aimed_at
+from fair_adaptors.evaluation.harm import class_judgement, harms, judgement, not_aimed_at
 from fair_adaptors.evaluation.verdict import ONE_IMAGE, verdicts
 from fair_adaptors.report.terminal import print_headline
-from tests.reports import DARK, HALVES, IMAGES, PROMPTS, TONES, one_sided, seen, seen_results, without_dark
+from tests.reports import (
+    DARK,
+    HALVES,
+    IMAGES,
+    PROMPTS,
+    TONES,
+    more_targets,
+    one_sided,
+    seen,
+    seen_results,
+    without_dark,
+)
 
 
 def said(results: Results) -> tuple[list[tuple[str, str]], str]:
@@ -61,6 +72,16 @@ def test_a_bias_that_was_not_aimed_at_never_falls() -> None:
     assert [judgement(results, variant, name) for name in ("gender", "tone")] == ["better", "worse"]
     aimed = replace(variant, aimed=("gender", "tone"))
     assert judgement(replace(results, variants=(results.original, aimed)), aimed, "tone") == ""
+
+
+def test_a_combination_of_something_aimed_at_and_something_else_is_nothing_beside_the_aim() -> None:
+    results = more_targets(seen_results(one_sided(), seen(HALVES, without_dark(PROMPTS))), {"gender × tone": "tone"})
+    joint = replace(results.targets["tone"], attributes=("gender", "tone"))
+    results = replace(results, targets={**results.targets, "gender × tone": joint})
+    variant = results.variants[1]
+    assert not_aimed_at(results, variant) == ["tone"]
+    assert judgement(results, variant, "gender × tone") == "" != judgement(results, variant, "tone")
+    assert class_judgement(results, variant, "gender × tone", 1) == "" != class_judgement(results, variant, "tone", 1)
 
 
 def test_where_nothing_changes_it_says_so_with_the_figures() -> None:
@@ -114,6 +135,9 @@ def test_the_bounds_are_those_of_clear_losses() -> None:
     assert kinds(kept_change=Estimate(-0.02, -0.03, -0.011)) == ["kept"]
     assert kinds(kept_prompts=(*variant.kept_prompts[1:], Estimate(0.7, 0.5, 0.86))) == []
     assert kinds(kept_prompts=(*variant.kept_prompts[1:], Estimate(0.7, 0.5, 0.84))) == ["kept"]
+    before = replace(results.original, kept_prompts=(Estimate(0.84, 0.8, 0.9), *variant.kept_prompts[1:]))
+    low = replace(variant, kept_prompts=(Estimate(0.5, 0.4, 0.6), *variant.kept_prompts[1:]))
+    assert harms(replace(results, variants=(before, low)), low) == [], "it was not right before either"
     figures = results.figures(variant, "tone")
     for low, expected in ((0.059, []), (0.061, ["shift"])):
         shift = replace(figures.change.shift, floor_removed=Estimate(0.1, low, 0.2))

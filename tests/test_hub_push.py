@@ -61,7 +61,7 @@ def test_a_benchmark_gets_the_figures_in_the_hubs_own_format(hub: Hub, sandbox_c
     assert {one.dataset_id for one in entries} == {"org/fair"} and {"gender-bias", "tone-shift"} <= {
         one.task_id for one in entries
     }
-    assert all("floor 0." in one.notes and "each of 16 prompts of sandbox-test" in one.notes for one in entries)
+    assert all("floor 0." in one.notes and "; 16 prompts of sandbox-test, " in one.notes for one in entries)
     push(sandbox_copy, "ann/measured", token=ANN, endpoint=hub.url)
     assert EVAL_RESULTS_FILE not in repository.files("main")
 

@@ -21,7 +21,7 @@ from fair_adaptors.evaluation.metrics import total_variation_floor
 from fair_adaptors.evaluation.spec import Target
 from fair_adaptors.evaluation.store import RESULTS_FILE, image_path, record_path
 from fair_adaptors.evaluation.verdict import verdicts
-from fair_adaptors.evaluation.wording import direction, number, signed
+from fair_adaptors.evaluation.wording import direction, number, percent, signed
 from fair_adaptors.report import gallery, png_plots
 from fair_adaptors.report import page as report_page
 from fair_adaptors.report.page_data import page_data
@@ -115,6 +115,7 @@ def test_where_the_target_is_not_even_shares_the_plots_show_the_distance_from_it
         assert axes.get_title(loc="left") == "distance of gender from its target"
         assert {found.total_variation.value, found.total_variation.floor} <= drawn
         assert found.bias.value not in drawn
+        assert ["not aimed at" in one.get_xlabel() for one in figure.axes] == [False, True]
 
 
 def test_words_on_the_plot_do_not_overlap() -> None:
@@ -153,6 +154,7 @@ def test_many_targets_are_told_by_what_happened_to_them() -> None:
 
 def test_ties_are_rounded_as_the_page_does() -> None:
     assert [number(value) for value in (0.125, 0.375, -0.125, math.nan)] == ["0.13", "0.38", "−0.13", "–"]
+    assert [percent(value) for value in (0.0, 0.004, 0.625, 0.999, 1.0)] == ["0%", "0.4%", "63%", "99.9%", "100%"]
     assert [signed(value) for value in (0.125, -0.125, 0.0, -0.001)] == ["+0.13", "−0.13", "0.00", "0.00"]
 
 
@@ -180,6 +182,7 @@ def test_who_vanishes_is_red_and_green_is_only_what_was_aimed_at(gone: int) -> N
     coloured = dict.fromkeys(re.findall(r'<td class="n (better|worse)" data-label="([^"]+)"', text))
     over_all = [("worse", "dark"), ("worse", "tan"), ("worse", "shift")] if gone == PROMPTS else []
     assert set(coloured) == {("better", "change"), ("better", "female"), ("better", "male"), *over_all}
+    assert re.findall(r'data-label="change"[^>]*>([▼▲])', text) == ["▼"], "of what it is aimed at, and nothing else"
     assert '<span class="beside worse"><b role="img" aria-label="Warning:">' in text
     assert "dark-skinned people all but vanish" in text and "tone bias falls" not in text
     marks = page_data(results)["changes"][0][1][0]["marks"]
@@ -191,9 +194,16 @@ def test_who_vanishes_is_red_and_green_is_only_what_was_aimed_at(gone: int) -> N
 def test_what_is_lost_of_a_prompt_stands_first_and_is_red() -> None:
     right = np.ones((PROMPTS, IMAGES), bool)
     right[7, 4:] = False
-    text = report_page.page(seen_results(one_sided(), seen(HALVES, TONES), right=right), {}, {}, COMMAND)
-    rows = re.findall(r'<th scope="row">(job \d+)</th><td.*?</td><td class="n( worse)?"', text.replace("\n", ""))
-    assert rows[0] == ("job 7", " worse") and {colour for _, colour in rows[1:]} == {""}
+    results = seen_results(one_sided(), seen(HALVES, TONES), right=right)
+    fits = [(Estimate(0.5, 0.49, 0.51),) * 9 + (Estimate(fit, fit, fit),) + (Estimate(0.5, 0.49, 0.51),) * 6
+            for fit in (0.5, 0.1)]  # fmt: skip
+    variants = [replace(one, text_prompts={"eye": fit}) for one, fit in zip(results.variants, fits, strict=True)]
+    results = replace(results, variants=tuple(variants))
+    text = report_page.page(results, {}, {}, COMMAND).replace("\n", "")
+    for name, prompt in (("right job", 7), ("fit to prompt (eye)", 9)):
+        table = text.partition(f"<b>{name}</b>")[2].partition("</table>")[0]
+        rows = re.findall(r'<th scope="row">(job \d+)</th><td.*?</td><td class="n( worse)?"', table)
+        assert rows[0] == (f"job {prompt}", " worse") and [colour for _, colour in rows[1:]] == [""] * (PROMPTS - 1)
 
 
 def test_names_are_text_wherever_they_stand(written_page: Path) -> None:

@@ -67,18 +67,24 @@ def info(
 
 
 def _measured(row: AdaptorInfo) -> str:
-    """Return the headline figures of an embedded adaptor."""
+    """Return the headline figures of an embedded adaptor: what it is aimed at, then how far all else shifts."""
     from fair_adaptors.adaptor.record import read_record
+    from fair_adaptors.adaptor.results_file import variant_of
+    from fair_adaptors.evaluation.harm import not_aimed_at, shift_of
     from fair_adaptors.evaluation.wording import number
     from fair_adaptors.report.card_tables import trained_figures
 
     results = row.results
     if row.folder is None or results is None:
         return ""
-    return "\n".join(
+    record = read_record(row.folder)
+    lines = [
         f"{name} {number(before.value)} → {number(after.value)}"
-        for name, _, before, after in trained_figures(read_record(row.folder), results)
-    )
+        for name, _, before, after in trained_figures(record, results)
+    ]
+    variant = variant_of(record, results)
+    shifts = {name: shift_of(results, variant, name) for name in not_aimed_at(results, variant)}
+    return "\n".join(lines + [f"{name} shift {number(found.value)}" for name, found in shifts.items() if found])
 
 
 def _needs(row: AdaptorInfo) -> str:

@@ -26,12 +26,13 @@ def eval_results(record: AdaptorRecord, results: Results, benchmark: str) -> str
     images = (
         f"{len(results.labels)} prompts of {line(settings.prompt_set)}, {settings.images_per_prompt} images of each"
     )
+    seen_by = f"as {line(results.classifier)} sees them"
     entries = []
     for row in metrics(record, results):
         told = row.metric_args or {}
         before = f", before {told['before']}" if "before" in told else ""
         task = re.sub(r"[^a-z0-9]+", "-", str(row.metric_name).lower()).strip("-")
-        notes = f"95 % interval {told['low']} to {told['high']}, floor {told['floor']}{before}; {images}"
+        notes = f"95 % interval {told['low']} to {told['high']}, floor {told['floor']}{before}; {images}, {seen_by}"
         entries.append(EvalResultEntry(dataset_id=benchmark, task_id=task, value=row.metric_value, notes=notes))
     text: str = yaml_dump(eval_result_entries_to_yaml(entries))
     return text
