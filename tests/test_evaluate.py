@@ -17,7 +17,7 @@ from fair_adaptors.adaptor.results import Estimate, Results
 from fair_adaptors.adaptor.results_file import load_results
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation import evaluate
-from fair_adaptors.evaluation.images_csv import plain_cell
+from fair_adaptors.evaluation.images_csv import plain_cell, write_csv
 from fair_adaptors.evaluation.spec import Instruments, Target, plan, targets_for
 from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE, claim, settings_of, variant_folder
 from fair_adaptors.evaluation.summary import diversity
@@ -32,6 +32,8 @@ from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from fair_adaptors.vision.types import FaceDetector, Faces
 from tests.evaluated import few, run_killed, run_whole, small
 from tests.processes import run_alone, run_in_world
+from tests.reports import instruments as toy
+from tests.reports import named, record
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +113,14 @@ def test_every_image_has_a_row_and_a_file(done: tuple[Path, Results]) -> None:
     assert len(rows) == 3 * 4 * 8
     assert all((out / row["file"]).is_file() for row in rows)
     first, after = rows[0], rows[4 * 8]
-    assert (first["seed"], first["label"]) == (after["seed"], after["label"]), "the same noise"
-    shares = [float(first[f"sandbox:evaluation gender p{k}"]) for k in range(2)]
-    assert sum(shares) == pytest.approx(1, abs=2e-4) and int(first["sandbox:evaluation gender"]) == np.argmax(shares)
+    assert all(first[name] == after[name] for name in ("seed", "label", "prompt text")), "the same noise"
+    assert [row["prompt text"] for row in rows[: 4 * 8 : 8]] == list(results.settings.prompts)
+    shares = {name: float(first[f"sandbox:evaluation gender {name}"]) for name in ("female", "male")}
+    assert sum(shares.values()) == pytest.approx(1, abs=2e-4)
+    assert first["sandbox:evaluation gender"] == max(shares, key=lambda name: shares[name])
     picture = np.asarray(Image.open(out / first["file"]))
     assert picture.shape == (64, 64, 3)
-    women = [row["sandbox:evaluation gender"] == "0" for row in rows if row["variant"] == "original"]
+    women = [row["sandbox:evaluation gender"] == "female" for row in rows if row["variant"] == "original"]
     assert np.mean(women) == pytest.approx(
         results.variants[0].bias["sandbox:evaluation"]["gender"].frequencies[0].value, abs=1e-5
     )
@@ -208,8 +212,21 @@ def test_prompts_of_the_users_own_say_nothing_of_occupations(pipe: Any, tmp_path
     assert all(variant.kept is None and variant.kept_change is None for variant in found)
 
 
-def test_names_are_no_formulas_in_the_table_of_images() -> None:
-    assert plain_cell('=HYPERLINK("x")') == '\'=HYPERLINK("x")' and plain_cell("a nurse") == "a nurse"
+def test_names_are_no_formulas_in_the_table_of_images(tmp_path: Path) -> None:
+    """A word that a spreadsheet would take for one has an apostrophe in front; who has no face has no class."""
+    asked, classes = named(1, 2, word="cook"), {"gender": ("=1+1", "-male")}
+    prompts = dataclasses.replace(asked.prompts, prompts=("+cook",), labels=("@cook",))
+    asked, (sees,) = dataclasses.replace(asked, prompts=prompts), toy("=one").classifiers
+    tools = Instruments((dataclasses.replace(sees, classes=classes),))
+    records = {"=x": record(asked, tools, 1.0, found=np.array([[True, False]]))}
+    path = tmp_path / IMAGES_FILE
+    write_csv(path, asked, variants=[Variant("=x", "1")], instruments=tools, records=records)
+    with path.open(newline="", encoding="utf-8") as stream:
+        first, second = csv.DictReader(stream)
+    said = [first[name] for name in ("variant", "prompt text", "label", "'=one gender")]
+    assert said == ["'=x", "'+cook", "'@cook", "'=1+1"] and second["'=one gender"] == ""
+    assert (first["'=one gender =1+1"], second["'=one gender -male"], second["face"]) == ("0.9500", "0.0500", "0")
+    assert plain_cell("a nurse") == "a nurse"
 
 
 def test_another_evaluation_in_the_folder_can_be_given_up(pipe: Any, tmp_path: Path) -> None:
@@ -232,8 +249,8 @@ def test_prompts_that_name_an_attribute_are_obeyed_or_not(pipe: Any, tmp_path: P
     results = evaluate(pipe, small(asked, num_steps=6), [], instruments(), tmp_path)
     obeyed = results.variants[0].obeyed["sandbox:evaluation"]
     assert set(obeyed) == {name for named in asked.expected for name in named} and obeyed["gender"].value > 0.8
-    for named, said in (({"gender": "neither"}, "expects gender 'neither'"), ({"gendr": "male"}, "expects gendr")):
-        wrong = PromptSet("mine", ("a person",), ("a person",), "", (named,))
+    for wanted, said in (({"gender": "neither"}, "expects gender 'neither'"), ({"gendr": "male"}, "expects gendr")):
+        wrong = PromptSet("mine", ("a person",), ("a person",), "", (wanted,))
         with pytest.raises(ConfigError, match=said):
             evaluate(pipe, small(wrong), [], instruments(), tmp_path / "other")
 

@@ -90,7 +90,7 @@ def evaluate(
         results = summarise(evaluation, every, instruments, records, settings)
         if rank == 0:
             write_json(out / TIMING_FILE, {name: _timing(record) for name, record in records.items()})
-            write_csv(out / IMAGES_FILE, evaluation, every, records)
+            write_csv(out / IMAGES_FILE, evaluation, variants=every, instruments=instruments, records=records)
             write_json(out / RESULTS_FILE, to_json(results))
             on_results(results)
         wait()
