@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from fair_adaptors.training.config import TrainConfig
@@ -14,6 +14,8 @@ from fair_adaptors.training.recipes import RECIPES
 from benchmarks import cost, results_page, sandbox_bias, scaling, settings_page
 from benchmarks._passes import FORMS, count_passes, passes
 from benchmarks._report import RESULTS, tables_in
+from fair_adaptors.adaptor.record import RESULTS_SCHEMA
+from fair_adaptors.adaptor.results import Results
 from tests.rooms import ROOMS
 
 ROOT = Path(__file__).parents[1]
@@ -86,6 +88,22 @@ def test_what_every_recipe_for_people_costs_is_told() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_as_many_rows_go_through_the_models_as_the_formula_says(form: str) -> None:
     assert count_passes(form, 3, 2) == passes(3, 2, **FORMS[form])
+
+
+def fields(kind: Any) -> set[str]:
+    """The names of all fields of a record and of the records inside it."""
+    if not dataclasses.is_dataclass(kind):
+        return set().union(*map(fields, get_args(kind)))
+    return {field.name for field in dataclasses.fields(kind)}.union(*map(fields, get_type_hints(kind).values()))
+
+
+def test_the_schema_of_the_results_names_every_field_and_no_other() -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    title, schema = re.findall(r"^## `results.json`, schema (\d+)$(.*)", page, re.MULTILINE | re.DOTALL)[0]
+    names = fields(Results)
+    assert int(title) == RESULTS_SCHEMA and len(names) > 60
+    assert {name for name in names if not re.search(rf"\b{name}\b", schema)} == set()
+    assert set(re.findall(r"\b[a-z]+_[a-z_]+\b", schema)) <= names
 
 
 def folders_with_modules() -> set[str]:

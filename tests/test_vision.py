@@ -1,10 +1,13 @@
 """Published kinds of vision models as instruments: small ones of the real classes, saved in the real layout."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from fair_adaptors.training.recipes import get_recipe
+from fair_adaptors.training.setup import load_setup
 from PIL import Image
 from transformers import (
     CLIPImageProcessorPil,
@@ -18,6 +21,8 @@ from fair_adaptors.evaluation.spec import Instruments, Target
 from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.report.page import write_report
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
+from fair_adaptors.vision.checked import checked
+from fair_adaptors.vision.types import Classifier
 from tests.evaluated import small
 from tests.tiny import tiny_pipeline
 from tests.vision_models import AGES, RACES, pictures, small_dino, vit
@@ -88,3 +93,39 @@ def test_any_pipeline_is_evaluated_with_two_unlike_classifiers(clip: Path, tmp_p
         assert "fit to prompt" in page
     with pytest.raises(ConfigError, match="does not know race"):
         check_targets(wanted, Instruments(both[::-1]))
+
+
+def test_a_training_checks_the_first_batch_of_a_classifier() -> None:
+    """Images that are not finite tell nothing of the classifier, and one of a batch that is not is left out later."""
+    sound, nan = torch.full((2, 3, 4, 4), 0.5), torch.tensor([torch.nan, 1.0])
+    broken = sound * torch.nan
+    sees = Classifier("eye", "eye", {"light": ("no", "yes")}, lambda images: {"light": images.mean((2, 3))[:, :2]})
+    checked(sees)(broken)
+    checked(sees)(sound * nan[:, None, None, None])
+    checked(replace(sees, logits=lambda images: {"light": sees.logits(images)["light"] * nan[:, None]}))(sound)
+    for logits, said in (
+        (lambda images: {"light": images.mean((2, 3))}, r"the classifier eye .* light \(2, 3\)"),
+        (
+            lambda images: {"light": images.mean((2, 3))[:, :2] * torch.nan},
+            "NaN or infinite logits of light for 2 of 2",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            checked(replace(sees, logits=logits))(sound)
+    batches = iter([sound, broken])
+    later = checked(replace(sees, logits=lambda images: {"light": next(batches).mean((2, 3))[:, :2]}))
+    later(sound)
+    assert later(sound)["light"].isnan().all()
+
+
+FIVE = Classifier(
+    "five", "five", {"gender": ("female", "male")}, lambda images: {"gender": torch.zeros(len(images), 5)}
+)
+
+
+def test_what_a_training_loads_is_checked() -> None:
+    mine = dict.fromkeys(("classifier", "judge"), "tests.test_vision:FIVE")
+    setup = load_setup(get_recipe("sandbox-gender", mine))
+    for see in (setup.classifier, setup.validation_classifier):
+        with pytest.raises(ConfigError, match=r"five was shown 3 images and returned gender \(3, 5\)"):
+            see(torch.rand(3, 3, 8, 8))
