@@ -15,7 +15,7 @@ _MARKED = re.compile(r"(<!-- table -->\n)(.*?)\n?<!-- end -->", re.DOTALL)
 def report(name: str, rows: list[dict[str, Any]], **details: Any) -> None:
     """Print rows as a table, also those ``beside`` them, and write all, with the machine, to ``results/NAME.json``."""
     for each in tables_of({"rows": rows, **details}):
-        cells = [list(each[0]), *([text_of(value) for value in row.values()] for row in each)]
+        cells = [list(each[0]), *([text_of(row[column]) for column in each[0]] for row in each)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         for line in cells:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -21,7 +21,7 @@ def tables() -> list[str]:
     for name in ORDER:
         record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         each = [
-            table(list(rows[0]), [[text_of(value) for value in row.values()] for row in rows])
+            table(list(rows[0]), [[text_of(row[column]) for column in rows[0]] for row in rows])
             for rows in tables_of(record)
         ]
         found.append("\n\n".join(each))
