@@ -38,7 +38,7 @@ from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import ATTRIBUTES
 
-RECIPES = ("sandbox-gender", "sandbox-gender-unet", "sandbox-gender-both", "sandbox-gender-tokens")
+RECIPES = ("sandbox-gender", "sandbox-gender-text", "sandbox-gender-unet", "sandbox-gender-tokens")
 SWEEP = (0.25, 0.5, 0.75, 1.25)
 """Strengths of the first recipe's adaptor."""
 GENDER = Attribute("gender", ATTRIBUTES["gender"], (0.5, 0.5))

@@ -13,7 +13,7 @@ from benchmarks.sandbox_bias import Bars, main
 BARS: Bars = {
     ("sandbox-gender-tokens", "test"): {"gender": (0, 0.40), "occupation": 0.05},
     ("sandbox-gender-unet", "test"): {"gender": (0, 0.30), "occupation": 0.05},
-    ("sandbox-gender-both", "test"): {"gender": (0, 0.25), "occupation": 0.05},
+    ("sandbox-gender-text", "test"): {"gender": (0, 0.30), "occupation": 0.05},
     ("sandbox-age", "test"): {"old": (0.17, 0.33), "occupation": 0.05},
 }
 """As in ``sandbox_bias``; of the 75/25 target, the range of the mean frequency of old people."""

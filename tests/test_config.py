@@ -85,7 +85,7 @@ def test_what_the_classifier_knows_and_nobody_aims_at_is_kept(settings: dict[str
     free = [name for name in ("race", "age") if name not in kept]
     assert f"stays as the original model shows it: {', '.join(kept) or 'no attribute'}" in said
     assert (f"may change, though the classifier knows it: {', '.join(free)}" in said) == bool(free)
-    assert ("image by image" in said and "Weight: 1" in said) == bool(kept)
+    assert ("prompt by prompt" in said and "Weight: 1" in said) == bool(kept)
 
 
 @pytest.mark.parametrize(

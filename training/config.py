@@ -171,7 +171,7 @@ class TrainConfig:
     keep_attributes: tuple[str, ...] = _setting("losses", ("others",))
     """Attributes that must stay as the original model shows them: ``others`` for all that the training classifier
     knows beside those to make fair; empty for none."""
-    keep_by: Literal["image", "prompt"] = _setting("losses", "image")
+    keep_by: Literal["image", "prompt"] = _setting("losses", "prompt")
     """What stays of them: the class of every ``image`` from the same noise, or only how many images of a ``prompt``
     show each class."""
     keep_weight: float = _setting("losses", 1.0, least=0)

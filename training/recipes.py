@@ -86,28 +86,30 @@ def _values(ours: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
 SHORT: dict[str, Any] = {"iterations": 100, "unguided": 62}
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
-    "sandbox-gender": lambda: _sandbox("sandbox-gender", ["gender"]),
+    "sandbox-gender": lambda: _sandbox(
+        "sandbox-gender",
+        ["gender"],
+        parts=("text_encoder", "unet"),
+        learning_rate=3e-3,
+        preservation=36.0,
+        iterations=180,
+        unguided=105,
+    ),
     "sandbox-gender-tone": lambda: _sandbox(
         "sandbox-gender-tone",
         ["gender", "tone"],
+        parts=("text_encoder", "unet"),
+        learning_rate=5e-3,
         images_per_prompt=32,
         iterations=165,
-        unguided=105,
+        unguided=100,
         images_per_call=96,
-        preservation=48.0,
+        preservation=24.0,
     ),
     "sandbox-gender-unet": lambda: _sandbox(
         "sandbox-gender-unet", ["gender"], parts=("unet",), learning_rate=3e-3, preservation=20.0, **SHORT
     ),
-    "sandbox-gender-both": lambda: _sandbox(
-        "sandbox-gender-both",
-        ["gender"],
-        parts=("text_encoder", "unet"),
-        learning_rate=3e-3,
-        preservation=30.0,
-        iterations=135,
-        unguided=82,
-    ),
+    "sandbox-gender-text": lambda: _sandbox("sandbox-gender-text", ["gender"]),
     "sandbox-gender-tokens": lambda: _sandbox(
         "sandbox-gender-tokens",
         ["gender"],
