@@ -305,20 +305,24 @@ def test_images_without_a_face_get_no_target() -> None:
     assert (result.images, result.took_part) == (8, 5)
 
 
-def test_what_must_stay_has_a_target_only_where_both_images_show_a_face_and_the_original_is_sure() -> None:
-    """The images: both have a face · only the original · only the new one · the original is unsure · not a number."""
-    sure, unsure, broken = [3.0, 0.0], [0.5, 0.0], [math.nan, 0.0]
+@pytest.mark.parametrize("by", ["image", "prompt"])
+def test_what_must_stay_has_a_target_only_where_both_images_show_a_face_and_the_original_is_sure(
+    by: Literal["image", "prompt"],
+) -> None:
+    """The images: both have a face · only the original · only the new one · the original is unsure · one is broken."""
+    surest, sure, unsure, broken = [5.0, 0.0], [3.0, 0.0], [0.5, 0.0], [math.nan, 0.0]
 
     def images(found: list[bool], *logits: list[float]) -> list[ObservedImages]:
         there = torch.tensor(found)
-        faces = Faces(torch.zeros(5, 4), torch.zeros(5, 5, 2), there.float(), there)
-        return [ObservedImages(torch.zeros(5, 1), torch.zeros(5, 1), faces, {"warm": torch.tensor(logits)})]
+        faces = Faces(torch.zeros(6, 4), torch.zeros(6, 5, 2), there.float(), there)
+        return [ObservedImages(torch.zeros(6, 1), torch.zeros(6, 1), faces, {"warm": torch.tensor(logits)})]
 
-    new = images([True, False, True, True, True], *[sure] * 5)
-    old = images([True, True, False, True, True], sure, sure, sure, unsure, broken)
-    found = _kept_targets(tiny_setup("warm"), CONFIG, (new, old), new[0].found, world=World())
-    assert found["warm"].keep.tolist() == [True, False, False, False, False]
-    assert _kept_targets(tiny_setup(), CONFIG, (new, old), new[0].found, world=World()) == {}
+    new = images([True, False, True, True, True, True], sure, surest, surest, unsure, surest, broken)
+    old = images([True, True, False, True, True, True], sure, surest, surest, unsure, broken, surest)
+    config, taking_part = dataclasses.replace(CONFIG, keep_by=by), new[0].found
+    found = _kept_targets(tiny_setup("warm"), config, (new, old), taking_part, world=World())
+    assert found["warm"].keep.tolist() == [True, *[False] * 5]
+    assert _kept_targets(tiny_setup(), config, (new, old), taking_part, world=World()) == {}
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted_and_ends_the_run_in_the_end() -> None:

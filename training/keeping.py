@@ -67,8 +67,7 @@ def unseen(config: TrainConfig, known: Mapping[str, Sequence[str]]) -> Iterator[
     """
     plugin = plugin_of(config.base)
     people = list(imported(plugin.attributes)) if plugin else [attribute.name for attribute in ATTRIBUTES]
-    aimed = [attribute.name for attribute in config.attributes]
-    if missing := [name for name in people if name not in (*known, *aimed)]:
+    if missing := [name for name in people if name not in known]:
         yield (
             f"{config.classifier} does not know {' or '.join(missing)}: nothing keeps it as it is. Only an evaluation"
             " whose classifier knows it can tell whether it changed"
