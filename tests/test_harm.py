@@ -43,7 +43,7 @@ def test_who_vanishes_is_said_first_and_in_plain_words() -> None:
     assert found[1] == (
         "shift", "In the average prompt the tone of 50% of the people shifts (10% by chance alone)."
     )  # fmt: skip
-    assert beside.startswith(f"Beside its aim: {gone}; in 16 of 16")
+    assert beside.startswith(f"Beside its aim: {gone}; in 16 of 16") and "shown less often" not in beside
     assert "; tan-skinned people are shown more often (19% → 69%); in the average prompt the tone" in beside
 
 
@@ -152,6 +152,14 @@ def test_who_vanishes_of_an_attribute_that_was_aimed_at_is_part_of_the_aim() -> 
     assert verdict.beside.startswith("Beside its aim nothing clearly changed")
     assert [harm.kind for harm in harms(results, results.variants[1])] == ["erasure"]
     assert harms(results, results.original) == [] and verdicts(results)[0].beside == ""
+
+
+def test_who_is_erased_is_no_better_off_for_being_nearer_to_the_target() -> None:
+    """Women are 28 of 32 before and 6 after, where 16 are asked for: that is nearer, and less than half of it."""
+    men = np.arange(IMAGES)[None] >= np.array([[28], [6]])
+    results = seen_results(*(seen(row.astype(int), TONES) for row in men))
+    assert class_judgement(results, results.variants[1], "gender", 0) == "worse"
+    assert class_judgement(results, results.variants[1], "gender", 0, prompt=3) == "worse"
 
 
 def test_one_image_per_prompt_is_told_to_say_nothing() -> None:

@@ -174,7 +174,7 @@ def test_the_page_needs_nothing_and_reads_without_its_script(written_page: Path)
     assert plain.count('data-label="floor removed"') == 4 * 2 * 2
 
 
-@pytest.mark.parametrize("gone", [1, PROMPTS])
+@pytest.mark.parametrize("gone", [0, 1, PROMPTS])
 def test_who_vanishes_is_red_and_green_is_only_what_was_aimed_at(gone: int) -> None:
     """Women and men get even, and of the first prompts everybody dark turns tan: 16 of 32 before, none after."""
     results = seen_results(one_sided(), seen(HALVES, without_dark(gone)))
@@ -182,9 +182,10 @@ def test_who_vanishes_is_red_and_green_is_only_what_was_aimed_at(gone: int) -> N
     coloured = dict.fromkeys(re.findall(r'<td class="n (better|worse)" data-label="([^"]+)"', text))
     over_all = [("worse", "dark"), ("worse", "tan"), ("worse", "shift")] if gone == PROMPTS else []
     assert set(coloured) == {("better", "change"), ("better", "female"), ("better", "male"), *over_all}
+    assert re.findall(r'<td class="n( \w+)?" data-label="change"', text) == ["", "", " better", ""]
     assert re.findall(r'data-label="change"[^>]*>([▼▲])', text) == ["▼"], "of what it is aimed at, and nothing else"
-    assert '<span class="beside worse"><b role="img" aria-label="Warning:">' in text
-    assert "dark-skinned people all but vanish" in text and "tone bias falls" not in text
+    assert ('<span class="beside worse"><b role="img" aria-label="Warning:">' in text) == bool(gone)
+    assert ("dark-skinned people all but vanish" in text) == bool(gone) and "tone bias falls" not in text
     marks = page_data(results)["changes"][0][1][0]["marks"]
     rows = [marks[k : k + 4] for k in range(0, len(marks), 4)]
     assert rows == [" - -" if gone == PROMPTS else "    "] + [" - -"] * gone + ["    "] * (PROMPTS - gone)
