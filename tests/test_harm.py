@@ -123,6 +123,25 @@ def test_what_should_stay_is_told_with_the_worst_prompts(lost: dict[int, int], e
     assert expected is not None or "right job shows no clear change (100% to 99.8% of the images)" in beside
 
 
+def test_where_nothing_tells_what_should_stay_the_fit_to_the_prompt_is_told() -> None:
+    results = seen_results(one_sided(), seen(HALVES, TONES))
+
+    def beside(fit: Estimate) -> str:
+        fits = [(Estimate(0.5, 0.49, 0.51),) * PROMPTS for _ in range(2)]
+        fits[1] = (*fits[1][:9], fit, *fits[1][10:])
+        variants = [
+            replace(one, kept=None, kept_change=None, kept_prompts=None, text_alignment={"eye": row[9]},
+                    text_prompts={"eye": row})
+            for one, row in zip(results.variants, fits, strict=True)
+        ]  # fmt: skip
+        return verdicts(replace(results, kept=None, variants=tuple(variants)))[1].beside
+
+    assert beside(Estimate(0.4, 0.38, 0.5)).endswith("; fit to the prompt goes from 0.50 to 0.40.")
+    clearly = beside(Estimate(0.4, 0.38, 0.48))
+    falls = "fit to the prompt goes from 0.50 to 0.40, and clearly falls for job 9 (0.50 → 0.40)"
+    assert clearly.startswith(f"Beside its aim: {falls}")
+
+
 def test_the_bounds_are_those_of_clear_losses() -> None:
     results = seen_results(one_sided(), seen(HALVES, TONES))
     variant = results.variants[1]

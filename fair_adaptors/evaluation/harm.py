@@ -11,7 +11,7 @@ from typing import Literal
 from fair_adaptors.adaptor.results import ClassChange, Erasure, Estimate, Results, Shift, VariantResults, headline
 from fair_adaptors.attributes import people
 
-from .wording import direction, fine, listed, percent, sentence
+from .wording import direction, fine, listed, number, percent, sentence
 
 Kind = Literal["erasure", "shift", "kept"]
 Judgement = Literal["better", "worse", ""]
@@ -205,6 +205,28 @@ def kept_clause(results: Results, variant: VariantResults) -> str:
         else f"{results.kept} rises from {numbers}"
     )
     return f"{said}, but it falls for {_fell_most(results, variant, lost)}" if lost else said
+
+
+def fit_losses(results: Results, variant: VariantResults, encoder: str) -> list[int]:
+    """Return the prompts that images clearly fit less than the original's, those that lost most first.
+
+    Clearly is where one interval lies wholly below the other: it asks for more than a paired change would.
+    """
+    both = list(zip(results.original.text_prompts[encoder], variant.text_prompts[encoder], strict=True))
+    lost = [p for p, (was, now) in enumerate(both) if now.high < was.low]
+    return sorted(lost, key=lambda p: both[p][1].value - both[p][0].value)
+
+
+def fit_clause(results: Results, variant: VariantResults, encoder: str) -> str:
+    """Say how well images fit their prompts as an encoder sees it, and which clearly fit less."""
+    was, now = (one.text_prompts[encoder] for one in (results.original, variant))
+    fell = [
+        f"{results.labels[p]} ({number(was[p].value)} → {number(now[p].value)})"
+        for p in fit_losses(results, variant, encoder)
+    ]
+    before, after = (number(one.text_alignment[encoder].value) for one in (results.original, variant))
+    said = f"fit to the prompt goes from {before} to {after}"
+    return f"{said}, and clearly falls for {listed(fell, WORST)}" if fell else said
 
 
 def _fell_most(results: Results, variant: VariantResults, only: Sequence[int] | None) -> str:

@@ -18,6 +18,8 @@ from .harm import (
     class_clauses,
     erased,
     erasure_clause,
+    fit_clause,
+    fit_losses,
     judgement,
     kept_clause,
     lost_prompts,
@@ -193,6 +195,9 @@ def _beside(results: Results, variant: VariantResults) -> str:
     if kept := kept_clause(results, variant):
         lost = direction(variant.kept_change) != "no clear change" or lost_prompts(results, variant)
         (clauses if lost else quiet).append(kept)
+    elif encoder := next(iter(variant.text_alignment), None):  # nothing else tells what should stay
+        fell = fit_losses(results, variant, encoder)
+        (clauses if fell else quiet).append(fit_clause(results, variant, encoder))
     if clauses:
         return f"Beside its aim: {'; '.join([*clauses, *quiet])}."
     return f"Beside its aim nothing clearly changed: {'; '.join(quiet)}." if quiet else "Nothing else was measured."

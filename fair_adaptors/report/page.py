@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.adaptor.results import Estimate, Figures, Results, VariantResults, headline
 from fair_adaptors.adaptor.results_file import load_results, to_json
-from fair_adaptors.evaluation.harm import class_judgement, harms, judgement, lost_prompts
+from fair_adaptors.evaluation.harm import class_judgement, fit_losses, harms, judgement, lost_prompts
 from fair_adaptors.evaluation.metrics import CONFIDENCE
 from fair_adaptors.evaluation.store import PLOTS, REPORT_FILE, RESULTS_FILE, TIMING_FILE
 from fair_adaptors.evaluation.verdict import smallest_share, verdicts
@@ -160,10 +160,11 @@ def _kept(results: Results) -> list[KeptTable]:
             for p, label in enumerate(results.labels)
         ]
         tables.append((results.kept, fine, rows))
-    for encoder, was in results.original.text_prompts.items():
-        found = [variant.text_prompts[encoder] for variant in variants]
+    for encoder in results.original.text_prompts:
+        lost = [fit_losses(results, variant, encoder) for variant in variants]
         rows = [
-            (label, [(row[p], row[p].high < was[p].low) for row in found]) for p, label in enumerate(results.labels)
+            (label, [(one.text_prompts[encoder][p], p in gone) for one, gone in zip(variants, lost, strict=True)])
+            for p, label in enumerate(results.labels)
         ]
         tables.append((f"fit to prompt ({encoder})", number, rows))
     for _, _, rows in tables:
