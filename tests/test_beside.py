@@ -53,6 +53,16 @@ def test_the_shift_in_cases_that_are_known(pairs: Any, value: float, floor: floa
     assert found.low <= found.value <= found.high and removed.low <= removed.value <= removed.high
 
 
+def test_where_nothing_changed_nothing_is_told() -> None:
+    """The interval of a class is that of Agresti and Min for 16 pairs of which none changed."""
+    pairs = np.array([[[5, 0], [0, 3]]] * 2)
+    found, half = beside.shift(pairs), 1.959964 / 18
+    for estimate in (found, found.floor_removed):
+        assert (estimate.low, estimate.value, estimate.high) == (0, 0, 0)
+    for change in beside.class_changes(pairs):
+        assert (change.low, change.value, change.high) == pytest.approx((-half, 0, half))
+
+
 def test_one_image_per_prompt_tells_no_floor_that_could_be_removed() -> None:
     found = beside.shift(np.array([[[0, 1], [0, 0]], [[1, 0], [0, 0]]]))
     assert (found.value, found.floor) == (0.5, 0.5) and math.isnan(found.floor_removed.value)
@@ -85,7 +95,7 @@ def test_shares_move_from_class_to_class() -> None:
 
 
 def test_the_interval_of_agresti_and_min() -> None:
-    """Approval of a prime minister, from their paper: 86 of 1600 joined, 150 left; after half a pair a cell."""
+    """Agresti's prime minister, whom 1600 people judge twice: 150 leave him, 86 join; then half a pair a cell."""
     change = beside.prompt_changes(np.array([[[570, 86], [150, 794]]]))[0][0]
     p12, p21, n = 86.5 / 1602, 150.5 / 1602, 1602
     error = math.sqrt((p12 + p21 - (p21 - p12) ** 2) / n)
@@ -127,7 +137,7 @@ def test_holms_correction_by_hand() -> None:
         ([[10, 0], [40, 10]], (0.6, 0.4), ["b"]),
         ([[10, 0], [40, 10]], (0.75, 0.25), []),
         ([[10, 0], [40, 0]], (1.0, 0.0), []),
-        ([[20, 0], [40, 3]], (0.1, 0.9), ["b"]),
+        ([[10, 0], [20, 25]], (0.05, 0.95), []),
     ],
     ids=["gone", "half is left", "less than half", "too few to tell", "not aimed at", "below half of the target",
          "half of the target is left", "wanted to be gone", "the target is above what was"],
@@ -141,7 +151,7 @@ def test_a_class_is_erased_where_less_than_half_is_left(
 
 
 def test_erasures_say_where_and_how_sure_it_is() -> None:
-    """Ten of twelve leave in one prompt of six: with 2 classes, 6 prompts and all of them, 14 are looked at."""
+    """All twelve leave in one prompt of six: with 2 classes, 6 prompts and all of them, 14 are looked at."""
     still, gone = [[10, 0], [0, 12]], [[10, 0], [12, 0]]
     (alarm,) = erased([still] * 5 + [gone])
     assert (alarm.target, alarm.class_name, alarm.prompt) == ("tone", "b", 5)
@@ -172,7 +182,8 @@ def test_flips_are_told_where_another_attribute_changed_and_where_not() -> None:
     assert (age.where_changed.value, age.where_same.value) == (0, 0) and age.where_same.high > 0
     assert math.isnan(beside_age.where_changed.value) and beside_age.where_same.value == 0.5
     faceless = {**both, "gender": (before, np.full_like(half, 2), 2)}
-    assert all(math.isnan(one.where_same.value) for one in beside.flips(faceless) if one.attribute == "gender")
+    rates = [(one.where_changed, one.where_same) for one in beside.flips(faceless) if one.attribute == "gender"]
+    assert len(rates) == 2 and all(math.isnan(rate.value) for pair in rates for rate in pair)
 
 
 @few_or_many("trials", 60, 500)

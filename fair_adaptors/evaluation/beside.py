@@ -103,7 +103,7 @@ def _class_change(pairs: Pairs, k: int) -> ClassChange:
     total = pairs.sum((1, 2))
     left, joined = (counts[:, k] for counts in _left_and_joined(pairs))
     cells = np.stack([left, joined, total - left - joined], 1)
-    mean = estimate_mean(cells, _change, generator=_generator(), bounds=(-1.0, 1.0), extra=(0, 0, 1))
+    mean = estimate_mean(cells, _change, generator=_generator(), bounds=(-1.0, 1.0))
     pooled = _pooled_change(pairs.sum(0), k)
     low = min(mean.low, max(-1.0, mean.value + pooled.low - pooled.value))
     high = max(mean.high, min(1.0, mean.value + pooled.high - pooled.value))
