@@ -156,6 +156,8 @@ def test_erasures_say_where_and_how_sure_it_is() -> None:
     (alarm,) = erased([still] * 5 + [gone])
     assert (alarm.target, alarm.class_name, alarm.prompt) == ("tone", "b", 5)
     assert (alarm.change.before, alarm.change.after) == (12 / 22, 0) and alarm.p_value == pytest.approx(14 / 2**12)
+    nobody = [[22, 0], [0, 0]]
+    assert [one.prompt for one in erased([nobody] * 5 + [gone])] == [5], "one prompt says little of others"
     assert erased([still] * 200 + [gone]) == (), "what is rare among so many may be chance"
 
 
