@@ -101,6 +101,6 @@ def test_recipes_for_people_keep_what_they_do_not_aim_at_and_say_what_nobody_see
 def test_what_is_kept_is_checked_before_anything_is_loaded_where_the_classes_can_be_told() -> None:
     with pytest.raises(ConfigError, match="keep_attributes has height, which the classifier sandbox:training"):
         check(get_recipe("sandbox-gender", {"keep_attributes": "height"}))
-    unknown = get_recipe("gender", {"keep_by": "prompt"})
+    unknown = get_recipe("gender", {"keep_by": "image"})
     assert "can only be told once it is loaded" in list(keeping(unknown, None))[0]
-    assert "others. Rule: prompt by prompt" in list(keeping(unknown, None))[1]
+    assert "others. Rule: image by image" in list(keeping(unknown, None))[1]
