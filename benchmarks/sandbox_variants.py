@@ -1,4 +1,4 @@
-"""Train every kind of adaptor on the sandbox, with several seeds: soft tokens, U-Net, both parts, a 75/25 target.
+"""Train every kind of adaptor on the sandbox, with several seeds: soft tokens, U-Net, text encoder, a 75/25 target.
 
 Held-out prompts, the evaluation classifier, as in ``sandbox_bias``.
 """
