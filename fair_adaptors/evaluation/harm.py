@@ -103,11 +103,12 @@ def class_judgement(
     if change is None:
         return ""
     row = (change.classes if prompt is None else change.prompts[prompt])[k]
-    gone = {(one.target, one.class_name, one.prompt) for one in variant.erasures}
-    if (name, target.classes[k], prompt) in gone and classifier in ("", seen_by):
-        return "worse"
-    if direction(row) == "no clear change":
+    if (moves := direction(row)) == "no clear change":
         return ""
+    if moves == "falls" and classifier in ("", seen_by):  # who is erased falls clearly
+        key = name, target.classes[k], prompt
+        if any((one.target, one.class_name, one.prompt) == key for one in variant.erasures):
+            return "worse"
     if name not in variant.aimed:
         return "worse" if name in not_aimed_at(results, variant) else ""
     nearer = abs(row.after - target.shares[k]) < abs(row.before - target.shares[k])
