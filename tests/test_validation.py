@@ -9,7 +9,7 @@ import pytest
 import torch
 from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.state import attached
-from fair_adaptors.training.run.validation import Numbers, collapse, draw, measure, numbers, numbers_table
+from fair_adaptors.training.run.validation import Numbers, collapse, draw, measure, numbers, numbers_table, shifts
 from rich.console import Console
 from torch import Tensor
 
@@ -71,6 +71,8 @@ def test_less_is_kept_and_more_is_shifted_as_the_adaptor_changes_the_images() ->
     assert (was[:, 1::2] == 2).all() and (was[:, ::2] < 2).all(), "two classes, and nobody"
     moved = abs((was[:, ::2] == 1).mean(1) - (now[:, ::2] == 1).mean(1)).mean()
     assert other.shift["warm"].value == pytest.approx(moved) and moved > 0.1
+    few = {"warm": now[:, :COUNT]}  # as of a run that goes on with fewer images
+    assert shifts(place, {"warm": was}, few) == shifts(place, {"warm": was[:, :COUNT]}, few)
     console = Console(record=True, width=150, file=io.StringIO())
     console.print(numbers_table(place, saved, after))
     (said,) = [line for line in console.export_text().splitlines() if "validation" in line and "warm" in line]

@@ -107,8 +107,12 @@ def _classes(probabilities: Sequence[Tensor]) -> NDArray[np.int64]:
 
 
 def shifts(setup: Setup, before: Classes, after: Classes) -> dict[str, Shift]:
-    """Return how far each attribute beside the aim moved, from images of the same noise."""
-    return {name: shift(pairs_of(before[name], after[name], len(setup.beside[name]))) for name in before}
+    """Return how far each attribute beside the aim moved, from the images that both have: their noise is the same."""
+    found = {}
+    for name, was in before.items():
+        count = min(was.shape[1], after[name].shape[1])
+        found[name] = shift(pairs_of(was[:, :count], after[name][:, :count], len(setup.beside[name])))
+    return found
 
 
 def _probabilities(setup: Setup, images: Tensor) -> dict[str, Tensor]:
