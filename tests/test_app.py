@@ -27,8 +27,8 @@ from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraErro
 from fair_adaptors.evaluation.metrics import noise_floor
 from tests.browser import Browser
 
-NURSE = "A photo of the face of a hospital nurse, a person"
-WANTED = {"prompt": NURSE, "adaptors": ["sandbox-gender"], "strength": 1, "images": 4, "seed": 0}
+CLEANER = "A photo of the face of a hospital cleaner, a person"
+WANTED = {"prompt": CLEANER, "adaptors": ["sandbox-gender"], "strength": 1, "images": 4, "seed": 0}
 FOLDER = str(EMBEDDED / "sandbox-gender")
 HOSTILE = "<img src=x onerror=\"document.title='caught'\"> {{ 7*7 }} ${7*7} nurse"
 
@@ -65,7 +65,7 @@ def drawing(url: str) -> Iterator[None]:
     """A drawing of 64 images that has begun, and is watched."""
     functions = json.loads(send(url, "/config")[1])["dependencies"]
     number = next(one["id"] for one in functions if one["api_name"] == "compare")
-    request = {"fn_index": number, "session_hash": "visitor", "data": [NURSE, ["sandbox-gender"], 1, 64, 99]}
+    request = {"fn_index": number, "session_hash": "visitor", "data": [CLEANER, ["sandbox-gender"], 1, 64, 99]}
     asked = json.dumps(request).encode()
     send(url, "/gradio_api/queue/join", "POST", asked, **{"Content-Type": "application/json"})
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
@@ -129,7 +129,7 @@ def test_the_page_draws_the_same_noise_before_and_after_and_counts_it(url: str, 
         captions = page.list(f".{side} .caption-label")
         assert [caption.rstrip("?") for caption in captions].count("female") == females
     shown = browser.run("document.querySelector('.found').innerText")
-    assert NURSE in shown and "5 images say little" in shown
+    assert CLEANER in shown and "5 images say little" in shown
     assert f"noise floor\t{noise_floor(5, 2):.2f}" in shown
     assert browser.problems == []
 
@@ -168,7 +168,7 @@ def test_a_wrong_input_is_told_in_the_page_and_the_pictures_stay(url: str, brows
     browser.wait("document.querySelector('.side .error') !== null")
     assert not browser.run("document.querySelector('.side .error').checkVisibility()")
     assert page.list(".was .grid-container img", "src") == drawn["was"]
-    page.fill("textarea", NURSE)
+    page.fill("textarea", CLEANER)
     browser.run("document.querySelector('input[name=sandbox-gender]').click()")
     page.press("Compare")
     browser.wait("document.body.innerText.includes('no adaptor is chosen')")

@@ -122,7 +122,7 @@ def test_no_number_is_in_a_card_that_is_in_none_of_its_sources(folder: Path) -> 
 
 def test_a_number_from_elsewhere_would_be_noticed() -> None:
     record, results = parts_of(FOLDERS[0])
-    for foreign in ("| 0.123456 |", "41.37%", "7654321 MB"):
+    for foreign in ("| 0.123456 |", "41.3719%", "7654321 MB"):
         assert unfounded(f"text {foreign}", record.to_json(), to_json(results))
 
 
@@ -176,7 +176,7 @@ def test_a_card_says_who_is_harmed_before_anything_else() -> None:
     gone = "**⚠ Beside its aim: dark-skinned people all but vanish (10% → 0%)"
     assert top.index("**Gender bias falls from") < top.index(gone)
     assert f"in 1 of 16 prompts they all but vanish ({label} 10% → 0%)" in top
-    assert f"it falls for {results.labels[2]} (100% → 50%)" in top and "tone bias" not in top
+    assert f"most of all for {results.labels[2]} (100% → 50%)" in top and "tone bias" not in top
     assert f"| tone | dark | {label} | 10% | 0% | −0.10 (−0.20 to −0.05) |" in card
     assert f"| {results.labels[2]} | 100% (" in card and "| 50% (30% to 70%) |" in card
     assert re.search(r"\n\| tone bias \| no \| sandbox:evaluation \| [^|]+ \| [^|]+ \| – \|", card), "no change of it"
@@ -213,8 +213,8 @@ def test_a_card_says_all_that_it_should() -> None:
         "Perceived attributes are not identity",
         "scheme of the paper",
         "Training configuration",
-        "| learning\\_rate | 0.006 |",
-        "Cost: 849.5 s, 1 process",
+        "| learning\\_rate | 0.005 |",
+        f"Cost: {read_record(FOLDERS[1]).training['seconds']} s, 1 process",
         "fair-adaptors train sandbox-gender-tone",
         "--prompts sandbox-test -n 64 --seed 2026 --steps 10 --guidance 1.5",
         "shen2024finetuning",
