@@ -109,7 +109,7 @@ ADAPTORS: tuple[AdaptorInfo, ...] = (
         ("gender",),
         SANDBOX,
         "embedded",
-        sha256="796180f012b3698684c42eb419f165f0269b775afa7d6115b5386aa895595e49",
+        sha256="053ac23b3ea1a015eaf65e2a0facb4124b6f648993975c7523de31faf0d2f9a8",
         recipe="sandbox-gender",
     ),
     AdaptorInfo(
@@ -118,7 +118,7 @@ ADAPTORS: tuple[AdaptorInfo, ...] = (
         ("gender", "tone"),
         SANDBOX,
         "embedded",
-        sha256="d7ec9e7ab884852c43b2e276620a13cc32fc7ce58fc6f90db59f9aeccb2de3d5",
+        sha256="4ef9207d6d2717433515534d237158f3fd7185758cd94033a93fc4ba9cc66e5e",
         recipe="sandbox-gender-tone",
     ),
     _of_recipe("gender", "People of both genders alike.", "gender, text encoder"),
