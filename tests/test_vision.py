@@ -85,14 +85,14 @@ def test_any_pipeline_is_evaluated_with_two_unlike_classifiers(clip: Path, tmp_p
     wanted = small(PromptSet("mine", ("a nurse", "a guard"), ("nurse", "guard"), "here"), num_steps=2)
     wanted = type(wanted)(**{**vars(wanted), "targets": targets})
     variant = evaluate(tiny_pipeline(), wanted, [], instruments, tmp_path / "out").original
-    assert [set(variant.bias[one.name]) for one in both] == [{"gender", "race"}, {"gender"}]
+    assert [set(variant.bias[one.name]) for one in both] == [{"gender", "race", "age"}, {"gender"}]
     assert [row.target for row in variant.agreement] == ["gender"]
     assert -1 <= variant.text_alignment[f"clip:{clip.name}"].value <= 1
     with contextlib.suppress(MissingExtraError):
         page = write_report(tmp_path / "out", command="…").read_text(encoding="utf-8")
         assert "fit to prompt" in page
-    with pytest.raises(ConfigError, match="does not know race"):
-        check_targets(wanted, Instruments(both[::-1]))
+    with pytest.raises(ConfigError, match="no classifier knows race"):
+        check_targets(wanted, Instruments(both[1:]))
 
 
 def test_a_training_checks_the_first_batch_of_a_classifier() -> None:

@@ -110,6 +110,7 @@ ADAPTORS: tuple[AdaptorInfo, ...] = (
         SANDBOX,
         "embedded",
         sha256="053ac23b3ea1a015eaf65e2a0facb4124b6f648993975c7523de31faf0d2f9a8",
+        trained_parts=("text_encoder", "unet"),
         recipe="sandbox-gender",
     ),
     AdaptorInfo(
@@ -119,6 +120,7 @@ ADAPTORS: tuple[AdaptorInfo, ...] = (
         SANDBOX,
         "embedded",
         sha256="4ef9207d6d2717433515534d237158f3fd7185758cd94033a93fc4ba9cc66e5e",
+        trained_parts=("text_encoder", "unet"),
         recipe="sandbox-gender-tone",
     ),
     _of_recipe("gender", "People of both genders alike.", "gender, text encoder"),
