@@ -38,8 +38,8 @@ from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import ATTRIBUTES
 
-RECIPES = ("sandbox-gender", "sandbox-gender-text", "sandbox-gender-unet", "sandbox-gender-tokens")
-SWEEP = (0.25, 0.5, 0.75, 1.25)
+RECIPES = ("sandbox-gender",)
+SWEEP = (0.25, 0.5)
 """Strengths of the first recipe's adaptor."""
 GENDER = Attribute("gender", ATTRIBUTES["gender"], (0.5, 0.5))
 TIMED, ROUNDS = 16, 5
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--prompts", default="sandbox-test", help="a prompt set, or a file")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--explicit", default="sandbox-explicit", help="prompts that name a gender or a tone")
-    parser.add_argument("--explicit-images", type=int, default=8)
+    parser.add_argument("--explicit-images", type=int, default=4)
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--adaptors", type=Path, help="use the adaptors in this folder, RECIPE-0, if they are there")
     parser.add_argument("--uce", type=Path, help="file to keep the fitted UCE in; if it is there it is used")
