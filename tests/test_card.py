@@ -248,7 +248,7 @@ def test_a_converted_adaptor_has_a_card() -> None:
     [
         ({"kept_attributes": ["tone", "age"]}, "above, and to leave tone, age (by image, weight 2) as the base"),
         ({"kept_attributes": []}, "above, and to leave no other attribute as the base"),
-        ({}, "above. Attributes that"),
+        ({}, "above. A prompt that"),
     ],
 )
 def test_a_card_says_what_the_training_kept(kept: dict[str, Any], said: str) -> None:
