@@ -19,10 +19,6 @@ BEGIN_FIRST = ("test_run", "test_full_path", "test_sandbox", "test_distributed",
 """The files that take longest, so that in the end no process is left alone with one of them."""
 NO_SKIPS = "FAIR_ADAPTORS_NO_SKIPS"
 """Environment variable: with 1, as in .ci/run, a test that would be skipped fails."""
-MAY_BE_SKIPPED = {
-    "YuNet's weights are not in the Hub's cache": "they may not be shipped, and CI has no access to the Hub",
-}
-"""Reasons for which a test may be skipped everywhere, and why."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,7 +41,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def fail_if_skipped(report: Any) -> Any:
     skipped = report.outcome == "skipped" and not hasattr(report, "wasxfail")  # of what is expected to fail
     reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
-    if skipped and os.environ.get(NO_SKIPS) == "1" and reason not in MAY_BE_SKIPPED:
+    if skipped and os.environ.get(NO_SKIPS) == "1":
         report.outcome = "failed"
         report.longrepr = f"{NO_SKIPS}=1, and this test was skipped: {reason}"
     return report

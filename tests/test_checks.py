@@ -23,7 +23,7 @@ from tests.vision_models import authors_file
 
 WRONG = [
     ("gender", "faces=yunit", "no face detector 'yunit'. Did you mean 'yunet'"),
-    ("gender", "faces=yunet:nothing.onnx", "nothing.onnx cannot be read .* it is at https://"),
+    ("gender", "faces=yunet:nothing.onnx", "nothing.onnx cannot be read .* `yunet` alone is the one that comes"),
     ("gender", "faces=retina:net", "no module 'retina' on PYTHONPATH. Known: yunet:PATH"),
     ("gender", "face_bank=nothing.safetensors", "nothing.safetensors cannot be read: No such file"),
     ("gender", "face_bank=damaged.safetensors", "damaged.safetensors is damaged: .* make it again"),

@@ -1,4 +1,4 @@
-"""Detectors of faces: OpenCV's YuNet class on a network whose faces are known, and the protocol on a photograph."""
+"""Detectors of faces: OpenCV's YuNet on a network whose faces are known and with its own weights, and the protocol."""
 
 import hashlib
 import struct
@@ -24,7 +24,7 @@ from tests.yunet import OFFSETS, STRIDE, known_yunet, model, node, value
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> FaceDetector:
-    file = tmp_path_factory.mktemp("yunet") / faces.YUNET_FILE
+    file = tmp_path_factory.mktemp("yunet") / faces.YUNET.name
     file.write_bytes(known_yunet())
     return load_face_detector(f"yunet:{file}")
 
@@ -125,7 +125,7 @@ def test_a_whole_image_is_one_aligned_face() -> None:
 
 def test_its_identity_changes_with_the_weights(detector: FaceDetector, tmp_path: Path) -> None:
     other = known_yunet().replace(struct.pack("<f", np.log(1.25)), struct.pack("<f", 0.3))
-    (tmp_path / faces.YUNET_FILE).write_bytes(other)
+    (tmp_path / faces.YUNET.name).write_bytes(other)
     changed = load_face_detector(f"yunet:{tmp_path}")
     assert changed.name == detector.name == "yunet" and changed.identity != detector.identity
     assert hashlib.sha256(other).hexdigest() in changed.identity
@@ -141,8 +141,8 @@ def test_what_cannot_be_loaded_says_why_and_what_to_do(tmp_path: Path, monkeypat
         "yunet:": "names no instrument",
         "nowhere:detector": "PYTHONPATH",
         "json:loads": "is no fair_adaptors.vision.types.FaceDetector",
-        f"yunet:{tmp_path / 'missing.onnx'}": "cannot be read.*https://huggingface.co/opencv/face_detection_yunet",
-        f"yunet:{tmp_path}": f"{faces.YUNET_FILE} cannot be read",
+        f"yunet:{tmp_path / 'missing.onnx'}": "cannot be read.*`yunet` alone is the one that comes with",
+        f"yunet:{tmp_path}": f"{faces.YUNET.name} cannot be read",
         f"yunet:{tmp_path / 'empty.onnx'}": "no YuNet that OpenCV can run",
         f"yunet:{tmp_path / 'no.onnx'}": "no YuNet that OpenCV can run",
         f"yunet:{tmp_path / 'other.onnx'}": "no YuNet that OpenCV can run",
@@ -154,39 +154,16 @@ def test_what_cannot_be_loaded_says_why_and_what_to_do(tmp_path: Path, monkeypat
         load_face_detector("yunet")
 
 
-def test_weights_come_from_the_hub_at_one_commit_and_with_their_very_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import huggingface_hub
-
-    asked: list[Any] = []
-    file = tmp_path / "blob"
-
-    def download(repo: str, name: str, *, revision: str, endpoint: str) -> str:
-        asked.append((repo, name, revision))
-        return str(file)
-
-    file.write_bytes(known_yunet())
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    with pytest.raises(ConfigError, match="damaged.*delete it and try again"):
-        load_face_detector()
-    monkeypatch.setattr(faces, "YUNET_SHA256", hashlib.sha256(known_yunet()).hexdigest())
-    assert load_face_detector().name == "yunet"
-    assert set(asked) == {("opencv/face_detection_yunet", faces.YUNET_FILE, faces.YUNET_COMMIT)}
-    assert len(faces.YUNET_COMMIT) == 40
-
-
-def test_without_the_hub_it_says_where_the_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConfigError, match=r"Hub was not asked.*Or fetch https://.*onnx and name it: yunet:PATH"):
-        load_face_detector("yunet")
+def test_the_weights_that_come_along_are_opencvs_to_the_byte() -> None:
+    """The sha256 is that of opencv/face_detection_yunet on the Hub; nothing is fetched."""
+    data = faces.YUNET.read_bytes()
+    assert hashlib.sha256(data).hexdigest() == "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+    assert "MIT License" in (faces.YUNET.parent / "LICENSE").read_text(encoding="utf-8")
+    assert hashlib.sha256(data).hexdigest() in load_face_detector().identity
 
 
 def test_an_evaluation_takes_the_detector_that_is_named(tmp_path: Path) -> None:
-    (tmp_path / faces.YUNET_FILE).write_bytes(known_yunet())
+    (tmp_path / faces.YUNET.name).write_bytes(known_yunet())
     named = instruments_for("sandbox", [], [], f"yunet:{tmp_path}")
     plain = instruments_for("sandbox", [], [])
     assert named.faces is not None and named.faces.name == "yunet" and plain.faces is None
@@ -259,13 +236,9 @@ def test_a_users_own_detector_finds_a_real_face_to_crop_and_align() -> None:
     assert crop.shape == (3, 224, 224) and crop.std() > 0.1
 
 
-def test_the_real_yunet_finds_a_real_face() -> None:
-    """Only where its weights are in the Hub's cache."""
-    try:
-        detector = load_face_detector("yunet")
-    except (ConfigError, MissingExtraError):
-        pytest.skip("YuNet's weights are not in the Hub's cache")
+def test_yunet_finds_a_real_face() -> None:
+    """Her landmarks within a quarter of the distance of her eyes, which are marked by eye too, whatever the size."""
     for size in (512, 256, 1024):
         image = torch.nn.functional.interpolate(photograph(512), (size, size), mode="bilinear", antialias=size < 512)
-        found = detector.find(image)
+        found = load_face_detector().find(image)
         assert found.found.all() and (found.landmarks[0] * 512 / size - BY_HAND).norm(dim=1).max() < 20

@@ -11,7 +11,6 @@ from fair_adaptors.errors import HubError, UnknownAdaptorError
 from fair_adaptors.hub.client import check_repo_id, connect, fetch_file, look_up, size_of, split_revision
 from fair_adaptors.vision.catalog import CLASSIFIERS, ENCODERS, is_folder, parse, split_specs
 from fair_adaptors.vision.face_encoders import PUBLISHED
-from fair_adaptors.vision.faces import YUNET_BYTES, YUNET_COMMIT, YUNET_LICENCE, YUNET_REPO
 
 from .config import TrainConfig
 
@@ -54,15 +53,7 @@ def downloads(config: TrainConfig, *, endpoint: str | None = None) -> list[Downl
     for setting, kind, source in hub_sources(config):
         named.setdefault((kind, source), []).append(setting)
     found = [_ask_for(", ".join(settings), kind, source, endpoint) for (kind, source), settings in named.items()]
-    return found + _of_faces(config)
-
-
-def _of_faces(config: TrainConfig) -> list[Download]:
-    """Return the files that this package pins itself, of which all is known without asking."""
-    found = []
-    if config.faces == "yunet":
-        found.append(Download("faces", YUNET_REPO, YUNET_COMMIT, YUNET_BYTES / 1e6, YUNET_LICENCE))
-    if config.face_weight and (one := PUBLISHED.get(config.face_encoder)):
+    if config.face_weight and (one := PUBLISHED.get(config.face_encoder)):  # pinned here: there is nothing to ask
         found.append(Download("face_encoder", one.repo, one.commit, one.megabytes, one.licence))
     return found
 

@@ -132,7 +132,7 @@ def _check_hub_id(setting: str, source: str) -> None:
 def _check_detector(spec: str) -> None:
     if ":" in spec and parse(spec).kind != "yunet":
         check_own("faces", spec, ("yunet:PATH", "MODULE:OBJECT"))
-    elif spec not in ("yunet", "insightface"):  # whose weights have yet to be fetched
+    elif spec not in ("yunet", "insightface"):  # the one is there, the other yet to be fetched
         load_face_detector(spec)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraError, did_you_mean
+from fair_adaptors.errors import ConfigError, MissingExtraError, did_you_mean
 
 from .catalog import load_own, parse
 from .types import FaceDetector, Faces
@@ -29,18 +29,15 @@ LANDMARKS_SIDE = 112
 """Where the landmarks of an aligned face of 112 × 112 pixels are, from the centre of the first pixel: ``arcface_dst``
 of insightface's ``utils/face_align.py``, by which ArcFace (Deng et al. 2019) and most encoders since are trained."""
 
-YUNET_REPO = "opencv/face_detection_yunet"
-YUNET_COMMIT = "3cc26e7f1014a5ee5d74a42acee58bafc9d0a310"
-YUNET_FILE = "face_detection_yunet_2023mar.onnx"
-YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-YUNET_BYTES = 232_589
-YUNET_LICENCE = "MIT"
+YUNET = Path(__file__).parent / "yunet" / "face_detection_yunet_2023mar.onnx"
+"""The file of OpenCV's model zoo that comes with this package, under the MIT licence."""
 
 LONGEST_SIDE = 320
 """Pixels to which images are shrunk for YuNet. It sees faces of 10 to 300 pixels, and those of portraits are large."""
 SCORE, OVERLAP, MOST_FACES = 0.6, 0.3, 5000
 """The least score of a face, how much two may overlap, and how many are looked at: as in OpenCV's ``yunet.py``."""
 MOST_THREADS = 8
+_PLAIN = "`yunet` alone is the one that comes with this package"
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +46,7 @@ def load_face_detector(spec: str = "yunet") -> FaceDetector:
     """Load a detector of faces.
 
     Args:
-        spec: ``yunet``, OpenCV's, with weights from the Hub; ``yunet:PATH`` with those of a file or folder;
+        spec: ``yunet``, OpenCV's, whose weights come with this package; ``yunet:PATH`` with those of a file or folder;
             ``insightface``, whose weights are not for commercial use; ``whole`` where the whole image is the face; or
             ``MODULE:OBJECT`` that is a ``FaceDetector``.
 
@@ -59,7 +56,7 @@ def load_face_detector(spec: str = "yunet") -> FaceDetector:
     """
     word = parse(spec)
     if spec == "yunet" or (word.kind == "yunet" and word.source):
-        return yunet(Path(word.source).expanduser() if word.source else None)
+        return yunet(Path(word.source).expanduser() if word.source else YUNET)
     if spec == "insightface":
         return insightface()
     if spec == "whole":
@@ -85,14 +82,14 @@ def whole_image() -> FaceDetector:
     return FaceDetector("whole image", "1", find, crops=False)
 
 
-def yunet(path: Path | None = None) -> FaceDetector:
+def yunet(path: Path = YUNET) -> FaceDetector:
     """Return OpenCV's YuNet (Wu et al. 2023), which looks at several images at once, each in a thread.
 
     Args:
-        path: its ONNX file or a folder with it; None for the one on the Hub.
+        path: its ONNX file or a folder with it.
 
     Raises:
-        ConfigError: the file is not there, not to be had, or no such model.
+        ConfigError: the file is not there, or no such model.
         MissingExtraError: OpenCV is not installed.
     """
     try:
@@ -101,7 +98,7 @@ def yunet(path: Path | None = None) -> FaceDetector:
         raise MissingExtraError("the face detector needs OpenCV: pip install 'fair-adaptors[eval]'") from error
     import numpy as np
 
-    model = _read(path) if path is not None else _download()
+    model = _read(path)
     threads = min(os.cpu_count() or 1, MOST_THREADS)
     pool = ThreadPoolExecutor(threads, "yunet")
     # A detector remembers the size of its images, so that each thread needs one of its own.
@@ -123,7 +120,7 @@ def yunet(path: Path | None = None) -> FaceDetector:
                 idle.put(cv2.FaceDetectorYN.create("onnx", data, nothing, sides, SCORE, OVERLAP, MOST_FACES))
             look(np.zeros((*sides, 3), np.uint8))
     except cv2.error as error:
-        raise ConfigError(f"{path or YUNET_FILE} is no YuNet that OpenCV can run; take {_address()}") from error
+        raise ConfigError(f"{path} is no YuNet that OpenCV can run; {_PLAIN}") from error
 
     def find(images: "Tensor") -> Faces:
         pictures, scale = _pictures(images, LONGEST_SIDE)
@@ -142,29 +139,11 @@ def _corners(rows: "np.ndarray") -> "np.ndarray":
 
 
 def _read(path: Path) -> bytes:
-    file = path / YUNET_FILE if path.is_dir() else path
+    file = path / YUNET.name if path.is_dir() else path
     try:
         return file.read_bytes()
     except OSError as error:
-        raise ConfigError(f"yunet:{path}: {file} cannot be read ({error.strerror}); it is at {_address()}") from error
-
-
-def _download() -> bytes:
-    from fair_adaptors.hub.client import fetch_file
-
-    what = f"YuNet's weights, {YUNET_FILE} of {YUNET_REPO}"
-    try:
-        file = fetch_file(YUNET_REPO, YUNET_FILE, YUNET_COMMIT, what=what)
-    except FairAdaptorError as error:
-        raise ConfigError(f"{error}. Or fetch {_address()} and name it: yunet:PATH") from error
-    model = file.read_bytes()
-    if hashlib.sha256(model).hexdigest() != YUNET_SHA256:
-        raise ConfigError(f"{file} is damaged: its sha256 is not {YUNET_SHA256[:12]}…; delete it and try again")
-    return model
-
-
-def _address() -> str:
-    return f"https://huggingface.co/{YUNET_REPO}/resolve/{YUNET_COMMIT}/{YUNET_FILE}"
+        raise ConfigError(f"yunet:{path}: {file} cannot be read ({error.strerror}); {_PLAIN}") from error
 
 
 @contextlib.contextmanager
