@@ -10,16 +10,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from fair_adaptors.adaptor.folder import AdaptorFiles, read_adaptor
-from fair_adaptors.adaptor.modules import all_modules, shape_signature
-from fair_adaptors.adaptor.patches import Change, WeightPatches, obstacle
+from fair_adaptors.adaptor.folder import read_adaptor
+from fair_adaptors.adaptor.match import match
+from fair_adaptors.adaptor.patches import Change, WeightPatches
 from fair_adaptors.adaptor.record import AdaptorRecord
 from fair_adaptors.adaptor.registry import default_for
 from fair_adaptors.adaptor.tokens import set_prefix
 from fair_adaptors.families.table import family_of
 from fair_adaptors.hub.resolve import resolve
 
-from .errors import FairAdaptorError, WrongBaseError
+from .errors import FairAdaptorError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +75,7 @@ def load_fair_adaptor(
     )
     files = read_adaptor(folder)
     strength = _checked(files.record.default_weight if weight is None else weight)
-    change, tokens = _match(pipe, files), files.tokens.get("text_encoder")
+    change, tokens = match(pipe, files), files.tokens.get("text_encoder")
     with _LOCK:
         if _PATCHES.is_fused(change):
             raise FairAdaptorError(
@@ -209,66 +209,6 @@ class FairAdaptor:
 
 _HANDLES: weakref.WeakSet[FairAdaptor] = weakref.WeakSet()
 """All handles in use, so that an adaptor that is loaded again has one handle."""
-
-
-def _match(pipe: Any, files: AdaptorFiles) -> Change:
-    """Pair each module with its two factors; soft tokens are checked to fit.
-
-    Raises:
-        WrongBaseError: a module is missing or of another shape.
-        FairAdaptorError: a module cannot be changed in place.
-    """
-    record = files.record
-    modules = all_modules(pipe)
-    layers, problems = [], []
-    for key in sorted(key for key in files.tensors if key.endswith(".lora_A.weight")):
-        stem = key.removesuffix(".lora_A.weight")
-        down, up = files.tensors[key], files.tensors[stem + ".lora_B.weight"]
-        module = modules.get(stem)
-        if module is None:
-            problems.append(f"no module {stem}")
-        elif reason := obstacle(module):
-            raise FairAdaptorError(f"{record.name!r} cannot be loaded: {stem} {reason}. Nothing was changed")
-        elif misfit := _misfit(tuple(module.weight.shape), down, up):
-            problems.append(f"{stem} is {misfit}")
-        else:
-            layers.append((module, down, up))
-    problems += _misfits_of_tokens(pipe, files.tokens)
-    signature = shape_signature(pipe)
-    trained = {"text_encoder" if part == "tokens" else part for part in record.trained_parts}
-    parts = [part for part in sorted(trained) if record.base_signature.get(part) != signature.get(part)]
-    if problems or parts:
-        details = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        origin = pipe.config.get("_name_or_path") or type(pipe).__name__
-        raise WrongBaseError(
-            f"the adaptor {record.name!r} was made for {record.base_model}, and this pipeline ({origin}) is"
-            f" another model: {details or 'the shapes of its ' + ' and '.join(parts) + ' differ'}. Nothing was changed"
-        )
-    return Change(record.identity, record.name, layers)
-
-
-def _misfit(shape: tuple[int, ...], down: "Tensor", up: "Tensor") -> str | None:
-    """Say why a weight of this shape is none for a product of these factors; None if it is."""
-    if (up.shape[0], down.shape[1]) != shape[:2] or down.ndim != len(shape):
-        return f"{list(shape)}, the adaptor's {[up.shape[0], down.shape[1]]}"
-    if shape[2:] != down.shape[2:] or any(side != 1 for side in up.shape[2:]):
-        return "a convolution of another kernel"
-    return None
-
-
-def _misfits_of_tokens(pipe: Any, tokens: "dict[str, Tensor]") -> list[str]:
-    """Say why a pipeline's text encoders cannot take soft tokens; empty if they can."""
-    problems = []
-    if tokens and not family_of(pipe).soft_tokens:
-        problems.append(f"{family_of(pipe).title} takes no soft tokens, which the adaptor has")
-    for part, rows in tokens.items():
-        config = getattr(pipe, part).config
-        room = config.max_position_embeddings - 2
-        if rows.shape[1] != config.hidden_size or len(rows) > room:
-            problems.append(
-                f"{part} takes up to {room} tokens of {config.hidden_size}, the adaptor has {list(rows.shape)}"
-            )
-    return problems
 
 
 def _checked(weight: float) -> float:

@@ -43,6 +43,15 @@ def name_in_file(family: Family, part: str, module: str) -> str:
     return f"{part}.{dropped}.{plain}" if dropped and plain.startswith(rest) else f"{part}.{plain}"
 
 
+def weight_shape(module: "nn.Linear | nn.Conv2d") -> tuple[int, ...]:
+    """Return the shape of a module's weight, whatever way it is stored: a quantised one is packed."""
+    from torch import nn
+
+    if isinstance(module, nn.Conv2d):
+        return (module.out_channels, module.in_channels // module.groups, *module.kernel_size)
+    return (module.out_features, module.in_features)
+
+
 def shape_signature(pipe: Any) -> dict[str, str]:
     """Return a hash of the names and shapes of all linear and convolution weights of each part that a base model has.
 
@@ -51,7 +60,7 @@ def shape_signature(pipe: Any) -> dict[str, str]:
     signature = {}
     family = find_family(pipe)
     for part in family.parts if family else ():
-        rows = sorted(f"{name}:{tuple(module.weight.shape)}" for name, module in linear_modules(pipe, part).items())
+        rows = sorted(f"{name}:{weight_shape(module)}" for name, module in linear_modules(pipe, part).items())
         signature[part] = hashlib.sha256("\n".join(rows).encode()).hexdigest()[:32]
     return signature
 

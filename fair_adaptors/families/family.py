@@ -14,12 +14,14 @@ class Part:
         kohya_prefixes: what kohya's names of it begin with; the first one is written, all are read.
         dropped_level: how module names began, such as ``text_model.encoder.``, before newer versions of the library
             dropped the first level; our names keep it.
+        also: names of other classes that have its layers under the same names.
     """
 
     model: str
     target_modules: tuple[str, ...]
     kohya_prefixes: tuple[str, ...]
     dropped_level: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def class_name(self) -> str:

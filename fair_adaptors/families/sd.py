@@ -6,7 +6,7 @@ CLIP_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 UNET_LAYERS = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers that the published adaptors train (paper §4)."""
 
-UNET = Part("diffusers:UNet2DConditionModel", UNET_LAYERS, ("lora_unet_",))
+UNET = Part("diffusers:UNet2DConditionModel", UNET_LAYERS, ("lora_unet_",), also=("UNetMotionModel",))  # AnimateDiff's
 
 STABLE_DIFFUSION = Family(
     "sd",

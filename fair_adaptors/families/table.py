@@ -13,25 +13,23 @@ FAMILIES: tuple[Family, ...] = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL)
 
 
 def family_of(pipe: Any) -> Family:
-    """Return the family of a pipeline, told by its parts and the class of its network.
+    """Return the family of a pipeline, told by the names of its parts and the class of its network.
+
+    Parts may be None, as in a pipeline that only encodes prompts or only denoises, but not all of them.
 
     Raises:
         WrongBaseError: none that is known.
     """
     family = find_family(pipe)
     if family is None:
-        known = ", ".join(f"{one.title} has {' and '.join(one.parts)}" for one in FAMILIES)
-        raise WrongBaseError(f"{type(pipe).__name__} is of no known family of pipelines: {known}")
+        known = "; ".join(f"{one.title} ({', '.join(one.parts)})" for one in FAMILIES)
+        raise WrongBaseError(f"{type(pipe).__name__} is of no known family of pipelines. Adaptors are for: {known}")
     return family
 
 
 def find_family(pipe: Any) -> Family | None:
     """Return the family of a pipeline, or of what stands in for one; None if it is of none."""
-    for family in FAMILIES:
-        network = getattr(pipe, family.network, None)
-        if network is not None and _fits(family, network, _present(pipe)):
-            return family
-    return None
+    return next((family for family in FAMILIES if _fits(family, pipe)), None)
 
 
 def family_with(parts: Collection[str]) -> Family | None:
@@ -50,17 +48,18 @@ def all_parts() -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: not name.startswith("text_encoder")))
 
 
-def _present(pipe: Any) -> set[str]:
-    names = {name for family in FAMILIES for name in (*family.parts, *family.text_encoders)}
-    return {name for name in names if getattr(pipe, name, None) is not None}
+def _fits(family: Family, pipe: Any) -> bool:
+    names = {name for one in FAMILIES for name in (*one.parts, *one.text_encoders)}
+    absent = object()
+    parts = {name: part for name in names if (part := getattr(pipe, name, absent)) is not absent}
+    if not _has(family, parts) or all(parts[name] is None for name in family.parts):
+        return False
+    network = getattr(parts[family.network], "_orig_mod", parts[family.network])  # what torch.compile wraps
+    row = family.parts[family.network]
+    kinds = {kind.__name__ for kind in type(network).__mro__}  # a class made from the published one is of its family
+    return network is None or not kinds.isdisjoint((row.class_name, *row.also))
 
 
-def _fits(family: Family, network: Any, present: Collection[str]) -> bool:
-    plain = getattr(network, "_orig_mod", network)  # what torch.compile wraps
-    kinds = {kind.__name__ for kind in type(plain).__mro__}  # a class made from the published one is of its family
-    return family.parts[family.network].class_name in kinds and _has(family, present)
-
-
-def _has(family: Family, present: Collection[str]) -> bool:
-    texts = {name for name in present if name.startswith("text_encoder")}
-    return set(family.parts) <= set(present) and texts <= set(family.text_encoders)
+def _has(family: Family, parts: Collection[str]) -> bool:
+    texts = {name for name in parts if name.startswith("text_encoder")}
+    return set(family.parts) <= set(parts) and texts <= set(family.text_encoders)

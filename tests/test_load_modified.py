@@ -1,0 +1,113 @@
+"""An adaptor is compared with the modules that it changes: models with other layers beside take it."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AnimateDiffPipeline, MotionAdapter, UNet2DConditionModel
+
+from fair_adaptors import WrongBaseError, load_fair_adaptor
+from fair_adaptors.adaptor.modules import all_modules
+from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
+
+
+def with_unet(pipe: Any, **changes: Any) -> Any:
+    """The pipeline with another U-Net of the same weights where names and shapes agree."""
+    config = {key: value for key, value in pipe.unet.config.items() if not key.startswith("_")}
+    unet = UNet2DConditionModel(**config | changes).eval()
+    ours = pipe.unet.state_dict()
+    unet.load_state_dict({k: v for k, v in ours.items() if unet.state_dict()[k].shape == v.shape}, strict=False)
+    pipe.unet = unet
+    return pipe
+
+
+def ip_adapter(pipe: Any) -> Any:
+    """What `load_ip_adapter` puts in: its own keys and values in every cross attention, and a projection of images."""
+    from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+    from diffusers.models.embeddings import ImageProjection, MultiIPAdapterImageProjection
+
+    width = pipe.unet.config.cross_attention_dim
+    for name, module in pipe.unet.named_modules():
+        if name.endswith("attn2"):
+            module.processor = IPAdapterAttnProcessor2_0(module.to_q.out_features, width)
+    pipe.unet.encoder_hid_proj = MultiIPAdapterImageProjection([ImageProjection(width, width)])
+    return pipe
+
+
+def animated(pipe: Any) -> Any:
+    motion = MotionAdapter(
+        block_out_channels=(32, 64),
+        motion_layers_per_block=1,
+        motion_num_attention_heads=4,
+        motion_norm_num_groups=8,
+        motion_max_seq_length=4,
+        use_motion_mid_block=False,
+    )
+    parts = (pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.unet, motion, pipe.scheduler)
+    return AnimateDiffPipeline(*parts)
+
+
+MODELS = {
+    "IP-Adapter": ip_adapter,
+    "inpainting with nine channels": lambda pipe: with_unet(pipe, in_channels=9),
+    "LCM": lambda pipe: with_unet(pipe, time_cond_proj_dim=8),
+    "AnimateDiff": animated,
+    "fused QKV": lambda pipe: (pipe.fuse_qkv_projections(), pipe)[1],
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models_with_other_layers_beside_take_the_same_change(pipe: Any, adaptor: Path, model: str) -> None:
+    ours = {name: module.weight.detach().clone() for name, module in all_modules(pipe).items()}
+    with load_fair_adaptor(pipe, adaptor):
+        changed = {name: module.weight.detach().clone() for name, module in all_modules(pipe).items()}
+    other = MODELS[model](pipe)
+    names = {name for name in ours if not torch.equal(ours[name], changed[name])}
+    handle = load_fair_adaptor(other, adaptor)
+    after = {name: module.weight for name, module in all_modules(other).items()}
+    assert after.keys() != ours.keys() or after["unet.conv_in"].shape != ours["unet.conv_in"].shape
+    assert len(names) == 44 and all(torch.equal(after[name], changed[name]) for name in names)
+    handle.unload()
+    assert all(torch.equal(after[name], ours[name]) for name in names)
+
+
+@pytest.mark.parametrize(("missing", "kept"), [("unet", "text_encoder"), ("text_encoder", "unet")])
+@pytest.mark.parametrize("family", ["SD 1.x", "SDXL"])
+def test_a_part_that_the_adaptor_does_not_change_may_be_missing(
+    tmp_path: Path, family: str, missing: str, kept: str
+) -> None:
+    pipe = FAMILIES[family]()
+    folder = write_tiny_adaptor(tmp_path / "kept", pipe, parts=(kept,))
+    of_both = write_tiny_adaptor(tmp_path / "both", pipe)
+    components = {name: part for name, part in pipe.components.items() if name != missing}
+    half = type(pipe)(**components, **{missing: None})
+    before = {name: module.weight.detach().clone() for name, module in all_modules(half).items()}
+    handle = load_fair_adaptor(half, folder)
+    assert any(not torch.equal(module.weight, before[name]) for name, module in all_modules(half).items())
+    handle.unload()
+    with pytest.raises(WrongBaseError, match=f"changes the {missing}, and this pipeline has none"):
+        load_fair_adaptor(half, of_both)
+    assert all(torch.equal(module.weight, before[name]) for name, module in all_modules(half).items())
+
+
+def test_an_adaptor_of_the_text_encoder_that_two_families_share_is_refused_by_the_other(tmp_path: Path) -> None:
+    """Stable Diffusion XL's first text encoder has the shapes of Stable Diffusion 1.5's."""
+    folder = write_tiny_adaptor(tmp_path, tiny_pipeline(), parts=("text_encoder",))
+    with pytest.raises(WrongBaseError, match="it is of Stable Diffusion XL, the adaptor of Stable Diffusion 1"):
+        load_fair_adaptor(FAMILIES["SDXL"](), folder)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"transformer": None, "text_encoder": None, "text_encoder_2": None},  # FLUX
+        {"transformer": None, "text_encoder": None, "text_encoder_2": None, "text_encoder_3": None},  # SD3
+        {"unet": None, "text_encoder": None},  # neither part is there
+    ],
+)
+def test_pipelines_of_other_families_are_told_which_ones_are_known(adaptor: Path, parts: dict[str, Any]) -> None:
+    with pytest.raises(WrongBaseError, match=r"Stable Diffusion 1\.x or 2\.x \(text_encoder, unet\); .* XL \("):
+        load_fair_adaptor(SimpleNamespace(**parts), adaptor)
+
