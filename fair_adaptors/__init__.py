@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fair_adaptors.adaptor.registry import AdaptorInfo as AdaptorInfo
     from fair_adaptors.adaptor.registry import list_adaptors as list_adaptors
 
+    from .errors import ArchiveError as ArchiveError
     from .errors import CheckpointError as CheckpointError
     from .errors import ConfigError as ConfigError
     from .errors import FairAdaptorError as FairAdaptorError
@@ -44,6 +45,7 @@ _HOME_OF = {
     "TrainingError": "errors",
     "HubError": "errors",
     "HubUnreachableError": "errors",
+    "ArchiveError": "errors",
 }
 
 __all__ = ["__version__", *_HOME_OF]  # noqa: F822 (ruff does not follow __getattr__)

@@ -36,6 +36,10 @@ class HubUnreachableError(HubError):
     """The Hub does not answer, or not as it should: what is asked for may work later."""
 
 
+class ArchiveError(FairAdaptorError):
+    """An archive of the paper's authors cannot be fetched, or is not what it should be."""
+
+
 class UnsupportedSchedulerError(FairAdaptorError, ValueError):
     """The scheduler's steps are not affine in the model output, so their gradients cannot be adjusted."""
 

@@ -1,4 +1,4 @@
-"""Write aside, then move into place: what has a new name is complete or absent."""
+"""Where files go: the cache's folder, and writing aside, so that what has a new name is complete or absent."""
 
 import os
 import tempfile
@@ -7,6 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ConfigError
+
+CACHE = "FAIR_ADAPTORS_CACHE"
+"""Environment variable: the folder of this package's cache, in place of ``~/.cache/fair-adaptors``."""
+
+
+def cache_folder() -> Path:
+    """Return the folder for what this package fetches from elsewhere than the Hub, and makes of it."""
+    named = os.environ.get(CACHE) or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "fair-adaptors")
+    return Path(named).expanduser()
 
 
 @contextmanager

@@ -138,7 +138,7 @@ def _open_zip(data: bytes, name: str) -> zipfile.ZipFile:
     bounded.most = None
     members = archive.infolist()
     size = sum(member.file_size for member in members)
-    problem = next((problem for member in members if (problem := _problem_of(member))), None)
+    problem = next((problem for member in members if (problem := problem_of(member))), None)
     if len(members) > _MOST_FILES:
         problem = f"it has {len(members):,} members, more than {_MOST_FILES:,}"
     elif len({member.filename for member in members}) < len(members):
@@ -150,7 +150,8 @@ def _open_zip(data: bytes, name: str) -> zipfile.ZipFile:
     return archive
 
 
-def _problem_of(member: zipfile.ZipInfo) -> str | None:
+def problem_of(member: zipfile.ZipInfo) -> str | None:
+    """Say why a member of a zip may not be read: a name that leads elsewhere, a link, a size nobody can know."""
     name, path = member.filename, PurePosixPath(member.filename)
     if not is_text(name) or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
         return f"the member {name[:100]!r} has a name that leads elsewhere"

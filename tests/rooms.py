@@ -14,7 +14,7 @@ ROOMS = """
     prompts         adaptor
     load            hub adaptor families
     pipelines       hub adaptor
-    hub             adaptor
+    hub             state_dicts adaptor
     state_dicts     adaptor
     adaptor         families
     families
