@@ -6,10 +6,10 @@ ROOMS = """
     training.sandbox  training sandbox report evaluation vision prompts load adaptor
     training        publishing report evaluation vision prompts pipelines load hub adaptor families state_dicts
     sandbox         evaluation vision prompts adaptor
-    publishing      report hub pipelines load adaptor
+    publishing      report convert hub pipelines load adaptor
     report          evaluation adaptor
     evaluation      vision prompts hub load adaptor families
-    convert         vision load adaptor families state_dicts
+    convert         vision load hub adaptor families state_dicts
     vision          hub adaptor state_dicts
     prompts         adaptor
     load            hub adaptor families

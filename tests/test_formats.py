@@ -227,7 +227,7 @@ def test_a_recorded_part_without_tensors_is_refused(adaptor: Path) -> None:
 
 def test_another_rank_than_recorded_is_refused(adaptor: Path) -> None:
     set_config(adaptor, rank=3)
-    with pytest.raises(InvalidAdaptorError, match="no pair of rank 3"):
+    with pytest.raises(InvalidAdaptorError, match="the largest rank is 2; fair_adaptor.json says 3"):
         read_adaptor(adaptor)
 
 
@@ -277,7 +277,7 @@ def test_what_are_no_soft_tokens_is_refused(adaptor: Path, tokens: State, messag
 
 
 @pytest.mark.parametrize("end", ["lora_A.weight", "lora_B.weight"])
-@pytest.mark.parametrize(("value", "message"), [(float("nan"), "not finite"), (None, "no pair of rank")])
+@pytest.mark.parametrize(("value", "message"), [(float("nan"), "not finite"), (None, "no pair of one rank")])
 def test_either_half_of_a_pair_is_looked_at(adaptor: Path, end: str, value: float | None, message: str) -> None:
     tensors = load_file(adaptor / WEIGHTS_FILE)
     key = next(key for key in tensors if key.endswith(end))

@@ -113,7 +113,7 @@ def read_adaptor(folder: str | Path) -> AdaptorFiles:
 
     Raises:
         InvalidAdaptorError: a file is absent, truncated, a pickle, changed since it was written, or its keys are not
-            pairs of ``lora_A`` and ``lora_B`` of the recorded parts and rank with finite values.
+            pairs of ``lora_A`` and ``lora_B`` of the recorded parts and largest rank with finite values.
     """
     record = read_record(folder)
     found = {file: _load_recorded(Path(folder) / file, recorded) for file, recorded in record.files.items()}
@@ -180,10 +180,12 @@ def _check_pairs(tensors: "dict[str, Tensor]", record: AdaptorRecord, path: Path
         if not {down.dtype, up.dtype} <= {torch.float32, torch.bfloat16, torch.float16}:
             raise InvalidAdaptorError(f"{path}: {stem}: {down.dtype} and {up.dtype} are no floating dtypes of weights")
         shapes = f"shapes {list(down.shape)} and {list(up.shape)}"
-        if down.ndim != up.ndim or down.ndim not in (2, 4) or not down.shape[0] == up.shape[1] == record.rank:
-            raise InvalidAdaptorError(f"{path}: {stem}: {shapes} are no pair of rank {record.rank}")
+        if down.ndim != up.ndim or down.ndim not in (2, 4) or not 0 < down.shape[0] == up.shape[1]:
+            raise InvalidAdaptorError(f"{path}: {stem}: {shapes} are no pair of one rank")
         if not (is_finite(down) and is_finite(up)):
             raise InvalidAdaptorError(f"{path}: {stem} holds values that are not finite")
+    if (largest := max(len(tensors[stem + _ENDS[0]]) for stem in stems)) != record.rank:
+        raise InvalidAdaptorError(f"{path}: the largest rank is {largest}; {CONFIG_FILE} says {record.rank}")
 
 
 def is_finite(tensor: "Tensor") -> bool:

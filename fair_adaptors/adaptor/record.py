@@ -55,6 +55,7 @@ class AdaptorRecord:
         base_signature: of the base's modules, by part; see ``shape_signature``.
         attributes: what it makes fair, by name.
         trained_parts: parts of the pipeline, or ``tokens``.
+        rank: of its LoRAs; the largest, where layers differ.
         default_weight: the strength that loading takes if none is given.
         training: how it was trained, or converted.
         versions: of the libraries that wrote it.

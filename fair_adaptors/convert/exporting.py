@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.adaptor.architecture import kind_of
-from fair_adaptors.adaptor.bases import by_short_name
+from fair_adaptors.adaptor.bases import by_short_name, find_base
 from fair_adaptors.adaptor.folder import AdaptorFiles, read_adaptor
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.errors import ConfigError, FairAdaptorError, WrongBaseError, did_you_mean
@@ -55,13 +55,14 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
         raise FairAdaptorError(
             f"{files.record.name!r} has soft tokens, and {format} has no place for them; load_fair_adaptor reads it"
         )
+    name, data = kohya_file(files) if format == "kohya" else ("", b"")
     if format == "kohya" and out.suffix != ".safetensors":
-        out = out / f"{_file_name(files.record.name)}_kohya.safetensors"
+        out = out / name
     if format == "merged":
         _check_mergeable(pipe)
     with written_aside(out) as aside:
         if format == "kohya":
-            _write_kohya(files, aside)
+            aside.write_bytes(data)
         elif format == "diffusers":
             aside.mkdir()
             shutil.copyfile(folder / WEIGHTS_FILE, aside / WEIGHTS_FILE)
@@ -73,7 +74,9 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
 
 
 def kohya_tensors(tensors: "Mapping[str, Tensor]", family: Family) -> "dict[str, Tensor]":
-    """Return the tensors under kohya's names, with alpha = rank for each layer.
+    """Return the tensors under kohya's names, with alpha = rank.
+
+    Where ranks differ, alphas are left out, which means the same: diffusers (0.42) takes only one alpha for all.
 
     Args:
         tensors: under our names.
@@ -82,24 +85,38 @@ def kohya_tensors(tensors: "Mapping[str, Tensor]", family: Family) -> "dict[str,
     import torch
 
     renamed: dict[str, Tensor] = {}
-    for stem in _stems(tensors):
+    stems = _stems(tensors)
+    one_rank = len({len(tensors[f"{stem}.lora_A.weight"]) for stem in stems}) == 1
+    for stem in stems:
         down, up = tensors[f"{stem}.lora_A.weight"], tensors[f"{stem}.lora_B.weight"]
         values = {"lora_A": down, "lora_B": up, "alpha": torch.tensor(float(len(down)))}
-        renamed |= {name: values[role] for name, role in kohya_keys(stem, family)[:3]}
+        renamed |= {name: values[role] for name, role in kohya_keys(stem, family)[: 2 + one_rank]}
     return renamed
 
 
-def _write_kohya(files: AdaptorFiles, path: Path) -> None:
-    from safetensors.torch import save_file
+def kohya_file(files: AdaptorFiles) -> tuple[str, bytes]:
+    """Return the name and the bytes of an adaptor's file for ComfyUI and A1111; the same adaptor has the same bytes.
+
+    Raises:
+        WrongBaseError: it is for a base of no known family.
+    """
+    from safetensors.torch import save
 
     rank = str(files.record.rank)
-    kind = kind_of(files.record.base_signature)
-    base = by_short_name(kind) if kind else None
+    base = find_base(files.record.base_model) or by_short_name(kind_of(files.record.base_signature) or "")
     known = {"ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": rank}
-    metadata = None  # A1111 takes a file with metadata, and without these, for one of Stable Diffusion 1
-    if base and base.kohya_metadata:
-        metadata = {**known, **base.kohya_metadata}
-    save_file(kohya_tensors(files.tensors, _family(files)), path, metadata)
+    data = save(kohya_tensors(files.tensors, _family(files)))
+    if base and base.kohya_metadata:  # A1111 takes a file with others, and without these, for Stable Diffusion 1
+        data = _with_metadata(data, {**known, **base.kohya_metadata})
+    return f"{_file_name(files.record.name)}_kohya.safetensors", data
+
+
+def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Put metadata into a safetensors file; the library itself writes them in another order each time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps({"__metadata__": metadata, **json.loads(data[8:end])}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def _write_peft(files: AdaptorFiles, folder: Path) -> None:
@@ -111,13 +128,18 @@ def _write_peft(files: AdaptorFiles, folder: Path) -> None:
         stems = [stem for stem in _stems(files.tensors) if stem.startswith(f"{part}.")]
         pairs = {key: f"{stem}.{role}.weight" for stem in stems for key, role in peft_keys(stem, family)[:2]}
         tensors = {key: files.tensors[ours] for key, ours in pairs.items()}
-        modules = {key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in tensors}
+        downs = {key.rpartition(".lora_A.")[0]: len(down) for key, down in tensors.items() if ".lora_A." in key}
+        ranks = {key.removeprefix("base_model.model."): rank for key, rank in downs.items()}
+        most = max(ranks.values())
+        smaller = {module: rank for module, rank in ranks.items() if rank < most}
         settings = {
             "peft_type": "LORA",
             "base_model_name_or_path": files.record.base_model,
-            "r": files.record.rank,
-            "lora_alpha": files.record.rank,
-            "target_modules": sorted(modules),
+            "r": most,
+            "lora_alpha": most,
+            "rank_pattern": smaller,
+            "alpha_pattern": smaller,
+            "target_modules": sorted(ranks),
             "bias": "none",
             "inference_mode": True,
         }
@@ -156,4 +178,4 @@ def _stems(tensors: "Mapping[str, Tensor]") -> list[str]:
 
 
 def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "adaptor"
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:80].strip(".-") or "adaptor"

@@ -10,9 +10,13 @@ from typing import Literal
 
 from fair_adaptors.families.family import Family
 
+from .original_names import original_names
+
 Role = Literal["lora_A", "lora_B", "alpha"]
 Key = tuple[str, Role]
 
+_PAIR: tuple[Role, Role] = ("lora_A", "lora_B")
+_EARLY_ATTENTION = re.compile(r"(.*)\.(?:(to_q|to_k|to_v|to_out)(?:\.0)?|(q|k|v|out)_proj)")
 _AUTHORS_LAYERS = re.compile(r"text_encoder\..*\.layers\.\d+\..*|unet\..*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)")
 
 
@@ -35,12 +39,19 @@ def authors_keys(stem: str, family: Family) -> list[Key]:
 
 
 def diffusers_keys(stem: str, family: Family) -> list[Key]:
-    """Return the keys in diffusers' files: first ours, then those of newer transformers and of diffusers in 2023."""
+    """Return the keys in diffusers' files: first ours, then those of newer transformers and early diffusers."""
     part, _, module = stem.partition(".")
     flat = f"{part}.{module.removeprefix('text_model.')}"
     starts = dict.fromkeys((stem, flat))
-    early: list[Key] = [(f"{part}.{key}", role) for key, role in authors_keys(stem, family)]
-    return [(f"{start}.{role}.weight", role) for start in starts for role in _PAIR] + early
+    early = [f"{stem}.lora", f"{stem}.lora_linear_layer"]
+    if match := _EARLY_ATTENTION.fullmatch(stem):
+        attention, layer, text_layer = match.groups()
+        layer = layer or f"to_{text_layer}"
+        early += [f"{attention}.{layer}_lora", f"{attention}.processor.{layer}_lora"]
+    return [
+        *((f"{start}.{role}.weight", role) for start in starts for role in _PAIR),
+        *((f"{start}.{end}.weight", role) for start in early for end, role in zip(("down", "up"), _PAIR, strict=True)),
+    ]
 
 
 def kohya_keys(stem: str, family: Family) -> list[Key]:
@@ -61,8 +72,6 @@ def peft_keys(stem: str, family: Family) -> list[Key]:
     return [(f"base_model.model.{name}.{role}.weight", role) for name in names for role in _PAIR]
 
 
-_PAIR: tuple[Role, Role] = ("lora_A", "lora_B")
-
 LAYOUTS: Mapping[str, Callable[[str, Family], list[Key]]] = {
     "authors": authors_keys,
     "diffusers": diffusers_keys,
@@ -74,12 +83,16 @@ LAYOUTS: Mapping[str, Callable[[str, Family], list[Key]]] = {
 def known_keys(stems: Collection[str], family: Family) -> dict[str, tuple[str, str, Role]]:
     """Return what every key in every layout stands for: (layout, stem, role).
 
-    A key of peft that could be of either of two text encoders is taken for the second one's.
+    A key of peft that could be of either of two text encoders is taken for the second one's. In kohya's layout the
+    U-Net's layers have their original names too, as kohya's scripts write them for SDXL.
     """
     found: dict[str, tuple[str, str, Role]] = {}
+    start = f"{family.network}."
+    original = original_names([stem.removeprefix(start) for stem in stems if stem.startswith(start)])
     for layout, keys in LAYOUTS.items():
         for stem in sorted(stems):  # the second encoder's come after the first one's
-            for key, role in keys(stem, family):
+            other_name = original.get(stem.removeprefix(start)) if layout == "kohya" else None
+            for key, role in keys(stem, family) + (keys(start + other_name, family) if other_name else []):
                 other = found.get(key, ("", "", ""))[1]
                 # else a tensor would be taken for another one's
                 assert not other or (layout == "peft" and other.startswith("text_encoder.")), key

@@ -1,5 +1,6 @@
 """Translates other layouts of a LoRA, and the authors' soft tokens, to our names; every tensor must fit its place."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -22,7 +23,6 @@ POSITIONS = ("position_ids", "position_embedding.weight")
 """Keys in the authors' file of soft tokens."""
 
 _MORE_THAN_LORA = (
-    "alpha_pattern",
     "use_rslora",
     "use_dora",
     "use_qalora",
@@ -35,6 +35,7 @@ _MORE_THAN_LORA = (
 )
 _PLAIN = {"bias": "none", "peft_type": "LORA"}
 _MOST_ALPHA = 1e6
+_NAME = re.compile(r"\w+(\.\w+)*")
 
 
 @dataclass
@@ -53,8 +54,8 @@ class Found:
 
     @property
     def rank(self) -> int:
-        """Rank of the LoRAs; 1 where there are only tokens, which have none."""
-        return next((len(layer["lora_A"]) for layer in self.layers.values()), 1)
+        """The largest rank of the LoRAs; 1 where there are only tokens, which have none."""
+        return max((len(layer["lora_A"]) for layer in self.layers.values()), default=1)
 
 
 def translate(files: Sequence[StateDict], base: Architecture) -> Found:
@@ -79,9 +80,6 @@ def translate(files: Sequence[StateDict], base: Architecture) -> Found:
             _check_layer(f"{file.name}: {stem}", layer, shapes[stem], base)
         found.layouts[file.name] = layout
         found.layers |= {stem: _without_alpha(file, layout, stem, layer) for stem, layer in layers.items()}
-    ranks = sorted({len(layer["lora_A"]) for layer in found.layers.values()})
-    if len(ranks) > 1:
-        raise InvalidAdaptorError(f"its layers have the ranks {', '.join(map(str, ranks))}; an adaptor has one rank")
     return found
 
 
@@ -153,16 +151,16 @@ def _without_alpha(file: StateDict, layout: str, stem: str, layer: "Layer") -> "
             raise InvalidAdaptorError(f"{file.name}: {stem}: alpha must be one number above 0")
         scale = float(alpha) / len(down)
     elif layout == "peft":
-        scale = _scale(file, file.settings, len(down))
+        scale = _scale(file, file.settings, stem, len(down))
     elif layout == "diffusers":
         prefix = stem.partition(".")[0] + "."
         settings = {key.removeprefix(prefix): v for key, v in file.settings.items() if key.startswith(prefix)}
-        scale = _scale(file, {"lora_alpha": len(down), **settings}, len(down))
+        scale = _scale(file, {"lora_alpha": len(down), **settings}, stem, len(down))
     return {"lora_A": down, "lora_B": up if scale == 1 else up.float() * scale}
 
 
-def _scale(file: StateDict, settings: Mapping[str, Any], rank: int) -> float:
-    """Return alpha / rank of peft's settings.
+def _scale(file: StateDict, settings: Mapping[str, Any], stem: str, rank: int) -> float:
+    """Return alpha / rank of a layer by peft's settings, where layers may differ in both.
 
     Raises:
         InvalidAdaptorError: they are missing, ask for more than plain LoRA, or have another rank.
@@ -175,10 +173,19 @@ def _scale(file: StateDict, settings: Mapping[str, Any], rank: int) -> float:
     asked += [key for key, plain in _PLAIN.items() if settings.get(key, plain) != plain]
     if asked:
         raise InvalidAdaptorError(f"{file.name}: its settings ask for more than plain LoRA: {', '.join(asked)}")
-    alpha = settings.get("lora_alpha")
-    if settings.get("r", rank) != rank or not isinstance(alpha, int | float) or not 0 < alpha < _MOST_ALPHA:
-        raise InvalidAdaptorError(f"{file.name}: r and lora_alpha in its settings do not fit its rank {rank}")
+    said = _of_layer(file, settings, "rank_pattern", stem, settings.get("r", rank))
+    alpha = _of_layer(file, settings, "alpha_pattern", stem, settings.get("lora_alpha"))
+    if said != rank or not isinstance(alpha, int | float) or not 0 < alpha < _MOST_ALPHA:
+        raise InvalidAdaptorError(f"{file.name}: r and lora_alpha in its settings do not fit {stem} of rank {rank}")
     return alpha / rank
+
+
+def _of_layer(file: StateDict, settings: Mapping[str, Any], pattern: str, stem: str, default: Any) -> Any:
+    """Return what a pattern says of a layer; its keys have to be plain names, where peft allows expressions."""
+    values = settings.get(pattern) or {}
+    if not isinstance(values, dict) or not all(_NAME.fullmatch(key) for key in values):
+        raise InvalidAdaptorError(f"{file.name}: its settings have a {pattern} by other things than names of layers")
+    return next((value for key, value in values.items() if f".{stem}".endswith(f".{key}")), default)
 
 
 def _tokens_of(file: StateDict, base: Architecture) -> "Tensor":

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import CARD_FILE, EVAL_RESULTS_FILE, RESULTS_FILE, read_record
 from fair_adaptors.adaptor.results_file import read_results
+from fair_adaptors.convert.exporting import kohya_file
 from fair_adaptors.errors import HubError, InvalidAdaptorError, UnknownAdaptorError
-from fair_adaptors.report.card import card_of
+from fair_adaptors.report.card import card_of, is_for_others
 from fair_adaptors.report.eval_results import eval_results
 
 from .client import ask, check_repo_id, connect, look_up
@@ -60,7 +61,7 @@ def push(
     """Publish an adaptor folder as one commit of a Hub repository, which is made if it is not there.
 
     Its files are checked before, and it is loaded into its base if that is on this machine. A card is made if it has
-    none.
+    none, and so is kohya's file for ComfyUI and A1111.
     The commit has the folder's files of an adaptor, takes away those of an earlier one, and leaves other files as they
     are. It is refused if somebody else pushes in the meantime. Pushing the same files again changes nothing.
 
@@ -187,12 +188,14 @@ def _tag(target: _Target, tag: str, commit: str) -> None:
 def files_to_publish(folder: Path, repo_id: str, benchmark: str | None = None) -> dict[str, Path | bytes]:
     """Return the files to publish of a folder, which is checked first, by path.
 
-    The card is made if there is none, and the results for a benchmark if one is named.
+    The card and kohya's file are made if there are none, and the results for a benchmark if one is named. Adaptors
+    with soft tokens and those of an embedded base have no file of kohya's: no other program could use it.
     """
     if not folder.is_dir():
         what = "is a file; give the folder that it is in" if folder.is_file() else "is not there"
         raise InvalidAdaptorError(f"{str(folder)!r} {what}; `fair-adaptors train` and `convert` make such folders")
-    record = read_adaptor(folder).record
+    found = read_adaptor(folder)
+    record = found.record
     paths = [path for path in (*folder.iterdir(), *(folder / "images").glob("*")) if path.is_file()]
     files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in paths}
     files = {
@@ -200,7 +203,10 @@ def files_to_publish(folder: Path, repo_id: str, benchmark: str | None = None) -
     }
     for name, path in files.items():
         _check_readable(name, Path(str(path)))
-    size = sum(path.stat().st_size for path in files.values() if isinstance(path, Path))
+    if is_for_others(record) and not any(name.endswith("_kohya.safetensors") for name in files):
+        name, data = kohya_file(found)
+        files[name] = data
+    size = sum(len(file) if isinstance(file, bytes) else file.stat().st_size for file in files.values())
     if size > MOST_BYTES:
         raise InvalidAdaptorError(f"{folder} has {size / 1e9:.1f} GB; more than {MOST_BYTES / 1e9:g} GB is not loaded")
     if benchmark is not None:

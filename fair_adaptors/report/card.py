@@ -86,6 +86,7 @@ def render_card(
         found=figures(record, results) if results is not None else None,
         lora=[part for part in record.trained_parts if part != "tokens"],
         name=code(info.name if info is not None and loadable else repo_id or "ORG/NAME"),
+        for_others=is_for_others(record),
         converted=_sources(training),
         cost=_cost(training),
         stays=_stays(training),
@@ -95,6 +96,11 @@ def render_card(
         number=plain,
         percent=lambda share: Markdown(fine(share)),
     )
+
+
+def is_for_others(record: AdaptorRecord) -> bool:
+    """Whether ComfyUI and A1111 can use an adaptor: they know neither soft tokens nor an embedded base."""
+    return "tokens" not in record.trained_parts and plugin_of(record.base_model) is None
 
 
 def escape(value: object) -> str:
