@@ -94,7 +94,10 @@ SDXL_LORA = {
         "lora_unet_output_blocks_1_1_transformer_blocks_1_attn2_to_out_0",
         "lora_unet_up_blocks_0_attentions_1_transformer_blocks_1_attn2_to_out_0",
     ),
-    "text_encoder.text_model.encoder.layers.1.mlp.fc2": ("lora_te1_text_model_encoder_layers_1_mlp_fc2",) * 2,
+    "text_encoder.text_model.encoder.layers.1.self_attn.out_proj": (
+        "lora_te1_text_model_encoder_layers_1_self_attn_out_proj",
+    )
+    * 2,
     "text_encoder_2.text_model.encoder.layers.0.self_attn.out_proj": (
         "lora_te2_text_model_encoder_layers_0_self_attn_out_proj",
     )

@@ -11,9 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
+from fair_adaptors import load_fair_adaptor
+from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5
 from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, EVAL_RESULTS_FILE, RESULTS_FILE, WEIGHTS_FILE
 from fair_adaptors.errors import HubError, InvalidAdaptorError, UnknownAdaptorError, WrongBaseError
 from fair_adaptors.hub import client, pull, push
@@ -181,6 +184,25 @@ def test_a_companion_that_nobody_could_read_is_not_pushed(sandbox_copy: Path, na
     (sandbox_copy / name).write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(InvalidAdaptorError, match=f"{name} cannot be read"):
         push(sandbox_copy, "ann/x", token=ANN, endpoint=NOWHERE)
+
+
+def test_an_adaptor_of_a_published_base_goes_up_with_a_file_for_other_programs(hub: Hub, tmp_path: Path) -> None:
+    pipe = tiny_pipeline()
+    rename_base(write_tiny_adaptor(tmp_path / "tiny", pipe), STABLE_DIFFUSION_1_5)
+    push(tmp_path / "tiny", "ann/comfy", token=ANN, endpoint=hub.url)
+    folder = pull("ann/comfy", out=tmp_path / "out", endpoint=hub.url)
+    assert "name ends in `_kohya.safetensors`" in (folder / CARD_FILE).read_text()
+
+    def image() -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return pipe("a nurse", num_inference_steps=2, generator=generator, output_type="pt").images
+
+    with load_fair_adaptor(pipe, folder):
+        expected = image()
+    assert not torch.allclose(image(), expected, atol=1e-2)
+    pipe.load_lora_weights(folder, weight_name="tiny-1_kohya.safetensors")
+    assert torch.allclose(image(), expected, atol=1e-4)
+    assert not push(tmp_path / "tiny", "ann/comfy", token=ANN, endpoint=hub.url).changed
 
 
 def test_without_a_card_one_is_made_and_the_folder_is_left_alone(hub: Hub, sandbox_copy: Path) -> None:

@@ -110,4 +110,3 @@ def test_an_adaptor_of_the_text_encoder_that_two_families_share_is_refused_by_th
 def test_pipelines_of_other_families_are_told_which_ones_are_known(adaptor: Path, parts: dict[str, Any]) -> None:
     with pytest.raises(WrongBaseError, match=r"Stable Diffusion 1\.x or 2\.x \(text_encoder, unet\); .* XL \("):
         load_fair_adaptor(SimpleNamespace(**parts), adaptor)
-

@@ -9,7 +9,9 @@ from .common import load_base, quiet
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="FILE_OR_ZIP", help="Or a folder of checkpoints.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FILE_OR_ZIP", help="Or a folder of checkpoints, or a Hub id: ORG/NAME[/FILE].")
+    ],
     out: Annotated[Path, typer.Option(help="New folder for the adaptor.")],
     base: Annotated[str, typer.Option(help="sd15, sd21, sdxl, sandbox, or a pipeline's folder.")] = "sd15",
     name: Annotated[str | None, typer.Option(help="Name of the adaptor; that of --out by default.")] = None,

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
 from fair_adaptors.adaptor.record import AttributeTarget, is_text, read_record
 from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.attributes import labels
-from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.errors import ConfigError, UnknownAdaptorError, did_you_mean
 from fair_adaptors.files import written_aside
+from fair_adaptors.hub.lora import fetch_lora
 from fair_adaptors.state_dicts import StateDict, read_state_dicts
 
 from .translate import POSITIONS, Found, translate
 
+_ON_THE_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*(/[\w./-]+)?(@[\w./-]+)?", re.ASCII)
 _PUBLISHED_SHARES = {"gender-race-age": {"age": "0.75,0.25"}}
 
 
@@ -29,7 +32,7 @@ def convert(
     Args:
         source: a file, a folder or a zip: the authors' checkpoints, or a LoRA in the layout of kohya, peft or
             diffusers, which is recognised by its keys. Of a checkpoint and its moving average (``…_EMA``) the average
-            is taken.
+            is taken. Or a LoRA on the Hub: ORG/NAME, ORG/NAME/FILE, or either with @REVISION.
         out: a new folder.
         base: what it was trained on: ``sd15``, ``sd21``, ``sdxl``, ``sandbox`` or a pipeline's folder.
         name: the adaptor's name; by default the name of ``out``.
@@ -40,13 +43,15 @@ def convert(
     Raises:
         InvalidAdaptorError: the source is damaged, hostile, incomplete, or not for this base.
         ConfigError: a setting cannot be used, or ``out`` exists.
+        UnknownAdaptorError, HubError: it cannot be had from the Hub.
     """
-    source, out = Path(source).expanduser(), Path(out).expanduser()
+    out = Path(out).expanduser()
     name = name or out.resolve().name
     if not is_text(name):
         raise ConfigError(f"name {name!r}: give up to 500 printable characters")
     aimed = parse_attributes(attributes, name, base)
     model = load_architecture(base)
+    source, called = _on_this_machine(source)
     files, left_out = read_state_dicts(source)
     found = translate(files, model)
     with written_aside(out) as aside:
@@ -59,7 +64,7 @@ def convert(
             base_model=model.base_model,
             attributes=aimed,
             rank=found.rank,
-            training={"converted_from": _origin(source, files, left_out, found)},
+            training={"converted_from": _origin(source, called, files, left_out, found)},
         )
         read_adaptor(aside)  # what was written can be read
     return out
@@ -120,10 +125,23 @@ def _parse_attribute(text: str, known: Mapping[str, tuple[str, ...]]) -> tuple[s
     return attribute, AttributeTarget(classes, tuple(shares))
 
 
-def _origin(source: Path, files: Sequence[StateDict], left_out: Sequence[str], found: Found) -> dict[str, Any]:
+def _on_this_machine(source: str | Path) -> tuple[Path, str]:
+    """Return a source's path and what the record calls it; what is not here and could be on the Hub is fetched."""
+    path = Path(source).expanduser()
+    if isinstance(source, str) and _ON_THE_HUB.fullmatch(source) and not path.exists():
+        try:
+            return fetch_lora(source)
+        except UnknownAdaptorError as error:
+            raise UnknownAdaptorError(f"there is no file or folder {source}, and from the Hub: {error}") from error
+    return path, path.resolve().name.encode(errors="backslashreplace").decode()
+
+
+def _origin(
+    source: Path, called: str, files: Sequence[StateDict], left_out: Sequence[str], found: Found
+) -> dict[str, Any]:
     """Return the record of what an adaptor was made from."""
     record: dict[str, Any] = {
-        "name": source.resolve().name.encode(errors="backslashreplace").decode(),
+        "name": called,
         "files": [
             {"name": file.name, "sha256": file.sha256, "layout": found.layouts[file.name], "averaged": file.averaged}
             for file in files

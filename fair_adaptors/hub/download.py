@@ -79,7 +79,7 @@ def download(
                 " the Hub was not asked, because HF_HUB_OFFLINE is set or local_files_only was asked for"
             )
         if not (cached / CONFIG_FILE).is_file():
-            raise InvalidAdaptorError(_not_ours(what, " (or only a part of it is in the cache)"))
+            raise InvalidAdaptorError(_not_ours(what, repo_id, " (or only a part of it is in the cache)"))
         return cached
     if cached is not None and wanted != "description" and not _is_whole(cached):
         cached = None
@@ -139,10 +139,11 @@ def _is_whole(snapshot: Path) -> bool:
         return False
 
 
-def _not_ours(what: str, perhaps: str = "") -> str:
+def _not_ours(what: str, repo_id: str, perhaps: str = "") -> str:
     return (
-        f"the Hub repository {what} has no {CONFIG_FILE}, so it is no adaptor of this package{perhaps}. Try"
-        " pipe.load_lora_weights"
+        f"the Hub repository {what} has no {CONFIG_FILE}, so it is no adaptor of this package{perhaps}. If it is a"
+        f" LoRA of sd15, sd21 or sdxl, `fair-adaptors convert {repo_id} --base sdxl --attribute gender --out FOLDER`"
+        " makes an adaptor of it"
     )
 
 
@@ -155,7 +156,7 @@ def _listed(source: _Source, info: "ModelInfo", wanted: Wanted) -> "list[RepoSib
     files = [file for file in info.siblings or () if is_part(str(file.rfilename), wanted)]
     files.sort(key=lambda file: file.rfilename == CONFIG_FILE)
     if not files or files[-1].rfilename != CONFIG_FILE:
-        raise InvalidAdaptorError(_not_ours(source.what))
+        raise InvalidAdaptorError(_not_ours(source.what, source.repo_id))
     for file in files[:_MOST_FILES]:
         file.size = size_of(source.api, source.repo_id, source.commit, file)
     size = sum(file.size or 0 for file in files)
