@@ -1,7 +1,8 @@
 """``load_fair_adaptor``: the only file that touches a pipeline.
 
 An adaptor is added to the weights themselves, W = W₀ + Σᵢ wᵢ·BᵢAᵢ, in place, and W₀ is kept: generation costs what it
-costs without, any sampler or pipeline that shares the modules sees the same model, and unloading is exact.
+costs without, any sampler or pipeline that shares the modules sees the same model, and unloading is exact. Where
+weights cannot be written, and where it is asked for, the adaptor is injected beside them instead.
 """
 
 import threading
@@ -11,8 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from fair_adaptors.adaptor.folder import read_adaptor
+from fair_adaptors.adaptor.injected import set_beside, take_from_beside
 from fair_adaptors.adaptor.match import match
-from fair_adaptors.adaptor.patches import Change, WeightPatches
+from fair_adaptors.adaptor.patches import Change, WeightPatches, obstacles
 from fair_adaptors.adaptor.record import AdaptorRecord
 from fair_adaptors.adaptor.registry import default_for
 from fair_adaptors.adaptor.tokens import set_prefix
@@ -36,6 +38,7 @@ def load_fair_adaptor(
     name: str | Path | None = None,
     *,
     weight: float | None = None,
+    inject: bool = False,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
@@ -52,6 +55,9 @@ def load_fair_adaptor(
             up. Loading one again only sets its weight and switches it on. Soft tokens belong to this pipeline alone;
             LoRAs to all pipelines that share the modules. A copy made while it is on (``deepcopy``,
             ``save_pretrained``) has it in its weights for good: unload first.
+        inject: change what the layers return instead of their weights. Then ``set_weight`` takes no time, and every
+            step of every image a little. Where weights are quantised, cast to 8 bits, or not in memory, it is always
+            so. An adaptor that is in the weights is injected in their place if it is loaded again with this.
         revision, cache_dir, local_files_only, token: for the Hub, as in ``from_pretrained``.
 
     Returns:
@@ -63,7 +69,8 @@ def load_fair_adaptor(
         HubError: the Hub refuses, cannot be reached, or sends something else than it should.
         InvalidAdaptorError: the files are damaged or not ours.
         WrongBaseError: the adaptor was made for another base.
-        FairAdaptorError: the weights are quantised or not in memory, or the adaptor is already fused into them.
+        FairAdaptorError: the adaptor is already fused into the weights, or it can neither be added to the weights nor
+            be injected.
     """
     family_of(pipe)  # or an error
     folder = resolve(
@@ -75,14 +82,17 @@ def load_fair_adaptor(
     )
     files = read_adaptor(folder)
     strength = _checked(files.record.default_weight if weight is None else weight)
-    change, tokens = match(pipe, files), files.tokens.get("text_encoder")
+    change, tokens = match(pipe, files, inject=inject), files.tokens.get("text_encoder")
     with _LOCK:
-        if _PATCHES.is_fused(change):
+        if _PATCHES.is_fused(change.in_place()):
             raise FairAdaptorError(
                 f"the adaptor {change.name!r} is fused into this pipeline; load the base afresh to change it"
             )
         known = (handle for handle in _HANDLES if handle._is_of(change, pipe))
         handle = next(known, None) or FairAdaptor(files.record, change, pipe, tokens)
+        if inject and handle._change.layers:
+            handle.disable()
+            handle._change = change
         handle._put_in(strength)
         _HANDLES.add(handle)
     return handle
@@ -147,12 +157,16 @@ class FairAdaptor:
             if self._state != "unloaded":
                 self._check_loaded()
                 self._apply(0.0)
+                take_from_beside(self._change)
                 self._close("unloaded")
 
     def fuse(self) -> None:
         """Make this adaptor a permanent part of the weights. Other adaptors stay as they are and can be taken out.
 
         It cannot be undone: the original weights are given up, and their memory too if no other adaptor is loaded.
+
+        Raises:
+            FairAdaptorError: it is disabled, has soft tokens, or is injected because weights cannot be written.
         """
         with _LOCK:
             self._check_loaded()
@@ -162,7 +176,15 @@ class FairAdaptor:
                 raise FairAdaptorError(
                     f"the adaptor {self._change.name!r} has soft tokens, which are no part of a weight"
                 )
-            _PATCHES.fuse(self._change)
+            whole = self._change.in_place()
+            if problem := obstacles(whole):
+                raise FairAdaptorError(
+                    f"the adaptor {self._change.name!r} cannot be fused: the model {problem}. Fuse adaptors before you"
+                    " quantise, cast or offload a model"
+                )
+            _PATCHES.set(whole, self._weight)
+            take_from_beside(self._change)
+            _PATCHES.fuse(whole)
             self._close("fused")
 
     def __enter__(self) -> Self:
@@ -179,11 +201,10 @@ class FairAdaptor:
 
     def _is_of(self, change: Change, pipe: Any) -> bool:
         """Tell whether this handle has an adaptor in these modules and, if there are soft tokens, this pipeline."""
-        modules, others = ([module for module, _, _ in each.layers] for each in (self._change, change))
         return (
             self.loaded
             and self._change.identity == change.identity
-            and modules == others  # by identity: modules have no other equality
+            and self._change.modules == change.modules  # by identity: modules have no other equality
             and (self._pipe is None or self._pipe() is pipe)
         )
 
@@ -203,6 +224,7 @@ class FairAdaptor:
     def _apply(self, weight: float) -> None:
         """Set this adaptor's share in weights and prompts; on any error it is what it was."""
         _PATCHES.set(self._change, weight)
+        set_beside(self._change, weight)
         if self._tokens is not None and self._pipe is not None and (pipe := self._pipe()) is not None:
             set_prefix(pipe, self._change.identity, (weight, self._tokens) if weight else None)
 

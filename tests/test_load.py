@@ -303,36 +303,6 @@ def test_a_lora_of_diffusers_can_come_and_go_while_loaded(pipe: Any, adaptor: Pa
     assert same(state(pipe), before)
 
 
-def test_modules_out_of_memory_are_refused(pipe: Any, adaptor: Path) -> None:
-    from accelerate import cpu_offload
-    from accelerate.hooks import remove_hook_from_submodules
-
-    cpu_offload(pipe.unet, torch.device("cpu"))
-    with pytest.raises(FairAdaptorError, match="sequential_cpu_offload"):
-        load_fair_adaptor(pipe, adaptor)
-    remove_hook_from_submodules(pipe.unet)
-    handle = load_fair_adaptor(pipe, adaptor)
-    cpu_offload(pipe.unet, torch.device("cpu"))
-    with pytest.raises(FairAdaptorError, match="sequential_cpu_offload"):
-        handle.unload()
-    assert handle.enabled
-
-
-class Sharded(torch.nn.Parameter):
-    """Stands for the weights of libraries that quantise or shard: another class, of a floating dtype."""
-
-
-@pytest.mark.parametrize("kind", ["int8", "another class"])
-def test_quantised_modules_are_refused(pipe: Any, adaptor: Path, kind: str) -> None:
-    layer = next(m for m in pipe.unet.modules() if type(m).__name__ == "Attention").to_q
-    weight = layer.weight.detach()
-    layer.weight = torch.nn.Parameter(weight.to(torch.int8), False) if kind == "int8" else Sharded(weight)
-    before = state(pipe)
-    with pytest.raises(FairAdaptorError, match=r"to_q is quantised.*Nothing was changed"):
-        load_fair_adaptor(pipe, adaptor)
-    assert same(state(pipe), before)
-
-
 @pytest.mark.parametrize("unloaded", [False, True])
 def test_a_pipeline_with_an_adaptor_is_freed(adaptor: Path, unloaded: bool) -> None:
     """If nobody holds the handle, or if what it held is unloaded."""

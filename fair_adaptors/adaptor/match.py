@@ -7,22 +7,26 @@ from fair_adaptors.families.family import Family
 from fair_adaptors.families.table import family_of, family_with
 
 from .folder import AdaptorFiles
+from .injected import misfit_beside
 from .modules import all_modules, weight_shape
-from .patches import Change, obstacle
+from .patches import Change, obstacle, on_disk
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def match(pipe: Any, files: AdaptorFiles) -> Change:
+def match(pipe: Any, files: AdaptorFiles, *, inject: bool = False) -> Change:
     """Pair each module that an adaptor changes with its two factors; soft tokens are checked to fit.
 
     Only what it changes is compared. Other layers may come and go, as those of an IP-Adapter, a first convolution for
     inpainting or AnimateDiff's motion modules do; a part that it does not change may be missing.
 
+    Args:
+        inject: change all modules beside their weights, not only those whose weights cannot be written.
+
     Raises:
         WrongBaseError: the pipeline is of another family, or lacks a module, or has one of another shape.
-        FairAdaptorError: a module cannot be changed in place.
+        FairAdaptorError: a module can be changed neither in place nor beside its weights.
     """
     record, family = files.record, family_of(pipe)
     made_for = family_with(record.base_signature) or family
@@ -34,22 +38,25 @@ def match(pipe: Any, files: AdaptorFiles) -> Change:
             f"the adaptor {record.name!r} changes the {' and the '.join(missing)}, and this pipeline has none. Load it"
             " into a pipeline that has. Nothing was changed"
         )
-    modules = all_modules(pipe)
-    layers, problems = [], _misfits_of_tokens(pipe, family, files.tokens)
+    modules, models = all_modules(pipe), tuple(getattr(pipe, part) for part in sorted(changed))
+    away = on_disk(models)
+    layers, beside, problems = [], [], _misfits_of_tokens(pipe, family, files.tokens)
     for key in sorted(key for key in files.tensors if key.endswith(".lora_A.weight")):
         stem = key.removesuffix(".lora_A.weight")
         module, down, up = modules.get(stem), files.tensors[key], files.tensors[stem + ".lora_B.weight"]
         if module is None:
             problems.append(f"no module {stem}")
-        elif reason := obstacle(module):
-            raise FairAdaptorError(f"{record.name!r} cannot be loaded: {stem} {reason}. Nothing was changed")
         elif misfit := _misfit(module, down, up):
             problems.append(f"{stem} is {misfit}")
-        else:
+        elif not inject and module not in away and not obstacle(module):
             layers.append((module, down, up))
+        elif reason := misfit_beside(module, down, up):
+            raise FairAdaptorError(f"{record.name!r} cannot be injected: {stem} {reason}. Nothing was changed")
+        else:
+            beside.append((module, down, up))
     if problems:
         raise _another_model(pipe, files, problems)
-    return Change(record.identity, record.name, layers)
+    return Change(record.identity, record.name, layers, beside, models)
 
 
 def _another_model(pipe: Any, files: AdaptorFiles, problems: list[str]) -> WrongBaseError:

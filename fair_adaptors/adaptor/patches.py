@@ -1,8 +1,8 @@
 """Low-rank changes of weights, in place and with an exact way back: W = W₀ + Σᵢ wᵢ·BᵢAᵢ."""
 
 import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fair_adaptors.errors import FairAdaptorError
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Target = nn.Linear | nn.Conv2d
+    Layer = tuple[Target, Tensor, Tensor]
     Summands = dict[str, tuple[float, Tensor, Tensor]]
     """By a change's identity: its strength, A and B."""
 
@@ -25,12 +26,25 @@ class Change:
     Attributes:
         identity: tells changes apart; loading the same files again gives the same one.
         name: of the adaptor, for messages.
-        layers: modules with their A [rank, in, …] and B [out, rank, …].
+        layers: modules whose weights are changed in place, with their A [rank, in, …] and B [out, rank, …].
+        beside: likewise, those whose outputs are changed instead.
+        models: the parts of a pipeline that have these modules.
     """
 
     identity: str
     name: str
-    layers: "list[tuple[Target, Tensor, Tensor]]"
+    layers: "list[Layer]"
+    beside: "list[Layer]" = field(default_factory=list)
+    models: "tuple[nn.Module, ...]" = ()
+
+    @property
+    def modules(self) -> "set[Target]":
+        """All modules that it changes."""
+        return {module for module, _, _ in (*self.layers, *self.beside)}
+
+    def in_place(self) -> "Change":
+        """Return the change with all modules changed in place."""
+        return replace(self, layers=[*self.layers, *self.beside], beside=[])
 
 
 @dataclass
@@ -66,8 +80,13 @@ class WeightPatches:
             FairAdaptorError: a weight is quantised or not in memory, was changed by something else since, or would
                 not be finite.
         """
+        if problem := obstacles(change):
+            raise FairAdaptorError(
+                f"{change.name!r} cannot be changed: the model {problem}. Unload adaptors before you quantise, cast or"
+                " offload a model, or load them with `inject=True`"
+            )
         for module, _, _ in change.layers:
-            if problem := obstacle(module) or self._foreign_change(module):
+            if problem := self._foreign_change(module):
                 raise FairAdaptorError(f"{change.name!r} cannot be changed: the model {problem}")
         records = {}
         try:
@@ -132,19 +151,37 @@ class WeightPatches:
         return "was changed by something else (another fused LoRA?) while the adaptor is in it. Undo that first"
 
 
+def obstacles(change: Change) -> str | None:
+    """Say why a weight of a change cannot be changed in place; None if all can."""
+    away = on_disk(change.models)
+    texts = ("is offloaded to disk" if module in away else obstacle(module) for module, _, _ in change.layers)
+    return next(filter(None, texts), None)
+
+
 def obstacle(module: "Target") -> str | None:
-    """Say why a module's weight cannot be changed in place; None if it can."""
+    """Say why a module's weight cannot be changed in place; None if it can, unless it is ``on_disk``."""
     import torch
 
     weight = module.weight
     if weight.is_meta:
-        return (
-            "is not in memory, as enable_sequential_cpu_offload leaves it. Use enable_model_cpu_offload, or first turn"
-            " it off with pipe.remove_all_hooks()"
-        )
+        return "is not in memory, as enable_sequential_cpu_offload leaves it (pipe.remove_all_hooks() brings it back)"
     if type(weight) is not torch.nn.Parameter or weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"is quantised or sharded ({type(weight).__name__}, {weight.dtype}). Load the base in a floating dtype"
+        return f"is quantised, cast or sharded ({type(weight).__name__}, {weight.dtype})"
     return None
+
+
+def on_disk(models: "Iterable[nn.Module]") -> "set[nn.Module]":
+    """Return the modules of those models of which diffusers' group offloading keeps weights in files.
+
+    What such a module has in memory is not read before it is read from there.
+    """
+    found: set[nn.Module] = set()
+    for model in models:
+        registries = [vars(module).get("_diffusers_hook") for module in model.modules()]
+        hooks = [registry.get_hook("group_offloading") for registry in registries if registry is not None]
+        if any(hook is not None and hook.group.offload_to_disk_path is not None for hook in hooks):
+            found |= set(model.modules())
+    return found
 
 
 def _write(module: "Target", original: "Tensor", summands: "Summands") -> None:
