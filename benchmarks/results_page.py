@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks._report import RESULTS, table, tables_of, text_of, write_tables
 
 ORDER = (
-    "sandbox_bias", "keeping", "sandbox_variants", "peers", "coverage", "alarms", "backpropagation", "gradients",
-    "processes", "loading", "faces", "startup",
+    "sandbox_bias", "keeping", "sandbox_variants", "steps", "peers", "coverage", "alarms", "backpropagation",
+    "gradients", "processes", "loading", "faces", "startup",
 )  # fmt: skip
 """Of the tables in the document."""
 

@@ -1,9 +1,12 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.keeping import keeping, kept_attributes
+from fair_adaptors.training.plan import make_plan
 from fair_adaptors.training.preflight import check, known_classes
+from fair_adaptors.training.prompt_sets import named_classes
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 
 from fair_adaptors.errors import ConfigError
@@ -42,6 +45,23 @@ def test_settings_are_read_from_text_in_their_own_type() -> None:
 def test_a_wrong_setting_is_named(values: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         get_recipe("sandbox-gender", values)
+
+
+def test_a_prompt_s_class_is_one_that_its_attribute_has(tmp_path: Path) -> None:
+    file = tmp_path / "own.json"
+    file.write_text('[{"prompt": "a femal cook", "expected": {"gender": "femal"}}]')
+    with pytest.raises(ConfigError, match="'a femal cook' names the gender 'femal'; its classes are female, male"):
+        check(get_recipe("sandbox-gender", {"prompt_sets": str(file)}))
+    assert named_classes(get_recipe("sandbox-age", {"prompt_sets": str(file)})) == {}
+
+
+def test_what_prompts_name_is_told_before_the_run(tmp_path: Path) -> None:
+    file = tmp_path / "own.json"
+    file.write_text('["a cook", {"prompt": "a lady cook", "expected": {"gender": "female", "hair": "grey"}}]')
+    config = get_recipe("sandbox-gender", {"prompt_sets": f"train:3,{file}:1"})
+    assert named_classes(config) == {"a lady cook": {"gender": "female"}}
+    assert "images of 1 prompt that names a class of gender are to show it" in make_plan(config).kept
+    assert not any("names a class" in line for line in make_plan(get_recipe("sandbox-age")).kept)
 
 
 def test_a_word_that_is_none_to_choose_from_is_refused_however_it_comes() -> None:

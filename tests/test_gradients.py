@@ -99,12 +99,36 @@ def test_all_subsets_of_the_steps_average_to_the_whole_gradient() -> None:
     assert (gradients(parameters) / len(subsets) - whole).norm() <= 1e-5 * whole.norm()
 
 
-def test_chosen_steps_are_distinct_and_every_step_is_chosen_as_often() -> None:
+def test_steps_of_each_image_s_own_average_to_the_whole_gradient() -> None:
+    """Two of four steps for two images: one gets the first and the third, and the other one the rest."""
+    pipe, parameters = with_adaptor(DDIM, "unet")
+    noise = initial_noise(pipe, [0, 1])
+    v, weights = torch.randn_like(noise), step_weights(DDIM, 4)
+    per_step(pipe, noise, v, 1.0, weights)
+    whole = gradients(parameters)
+    generator, halves = torch.Generator().manual_seed(0), set()
+    while len(halves) < 2:
+        chosen = choose_steps(4, 2, 2, generator=generator)
+        assert sorted(chosen.T.tolist()) == [[0, 2], [1, 3]]
+        if (key := tuple(chosen[0].tolist())) not in halves:
+            halves.add(key)
+            per_step(pipe, noise, v, 1.0, weights, steps=chosen)
+    assert (gradients(parameters) / 2 - whole).norm() <= 1e-5 * whole.norm()
+
+
+@pytest.mark.parametrize(("steps", "count"), [(20, 5), (7, 3), (5, 5)])
+def test_every_step_is_chosen_as_often_for_every_image(steps: int, count: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    chosen = torch.stack([choose_steps(20, 5, generator=generator) for _ in range(2_000)])
+    chosen = torch.stack([choose_steps(steps, count, 3, generator=generator) for _ in range(3_000)])
     assert (chosen.diff(dim=1) > 0).all()
-    shares = chosen.flatten().bincount(minlength=20) / 2_000
-    assert (shares - 0.25).abs().max() < 0.05
+    for image in range(3):
+        shares = chosen[:, :, image].flatten().bincount(minlength=steps) / 3_000
+        assert (shares - count / steps).abs().max() < 0.04
+
+
+def test_the_images_of_a_batch_share_the_steps_evenly() -> None:
+    chosen = choose_steps(20, 2, 30, generator=torch.Generator().manual_seed(0))
+    assert chosen.flatten().bincount(minlength=20).tolist() == [3] * 20
 
 
 def test_ddim_coefficients_have_a_closed_form() -> None:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from fair_adaptors.training.config import TrainConfig
-from fair_adaptors.training.engine import gradients, lora
+from fair_adaptors.training.config import Attribute, TrainConfig
+from fair_adaptors.training.engine import gradients, lora, objective, step
 from fair_adaptors.training.engine.batches import Batch
 from fair_adaptors.training.engine.gradients import affine_coefficients
 from fair_adaptors.training.engine.loop import apply_gradients, fit, learning_rate
@@ -242,7 +242,7 @@ def test_all_calls_of_a_solver_with_more_calls_than_steps_are_chosen_from(monkey
     seen: set[int] = set()
 
     def note(*arguments: Any, steps: Tensor, **settings: Any) -> None:
-        seen.update(steps.tolist())
+        seen.update(steps.flatten().tolist())
 
     monkeypatch.setattr("fair_adaptors.training.engine.step.accumulate_gradients", note)
     config = dataclasses.replace(CONFIG, gradient_steps=1)
@@ -250,6 +250,42 @@ def test_all_calls_of_a_solver_with_more_calls_than_steps_are_chosen_from(monkey
         for draws in range(40):
             train_step(place, config, state, batch(draws=draws))
     assert seen == {0, 1, 2, 3}
+
+
+def test_images_of_a_prompt_that_names_a_class_are_to_show_that_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(step, "losses", lambda *parts: given.append(parts[4]) or objective.losses(*parts))
+    place = tiny_setup()
+    for named in ({"a nurse": {"bright": "dark"}}, {"a guard": {"bright": "bright"}}):
+        with attached(place, CONFIG) as state:
+            result = train_step(dataclasses.replace(place, named=named), CONFIG, state, batch())
+        assert math.isnan(result.bias["bright"]) == ("a nurse" in named)
+    told, free = (each["bright"] for each in given)
+    assert told.labels.tolist() == [0] * 8 and told.keep.all() and (told.confidence == 1).all()
+    assert sorted(free.labels.tolist()) == [0] * 4 + [1] * 4
+
+
+def test_other_attributes_of_a_prompt_that_names_a_class_are_made_fair(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(step, "losses", lambda *parts: given.append(parts[4]) or objective.losses(*parts))
+    config = dataclasses.replace(
+        CONFIG, attributes=(*CONFIG.attributes, Attribute("warm", ("cold", "warm"), (0.5, 0.5)))
+    )
+    place = dataclasses.replace(tiny_setup(), named={"a nurse": {"warm": "warm"}})
+    with attached(place, config) as state:
+        train_step(place, config, state, batch())
+    (found,) = given
+    assert list(found) == ["bright", "warm"] and (found["warm"].labels == 1).all()
+    assert sorted(found["bright"].labels.tolist()) == [0] * 4 + [1] * 4
+
+
+def test_a_bias_of_an_iteration_is_that_of_the_prompts_that_name_no_class() -> None:
+    place = tiny_setup()
+    with attached(place, CONFIG) as state:
+        result = train_step(place, CONFIG, state, batch())
+        named = dataclasses.replace(result, bias={"bright": math.nan})
+        assert apply_gradients(state, CONFIG, [result, named], World()).bias == result.bias
+        assert math.isnan(apply_gradients(state, CONFIG, [named], World()).bias["bright"])
 
 
 def test_an_alpha_is_folded_into_the_file() -> None:

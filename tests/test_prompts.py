@@ -7,7 +7,7 @@ import pytest
 
 from fair_adaptors.errors import ConfigError, MissingExtraError
 from fair_adaptors.prompts.sets import FOLDER, PromptSet, list_prompt_sets, load_prompts
-from fair_adaptors.sandbox.prompts import occupations, prompts
+from fair_adaptors.sandbox.prompts import OCCUPATIONS, occupations, prompts
 
 COUNTS = {
     "occupations-train": 476,
@@ -24,6 +24,16 @@ COUNTS = {
     "sandbox-bare": 56,
     "sandbox-aged": 112,
     "sandbox-explicit": 96,
+    "sandbox-explicit-validation": 48,
+    "sandbox-named-gender": 112,
+    "sandbox-named": 336,
+}
+EXPLICIT = {
+    "explicit",
+    "sandbox-explicit",
+    "sandbox-explicit-validation",
+    "sandbox-named-gender",
+    "sandbox-named",
 }
 CLASSES = {
     "gender": {"female", "male"},
@@ -103,12 +113,12 @@ def test_the_sandbox_has_its_own_splits(split: str) -> None:
 
 def occupation_in(label: str) -> str:
     """The held-out occupation that a label of an explicit set ends with."""
-    held_out = (*load_prompts("occupations-test").labels, *load_prompts("sandbox-test").labels)
-    (occupation,) = (occupation for occupation in held_out if label.endswith(f" {occupation}"))
+    known = (*load_prompts("occupations-test").labels, *OCCUPATIONS)
+    (occupation,) = (occupation for occupation in known if label.endswith(f" {occupation}"))
     return occupation
 
 
-@pytest.mark.parametrize("name", ["explicit", "sandbox-explicit"])
+@pytest.mark.parametrize("name", sorted(EXPLICIT))
 def test_the_first_word_of_an_explicit_label_names_the_expected_class(name: str) -> None:
     found = load_prompts(name)
     for label, expected in zip(found.labels, found.expected, strict=True):
@@ -118,7 +128,13 @@ def test_the_first_word_of_an_explicit_label_names_the_expected_class(name: str)
 
 @pytest.mark.parametrize(
     ("name", "occupations", "attributes"),
-    [("explicit", 10, ("gender", "race", "age")), ("sandbox-explicit", 16, ("gender", "tone"))],
+    [
+        ("explicit", 10, ("gender", "race", "age")),
+        ("sandbox-explicit", 16, ("gender", "tone")),
+        ("sandbox-explicit-validation", 8, ("gender", "tone")),
+        ("sandbox-named-gender", 56, ("gender",)),
+        ("sandbox-named", 56, ("gender", "tone")),
+    ],
 )
 def test_every_occupation_is_asked_for_in_every_class(
     name: str, occupations: int, attributes: tuple[str, ...]
@@ -133,7 +149,14 @@ def test_every_occupation_is_asked_for_in_every_class(
 
 
 def test_only_explicit_sets_expect_something() -> None:
-    assert {name for name in COUNTS if load_prompts(name).expected} == {"explicit", "sandbox-explicit"}
+    assert {name for name in COUNTS if load_prompts(name).expected} == EXPLICIT
+
+
+def test_no_prompt_of_a_class_to_be_obeyed_is_trained_on() -> None:
+    trained = {occupation_in(label) for label in load_prompts("sandbox-named").labels}
+    for name, split in (("sandbox-explicit", "test"), ("sandbox-explicit-validation", "validation")):
+        asked = {occupation_in(label) for label in load_prompts(name).labels}
+        assert asked == set(occupations(split)) and not asked & trained  # type: ignore[arg-type]
 
 
 def test_styles_show_occupations_that_are_held_out() -> None:
@@ -147,7 +170,7 @@ def test_a_set_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize("name", ["occupation-test", "sport", "", "prompts.csv", "nowhere/sports"])
 def test_an_unknown_set_is_an_error_that_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(ConfigError, match="Sets: occupations-train, .*sandbox-explicit; or give a file"):
+    with pytest.raises(ConfigError, match="Sets: occupations-train, .*sandbox-named; or give a file"):
         load_prompts(name)
 
 

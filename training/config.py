@@ -106,7 +106,8 @@ class TrainConfig:
     num_tokens: int = _setting("model", 5, least=1)
     """How many soft tokens there are, if they are trained."""
     prompt_sets: tuple[Share, ...] = _setting("data", (("occupations-train", 1.0),))
-    """Prompt sets, or files of prompts (.txt, .json, .yaml), with their shares, such as ``train:2,more.txt:1``."""
+    """Prompt sets, or files of prompts (.txt, .json, .yaml), with their shares, such as ``train:2,more.txt:1``. Images
+    of a prompt that names a class of an attribute to make fair are to show that class."""
     validation_set: str = _setting("validation", "occupations-validation")
     """The prompts to validate on: a prompt set, or a file of prompts (.txt, .json, .yaml)."""
     iterations: int = _setting("optimisation", 10_000, least=1)
@@ -120,7 +121,8 @@ class TrainConfig:
     max_steps: int = _setting("sampling", 0, least=0)
     """If more than ``num_steps``, T is drawn anew for each prompt from ``num_steps`` to this."""
     gradient_steps: int = _setting("sampling", 0, least=0)
-    """How many of the T steps, chosen at random, take part in the gradient (K); 0 for all."""
+    """How many of the T steps take part in the gradient (K), spread over the run, other ones for each image; 0 for
+    all."""
     images_per_call: int = _setting("sampling", 0, least=0)
     """Rows of one U-Net call of the gradient pass. Fewer need less memory; 0 for a step at a time."""
     images_per_decode: int = _setting("sampling", 0, least=0)

@@ -67,7 +67,10 @@ MANY_CONCEPTS = (("occupations-train", 1.0), ("styles", 1.0), ("descriptors", 1.
 
 OURS: dict[str, tuple[Any, str]] = {
     "step_weights": ("uniform", "the paper's A := 1; the published code's weights are an artefact of its solver"),
-    "gradient_steps": (5, "a random quarter of the steps estimates the same gradient at half the cost"),
+    "gradient_steps": (
+        5,
+        "a quarter of the steps, other ones for each image, estimates the same gradient at half the cost",
+    ),
     "dtype": ("bfloat16", "as large as float16, and no gradient vanishes or overflows in it"),
     "max_grad_norm": (1.0, "one bad batch cannot throw the run off"),
     "warmup": (5, "AdamW's first steps are as large as its later ones, while its averages are still empty"),

@@ -24,6 +24,7 @@ from .engine.denoisers import DENOISERS
 from .keeping import keeping
 from .meta_memory import peak_megabytes
 from .preflight import check, known_classes
+from .prompt_sets import named_classes
 from .setup import checkpoint_activations
 
 TOKENS_LENGTH = 77
@@ -96,10 +97,20 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
         config.iterations,
         trained_values(config, base) if base else 0,
         _rows(memory(config, base, local, branches)) if base else {},
-        tuple(keeping(config, known_classes("classifier", config.classifier))),
+        (*keeping(config, known_classes("classifier", config.classifier)), *_obeyed(config)),
         tuple(downloads(config)),
         _missing(config),
     )
+
+
+def _obeyed(config: TrainConfig) -> Iterator[str]:
+    """Say how many prompts name a class that their images are to show."""
+    named = named_classes(config)
+    for attribute in config.attributes:
+        count = sum(attribute.name in classes for classes in named.values())
+        if count:
+            prompts = "prompt that names" if count == 1 else "prompts that name"
+            yield f"images of {count} {prompts} a class of {attribute.name} are to show it"
 
 
 def skeleton(base: str) -> Any:

@@ -27,7 +27,7 @@ from fair_adaptors.vision.faces import load_face_detector
 from .config import Attribute, TrainConfig
 from .downloads import hub_sources, main_file
 from .keeping import kept_attributes
-from .prompt_sets import prompt_sets, validation_prompts
+from .prompt_sets import named_classes, prompt_sets, validation_prompts
 
 Classes = Mapping[str, tuple[str, ...]]
 
@@ -43,6 +43,7 @@ def check(config: TrainConfig) -> None:
         MissingExtraError: a file cannot be read without a package that is not installed.
     """
     prompt_sets(config)
+    named_classes(config)
     validation_prompts(config)
     for setting, spec in (("classifier", config.classifier), ("judge", config.judge)):
         if (classes := known_classes(setting, spec)) is not None:

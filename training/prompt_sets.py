@@ -1,7 +1,9 @@
 """The prompts that a configuration names: known sets, or files."""
 
+from collections.abc import Mapping
+
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.prompts.sets import load_prompts
+from fair_adaptors.prompts.sets import PromptSet, load_prompts
 
 from .config import TrainConfig
 
@@ -15,6 +17,29 @@ def prompt_sets(config: TrainConfig) -> dict[str, tuple[str, ...]]:
     return {name: _prompts("prompt_sets", name, config.base) for name, _ in config.prompt_sets}
 
 
+def named_classes(config: TrainConfig) -> dict[str, Mapping[str, str]]:
+    """Return what the configuration's prompts name of the attributes to make fair: of each such prompt their classes.
+
+    Raises:
+        ConfigError: as ``prompt_sets``, or a prompt names a class that the attribute does not have.
+    """
+    aimed = {attribute.name: attribute.classes for attribute in config.attributes}
+    found: dict[str, Mapping[str, str]] = {}
+    for name, _ in config.prompt_sets:
+        prompts = _load("prompt_sets", name, config.base)
+        for prompt, expected in zip(prompts.prompts, prompts.expected, strict=bool(prompts.expected)):
+            named = {attribute: label for attribute, label in expected.items() if attribute in aimed}
+            for attribute, label in named.items():
+                if label not in aimed[attribute]:
+                    raise ConfigError(
+                        f"prompt_sets: {prompts.name}: {prompt[:60]!r} names the {attribute} {label!r}; its classes"
+                        f" are {', '.join(aimed[attribute])}"
+                    )
+            if named:
+                found[prompt] = named
+    return found
+
+
 def validation_prompts(config: TrainConfig) -> tuple[str, ...]:
     """Return the prompts to validate on.
 
@@ -25,7 +50,11 @@ def validation_prompts(config: TrainConfig) -> tuple[str, ...]:
 
 
 def _prompts(setting: str, name: str, base: str) -> tuple[str, ...]:
+    return _load(setting, name, base).prompts
+
+
+def _load(setting: str, name: str, base: str) -> PromptSet:
     try:
-        return load_prompts(name, base=base).prompts
+        return load_prompts(name, base=base)
     except ConfigError as error:
         raise ConfigError(f"{setting}: {error}") from error

@@ -27,7 +27,7 @@ from fair_adaptors.vision.types import FaceDetector
 from .config import Attribute, TrainConfig
 from .keeping import kept_attributes, unseen
 from .preflight import check, check_classes
-from .prompt_sets import prompt_sets, validation_prompts
+from .prompt_sets import named_classes, prompt_sets, validation_prompts
 
 if TYPE_CHECKING:
     from fair_adaptors.training.faces.bank import FaceBank
@@ -42,6 +42,8 @@ class Setup:
     Attributes:
         pipe: the base.
         prompts: sets of training prompts, by name.
+        named: classes of the attributes to make fair that a training prompt names, by prompt; its images are to show
+            them.
         validation_prompts: prompts to validate on.
         classifier: frozen; faces [N, 3, H, W] in [0, 1] to logits [N, K] of each attribute.
         validation_classifier: another classifier, for validation and for the numbers at the end.
@@ -67,6 +69,7 @@ class Setup:
     face_bank: "FaceBank | None" = None
     trained_against: str = ""
     kept_attributes: tuple[str, ...] = ()
+    named: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -75,7 +78,8 @@ class Setup:
         """A word that changes with the base's weights, the training prompts, the classifier and the bank of faces."""
         bank = self.face_bank
         faces = (bank.encoder, bank.source, len(bank.features), float(bank.features.double().sum())) if bank else None
-        rest = json.dumps([sorted(self.prompts.items()), self.trained_against, faces])
+        named = [sorted((prompt, sorted(classes.items())) for prompt, classes in self.named.items())]
+        rest = json.dumps([sorted(self.prompts.items()), self.trained_against, faces, *(named if self.named else ())])
         return hashlib.sha256(f"{fingerprint(self.pipe.components)}\n{rest}".encode()).hexdigest()[:32]
 
 
@@ -134,6 +138,7 @@ def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup
         bank,
         classifier.identity,
         kept,
+        named_classes(config),
         beside,
         tuple(filter(None, warnings)),
     )

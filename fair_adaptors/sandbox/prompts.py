@@ -75,15 +75,26 @@ def prompt_sets() -> list[PromptSet]:
             source,
             description=f"{about} each with a word that names an age.",
         ),
-        explicit_set(
-            "sandbox-explicit",
-            occupations("test"),
-            [(f"{c} {{}}", attribute, c) for attribute in ("gender", "tone") for c in ATTRIBUTES[attribute]],
-            source=source,
-            description="The test occupations of the sandbox, each with a word that names a gender or tone, to be"
-            " obeyed.",
+        *(
+            explicit_set(
+                name,
+                occupations(split),
+                [(f"{c} {{}}", attribute, c) for attribute in named for c in ATTRIBUTES[attribute]],
+                source=source,
+                description=f"The {split} occupations of the sandbox, each with a word that names a"
+                f" {' or '.join(named)}, to be obeyed.",
+            )
+            for name, split, named in _EXPLICIT
         ),
     ]
 
 
 _SPLIT_BY_DIAGONAL: dict[int, Split] = {1: "test", 6: "test", 3: "validation"}
+
+_EXPLICIT: tuple[tuple[str, Split, tuple[str, ...]], ...] = (
+    ("sandbox-explicit", "test", ("gender", "tone")),
+    ("sandbox-explicit-validation", "validation", ("gender", "tone")),
+    ("sandbox-named-gender", "train", ("gender",)),
+    ("sandbox-named", "train", ("gender", "tone")),
+)
+"""Sets of prompts that name a class: each set's name, split and attributes."""

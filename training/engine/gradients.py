@@ -117,9 +117,22 @@ def step_weights(scheduler: Any, num_steps: int, kind: StepWeights = "uniform") 
     return coefficients
 
 
-def choose_steps(num_steps: int, count: int, *, generator: torch.Generator) -> Tensor:
-    """Choose ``count`` of T steps at random, ascending; with weight T/count the gradient's mean is unchanged."""
-    return torch.randperm(num_steps, generator=generator)[:count].sort().values
+def choose_steps(num_steps: int, count: int, images: int, *, generator: torch.Generator) -> Tensor:
+    """Choose K of T steps for each image, [K, N], ascending: one from each K-th part of the run, ⌊(k + uᵢ)·T/K⌋.
+
+    Every image has a place uᵢ in [0, 1) of its own, and the places of all images are spread evenly. So each step is
+    used by as many images as any other, and a single image's steps lie T/K apart. Whatever the other images do, uᵢ is
+    uniform: with weight T/K the gradient's mean is that of all steps.
+
+    Args:
+        num_steps: T.
+        count: K.
+        images: N.
+        generator: the source of the places.
+    """
+    places = torch.randperm(images, generator=generator) + torch.rand(images, generator=generator, dtype=torch.float64)
+    chosen = (torch.arange(count)[:, None] + places / images) * (num_steps / count)
+    return chosen.long().clamp(max=num_steps - 1)
 
 
 def accumulate_gradients(
@@ -142,20 +155,22 @@ def accumulate_gradients(
         trajectory: what ``sample`` returned for N images of ``prompt``.
         latent_gradient: v = ∂L/∂z₀ [N, C, h, w].
         weights: from ``step_weights``, [T].
-        steps: indices of the steps to use, None for all; their weights are multiplied by T/len(steps).
+        steps: the steps to use, [K], or [K, N] with steps of its own for each image; None for all. Their weights are
+            multiplied by T/K.
         images_per_call: rows of one call of the U-Net. Fewer than N split a step and need less memory; more let steps
             share a call, which is faster for small models. None takes N, a step at a time.
         tokens: soft tokens before the prompt, as for ``encode_prompt``.
     """
     total = len(trajectory.timesteps)
     chosen = torch.arange(total) if steps is None else torch.as_tensor(steps)
-    scale = total / len(chosen)
+    scale, images = total / len(chosen), len(latent_gradient)
+    if chosen.ndim == 1:
+        chosen = chosen[:, None].expand(-1, images)
+    pairs = torch.stack([chosen.flatten(), torch.arange(images).repeat(len(chosen))], 1)
     with torch.enable_grad():
         conditions = encode_prompt(pipe, prompt, guidance_scale=guidance_scale, tokens=tokens)
         # Sums over steps lose bits in half precision.
         leaves = [rows.detach().float().requires_grad_(rows.requires_grad) for rows in conditions]
-        images = len(latent_gradient)
-        pairs = torch.cartesian_prod(chosen, torch.arange(images))
         for step, image in (call.unbind(1) for call in pairs.split(images_per_call or images)):
             inputs, timesteps = trajectory.scaled_inputs[step, image], trajectory.timesteps[step]
             given = tuple(leaf.to(rows.dtype) for leaf, rows in zip(leaves, conditions, strict=True))

@@ -75,8 +75,7 @@ def apply_gradients(state: TrainingState, config: TrainConfig, results: list[Ste
     state.skipped += not finite
     state.skipped_in_a_row = 0 if finite else state.skipped_in_a_row + 1
     state.empty += finite and not took_part
-    full = [result for result in results if result.took_part]
-    bias = {name: sum(r.bias[name] for r in full) / len(full) if full else math.nan for name in results[0].bias}
+    bias = {name: _mean([result.bias[name] for result in results if result.took_part]) for name in results[0].bias}
     return StepResult(
         {name: total[number].item() for number, name in enumerate(LOSSES)},
         bias,
@@ -87,6 +86,12 @@ def apply_gradients(state: TrainingState, config: TrainConfig, results: list[Ste
         norm.item(),
         rate,
     )
+
+
+def _mean(values: list[float]) -> float:
+    """Return the mean of those that are not NaN."""
+    found = [value for value in values if not math.isnan(value)]
+    return sum(found) / len(found) if found else math.nan
 
 
 def learning_rate(iteration: int, config: TrainConfig) -> float:

@@ -1,7 +1,7 @@
 """``train_step``: the gradient of the loss on the images of one prompt."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from .processes import World
 from .reference_images import ReferenceImages
 from .sampling import WITHOUT_GRADIENT, encode_prompt, initial_noise, sample
 from .state import TrainingState
-from .targets import Targets, assign_targets, original_targets
+from .targets import Targets, assign_targets, one_class, original_targets
 
 LOSS_SCALE = {"float16": 2.0**12}
 """What a loss is multiplied by on its way through a base whose gradients would vanish in its dtype."""
@@ -29,7 +29,8 @@ class StepResult:
 
     Attributes:
         losses: the mean of each, by name (``objective.LOSSES``).
-        bias: of each attribute, the mean over prompts (paper §6), among the images that took part.
+        bias: of each attribute, the mean over prompts (paper §6), among the images that took part; NaN where every
+            prompt names the class.
         images: how many were made.
         took_part: how many had a face and finite probabilities.
         applied: whether the weights moved; not if no image took part or the gradient was not finite.
@@ -91,7 +92,7 @@ def train_step(
     parts = [run.latents[chunk] for chunk in chunks]
     observed = [observe(setup, parts[0])] if whole else observe_each(setup, parts)
     seen = _see(config, observed, world=world, count=count)
-    targets = _targets(config, seen, batch.draws)
+    targets = _targets(config, seen, batch.draws, named=setup.named.get(batch.prompt, {}))
     took_part = int(seen.takes_part.sum())
     if not took_part:
         return StepResult(dict.fromkeys(LOSSES, 0.0), {a.name: math.nan for a in config.attributes}, count, 0)
@@ -117,7 +118,7 @@ def train_step(
     steps = None
     if config.gradient_steps:  # of the scheduler's calls, which may be more than T
         generator = torch.Generator().manual_seed(batch.draws + 1)
-        steps = choose_steps(len(run.timesteps), config.gradient_steps, generator=generator)
+        steps = choose_steps(len(run.timesteps), config.gradient_steps, count, generator=generator)[:, mine]
     with lora.dropout_on(pipe, batch.draws):
         accumulate_gradients(
             pipe,
@@ -130,7 +131,10 @@ def train_step(
             images_per_call=config.images_per_call or None,
             tokens=state.tokens,
         )
-    bias = {name: batch_bias(probs[seen.takes_part]) for name, probs in seen.probs.items()}
+    named = setup.named.get(batch.prompt, {})
+    bias = {
+        name: math.nan if name in named else batch_bias(probs[seen.takes_part]) for name, probs in seen.probs.items()
+    }
     return StepResult({name: value.item() for name, value in total.items()}, bias, count, took_part)
 
 
@@ -163,19 +167,30 @@ def _gather(
     return dict(zip(names, parts, strict=True)), faces[:, 0] > 0
 
 
-def _targets(config: TrainConfig, seen: _Seen, draws: int) -> dict[str, Targets]:
-    """Assign targets among the images that take part; the others get none. The same in every process."""
+def _targets(config: TrainConfig, seen: _Seen, draws: int, *, named: Mapping[str, str]) -> dict[str, Targets]:
+    """Assign targets among the images that take part; the others get none. The same in every process.
+
+    Args:
+        named: classes that the prompt names, by attribute: of these, every image's target is that class.
+    """
     index = seen.takes_part.nonzero()[:, 0]
     if not len(index):
         return {}
-    found = assign_targets(
-        {name: probs[index] for name, probs in seen.probs.items()},
-        {attribute.name: attribute.target for attribute in config.attributes},
-        threshold=config.threshold,
-        num_draws=config.num_draws,
-        generator=torch.Generator().manual_seed(draws),
-    )
-    return {name: target.spread(index, len(seen.takes_part)) for name, target in found.items()}
+    free = [attribute for attribute in config.attributes if attribute.name not in named]
+    found = {
+        attribute.name: one_class(attribute.classes.index(named[attribute.name]), like=index)
+        for attribute in config.attributes
+        if attribute.name in named
+    }
+    if free:
+        found |= assign_targets(
+            {attribute.name: seen.probs[attribute.name][index] for attribute in free},
+            {attribute.name: attribute.target for attribute in free},
+            threshold=config.threshold,
+            num_draws=config.num_draws,
+            generator=torch.Generator().manual_seed(draws),
+        )
+    return {a.name: found[a.name].spread(index, len(seen.takes_part)) for a in config.attributes}
 
 
 @torch.no_grad()

@@ -74,6 +74,12 @@ def assign_targets(
     return result
 
 
+def one_class(label: int, *, like: Tensor) -> Targets:
+    """Return targets that are one class for every image, as where a prompt names it; as many as ``like`` has rows."""
+    count = len(like)
+    return Targets(like.new_full((count,), label), like.new_ones(count, dtype=torch.float64), like.new_ones(count) > 0)
+
+
 def original_targets(probs: Tensor, original: Tensor, *, by: Literal["image", "prompt"], threshold: float) -> Targets:
     """Return targets that leave an attribute as the original model shows it.
 
