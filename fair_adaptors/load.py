@@ -54,7 +54,7 @@ def load_fair_adaptor(
         weight: strength; 0 is the original model, 1 the adaptor as trained, None its own default. Several adaptors add
             up. Loading one again only sets its weight and switches it on. Soft tokens belong to this pipeline alone;
             LoRAs to all pipelines that share the modules. A copy made while it is on (``deepcopy``,
-            ``save_pretrained``) has it in its weights for good: unload first.
+            ``save_pretrained``) has it in its weights for good, and is marked so: unload first.
         inject: change what the layers return instead of their weights. Then ``set_weight`` takes no time, and every
             step of every image a little. Where weights are quantised, cast to 8 bits, or not in memory, it is always
             so. An adaptor that is in the weights is injected in their place if it is loaded again with this.
@@ -69,7 +69,7 @@ def load_fair_adaptor(
         HubError: the Hub refuses, cannot be reached, or sends something else than it should.
         InvalidAdaptorError: the files are damaged or not ours.
         WrongBaseError: the adaptor was made for another base.
-        FairAdaptorError: the adaptor is already fused into the weights, or it can neither be added to the weights nor
+        FairAdaptorError: the adaptor is in the weights for good, or it can neither be added to the weights nor
             be injected.
     """
     family_of(pipe)  # or an error
@@ -84,9 +84,11 @@ def load_fair_adaptor(
     strength = _checked(files.record.default_weight if weight is None else weight)
     change, tokens = match(pipe, files, inject=inject), files.tokens.get("text_encoder")
     with _LOCK:
-        if _PATCHES.is_fused(change.in_place()):
+        if _PATCHES.is_permanent(change):
             raise FairAdaptorError(
-                f"the adaptor {change.name!r} is fused into this pipeline; load the base afresh to change it"
+                f"the adaptor {change.name!r} is in the weights of this pipeline for good: it was fused, or the"
+                " pipeline was copied or saved while it was loaded. Load the base afresh to change it, and unload"
+                " adaptors before you copy or save"
             )
         known = (handle for handle in _HANDLES if handle._is_of(change, pipe))
         handle = next(known, None) or FairAdaptor(files.record, change, pipe, tokens)

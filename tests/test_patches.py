@@ -1,6 +1,7 @@
 """Changes of weights add up, leave without a trace, and keep no memory that nobody needs."""
 
 import gc
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ def change(module: nn.Linear, name: str, seed: int) -> Change:
         torch.randn(2, module.in_features, generator=generator),
         torch.randn(module.out_features, 2, generator=generator),
     )
-    return Change(name, name, [(module, down, up)])
+    model = nn.Sequential(module)
+    model.config = SimpleNamespace()
+    return Change(name, name, [(module, down, up)], models=(model,))
 
 
 @pytest.fixture
@@ -84,7 +87,7 @@ def test_what_is_fused_is_known_to_be_after_others_came_and_went(module: nn.Line
     module.weight.data += 1  # nothing is in force, so that whoever wants may change it
     for strength in (0.5, 0.7, 0):
         table.set(two, strength)
-        assert table.is_fused(one) and not table.is_fused(two)
+        assert table.is_permanent(one) and not table.is_permanent(two)
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -97,7 +100,7 @@ def test_fusing_at_strength_0_makes_nothing_permanent(
     table.set(one, 0)
     table.fuse(one)
     table.set(two, 0)
-    assert torch.equal(module.weight, before) and not table.is_fused(one)
+    assert torch.equal(module.weight, before) and not table.is_permanent(one)
 
 
 def test_a_weight_that_nobody_else_touched_is_not_computed_anew_to_see_that(

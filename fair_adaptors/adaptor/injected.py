@@ -7,12 +7,15 @@ fused and go beside it; as one of peft's adapters it would be switched off by th
 
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.errors import FairAdaptorError
+
+from .fused import SOURCES, attentions_of, fused_projections, uses_fused
 from .patches import Change
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from .patches import Target
+    from .patches import Layer, Target
 
 
 class _Beside:
@@ -56,29 +59,66 @@ def misfit_beside(module: "Target", down: "Tensor", up: "Tensor") -> str | None:
 def set_beside(change: Change, weight: float) -> None:
     """Put the ``beside`` layers of a change into force with a strength; with 0 they return what they would alone."""
     added = False
-    for module, down, up in change.beside:
-        hook = next((hook for _, hook in _hooks(module, change.identity)), None)
-        if hook is not None:
+    for module, down, up in (*change.beside, *_fused_layers(change)):
+        hook = next((hook for hook in module._forward_hooks.values() if _is_of(hook, change.identity)), None)
+        if isinstance(hook, _Beside):
             hook.strength = weight
         elif weight:
             module.register_forward_hook(_Beside(change.identity, weight, (down, up)))
             added = True
     if added:
+        for attention in attentions_of(change.models, {module for module, _, _ in change.beside}):
+            if not any(_is_of(hook, change.identity) for hook in attention._forward_pre_hooks.values()):
+                attention.register_forward_pre_hook(_Guard(change.identity, change.name))
         _forget_compiled()
 
 
 def take_from_beside(change: Change) -> None:
     """Take a change out of its ``beside`` layers."""
-    for module, _, _ in change.beside:
-        for key, _ in _hooks(module, change.identity):
-            del module._forward_hooks[key]
-    if change.beside:
-        _forget_compiled()
+    if not change.beside:
+        return
+    for module in {module for model in (*change.models, *change.modules) for module in model.modules()}:
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if _is_of(hook, change.identity)]:
+                del hooks[key]
+    _forget_compiled()
 
 
-def _hooks(module: "Target", identity: str) -> list[tuple[int, _Beside]]:
-    hooks = module._forward_hooks.items()
-    return [(key, hook) for key, hook in hooks if isinstance(hook, _Beside) and hook.identity == identity]
+class _Guard:
+    """What an attention layer calls first, so that projections fused after an adaptor was injected do not hide it."""
+
+    def __init__(self, identity: str, name: str):
+        self.identity, self.name = identity, name
+
+    def __call__(self, attention: "nn.Module", arguments: tuple[Any, ...]) -> None:
+        if uses_fused(attention):
+            fused = [attention._modules[name] for name in SOURCES if attention._modules.get(name) is not None]
+            hooks = [hook for layer in fused if layer is not None for hook in layer._forward_hooks.values()]
+            if not any(_is_of(hook, self.identity) for hook in hooks):
+                raise FairAdaptorError(
+                    f"the projections of the model were fused after {self.name!r} was injected, and do not have it."
+                    " Load it again, with `inject=True`"
+                )
+
+
+def _is_of(hook: object, identity: str) -> bool:
+    return isinstance(hook, _Beside | _Guard) and hook.identity == identity
+
+
+def _fused_layers(change: Change) -> "list[Layer]":
+    """Return the fused projections of the ``beside`` layers, each with the factors of its sources in one pair."""
+    import torch
+
+    factors = {module: (down, up) for module, down, up in change.beside}
+    found: list[Layer] = []
+    for projection in fused_projections(change.models, factors):
+        downs, ups = [], []
+        for source in projection.sources:
+            down, up = factors.get(source, (torch.zeros(0, source.in_features), torch.zeros(source.out_features, 0)))
+            downs.append(down)
+            ups.append(up)
+        found.append((projection.layer, torch.cat(downs), torch.block_diag(*ups)))
+    return found
 
 
 def _forget_compiled() -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from fair_adaptors.errors import FairAdaptorError
 
 from .folder import is_finite
+from .fused import FusedProjection, fused_projections
+from .marks import mark, marks
 
 if TYPE_CHECKING:
     import torch
@@ -52,15 +54,13 @@ class _Record:
     """What is known of a module that was changed.
 
     Attributes:
-        original: W₀ on the CPU; empty where nothing is added, because the weight itself is W₀ then.
-        summands: the changes in force.
-        fused: identities of the changes that are a part of W₀ for good.
+        original: W₀ on the CPU.
+        summands: the changes in force, one at least.
         checksum: of the weight, as it was left.
     """
 
     original: "Tensor"
     summands: "Summands"
-    fused: frozenset[str] = frozenset()
     checksum: int = 0
 
 
@@ -78,7 +78,7 @@ class WeightPatches:
 
         Raises:
             FairAdaptorError: a weight is quantised or not in memory, was changed by something else since, or would
-                not be finite.
+                not be finite; or a fused projection was made before it was changed.
         """
         if problem := obstacles(change):
             raise FairAdaptorError(
@@ -88,6 +88,7 @@ class WeightPatches:
         for module, _, _ in change.layers:
             if problem := self._foreign_change(module):
                 raise FairAdaptorError(f"{change.name!r} cannot be changed: the model {problem}")
+        fused = self._fused(change)
         records = {}
         try:
             for module, down, up in change.layers:
@@ -97,20 +98,27 @@ class WeightPatches:
                 if not is_finite(module.weight):
                     raise FairAdaptorError(f"with {change.name!r} a weight would not be finite: lower its weight")
                 record.checksum = _checksum(module.weight)
+            for projection in fused:
+                projection.renew()
         except BaseException:
             for module, record in records.items():
                 known = self._records.get(module)
                 _write(module, record.original, known.summands if known else {})
+            for projection in fused:
+                projection.renew()
             raise
         for module, record in records.items():
-            if record.summands or record.fused:
+            if record.summands:
                 self._records[module] = record
             else:
                 self._records.pop(module, None)
+        for model in change.models:
+            if not records.keys().isdisjoint(model.modules()):
+                mark(model, change.identity, change.name if weight else None)
 
     def fuse(self, change: Change) -> None:
         """Make a change a part of the original weights. Where no other one is in force, their copies are given up."""
-        fused = {}
+        fused: dict[Target, _Record] = {}
         for module, _, _ in change.layers:
             record = self._records.get(module)
             if record is None or change.identity not in record.summands:  # its strength is 0
@@ -118,23 +126,45 @@ class WeightPatches:
             others = dict(record.summands)
             mine = {change.identity: others.pop(change.identity)}
             # Not rounded to the module's dtype while others are on top, so that the sum stays what it is.
-            original = _total(record.original, mine, "cpu") if others else record.original.new_empty(0)
-            fused[module] = _Record(original, others, record.fused | mine.keys(), record.checksum)
-        self._records.update(fused)
+            original = _total(record.original, mine, "cpu") if others else record.original
+            fused[module] = _Record(original, others, record.checksum)
+        for module, record in fused.items():
+            if record.summands:
+                self._records[module] = record
+            else:
+                del self._records[module]
 
-    def is_fused(self, change: Change) -> bool:
-        """Tell whether a change is a part of a module's original weight."""
-        records = (self._records.get(module) for module, _, _ in change.layers)
-        return any(record is not None and change.identity in record.fused for record in records)
+    def is_permanent(self, change: Change) -> bool:
+        """Tell whether a model has a change in its weights that cannot be taken out any more.
+
+        That is so after ``fuse``, and where the model is a copy, or was saved, with the change in force.
+        """
+        marked = [model for model in change.models if change.identity in marks(model)]
+        return any(not any(self._has(module, change.identity) for module in model.modules()) for model in marked)
+
+    def _has(self, module: "nn.Module", identity: str) -> bool:
+        record = self._records.get(module)  # type: ignore[call-overload]
+        return record is not None and identity in record.summands
+
+    def _fused(self, change: Change) -> list[FusedProjection]:
+        """Return the fused projections that are to follow a change."""
+        found = fused_projections(change.models, {module for module, _, _ in change.layers})
+        current = [projection for projection in found if projection.is_current()]
+        if any(projection.in_use for projection in found if projection not in current):
+            raise FairAdaptorError(
+                f"{change.name!r} cannot be changed: something else changed weights after fuse_qkv_projections had"
+                " copied them. Call unfuse_qkv_projections and fuse_qkv_projections again first"
+            )
+        return current
 
     def _with_summand(self, module: "Target", identity: str, summand: "Summands") -> _Record:
         """Return a module's record with one change set, or taken out if ``summand`` is empty."""
         known = self._records.get(module)
-        if known is None or not known.summands:
+        if known is None:
             original = module.weight.detach().to("cpu", copy=True)
-            return _Record(original, summand, known.fused if known else frozenset())
+            return _Record(original, summand)
         others = {name: other for name, other in known.summands.items() if name != identity}
-        return _Record(known.original, others | summand, known.fused)
+        return _Record(known.original, others | summand)
 
     def _foreign_change(self, module: "Target") -> str | None:
         """Say that something else has changed a weight since it was written; rounding to another dtype is not meant.
@@ -142,7 +172,7 @@ class WeightPatches:
         Else it would be lost when the adaptor is taken out, and what put it there might later take it out once more.
         """
         known = self._records.get(module)
-        if known is None or not known.summands or _checksum(module.weight) == known.checksum:
+        if known is None or _checksum(module.weight) == known.checksum:
             return None
         weight = module.weight.detach()
         expected = _total(known.original, known.summands, weight.device)
