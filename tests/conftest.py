@@ -13,7 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 
-pytest_plugins = ("tests.browser", "tests.hub.fixtures", "tests.reports")
+pytest_plugins = ("tests.authors_data", "tests.browser", "tests.hub.fixtures", "tests.reports")
 
 BEGIN_FIRST = ("test_run", "test_full_path", "test_sandbox", "test_distributed", "test_evaluate", "test_loop")
 """The files that take longest, so that in the end no process is left alone with one of them."""

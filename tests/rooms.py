@@ -11,7 +11,7 @@ ROOMS = """
     evaluation      vision prompts hub load adaptor families
     convert         vision load hub adaptor families state_dicts
     vision          hub adaptor state_dicts
-    prompts         adaptor
+    prompts         hub adaptor
     load            hub adaptor families
     pipelines       hub adaptor
     hub             state_dicts adaptor

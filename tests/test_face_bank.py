@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from fair_adaptors.training.engine.targets import Targets
 from fair_adaptors.training.faces import bank as bank_module
+from fair_adaptors.training.faces.authors import convert_published_bank
 from fair_adaptors.training.faces.bank import FaceBank, load_face_bank, save_face_bank
-from fair_adaptors.training.faces.build import convert_published_bank
 from PIL import Image
 from safetensors.torch import save_file
 

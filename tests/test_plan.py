@@ -12,19 +12,32 @@ from diffusers import DiffusionPipeline
 from fair_adaptors.training.downloads import downloads, main_file, model_files, pipeline_files
 from fair_adaptors.training.engine import lora
 from fair_adaptors.training.meta_memory import peak_megabytes
-from fair_adaptors.training.paper import OURS, OURS_FOR_XL, PAPER, deviations, published_settings
+from fair_adaptors.training.paper import (
+    OURS,
+    OURS_FOR_XL,
+    PAPER,
+    TABLE,
+    authors_parts,
+    deviations,
+    published_settings,
+)
 from fair_adaptors.training.plan import Plan, make_plan, memory, skeleton, trained_values
+from fair_adaptors.training.preflight import check
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 from fair_adaptors.training.run import validation
 from fair_adaptors.training.setup import _load_pipeline, checkpoint_activations
 
+from fair_adaptors.cli import main
 from fair_adaptors.cli.common import load_base
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.files import CACHE
 from tests.hub.fixtures import contents, publish
 from tests.hub.server import Hub
 from tests.tiny import FAMILIES, tiny_pipeline
 from tests.tiny_training import CONFIG, tiny_setup
 
+EVERY = ["images", "images", "classifier,", "an", "prompts", "the", "the", "validation"]
+"""What every recipe for people does otherwise than the published code, by the first word."""
 PEOPLE = [name for name in RECIPES if not name.startswith("sandbox")]
 
 
@@ -132,7 +145,9 @@ def test_where_a_recipe_leaves_the_paper_the_reason_is_named(name: str) -> None:
     beside = [line.partition(" ")[0] for line in said[len(different) :]]
     others = ["base"] * (config.base != get_recipe("gender").base)
     age = ["the"] * ("age" in name)
-    assert beside == [*others, "classifier", "face_bank", *age, "the", "prompts", "validation"]
+    mine = ["classifier", "face_encoder", "face_bank", "prompts"]
+    draws = ["targets"] * ("race" in name)
+    assert beside == [*others, *mine, *age, *draws, *EVERY]
 
 
 def test_all_that_the_papers_table_has_is_compared() -> None:
@@ -165,15 +180,71 @@ def test_what_is_said_of_the_steps_in_validation_is_so(monkeypatch: pytest.Monke
 def test_the_papers_own_settings_can_be_asked_for() -> None:
     settings = {name: ",".join(value) if isinstance(value, tuple) else str(value) for name, value in PAPER.items()}
     wanted = get_recipe("gender-race", settings | {"face_bank": "faces", "classifier": "mobilenet:theirs"})
-    assert [line.partition(" ")[0] for line in deviations(wanted)] == ["the", "prompts", "validation"]
+    said = [line.partition(" ")[0] for line in deviations(wanted)]
+    assert said == ["face_encoder", "prompts", "faces", "targets", "a", *EVERY]
     assert deviations(get_recipe("sandbox-gender")) == []
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_paper_stands_for_all_settings_of_the_published_adaptor_and_for_the_authors_parts(name: str) -> None:
+    wanted = get_recipe(name, {"paper": "true", "iterations": "7"})
+    published = published_settings(wanted) | authors_parts(name) | {"iterations": 7}
+    assert {key: getattr(wanted, key) for key in published} == published
+    said = [line.partition(" ")[0] for line in deviations(wanted)]
+    many, age, several = name.endswith("many-concepts"), "age" in name, name != "gender"
+    beside = ["prompt_sets"] * many + ["faces"] + ["the"] * age + ["targets"] * several + ["a"]
+    assert said == ["iterations", *beside, *EVERY]
+    own = {"name", "parts", "images_per_call", "save_every", "seed"}
+    assert {key: getattr(wanted, key) for key in own} == {key: getattr(get_recipe(name), key) for key in own}
+    assert get_recipe(name, {"paper": "false"}) == get_recipe(name)
+
+
+def test_the_paper_has_no_adaptor_for_other_attributes_and_other_bases() -> None:
+    for name in ("sdxl-gender-race", "sandbox-gender"):
+        with pytest.raises(ConfigError, match="the paper has no adaptor for gender"):
+            get_recipe(name, {"paper": "true"})
+    with pytest.raises(ConfigError, match="paper: 'perhaps' is not true or false"):
+        get_recipe("gender", {"paper": "perhaps"})
+
+
+@pytest.mark.usefixtures("authors_data")
+def test_the_papers_run_is_planned_with_the_authors_parts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["fair-adaptors", "train", "gender-race", "--set", "paper=true", "--dry-run"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr().out
+    assert not end.value.code and "data.zip" not in said
+    for part in ("classifier: authors:gender-race", "face_bank: authors:fairface", "authors:occupations: 1.0"):
+        assert part in said
+    assert "# not as the paper: images are not clamped" in said and "# not as the paper: classifier is" not in said
+
+
+def test_for_a_plan_the_authors_archive_is_named_and_not_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    for settings, named in (
+        ({"paper": "true"}, "classifier, judge, prompt_sets, validation_set, face_encoder, face_bank"),
+        ({"prompts": "authors:occupations,authors:sports:3"}, "prompt_sets"),
+    ):
+        config = get_recipe("gender-race", settings)
+        check(config)
+        (found,) = (one for one in downloads(config) if one.repo_id == "data.zip")
+        assert str(found).startswith(f"{named}: data.zip of the paper's authors, from https://drive.google.com/")
+    assert config.prompt_sets == (("authors:occupations", 1.0), ("authors:sports", 3.0))
+    assert not any(tmp_path.iterdir())
+    for wrong in ("prompts=authors:job", "classifier=authors:hair", "face_encoder=authors:x", "face_bank=authors:x"):
+        with pytest.raises(ConfigError, match="the authors have no|mean nothing"):
+            check(get_recipe("gender-race", dict([wrong.split("=")])))
 
 
 @pytest.mark.parametrize(
     ("name", "images", "weight", "face", "sure"),
     [
         ("gender", 24, 8, 1, 0.9),
-        ("race", 32, 6, 0.1, 0.8),
+        ("race", 32, 6, 0.1, 0.9),
         ("gender-race", 32, 8, 0.1, 0.8),
         ("gender-race-age", 40, 8, 0.1, 0.75),
         ("gender-race-many-concepts", 40, 8, 0.1, 0.8),

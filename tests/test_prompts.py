@@ -81,7 +81,7 @@ def test_the_sources_say_whose_the_lists_are() -> None:
     for name in ("occupations-validation", "occupations-test", "untemplated"):
         assert load_prompts(name).source == "Shen et al., ICLR 2024 (arXiv 2311.07604)"
     for name in ("sports", "descriptors", "styles"):
-        assert load_prompts(name).source == "written for fair-adaptors; the authors' list is not public"
+        assert load_prompts(name).source == "written for fair-adaptors; the authors' own list is in their data.zip"
     assert "ISCO-08" in load_prompts("occupations-train").source
 
 

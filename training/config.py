@@ -77,7 +77,7 @@ class TrainConfig:
     """What to make fair, jointly."""
     classifier: str = _setting("losses", "clip:openai/clip-vit-large-patch14")
     """Tells the classes while training: ``clip:SOURCE``, ``transformers:SOURCE``, ``mobilenet:FILE``,
-    ``sandbox:NAME`` or ``MODULE:OBJECT``; several are joined by +."""
+    ``authors:NAME``, ``sandbox:NAME`` or ``MODULE:OBJECT``; several are joined by +."""
     judge: str = _setting("validation", "clip:laion/CLIP-ViT-L-14-laion2B-s32B-b82K")
     """The validation classifier: another one, for validation and for the numbers at the end."""
     encoders: tuple[str, ...] = _setting("losses", TRAINING_ENCODERS)
@@ -87,10 +87,11 @@ class TrainConfig:
     """Detector of faces: ``yunet``, ``yunet:PATH``, ``insightface`` or ``MODULE:OBJECT``; empty where the whole
     image is the face."""
     face_encoder: str = _setting("losses", "")
-    """Tells whose face it is: ``auraface``, another published one, ``onnx:FILE`` or ``MODULE:OBJECT``; empty for no
-    face loss."""
+    """Tells whose face it is: ``auraface``, another published one, ``authors:opensphere``, ``onnx:FILE`` or
+    ``MODULE:OBJECT``; empty for no face loss."""
     face_bank: str = _setting("losses", "")
-    """File of real faces, for those whose class must change; empty to let these go without a face loss."""
+    """Real faces, for those whose class must change: a file, ``authors:celeba`` or ``authors:fairface``; empty to let
+    these go without a face loss."""
     parts: tuple[str, ...] = _setting("model", ("text_encoder",))
     """What is trained: ``text_encoder``, ``text_encoder_2``, ``unet`` (each with LoRAs) and ``tokens`` (soft tokens
     before the prompt)."""
@@ -106,8 +107,9 @@ class TrainConfig:
     num_tokens: int = _setting("model", 5, least=1)
     """How many soft tokens there are, if they are trained."""
     prompt_sets: tuple[Share, ...] = _setting("data", (("occupations-train", 1.0),))
-    """Prompt sets, or files of prompts (.txt, .json, .yaml), with their shares, such as ``train:2,more.txt:1``. Images
-    of a prompt that names a class of an attribute to make fair are to show that class."""
+    """Prompt sets, the authors' too (``authors:occupations``), or files of prompts (.txt, .json, .yaml), with their
+    shares, such as ``train:2,more.txt:1``. Images of a prompt that names a class of an attribute to make fair are to
+    show that class."""
     validation_set: str = _setting("validation", "occupations-validation")
     """The prompts to validate on: a prompt set, or a file of prompts (.txt, .json, .yaml)."""
     iterations: int = _setting("optimisation", 10_000, least=1)

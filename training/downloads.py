@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fair_adaptors.adaptor.archives import DATA
 from fair_adaptors.adaptor.bases import plugin_of
 from fair_adaptors.errors import HubError, UnknownAdaptorError
 from fair_adaptors.hub.client import check_repo_id, connect, fetch_file, look_up, size_of, split_revision
+from fair_adaptors.hub.parts import KIND, is_here
 from fair_adaptors.vision.catalog import CLASSIFIERS, ENCODERS, is_folder, parse, split_specs
 from fair_adaptors.vision.face_encoders import PUBLISHED
 
@@ -53,9 +55,20 @@ def downloads(config: TrainConfig, *, endpoint: str | None = None) -> list[Downl
     for setting, kind, source in hub_sources(config):
         named.setdefault((kind, source), []).append(setting)
     found = [_ask_for(", ".join(settings), kind, source, endpoint) for (kind, source), settings in named.items()]
+    found += _of_authors(config)
     if config.face_weight and (one := PUBLISHED.get(config.face_encoder)):  # pinned here: there is nothing to ask
         found.append(Download("face_encoder", one.repo, one.commit, one.megabytes, one.licence))
     return found
+
+
+def _of_authors(config: TrainConfig) -> list[Download]:
+    """Return the authors' archive, if a part of it is named and it is not in the cache. Its size is not published."""
+    named = {"classifier": config.classifier, "judge": config.judge, "prompt_sets": str(config.prompt_sets)}
+    named |= {"validation_set": config.validation_set}
+    named |= {"face_encoder": config.face_encoder, "face_bank": config.face_bank} if config.face_weight else {}
+    settings = [name for name, value in named.items() if f"{KIND}:" in value]
+    where = f"{DATA.name} of the paper's authors, from {DATA.page}; its size and sha256 are shown when it is there"
+    return [Download(", ".join(settings), DATA.name, problem=where)] if settings and not is_here() else []
 
 
 def hub_sources(config: TrainConfig) -> Iterator[tuple[str, str, str]]:

@@ -1,15 +1,21 @@
 """What the published adaptors were trained with (paper §1–4), where we deviate from it, and why."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_XL, find_base, plugin_of
+from fair_adaptors.errors import ConfigError
 from fair_adaptors.hub.client import split_revision
+from fair_adaptors.hub.parts import KIND
+from fair_adaptors.vision.authors import classifiers_for_tests
+from fair_adaptors.vision.authors_faces import RECOGNISER
 from fair_adaptors.vision.pretrained import TRAINING_ENCODERS
 
 from .config import TrainConfig
 
+DETECTOR = "insightface"
 PAPER: dict[str, Any] = {
     "rank": 50,
     "alpha": 0,
@@ -31,12 +37,13 @@ PAPER: dict[str, Any] = {
     "max_grad_norm": math.inf,
     "ema": 0.996,
     "dtype": "float16",
+    "tf32": True,
     "threshold": 0.8,
     "num_draws": 100,
     "preserve_unassigned": "reduced",
     "keep_attributes": (),
     "encoders": TRAINING_ENCODERS,
-    "faces": "insightface",
+    "faces": DETECTOR,
 }
 """All of them."""
 
@@ -56,7 +63,7 @@ _JOINT = _GENDER | {
 }
 TABLE: dict[str, dict[str, Any]] = {
     "gender": _GENDER,  # it exists with each kind of parts
-    "race": _JOINT | {"iterations": 12_000, "preservation": 6.0},  # its face_confidence is not known
+    "race": _JOINT | {"iterations": 12_000, "preservation": 6.0, "face_confidence": 0.9},
     "gender-race": _JOINT,
     "gender-race-age": _JOINT | {"images_per_prompt": 40, "face_confidence": 0.75},
     "gender-race-many-concepts": _JOINT | {"images_per_prompt": 40},
@@ -64,6 +71,38 @@ TABLE: dict[str, dict[str, Any]] = {
 """Each of them."""
 
 MANY_CONCEPTS = (("occupations-train", 1.0), ("styles", 1.0), ("descriptors", 1.0), ("sports", 1.0))
+_THEIR_CONCEPTS = tuple((f"{KIND}:{name}", 1.0) for name in ("occupations", "styles", "descriptors", "sports"))
+_MANY = "-many-concepts"
+
+
+def authors_parts(row: str) -> dict[str, Any]:
+    """Return the settings that name the authors' own parts, for a row of the table."""
+    attributes = row.removesuffix(_MANY).split("-")
+    many = row.endswith(_MANY)
+    return {
+        "classifier": f"{KIND}:{'gender-race' if row == 'race' else '-'.join(attributes)}",
+        "judge": classifiers_for_tests(attributes),
+        "face_encoder": f"{KIND}:{RECOGNISER}",
+        "face_bank": f"{KIND}:celeba" if row == "gender" else f"{KIND}:fairface",
+        "prompt_sets": _THEIR_CONCEPTS if many else _THEIR_CONCEPTS[:1],
+        "validation_set": f"{KIND}:occupations-validation",
+    }
+
+
+def as_published(config: TrainConfig) -> TrainConfig:
+    """Return a configuration with every setting as the published adaptor was trained, and with the authors' parts.
+
+    What is trained, where it is saved and how often it is validated stay.
+
+    Raises:
+        ConfigError: the paper has no adaptor for these attributes and this base.
+    """
+    row = _row(config)
+    if row not in TABLE or _other_base(config):
+        names = " and ".join(attribute.name for attribute in config.attributes)
+        raise ConfigError(f"paper: the paper has no adaptor for {names} on {config.base}. Recipes: {', '.join(TABLE)}")
+    return dataclasses.replace(config, **(PAPER | TABLE[row] | authors_parts(row)))
+
 
 OURS: dict[str, tuple[Any, str]] = {
     "step_weights": ("uniform", "the paper's A := 1; the published code's weights are an artefact of its solver"),
@@ -78,7 +117,11 @@ OURS: dict[str, tuple[Any, str]] = {
         ("others",),
         "an adaptor for one attribute can change others that nobody looks at; theirs were not kept from that",
     ),
-    "preserve_unassigned": ("full", "an image that has no target should stay as the original model draws it"),
+    "preserve_unassigned": (
+        "full",
+        "an image that has no target, or no face, should stay as the original model draws it",
+    ),
+    "tf32": (False, "the LoRAs, the encoders and the losses keep the precision of float32"),
     "faces": ("yunet", "insightface's weights are for non-commercial research only"),
 }
 """Settings that our recipes have otherwise, and why."""
@@ -107,38 +150,94 @@ def deviations(config: TrainConfig) -> list[str]:
 
 def published_settings(config: TrainConfig) -> dict[str, Any]:
     """Return what the published adaptor with a configuration's attributes and prompts was trained with."""
-    row = "-".join(attribute.name for attribute in config.attributes)
-    if config.prompt_sets == MANY_CONCEPTS:
-        row += "-many-concepts"
-    return PAPER | TABLE.get(row, {})
+    return PAPER | TABLE.get(_row(config), {})
+
+
+def _row(config: TrainConfig) -> str:
+    many = config.prompt_sets in (MANY_CONCEPTS, _THEIR_CONCEPTS)
+    return "-".join(attribute.name for attribute in config.attributes) + (_MANY if many else "")
+
+
+def _other_base(config: TrainConfig) -> str | None:
+    """Return a configuration's base if it is another than the paper's."""
+    base = split_revision(config.base)[0]
+    found = find_base(base)
+    return None if found is not None and STABLE_DIFFUSION_1_5 in found.names else base
 
 
 def _beside_settings(config: TrainConfig) -> Iterator[str]:
-    """Say what differs that no setting can make as it was."""
-    base = split_revision(config.base)[0]
-    if (found := find_base(base)) is None or STABLE_DIFFUSION_1_5 not in found.names:
+    """Say what differs that no setting can make as it was, or that a setting names parts of."""
+    if base := _other_base(config):
         yield f"base is {base}, and was {STABLE_DIFFUSION_1_5}: the paper has adaptors for no other"
-    if not config.classifier.startswith("mobilenet:"):
+    yield from _parts(config)
+    yield from _targets(config)
+    yield from _images(config)
+    yield "prompts are padded, and were not: every stock pipeline pads"
+    yield (
+        "the solver ends without noise, and ended at the least noise that the model knows: today's diffusers does so"
+        " by default, and so do the pictures that people draw"
+    )
+    yield "the average's first update keeps a tenth of the start, and kept nothing of it"
+    yield (
+        f"validation samples in {config.num_steps} steps, and did in 25: it only compares the adaptor with itself on"
+        " the way; the numbers that count are an evaluation's, which takes 30 as theirs did"
+    )
+
+
+def _parts(config: TrainConfig) -> Iterator[str]:
+    theirs = authors_parts(_row(config) if _row(config) in TABLE else "gender-race")
+    if not config.classifier.startswith((f"{KIND}:", "mobilenet:")):
         yield (
-            f"classifier is {config.classifier}, and was a MobileNetV3 of the authors' own: that is not on the"
-            " Hub. Whoever has it, or one of train-classifier, can name it: classifier=mobilenet:FILE"
+            f"classifier is {config.classifier}, and was a MobileNetV3 of the authors' own, which is in their"
+            f" data.zip: classifier={theirs['classifier']} takes it"
+        )
+    if config.face_weight and not config.face_encoder.startswith(f"{KIND}:"):
+        yield (
+            f"face_encoder is {config.face_encoder}, and was SphereFace-R of opensphere, which is in the authors'"
+            f" data.zip: face_encoder={theirs['face_encoder']} takes it"
         )
     if config.face_weight and not config.face_bank:
         yield (
-            "face_bank is empty, and was of CelebA's or FairFace's faces: their pictures are not ours to pass on. Make"
-            " one with `fair-adaptors face-bank`; without it a face whose class must change has no face loss"
+            "face_bank is empty, and was of CelebA's or FairFace's faces: without it a face whose class must change"
+            f" has no face loss. face_bank={theirs['face_bank']} takes the authors', with their face_encoder;"
+            " `fair-adaptors face-bank` makes one"
         )
+    if not all(name.startswith(f"{KIND}:") for name, _ in config.prompt_sets):
+        yield "prompts to train on are lists of our own: prompt_sets=authors:occupations takes the authors'"
+    elif config.prompt_sets == _THEIR_CONCEPTS:
+        yield "prompt_sets are drawn from alike, and were repeated 1, 6, 20 and 4 times to come near to that"
+    if config.faces == DETECTOR:
+        yield f"faces that {DETECTOR} does not find were looked for by dlib, and are not"
+
+
+def _targets(config: TrainConfig) -> Iterator[str]:
     if any(attribute.name == "age" for attribute in config.attributes):
         yield (
             "the cost of a target of age is the paper's formula: its code weighs the probability of young twice where"
             " the target is old, against what the paper says"
         )
-    yield "the prompts to train on are lists of our own: the authors' are not public as text"
-    yield "prompts are padded, and were not: every stock pipeline pads"
+    if [attribute.name for attribute in config.attributes] == ["race"]:
+        yield f"targets are of {config.num_draws} draws, and were of all counts that make up 95 % of the probability"
+    elif len(config.attributes) > 1:
+        yield f"targets are of {config.num_draws} draws in all, and were of 100 on each GPU"
+    if config.face_weight and config.face_bank:
+        yield (
+            "a face that must change is compared with the nearest real one of its target class, and was with the"
+            " nearest of any class; only where the target is unsure any class will do, as there"
+        )
+
+
+def _images(config: TrainConfig) -> Iterator[str]:
     yield (
-        f"validation samples in {config.num_steps} steps, and did in 25: it only compares the adaptor with itself on"
-        " the way; the numbers that count are an evaluation's, which takes 30 as theirs did"
+        "images are not clamped before the losses, and were: pixels beyond white and black had no gradient, and have"
+        " one"
     )
+    yield (
+        "images are resized with antialiasing, bicubic for the encoders and bilinear for faces, and were bilinearly"
+        " without: what the models were made for"
+    )
+    yield "classifier, encoders and face encoder compute in float32, and did in float16"
+    yield "an image whose original shows no face has no face region, and had a wrong one: a fault of the code"
 
 
 def _said(value: Any) -> str:

@@ -10,6 +10,9 @@ from fair_adaptors.adaptor.bases import by_short_name, find_base, plugin_of
 from fair_adaptors.attributes import clip_words
 from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, UnknownAdaptorError
 from fair_adaptors.hub.client import split_revision
+from fair_adaptors.hub.parts import KIND, find_part, is_here
+from fair_adaptors.vision.authors import AUTHORS_CLASSIFIERS
+from fair_adaptors.vision.authors_faces import AUTHORS_ENCODERS
 from fair_adaptors.vision.catalog import (
     CLASSIFIERS,
     ENCODERS,
@@ -27,7 +30,7 @@ from fair_adaptors.vision.faces import load_face_detector
 from .config import Attribute, TrainConfig
 from .downloads import hub_sources, main_file
 from .keeping import kept_attributes
-from .prompt_sets import named_classes, prompt_sets, validation_prompts
+from .prompt_sets import check_prompts, named_classes
 
 Classes = Mapping[str, tuple[str, ...]]
 
@@ -42,9 +45,8 @@ def check(config: TrainConfig) -> None:
         ConfigError: with the setting's name, and what to do.
         MissingExtraError: a file cannot be read without a package that is not installed.
     """
-    prompt_sets(config)
+    check_prompts(config)
     named_classes(config)
-    validation_prompts(config)
     for setting, spec in (("classifier", config.classifier), ("judge", config.judge)):
         if (classes := known_classes(setting, spec)) is not None:
             check_classes(spec, classes, config.attributes)
@@ -57,7 +59,7 @@ def check(config: TrainConfig) -> None:
     if config.face_weight:
         _check_face_encoder(config.face_encoder)
         if config.face_bank:
-            _check_bank(Path(config.face_bank).expanduser(), config.attributes)
+            _check_bank(config)
     _check_parts(config.parts, _components(config.base))
     _ask_hub(config)
 
@@ -99,7 +101,9 @@ def check_classes(name: str, classes: Mapping[str, Sequence[str]], attributes: I
 def _check_classifier(setting: str, spec: str) -> Classes | None:
     """Check one of the classifiers that ``+`` joins."""
     word = parse(spec)
-    if (word.kind == "mobilenet" and word.source) or plugin_of(word.kind):
+    if word.kind == KIND and not is_here():  # what it knows can be told without it
+        return find_part(AUTHORS_CLASSIFIERS, word.source, of="classifier").classes
+    if (word.kind in ("mobilenet", KIND) and word.source) or plugin_of(word.kind):
         return load_classifier(spec).classes  # at once: it is small
     _check_model(setting, spec, CLASSIFIERS)
     return {name: tuple(each) for name, each in clip_words().items()} if word.kind == "clip" else None
@@ -139,7 +143,9 @@ def _check_detector(spec: str) -> None:
 
 def _check_face_encoder(spec: str) -> None:
     word = parse(spec)
-    if word.kind == "onnx" and word.source:
+    if word.kind == KIND:
+        find_part(AUTHORS_ENCODERS, word.source, of="face encoder")
+    elif word.kind == "onnx" and word.source:
         if not Path(word.source).expanduser().is_file():
             raise ConfigError(f"face_encoder is {spec!r}: there is no file {word.source}")
     elif ":" in spec:
@@ -148,11 +154,17 @@ def _check_face_encoder(spec: str) -> None:
         load_face_encoder(spec)  # says what there is
 
 
-def _check_bank(path: Path, attributes: Sequence[Attribute]) -> None:
+def _check_bank(config: TrainConfig) -> None:
     """Read a bank, but do not compare its encoder with the run's, which may be a large download."""
+    from fair_adaptors.training.faces.authors import find_bank
     from fair_adaptors.training.faces.bank import load_face_bank
 
-    load_face_bank(path, encoder=None).check({attribute.name: attribute.classes for attribute in attributes})
+    word = parse(config.face_bank)
+    if word.kind == KIND:
+        find_bank(word.source, config.face_encoder)
+    else:
+        bank = load_face_bank(Path(config.face_bank).expanduser(), encoder=None)
+        bank.check({attribute.name: attribute.classes for attribute in config.attributes})
 
 
 def _components(base: str) -> set[str] | None:

@@ -3,9 +3,26 @@
 from collections.abc import Mapping
 
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.hub.parts import KIND, find_part, is_here
+from fair_adaptors.prompts.authors import AUTHORS_PROMPTS
 from fair_adaptors.prompts.sets import PromptSet, load_prompts
 
 from .config import TrainConfig
+
+
+def check_prompts(config: TrainConfig) -> None:
+    """Read the prompts of a configuration; of the authors' only the names are looked at while nothing is fetched.
+
+    Raises:
+        ConfigError: as ``prompt_sets``.
+    """
+    named = [("prompt_sets", name) for name, _ in config.prompt_sets] + [("validation_set", config.validation_set)]
+    for setting, name in named:
+        kind, _, rest = name.partition(":")
+        if kind == KIND and not is_here():
+            find_part(AUTHORS_PROMPTS, rest, of="prompt set")
+        else:
+            _prompts(setting, name, config.base)
 
 
 def prompt_sets(config: TrainConfig) -> dict[str, tuple[str, ...]]:
@@ -25,7 +42,7 @@ def named_classes(config: TrainConfig) -> dict[str, Mapping[str, str]]:
     """
     aimed = {attribute.name: attribute.classes for attribute in config.attributes}
     found: dict[str, Mapping[str, str]] = {}
-    for name, _ in config.prompt_sets:
+    for name in (name for name, _ in config.prompt_sets if not name.startswith(f"{KIND}:")):  # theirs name none
         prompts = _load("prompt_sets", name, config.base)
         for prompt, expected in zip(prompts.prompts, prompts.expected, strict=bool(prompts.expected)):
             named = {attribute: label for attribute, label in expected.items() if attribute in aimed}

@@ -14,8 +14,8 @@ from fair_adaptors.adaptor.bases import (
 from fair_adaptors.errors import ConfigError, did_you_mean
 
 from .config import Attribute, TrainConfig
-from .paper import MANY_CONCEPTS, OURS, OURS_FOR_XL, PAPER, TABLE
-from .settings import override
+from .paper import MANY_CONCEPTS, OURS, OURS_FOR_XL, PAPER, TABLE, as_published
+from .settings import is_true, override
 from .setup import known_attributes
 
 
@@ -83,6 +83,8 @@ def _values(ours: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
     return {setting: value for setting, (value, _) in ours.items()}
 
 
+PAPERS = "paper"
+"""What stands for all settings of the published adaptors."""
 SHORT: dict[str, Any] = {"iterations": 100, "unguided": 62}
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
@@ -177,7 +179,7 @@ def get_recipe(
     """Return a recipe, with settings replaced.
 
     Args:
-        overrides: settings as text or from a YAML file; ``targets`` there is a mapping of shares by attribute.
+        overrides: settings as text or from a YAML file, see ``with_settings``.
         targets: attributes to make fair, with their shares, instead of the recipe's.
 
     Raises:
@@ -189,7 +191,22 @@ def get_recipe(
     if targets:
         known = known_attributes(config.base) | {attribute.name: attribute for attribute in config.attributes}
         config = dataclasses.replace(config, attributes=tuple(_aimed(known, *target) for target in targets))
-    return override(config, overrides or {})
+    return with_settings(config, overrides or {})
+
+
+def with_settings(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """Return a configuration with settings replaced; ``paper`` stands for all of the published adaptor's.
+
+    Args:
+        values: settings as text or from a YAML file. With ``paper`` true, what else is there goes before the paper's.
+
+    Raises:
+        ConfigError: as ``override`` and ``as_published``.
+    """
+    others = {name: value for name, value in values.items() if name != PAPERS}
+    if PAPERS in values and is_true(PAPERS, values[PAPERS]):
+        config = as_published(config)
+    return override(config, others)
 
 
 def _aimed(known: Mapping[str, Attribute], name: str, target: tuple[float, ...]) -> Attribute:

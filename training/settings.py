@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.hub.parts import KIND
 
 from .config import Attribute, Share, TrainConfig
 
@@ -18,7 +19,8 @@ def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """
     fields = {field.name: field.type for field in dataclasses.fields(config) if field.name != "attributes"}
     changes = {}
-    for name, value in values.items():
+    for key, value in values.items():
+        name = "prompt_sets" if key == "prompts" else key  # as the command line calls them elsewhere
         if name not in fields:
             raise ConfigError(
                 f"there is no setting {name!r}.{did_you_mean(str(name), fields)} Settings: {', '.join(fields)}."
@@ -77,6 +79,18 @@ def as_yaml(config: TrainConfig) -> str:
     return f"# {config.name} on {config.base}\n{''.join(targets)}{yaml.safe_dump(plain, sort_keys=False)}".rstrip()
 
 
+def is_true(name: str, value: Any) -> bool:
+    """Read a setting that is true or false.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        return bool(_parse(bool, _as_text(value)))
+    except ValueError as error:
+        raise ConfigError(f"{name}: {value!r} is not {_words(bool)}") from error
+
+
 def _as_text(value: Any) -> str:
     if isinstance(value, dict):
         return ",".join(f"{key}:{share}" for key, share in value.items())
@@ -106,7 +120,7 @@ def _false(text: str) -> bool:
 
 def _share(text: str) -> Share:
     name, colon, share = text.rpartition(":")
-    return (name, float(share)) if colon else (text, 1.0)
+    return (name, float(share)) if colon and name != KIND else (text, 1.0)  # authors:NAME has no share yet
 
 
 def _words(kind: Any) -> str:

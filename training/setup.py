@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -105,14 +104,13 @@ def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup
     faces = load_face_detector(config.faces) if config.faces else None
     face_encoder, bank = None, None
     if config.face_weight:
-        from fair_adaptors.training.faces.bank import load_face_bank
+        from fair_adaptors.training.faces.authors import load_bank
 
         from fair_adaptors.vision.face_encoders import load_face_encoder
 
         face_encoder = load_face_encoder(config.face_encoder)
         if config.face_bank:
-            bank = load_face_bank(Path(config.face_bank).expanduser(), encoder=face_encoder)
-            bank.check({attribute.name: attribute.classes for attribute in config.attributes})
+            bank = load_bank(config.face_bank, face_encoder, config.attributes)
     classifier, another = load_classifier(config.classifier), load_classifier(config.judge)
     for one in (classifier, another):
         check_classes(one.name, one.classes, config.attributes)

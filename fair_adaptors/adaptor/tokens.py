@@ -89,6 +89,12 @@ def set_prefix(pipe: Any, identity: str, prefix: "tuple[float, Tensor] | None") 
         del _PROMPTING[pipe]
 
 
+def prefix_length(pipe: Any) -> int:
+    """Return how many soft tokens stand before a pipeline's prompts: the most if there are several prefixes."""
+    known = _PROMPTING.get(pipe)
+    return max((len(tokens) for _, tokens in known.prefixes.values()), default=0) if known else 0
+
+
 def _encode_with_prefixes(reference: "weakref.ref[Any]") -> Any:
     def encode_prompt(*arguments: Any, **named: Any) -> Any:
         pipe: Any = reference()
@@ -117,7 +123,7 @@ def _blend(pipe: Any, known: _Prompting, given: dict[str, Any]) -> "Tensor":
 
 def _warn_of_lost_ends(pipe: Any, known: _Prompting, prompt: str | list[str]) -> None:
     """Log what of a prompt is not read, as diffusers does for what is beyond its limit even without soft tokens."""
-    longest = max(len(tokens) for _, tokens in known.prefixes.values())
+    longest = prefix_length(pipe)
     room = pipe.tokenizer.model_max_length - 2 - longest
     for text in dict.fromkeys([prompt] if isinstance(prompt, str) else prompt):
         words = pipe.tokenizer(pipe.maybe_convert_prompt(text, pipe.tokenizer), add_special_tokens=False).input_ids

@@ -11,7 +11,7 @@ import typer
 from fair_adaptors import __version__
 from fair_adaptors.errors import FairAdaptorError
 
-from . import adaptors, convert, demo, evaluate, face_bank, generate, hub, train, train_classifier
+from . import adaptors, convert, demo, evaluate, face_bank, generate, hub, reproduce, train, train_classifier
 from . import app as page
 
 app = typer.Typer(
@@ -65,6 +65,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "generate": generate.generate,
     "train": train.train,
     "evaluate": evaluate.evaluate,
+    "reproduce": reproduce.reproduce,
     "app": page.app,
     "list": adaptors.list_,
     "info": adaptors.info,

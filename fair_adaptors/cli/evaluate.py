@@ -14,12 +14,13 @@ def evaluate(
     adaptor: Annotated[list[str] | None, typer.Option(help="Name, folder or Hub id; may be given again.")] = None,
     weight: Annotated[list[float] | None, typer.Option(help="Strength of the adaptors; may be given again.")] = None,
     baseline: Annotated[list[str] | None, typer.Option(help="A method of others to compare with, or `list`.")] = None,
-    prompts: Annotated[str | None, typer.Option(help="A prompt set, `list`, or a TXT, JSON or YAML file.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="A prompt set, `list`, authors:NAME, or a file.")] = None,
     images: Annotated[int, typer.Option("-n", "--images-per-prompt", min=1, help="Images per prompt.")] = 60,
     out: Annotated[Path, typer.Option(help="Folder for images, numbers and report.")] = Path("evaluation"),
     target: Annotated[list[str] | None, typer.Option(help="gender, or age=0.75,0.25; may be given again.")] = None,
     classifier: Annotated[
-        list[str] | None, typer.Option(help="clip:SOURCE, transformers:SOURCE or MODULE:OBJECT; may be given again.")
+        list[str] | None,
+        typer.Option(help="clip:SOURCE, transformers:SOURCE, authors:NAME or MODULE:OBJECT; may be given again."),
     ] = None,
     encoder: Annotated[
         list[str] | None, typer.Option(help="clip:SOURCE, dinov2:SOURCE or MODULE:OBJECT; may be given again.")

@@ -17,7 +17,7 @@ def face_bank(
     out: Annotated[Path, typer.Option(help="New safetensors file.")],
     attributes: Annotated[str, typer.Option(help="Labels to keep; a .pkl has its own.")] = "gender,race",
     encoder: Annotated[
-        str, typer.Option(help="auraface, sface, onnx:FILE or MODULE:OBJECT; the same as in training.")
+        str, typer.Option(help="auraface, sface, authors:opensphere, onnx:FILE or MODULE:OBJECT.")
     ] = "auraface",
     faces: Annotated[str, typer.Option(help="yunet, yunet:PATH, insightface, whole or MODULE:OBJECT.")] = "yunet",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many pictures, drawn at random.")] = None,
@@ -31,8 +31,9 @@ def face_bank(
     try:
         quiet()
         from fair_adaptors.training.classifier.data import Labelled, describe_source, find_source, pinned
+        from fair_adaptors.training.faces.authors import convert_published_bank
         from fair_adaptors.training.faces.bank import save_face_bank
-        from fair_adaptors.training.faces.build import build_face_bank, convert_published_bank
+        from fair_adaptors.training.faces.build import build_face_bank
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[classifier]'") from error
     from rich.progress import Progress

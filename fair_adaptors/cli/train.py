@@ -17,7 +17,9 @@ def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as sandbox-gender; `list` for all.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the adaptor; runs/RECIPE by default.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**32, help="Seed of everything random.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE; may be given again.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, or paper=true for all of the paper's; as often.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; --set goes before it.")] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="NAME=SHARE,SHARE: an attribute to make fair; may be given again.")
@@ -34,11 +36,11 @@ def train(
     """Train an adaptor: progress, sample grids, numbers before and after, and the adaptor's folder."""
     try:
         quiet()
-        from fair_adaptors.training.recipes import get_recipe
+        from fair_adaptors.training.recipes import get_recipe, with_settings
         from fair_adaptors.training.run.launch import launch, refusals_told
         from fair_adaptors.training.run.record import read_run, refuse_earlier_run, was_restarted
         from fair_adaptors.training.run.train import train as run_training
-        from fair_adaptors.training.settings import override, read_config_file
+        from fair_adaptors.training.settings import read_config_file
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[train]'") from error
 
@@ -71,7 +73,7 @@ def train(
     if resume and targets and not restarted:
         raise ConfigError("--target cannot change a run that is resumed")
     if resume:
-        wanted = override(read_run(folder, recipe), values)
+        wanted = with_settings(read_run(folder, recipe), values)
     if dry_run:
         _print_plan(wanted, num_processes or 1)
     elif num_processes is not None and "WORLD_SIZE" not in os.environ:
@@ -118,7 +120,7 @@ def _print_plan(config: Any, num_processes: int) -> None:
         *(f"#   {megabytes:>10,.1f} MB  {what}" for what, megabytes in plan.megabytes.items()),
         *(["#   not known: the base's shapes are not"] if not plan.megabytes else []),
         *(f"# {line}" for line in plan.kept),
-        *(f"# from the Hub: {download}" for download in plan.downloads),
+        *(f"# to be fetched: {download}" for download in plan.downloads),
         *(f"# not as the paper: {line}" for line in deviations(config)),
         f"# missing: {'; '.join(plan.missing) or 'nothing'}",
     ]

@@ -100,7 +100,7 @@ def _source_and_list(value: Any, where: str) -> tuple[str | None, list[Any]]:
     source = None
     if isinstance(value, _Pairs):
         fields = _fields(value, where, ("prompts", "source"), needed="prompts")
-        source = _text(fields["source"], where, "source") if "source" in fields else None
+        source = plain_text(fields["source"], where, "source") if "source" in fields else None
         value = fields["prompts"]
     if value is not None and not isinstance(value, list):
         raise ConfigError(f"{where}: expected a list of prompts, or a mapping with that list as 'prompts'")
@@ -109,25 +109,25 @@ def _source_and_list(value: Any, where: str) -> tuple[str | None, list[Any]]:
 
 def _item(value: Any, where: str) -> Item:
     if not isinstance(value, _Pairs):
-        prompt = _text(value, where, "prompt")
+        prompt = plain_text(value, where, "prompt")
         return Item(prompt, prompt, {})
     fields = _fields(value, where, ("prompt", "label", "expected"), needed="prompt")
-    prompt = _text(fields["prompt"], where, "prompt")
-    label = _text(fields.get("label", prompt), where, "label")
+    prompt = plain_text(fields["prompt"], where, "prompt")
+    label = plain_text(fields.get("label", prompt), where, "label")
     if label not in prompt:
         raise ConfigError(f"{where}: the label {label!r} is not a part of its prompt")
     expected = fields.get("expected", _Pairs())
     if not isinstance(expected, _Pairs):
         raise ConfigError(f"{where}: 'expected' must be a mapping such as {{gender: female}}")
     classes = _fields(expected, where)
-    return Item(prompt, label, {name: _text(classes[name], where, f"class of {name!r}") for name in classes})
+    return Item(prompt, label, {name: plain_text(classes[name], where, f"class of {name!r}") for name in classes})
 
 
 def _fields(pairs: _Pairs, where: str, known: Sequence[str] = (), *, needed: str | None = None) -> dict[str, Any]:
     """Return a mapping by its keys. With ``known``, other keys are an error."""
     found: dict[str, Any] = {}
     for key, value in pairs:
-        name = _text(key, where, "key")
+        name = plain_text(key, where, "key")
         if known and name not in known:
             hint = f"{did_you_mean(name, known)} Known: {', '.join(known)}. A prompt with a colon must be quoted"
             raise ConfigError(f"{where}: there is no key {name!r}.{hint}")
@@ -139,7 +139,7 @@ def _fields(pairs: _Pairs, where: str, known: Sequence[str] = (), *, needed: str
     return found
 
 
-def _text(value: Any, where: str, what: str) -> str:
+def plain_text(value: Any, where: str, what: str) -> str:
     """Return a text without the spaces around it."""
     if value is None:
         raise ConfigError(f"{where}: empty {what}")

@@ -13,8 +13,10 @@ from pathlib import Path
 from fair_adaptors.adaptor.bases import BASES, imported, plugin_of
 from fair_adaptors.attributes import namings
 from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.hub.parts import KIND
 
-from .files import SUFFIXES, read_file
+from .authors import AUTHORS_PROMPTS, SOURCE, read_authors_prompts
+from .files import SUFFIXES, Item, read_file
 
 FOLDER = Path(__file__).parent / "lists"
 TEMPLATE = "A photo of the face of a {}, a person"
@@ -75,11 +77,13 @@ def load_prompts(name: str, *, base: str | None = None) -> PromptSet:
     ``{gender: female}``.
 
     Args:
-        name: of ``list_prompt_sets``, or path of a file.
+        name: of ``list_prompt_sets``; ``authors:NAME`` for a list of the paper's authors, whose data.zip is fetched
+            if it is not in the cache; or the path of a file.
         base: the base model's name, where its own sets may be named without it: ``train`` for ``sandbox-train``.
 
     Raises:
         ConfigError: no such set or file, or the file is malformed; with the line or the number of the item.
+        ArchiveError: the authors' data.zip cannot be had.
         MissingExtraError: reading YAML needs PyYAML.
     """
     known = dict(_known_sets())
@@ -88,18 +92,26 @@ def load_prompts(name: str, *, base: str | None = None) -> PromptSet:
         known = {**own, **known}
     if name in known:
         return known[name]
+    kind, _, own_name = name.partition(":")
+    if kind == KIND:
+        return _of_items(name, read_authors_prompts(own_name), SOURCE)
     path = Path(name)
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(
             f"there is no prompt set {name!r}.{did_you_mean(name, known)} Sets: {', '.join(known)}; or give a file"
-            f" that ends in {', '.join(SUFFIXES)}"
+            f" that ends in {', '.join(SUFFIXES)}; or {KIND}:NAME, a list of the paper's authors:"
+            f" {', '.join(AUTHORS_PROMPTS)}"
         )
     source, items = read_file(path)
+    return _of_items(path.name, items, source or str(path))
+
+
+def _of_items(name: str, items: Sequence[Item], source: str) -> PromptSet:
     return PromptSet(
-        path.name,
+        name,
         tuple(item.prompt for item in items),
         tuple(item.label for item in items),
-        source or str(path),
+        source,
         tuple(item.expected for item in items) if any(item.expected for item in items) else (),
     )
 

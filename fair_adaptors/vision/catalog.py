@@ -25,12 +25,14 @@ CLASSIFIERS: Mapping[str, str] = {
     "clip:SOURCE": "fair_adaptors.vision.clip:clip_classifier",
     "transformers:SOURCE": "fair_adaptors.vision.image_classifier:image_classifier",
     "mobilenet:FILE": "fair_adaptors.vision.mobilenet_classifier:mobilenet_classifier",
+    "authors:NAME": "fair_adaptors.vision.authors:authors_classifier",
 }
 ENCODERS: Mapping[str, str] = {
     "clip:SOURCE": "fair_adaptors.vision.clip:clip_encoder",
     "dinov2:SOURCE": "fair_adaptors.vision.dinov2:dino_encoder",
 }
-"""What loads each kind, as ``module:function`` of the source. SOURCE is a model's folder or a Hub repository."""
+"""What loads each kind, as ``module:function`` of the source. SOURCE is a model's folder or a Hub repository, NAME one
+of the paper authors' parts."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,9 @@ def load_classifier(spec: str) -> Classifier:
 
     Args:
         spec: ``clip:SOURCE`` for zero-shot CLIP, ``transformers:SOURCE`` for an image classifier, ``mobilenet:FILE``
-            for a state dict as of the paper's authors, ``NAME:ITEM`` of an embedded base, or ``MODULE:OBJECT`` that is
-            a ``Classifier``; several with ``+`` between them for one that knows the attributes of all, of the first
-            one that knows it.
+            for a state dict as of the paper's authors, ``authors:NAME`` for one of their own, ``NAME:ITEM`` of an
+            embedded base, or ``MODULE:OBJECT`` that is a ``Classifier``; several with ``+`` between them for one that
+            knows the attributes of all, of the first one that knows it.
 
     Raises:
         ConfigError: no such classifier.

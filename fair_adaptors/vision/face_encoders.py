@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fair_adaptors.adaptor.bases import imported
 from fair_adaptors.errors import ConfigError, FairAdaptorError, did_you_mean
+from fair_adaptors.hub.parts import KIND
 
 from .catalog import load_own, parse
 from .onnx_file import Graph, read_onnx
@@ -87,12 +89,16 @@ PUBLISHED = {
 used, and both its licence and its data allow any use."""
 
 
+AUTHORS = "fair_adaptors.vision.authors_faces:authors_face_encoder"
+"""What loads the face encoder of the paper's authors, as ``module:function``."""
+
+
 def load_face_encoder(spec: str = "auraface") -> FaceEncoder:
     """Load an encoder of faces, frozen.
 
     Args:
-        spec: ``auraface`` or ``sface``, with weights from the Hub; ``onnx:FILE`` of an encoder of insightface's kind;
-            or ``MODULE:OBJECT`` that is a ``FaceEncoder``.
+        spec: ``auraface`` or ``sface``, with weights from the Hub; ``authors:opensphere`` of the paper's authors;
+            ``onnx:FILE`` of an encoder of insightface's kind; or ``MODULE:OBJECT`` that is a ``FaceEncoder``.
 
     Raises:
         ConfigError: no such encoder, or its weights are not to be had or not what they should be.
@@ -107,8 +113,10 @@ def load_face_encoder(spec: str = "auraface") -> FaceEncoder:
         except OSError as error:
             raise ConfigError(f"{spec}: {path} cannot be read: {error.strerror}") from error
         return _encoder(f"onnx:{path.name}", data, bytes_in=None)
+    if word.kind == KIND:
+        return imported(AUTHORS)(word.source)
     if ":" not in spec:
-        known = (*PUBLISHED, "onnx:FILE", "MODULE:OBJECT")
+        known = (*PUBLISHED, "authors:opensphere", "onnx:FILE", "MODULE:OBJECT")
         raise ConfigError(f"no face encoder {spec!r}.{did_you_mean(spec, known)} Known: {', '.join(known)}")
     return load_own(spec, FaceEncoder)
 

@@ -1,0 +1,94 @@
+"""The command that does the paper's evaluation of an adaptor again."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import Seed, load_base, quiet
+
+
+def reproduce(
+    adaptor: Annotated[str, typer.Argument(help="A published adaptor, such as gender-race; or a folder or Hub id.")],
+    images: Annotated[
+        int | None, typer.Option("-n", "--images-per-prompt", min=1, help="Images per prompt; as many as the paper.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for images, numbers and report.")] = Path("reproduction"),
+    classifier: Annotated[
+        str | None, typer.Option(help="One of your own in place of the authors': nothing of theirs is fetched.")
+    ] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="clip:SOURCE or dinov2:SOURCE, for the paper's cosines; as often.")
+    ] = None,
+    faces: Annotated[str, typer.Option(help="yunet, yunet:PATH, or insightface, as the authors.")] = "yunet",
+    unpadded: Annotated[
+        bool, typer.Option("--unpadded/--padded", help="Prompts as the authors give them, or as stock pipelines do.")
+    ] = True,
+    base: Annotated[str | None, typer.Option(help="Pipeline folder or Hub id; the adaptor's own base.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many of the prompts.")] = None,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampling steps; the paper's are 30.")] = 30,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images drawn at once.")] = None,
+    seed: Seed = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete another evaluation in --out.")] = False,
+) -> None:
+    """Measure an adaptor as the paper does, and print the paper's figures beside the measured ones."""
+    quiet()
+    import os
+    from contextlib import nullcontext
+
+    from rich.console import Console
+
+    from fair_adaptors.adaptor.bases import defaults_of
+    from fair_adaptors.adaptor.record import read_record
+    from fair_adaptors.evaluation import published, reproduction, spec
+    from fair_adaptors.evaluation.protocol import unpadded as not_padded
+    from fair_adaptors.evaluation.protocol import use_authors_scheduler
+    from fair_adaptors.evaluation.variants import distinct, variants_for
+    from fair_adaptors.hub.resolve import resolve
+    from fair_adaptors.report.reproduction import LEGEND, table, write_reproduction
+    from fair_adaptors.report.terminal import run_and_report
+
+    record = read_record(resolve(adaptor))
+    place = base or record.base_model
+    lists = reproduction.prompts_of(record.name)
+    prompts = {
+        name: reproduction.load_test_prompts(name, padded=not unpadded, own_list=classifier is not None)
+        for name in lists
+    }
+    words = classifier or reproduction.classifiers_of(tuple(record.attributes))
+    instruments = spec.instruments_for(place, [words], encoder or [], faces)
+    targets = reproduction.paper_targets(adaptor, instruments)
+    variants = distinct(variants_for([adaptor], []))
+    for warning in spec.shared_classifiers([adaptor], instruments):
+        print(f"fair-adaptors: {warning}", file=sys.stderr)
+    pipe = load_base(place)
+    use_authors_scheduler(pipe)
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
+    for name, chosen in prompts.items():
+        folder = out / name if len(lists) > 1 else out
+        wanted = spec.Evaluation(
+            place,
+            reproduction.first(chosen, limit),
+            targets,
+            images_per_prompt=images or published.images_per_prompt(tuple(record.attributes)),
+            seed=seed,
+            num_steps=steps,
+            guidance_scale=published.GUIDANCE,
+            batch_size=batch_size or defaults_of(place).batch_size,
+        )
+        with not_padded(pipe) if unpadded else nullcontext():
+            results = run_and_report(pipe, wanted, variants, instruments, folder, overwrite=overwrite)
+        rows = reproduction.rows(results, record.name, name)
+        differs = reproduction.differences(
+            results,
+            record.name,
+            attributes=tuple(record.attributes),
+            padded=not unpadded,
+            num_prompts=len(chosen.prompts),
+        )
+        console.print(table(rows))
+        said = [*LEGEND, "How this differs from the paper's evaluation:", *(f"* {line}" for line in differs)]
+        console.print("\n".join(said), highlight=False, soft_wrap=True, markup=False)
+        if not console.quiet:
+            print(f"The same table is {write_reproduction(folder, rows, results, differs)}")
