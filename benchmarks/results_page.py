@@ -10,7 +10,7 @@ from benchmarks._report import RESULTS, table, tables_of, text_of, write_tables
 
 ORDER = (
     "sandbox_bias", "keeping", "sandbox_variants", "steps", "peers", "coverage", "alarms", "backpropagation",
-    "gradients", "processes", "loading", "faces", "startup",
+    "gradients", "processes", "loading", "faces", "detector", "startup",
 )  # fmt: skip
 """Of the tables in the document."""
 

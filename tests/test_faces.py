@@ -59,7 +59,7 @@ def test_the_largest_face_of_each_image_is_found_in_order(detector: FaceDetector
         assert found.scores[n].item() == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize(("height", "width", "shrink"), [(640, 640, 2), (1280, 960, 4), (200, 300, 1), (64, 96, 1)])
+@pytest.mark.parametrize(("height", "width", "shrink"), [(1024, 1024, 2), (2048, 1536, 4), (200, 300, 1), (64, 96, 1)])
 def test_places_are_those_of_the_image_whatever_its_size(
     detector: FaceDetector, height: int, width: int, shrink: int
 ) -> None:

@@ -32,8 +32,8 @@ of insightface's ``utils/face_align.py``, by which ArcFace (Deng et al. 2019) an
 YUNET = Path(__file__).parent / "yunet" / "face_detection_yunet_2023mar.onnx"
 """The file of OpenCV's model zoo that comes with this package, under the MIT licence."""
 
-LONGEST_SIDE = 320
-"""Pixels to which images are shrunk for YuNet. It sees faces of 10 to 300 pixels, and those of portraits are large."""
+LONGEST_SIDE = 512
+"""Pixels to which images are shrunk for YuNet: at 320 it misses more of the small faces (``benchmarks/detector.py``)."""
 SCORE, OVERLAP, MOST_FACES = 0.6, 0.3, 5000
 """The least score of a face, how much two may overlap, and how many are looked at: as in OpenCV's ``yunet.py``."""
 MOST_THREADS = 8
@@ -82,11 +82,12 @@ def whole_image() -> FaceDetector:
     return FaceDetector("whole image", "1", find, crops=False)
 
 
-def yunet(path: Path = YUNET) -> FaceDetector:
+def yunet(path: Path = YUNET, *, longest_side: int = LONGEST_SIDE) -> FaceDetector:
     """Return OpenCV's YuNet (Wu et al. 2023), which looks at several images at once, each in a thread.
 
     Args:
         path: its ONNX file or a folder with it.
+        longest_side: pixels to which larger images are shrunk.
 
     Raises:
         ConfigError: the file is not there, or no such model.
@@ -103,7 +104,7 @@ def yunet(path: Path = YUNET) -> FaceDetector:
     pool = ThreadPoolExecutor(threads, "yunet")
     # A detector remembers the size of its images, so that each thread needs one of its own.
     idle: SimpleQueue[Any] = SimpleQueue()
-    data, nothing, sides = np.frombuffer(model, np.uint8), np.empty(0, np.uint8), (LONGEST_SIDE, LONGEST_SIDE)
+    data, nothing, sides = np.frombuffer(model, np.uint8), np.empty(0, np.uint8), (longest_side, longest_side)
 
     def look(image: "np.ndarray") -> "np.ndarray":
         detector = idle.get()
@@ -123,11 +124,11 @@ def yunet(path: Path = YUNET) -> FaceDetector:
         raise ConfigError(f"{path} is no YuNet that OpenCV can run; {_PLAIN}") from error
 
     def find(images: "Tensor") -> Faces:
-        pictures, scale = _pictures(images, LONGEST_SIDE)
+        pictures, scale = _pictures(images, longest_side)
         corners = [_corners(rows) for rows in pool.map(look, pictures)]
         return _largest(corners, images, scale)
 
-    settings = f"{LONGEST_SIDE} {SCORE} {OVERLAP}"
+    settings = f"{longest_side} {SCORE} {OVERLAP}"
     return FaceDetector("yunet", f"{hashlib.sha256(model).hexdigest()} {settings}", find)
 
 
