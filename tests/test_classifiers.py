@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.vision.catalog import load_classifier
+from fair_adaptors.evaluation.run import _see
+from fair_adaptors.evaluation.spec import Instruments
+from fair_adaptors.vision.catalog import Word, load_classifier, load_encoder, parse
+from fair_adaptors.vision.crops import crop_faces
 from fair_adaptors.vision.joint import join, shared_classifier
 from fair_adaptors.vision.mobilenet import mobilenet_v3_large
 from fair_adaptors.vision.mobilenet_classifier import save_mobilenet
-from fair_adaptors.vision.types import Classifier
+from fair_adaptors.vision.seeing import see
+from fair_adaptors.vision.types import Classifier, FaceDetector, Faces
 from tests.vision_models import AGES, RACES, authors_file, pictures, state_dict, vit
 
 FAMILIES = {"race": ("WMELH", "Black", "Indian", "Asian"), "gender": ("female", "male"), "age": ("young", "old")}
@@ -84,6 +89,9 @@ def test_a_folder_of_ours_says_its_own_classes(tmp_path: Path) -> None:
     config = tmp_path / "mine" / "config.json"
     config.write_text(json.dumps({"classes": {"hair": ["dark", "fair"]}}))
     with pytest.raises(ConfigError, match="other classes than the 5 outputs"):
+        load_classifier(f"mobilenet:{tmp_path / 'mine'}")
+    config.write_text(json.dumps({"classes": classes, "face_margin": "wide"}))
+    with pytest.raises(ConfigError, match="the margin of .*mine is 'wide'"):
         load_classifier(f"mobilenet:{tmp_path / 'mine'}")
     config.write_text("[]")
     with pytest.raises(ConfigError, match="does not say the classes"):
@@ -194,6 +202,53 @@ def test_evaluating_with_what_was_trained_against_warns_also_of_a_part() -> None
         assert warning is not None and classifier.name in warning and "\n" not in warning
     assert shared_classifier(trained, other) is None
     assert shared_classifier(gender.identity, join([race, other])) is None
+
+
+def test_each_classifier_sees_faces_with_the_margin_it_was_made_for_alone_and_as_a_part() -> None:
+    images, boxes = pictures(2, side=64).requires_grad_(), torch.tensor([[24.0, 24, 40, 44], [20, 25, 40, 40]])
+    gender, race, age = (
+        known("gender", "1"),
+        replace(known("race", "2"), margin=0.0),
+        replace(known("age", "3"), margin=1.0),
+    )
+    together = see(join([join([gender, race]), age]), images, boxes)
+    assert together.keys() == {"gender", "race", "age"}
+    for one, margin in ((gender, 0.5), (race, 0.0), (age, 1.0)):
+        expected = one.logits(crop_faces(images, boxes, margin=margin))[one.name]
+        assert torch.equal(see(one, images, boxes)[one.name], expected) and torch.equal(together[one.name], expected)
+        assert torch.equal(see(one, images, None)[one.name], one.logits(images)[one.name])
+    assert torch.autograd.grad(together["age"].sum(), images)[0].any()
+
+
+def test_an_evaluation_cuts_faces_out_as_wide_as_its_classifier_wants_and_begins_anew_with_another_margin() -> None:
+    images, boxes = pictures(2, side=64), torch.tensor([[24.0, 24, 40, 44], [20, 25, 40, 40]])
+    found = Faces(boxes, torch.zeros(2, 5, 2), torch.ones(2), torch.ones(2).bool())
+    identities = set()
+    for margin in (0.5, 0.1):
+        one = replace(known("gender", "1"), margin=margin)
+        instruments = Instruments((one,), faces=FaceDetector("stub", "1", lambda images: found))
+        seen = _see(images, "a nurse", "", instruments).probabilities["gender"]["gender"]
+        logits = one.logits(crop_faces(images, boxes, margin=margin))["gender"]
+        assert torch.equal(torch.from_numpy(seen), logits.softmax(1))
+        identities |= {
+            instruments.identity,
+            Instruments((join([one, known("age", "2")]),), faces=instruments.faces).identity,
+        }
+    assert len(identities) == 4
+
+
+def test_a_word_says_the_margin_before_its_source() -> None:
+    one = load_classifier("sandbox:margin=0.2:training")
+    assert one.margin == 0.2 and load_classifier("sandbox:training").margin == 0.5
+    assert one.identity == load_classifier("sandbox:training").identity, "or nobody were warned of measuring with it"
+    assert parse("clip:margin=-.1:ORG/NAME@main") == Word(
+        "clip:margin=-.1:ORG/NAME@main", "clip", "ORG/NAME@main", -0.1
+    )
+    for number in ("wide", "nan", "4"):
+        with pytest.raises(ConfigError, match=f"is '{number}'; it must be a number from -0.5 to 3"):
+            load_classifier(f"sandbox:margin={number}:training")
+    with pytest.raises(ConfigError, match="an encoder sees whole images"):
+        load_encoder("sandbox:margin=0.2:training")
 
 
 def test_the_sandboxs_two_classifiers_are_not_one() -> None:

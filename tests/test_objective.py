@@ -14,9 +14,10 @@ from fair_adaptors.training.faces.bank import FaceBank
 from fair_adaptors.training.setup import Setup
 from torch import Tensor
 
+from fair_adaptors.vision.checked import checked
 from fair_adaptors.vision.crops import align_faces
 from fair_adaptors.vision.faces import LANDMARKS, LANDMARKS_SIDE
-from fair_adaptors.vision.types import FaceDetector, Faces
+from fair_adaptors.vision.types import Classifier, FaceDetector, Faces
 from tests.tiny_training import CONFIG, tiny_setup
 
 COUNT = 4
@@ -63,8 +64,8 @@ def test_classifiers_see_the_face_alone_unless_the_image_is_one(crops: bool, sid
         shapes.append(tuple(images.shape[-2:]))
         return {"bright": images.mean((1, 2, 3))[:, None] * torch.tensor([1.0, -1.0])}
 
-    where = dataclasses.replace(tiny_setup(), faces=detector([True] * COUNT, crops=crops), classifier=classifier)
-    seen(where, 0)
+    sees = checked(Classifier("stub", "1", {"bright": ("dark", "bright")}, classifier))
+    seen(dataclasses.replace(tiny_setup(), faces=detector([True] * COUNT, crops=crops), classifier=sees), 0)
     assert shapes == [(side, side)]
 
 

@@ -86,7 +86,9 @@ def trained(portraits: Path, model: Path, tmp_path_factory: pytest.TempPathFacto
     out = tmp_path_factory.mktemp("out") / "portraits-gender-tone"
     losses: list[float] = []
     train_classifier(
-        wanted(portraits, model, ("gender", "tone")), out, on_step=lambda step, total, loss: losses.append(loss)
+        wanted(portraits, model, ("gender", "tone"), margin=1.0),
+        out,
+        on_step=lambda step, total, loss: losses.append(loss),
     )
     assert len(losses) == 80 and losses[-1] < losses[0] / 2
     return out
@@ -95,6 +97,7 @@ def trained(portraits: Path, model: Path, tmp_path_factory: pytest.TempPathFacto
 def test_it_tells_gender_and_tone_of_people_it_has_never_seen(trained: Path) -> None:
     classifier = load_classifier(f"transformers:{trained}")
     assert classifier.classes == {"gender": ("female", "male"), "tone": tuple(sorted(TONES))}
+    assert classifier.margin == 1.0
     strangers = people(300, seed=1)
     with torch.no_grad():
         said = {name: logits.argmax(1) for name, logits in classifier.logits(render(strangers)).items()}
@@ -149,11 +152,12 @@ def test_a_mobilenet_is_trained_too_and_starts_from_a_state_dict(portraits: Path
         "classifier.3.weight",
         "classifier.3.bias",
     }
-    settings = {"steps": 1, "batch_size": 2, "limit": 20}
+    settings = {"steps": 1, "batch_size": 2, "limit": 20, "margin": 0.25}
     results = train_classifier(wanted(portraits, started, ("gender",), **settings), tmp_path / "out")
     assert results["training"]["model"] == "mobilenet:imagenet.pth"
     classifier = load_classifier(f"mobilenet:{tmp_path / 'out'}")
-    assert classifier.classes == {"gender": GENDERS}
+    assert classifier.classes == {"gender": GENDERS} and classifier.margin == 0.25
+    assert load_classifier(f"mobilenet:margin=0:{tmp_path / 'out'}").margin == 0
     assert "--classifier mobilenet:FOLDER" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -317,8 +321,20 @@ def test_a_stream_of_unknown_length_needs_steps_and_known_classes(
     config = ClassifierConfig("somebody/faces", ("gender",), str(model))
     with pytest.raises(ConfigError, match="give steps"):
         train_classifier(config, tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds out 4 images; at least 20 are needed$"):
+        train_classifier(dataclasses.replace(config, steps=1, model="./nothing"), tmp_path / "out")
     with pytest.raises(ConfigError, match="does not name the classes of 'hair' before it is read"):
         Labelled(find_source("somebody/faces"), ("hair",))
+
+
+def labelled(folder: Path, labels: list[str]) -> Path:
+    """A folder of a picture for each label of gender."""
+    folder.mkdir(parents=True)
+    for index in range(len(labels)):
+        pictures(1)[0].save(folder / f"{index}.png")
+    rows = [f"{index}.png,{label}" for index, label in enumerate(labels)]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,gender", *rows]) + "\n")
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -340,7 +356,13 @@ def test_a_stream_of_unknown_length_needs_steps_and_known_classes(
         (["--dataset", "EMPTY", "--attributes", "gender"], "doesn't contain any data files"),
         (["--dataset", "WRONG", "--attributes", "gender"], "gender is 'femal', which is no label of it. Did you mean"),
         (["--dataset", "BROKEN", "--attributes", "gender"], "cannot be read: cannot identify image file"),
-        (["--dataset", "FEW", "--attributes", "gender"], "holds out 2 images; at least 20 are needed"),
+        (["--dataset", "MEN", "--attributes", "gender"], "has no picture to train on whose gender is female"),
+        # Before the model is looked at, so that nothing was trained in vain.
+        (
+            ["--dataset", "FEW", "--attributes", "gender", "--model", "./nothing"],
+            "holds out 2 images; at least 20 are needed: 100 pictures in all",
+        ),
+        (["--dataset", "PORTRAITS", "--attributes", "gender", "--margin", "5"], "must be a number from -0.5 to 3"),
     ],
 )
 def test_wrong_input_is_one_line_that_says_what_to_do(
@@ -349,15 +371,14 @@ def test_wrong_input_is_one_line_that_says_what_to_do(
 ) -> None:  # fmt: skip
     folders = {"PORTRAITS": portraits, "EMPTY": tmp_path / "empty"}
     folders["EMPTY"].mkdir()
-    for name, last in (("WRONG", "femal"), ("BROKEN", "male"), ("FEW", "male")):
+    for name, last in (("WRONG", "femal"), ("FEW", "male")):
+        folders[name] = labelled(tmp_path / name, ["male", "female"] * 2 + ["female", last])
+    for name, labels in (("MEN", ["male"]), ("BROKEN", ["male", "female"])):
         folders[name] = tmp_path / name
-        folders[name].mkdir()
-        for index, picture in enumerate(pictures(6)):
-            picture.save(folders[name] / f"{index}.png")
-        rows = [f"{index}.png,{label}" for index, label in enumerate(["male", "female"] * 2 + ["female", last])]
-        (folders[name] / "metadata.csv").write_text("\n".join(["file_name,gender", *rows]) + "\n")
-    for index in range(6):
-        (folders["BROKEN"] / f"{index}.png").write_bytes(b"no picture")
+        for part, count in (("train", 2), ("test", 20)) if name in arguments else ():
+            labelled(folders[name] / part, (labels * count)[:count])
+    for file in folders["BROKEN"].rglob("*.png"):
+        file.write_bytes(b"no picture")
     filled = [str(folders.get(word, word)) for word in arguments]
     for option, value in (("--out", tmp_path / "out"), ("--model", model), ("--steps", 2)):
         filled += [] if option in filled else [option, str(value)]

@@ -14,8 +14,9 @@ from rich.console import Console
 from torch import Tensor
 
 from fair_adaptors.seeds import image_seed
+from fair_adaptors.vision.checked import checked
 from fair_adaptors.vision.crops import crop_faces
-from fair_adaptors.vision.types import FaceDetector, Faces
+from fair_adaptors.vision.types import Classifier, FaceDetector, Faces
 from tests.tiny_training import CONFIG, brightness, tiny_setup
 
 COUNT = 6
@@ -38,13 +39,14 @@ def test_the_validation_classifier_sees_faces_alone_and_images_without_one_are_u
         return {name: 1000 * logits for name, logits in brightness(images).items()}  # always sure
 
     detector = FaceDetector("stub", "stub", in_every_second, crops)
-    place = dataclasses.replace(tiny_setup(), validation_classifier=judge, faces=detector)
+    classifier = checked(Classifier("judge", "1", {"bright": ("no", "yes")}, judge, margin=0.1))
+    place = dataclasses.replace(tiny_setup(), validation_classifier=classifier, faces=detector)
     prompt = place.validation_prompts[0]
     with attached(place, CONFIG):
         found = measure(place, CONFIG, [prompt], COUNT)
         images = draw(place, CONFIG, prompt, [image_seed(CONFIG.seed, prompt, i) for i in range(COUNT)])
     boxes = in_every_second(images).boxes
-    assert torch.equal(seen[0], crop_faces(images, boxes) if crops else images)
+    assert torch.equal(seen[0], crop_faces(images, boxes, margin=0.1) if crops else images)
     assert found.undetermined == found.bias["bright"].undetermined == 0.5
     shares = judge(seen[0])["bright"][::2].argmax(1).float()
     assert found.bias["bright"].value == pytest.approx(abs(2 * shares.mean().item() - 1))

@@ -5,6 +5,8 @@ from fair_adaptors.training.config import Attribute, TrainConfig
 from fair_adaptors.training.setup import Setup
 from torch import Tensor
 
+from fair_adaptors.vision.checked import checked
+from fair_adaptors.vision.types import Classifier
 from tests.tiny import tiny_pipeline
 
 CONFIG = TrainConfig(
@@ -33,12 +35,13 @@ def tiny_setup(*kept: str) -> Setup:
     prompts = ("a nurse", "a guard")
     encoder = {"flat": lambda images: torch.nn.functional.normalize(images.flatten(1), dim=1)}
     beside = {"warm": ("cold", "warm")}
+    sees = checked(Classifier("tiny", "tiny", {"bright": ("dark", "bright"), **beside}, brightness))
     return Setup(
         tiny_pipeline(),
         {"train": prompts},
         prompts,
-        brightness,
-        brightness,
+        sees,
+        sees,
         encoder,
         kept_attributes=kept,
         beside=beside,

@@ -44,7 +44,8 @@ class Setup:
         named: classes of the attributes to make fair that a training prompt names, by prompt; its images are to show
             them.
         validation_prompts: prompts to validate on.
-        classifier: frozen; faces [N, 3, H, W] in [0, 1] to logits [N, K] of each attribute.
+        classifier: frozen; images [N, 3, H, W] in [0, 1], and the boxes [N, 4] of their faces where classifiers are to
+            see these alone, to logits [N, K] of each attribute.
         validation_classifier: another classifier, for validation and for the numbers at the end.
         encoders: frozen; images to unit features, for preservation.
         faces: finds the faces; only images with one take part. None takes the whole image for one.
@@ -60,8 +61,8 @@ class Setup:
     pipe: Any
     prompts: Mapping[str, tuple[str, ...]]
     validation_prompts: tuple[str, ...]
-    classifier: Callable[[Tensor], Logits]
-    validation_classifier: Callable[[Tensor], Logits]
+    classifier: Callable[..., Logits]
+    validation_classifier: Callable[..., Logits]
     encoders: Mapping[str, Callable[[Tensor], Tensor]]
     faces: FaceDetector | None = None
     face_encoder: Callable[[Tensor], Tensor] | None = None

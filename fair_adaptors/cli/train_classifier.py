@@ -23,6 +23,9 @@ def train_classifier(
     lr: Annotated[float, typer.Option(help="Learning rate; about 1e-3 from random weights.")] = 1e-4,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
     limit: Annotated[int | None, typer.Option(help="At most so many images of each split.")] = None,
+    margin: Annotated[
+        float, typer.Option(help="How much wider than a face's box the pictures are; written beside the weights.")
+    ] = 0.5,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read and done.")] = False,
 ) -> None:
     """Finetune a classifier of gender, race, age or what a folder's labels name; calibrated, with a card."""
@@ -39,7 +42,7 @@ def train_classifier(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     names = tuple(name.strip() for name in attributes.split(","))
-    config = ClassifierConfig(dataset, names, model, epochs, steps, batch_size, lr, seed, limit)
+    config = ClassifierConfig(dataset, names, model, epochs, steps, batch_size, lr, seed, limit, margin)
     print("\n".join(plan(config)), flush=True)
     if dry_run:
         return

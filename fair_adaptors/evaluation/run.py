@@ -14,6 +14,7 @@ from fair_adaptors.errors import ConfigError, InvalidResultsError
 from fair_adaptors.seeds import image_seed
 from fair_adaptors.vision.checked import check_logits
 from fair_adaptors.vision.faces import whole_image
+from fair_adaptors.vision.seeing import see
 from fair_adaptors.vision.types import Logits
 
 from .spec import Evaluation, Instruments, Target, all_targets, known_targets
@@ -204,12 +205,10 @@ def _see(images: "Tensor", prompt: str, label: str, instruments: Instruments) ->
     """Judge images [n, 3, H, W], each as the PNG file has it: classifiers see its face, encoders all of it."""
     import torch
 
-    from fair_adaptors.vision.crops import crop_faces
-
     with torch.no_grad():
         faces = (instruments.faces or whole_image()).find(images)
-        people = crop_faces(images, faces.boxes) if instruments.faces and instruments.faces.crops else images
-        logits: dict[str, Logits] = {one.name: one.logits(people) for one in instruments.classifiers}
+        boxes = faces.boxes if instruments.faces and instruments.faces.crops else None
+        logits: dict[str, Logits] = {one.name: see(one, images, boxes) for one in instruments.classifiers}
         for one in instruments.classifiers:
             check_logits(one, logits[one.name], faces.found)
         features = {one.name: one.encode(images).float().cpu() for one in instruments.encoders}

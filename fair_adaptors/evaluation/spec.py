@@ -128,6 +128,8 @@ class Instruments:
         every += [self.faces] if self.faces else []
         parts = [f"{one.name} {one.identity}" for one in every] + ([self.kept.name] if self.kept else [])
         parts += [str(sorted(classifier.classes.items())) for classifier in self.classifiers]
+        if self.faces and self.faces.crops:
+            parts += [str([part.margin for part in one.parts or (one,)]) for one in self.classifiers]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -1,7 +1,8 @@
 """The words that name a classifier, an encoder or a detector: their grammar, and from a word to the thing itself.
 
 A word is ``KIND:SOURCE``, such as ``clip:ORG/NAME@COMMIT`` or ``mobilenet:FILE``; ``NAME:ITEM`` of an embedded base;
-or ``MODULE:OBJECT`` of the user's own. A new kind is a row in ``CLASSIFIERS`` or ``ENCODERS``.
+or ``MODULE:OBJECT`` of the user's own. A new kind is a row in ``CLASSIFIERS`` or ``ENCODERS``. Of a classifier,
+``margin=NUMBER:`` before the source says how widely faces are cut out for it: ``clip:margin=0.2:ORG/NAME``.
 """
 
 import importlib
@@ -9,7 +10,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from fair_adaptors.adaptor.bases import BASES, imported, plugin_of
 from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.hub.client import split_revision
 
-from .types import Classifier, Encoder
+from .types import Classifier, Encoder, margin_of
 
 _T = TypeVar("_T")
 
@@ -33,6 +34,7 @@ ENCODERS: Mapping[str, str] = {
 }
 """What loads each kind, as ``module:function`` of the source. SOURCE is a model's folder or a Hub repository, NAME one
 of the paper authors' parts."""
+_MARGIN = "margin="
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,13 @@ class Word:
         text: the whole of it.
         kind: what stands before the first colon.
         source: what stands behind it; empty if there is no colon.
+        margin: that of a classifier; None if the word does not say.
     """
 
     text: str
     kind: str
     source: str
+    margin: float | None = None
 
     def place_in(self, kinds: Mapping[str, str]) -> str | None:
         """Return what loads this kind, of ``CLASSIFIERS`` or ``ENCODERS``; None if the word is of none of them."""
@@ -60,9 +64,16 @@ class Word:
 
 
 def parse(text: str) -> Word:
-    """Take a word apart."""
+    """Take a word apart.
+
+    Raises:
+        ConfigError: its margin is not a number from -0.5 to 3.
+    """
     kind, _, source = text.partition(":")
-    return Word(text, kind, source)
+    if not source.startswith(_MARGIN):
+        return Word(text, kind, source)
+    number, _, source = source.removeprefix(_MARGIN).partition(":")
+    return Word(text, kind, source, margin_of(number, text))
 
 
 def split_specs(spec: str) -> list[str]:
@@ -130,7 +141,8 @@ def load_classifier(spec: str) -> Classifier:
         spec: ``clip:SOURCE`` for zero-shot CLIP, ``transformers:SOURCE`` for an image classifier, ``mobilenet:FILE``
             for a state dict as of the paper's authors, ``authors:NAME`` for one of their own, ``NAME:ITEM`` of an
             embedded base, or ``MODULE:OBJECT`` that is a ``Classifier``; several with ``+`` between them for one that
-            knows the attributes of all, of the first one that knows it.
+            knows the attributes of all, of the first one that knows it. Before a source ``margin=0.2:`` says how
+            widely faces are cut out for it.
 
     Raises:
         ConfigError: no such classifier.
@@ -141,10 +153,12 @@ def load_classifier(spec: str) -> Classifier:
         return join([load_classifier(one) for one in specs])
     word = parse(spec)
     if place := word.place_in(CLASSIFIERS):
-        return imported(place)(word.source)
-    if plugin := plugin_of(word.kind):
-        return imported(plugin.classifier)(word.source)
-    return load_own(spec, Classifier)
+        found: Classifier = imported(place)(word.source)
+    elif plugin := plugin_of(word.kind):
+        found = imported(plugin.classifier)(word.source)
+    else:
+        found = load_own(spec, Classifier)
+    return found if word.margin is None else replace(found, margin=word.margin)
 
 
 def load_encoder(spec: str, *, whole: bool = False) -> Encoder:
@@ -159,6 +173,8 @@ def load_encoder(spec: str, *, whole: bool = False) -> Encoder:
         ConfigError: no such encoder.
     """
     word = parse(spec)
+    if word.margin is not None:
+        raise ConfigError(f"{spec}: an encoder sees whole images, so that there is no margin")
     if place := word.place_in(ENCODERS):
         return imported(place)(word.source, whole=whole)
     if plugin := plugin_of(word.kind):

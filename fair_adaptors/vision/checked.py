@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fair_adaptors.errors import ConfigError
 
+from .seeing import see
 from .types import Classifier, Logits
 
 if TYPE_CHECKING:
@@ -45,17 +46,17 @@ def check_logits(classifier: Classifier, logits: Logits, counts: "Tensor", *, ev
             )
 
 
-def checked(classifier: Classifier) -> "Callable[[Tensor], Logits]":
-    """Return the classifier's ``logits``, which check their first batch: that there are finite ones of sound images.
+def checked(classifier: Classifier) -> "Callable[..., Logits]":
+    """Return ``see`` of a classifier: images, and boxes where there are any → logits. It checks the first batch.
 
     Raises:
         ConfigError: when they are called, see ``check_logits``.
     """
     is_first = True
 
-    def logits(images: "Tensor") -> Logits:
+    def logits(images: "Tensor", boxes: "Tensor | None" = None) -> Logits:
         nonlocal is_first
-        found = classifier.logits(images)
+        found = see(classifier, images, boxes)
         if is_first:
             check_logits(classifier, found, images.detach().isfinite().flatten(1).all(1), every=False)
             is_first = False

@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .faces import LANDMARKS, LANDMARKS_SIDE
+from .types import LANDMARKS, LANDMARKS_SIDE, MARGIN
 
-MARGIN = 0.5
-"""A crop is this much wider than the longer side of its box: the published code's ``expand_coef``."""
 UNLIKE = 1e-3
 """Landmarks whose correlation with a face's is less than this have no place in an aligned face."""
 

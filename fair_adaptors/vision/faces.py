@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fair_adaptors.errors import ConfigError, MissingExtraError, did_you_mean
 
 from .catalog import load_own, parse
-from .types import FaceDetector, Faces
+from .types import LANDMARKS, LANDMARKS_SIDE, FaceDetector, Faces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,16 +24,11 @@ if TYPE_CHECKING:
 DETECTORS = ("yunet", "yunet:PATH", "insightface", "whole", "MODULE:OBJECT")
 """What ``load_face_detector`` understands."""
 
-LANDMARKS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
-LANDMARKS_SIDE = 112
-"""Where the landmarks of an aligned face of 112 × 112 pixels are, from the centre of the first pixel: ``arcface_dst``
-of insightface's ``utils/face_align.py``, by which ArcFace (Deng et al. 2019) and most encoders since are trained."""
-
 YUNET = Path(__file__).parent / "yunet" / "face_detection_yunet_2023mar.onnx"
 """The file of OpenCV's model zoo that comes with this package, under the MIT licence."""
 
 LONGEST_SIDE = 512
-"""Pixels to which images are shrunk for YuNet: at 320 it misses more of the small faces (``benchmarks/detector.py``)."""
+"""Pixels to which images are shrunk for YuNet. At 320 it misses more small faces: ``benchmarks/detector.py``."""
 SCORE, OVERLAP, MOST_FACES = 0.6, 0.3, 5000
 """The least score of a face, how much two may overlap, and how many are looked at: as in OpenCV's ``yunet.py``."""
 MOST_THREADS = 8

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .heads import read_labels, split_logits
-from .types import Classifier
+from .pretrained import identity, loaded, name, preparation
+from .types import FACE_MARGIN, MARGIN, Classifier, margin_of
 
 if TYPE_CHECKING:
     from torch import Tensor
-from .pretrained import identity, loaded, name, preparation
 
 
 def image_classifier(source: str) -> Classifier:
@@ -29,7 +29,8 @@ def image_classifier(source: str) -> Classifier:
         return split_logits(model(pixel_values=prepare(images)).logits, heads)
 
     classes = {attribute: head.classes for attribute, head in heads.items()}
-    return Classifier(name("transformers", source), identity(model, how, str(labels)), classes, logits)
+    margin = margin_of(getattr(model.config, FACE_MARGIN, MARGIN), source)
+    return Classifier(name("transformers", source), identity(model, how, str(labels)), classes, logits, margin)
 
 
 def load_image_model(source: str, **head: Any) -> "tuple[Any, Callable[[Tensor], Tensor], str]":

@@ -1,14 +1,11 @@
 """One classifier of several, as joint targets need: gender of one model, race of another; and who shares a part."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from fair_adaptors.errors import ConfigError
 
-from .types import Classifier, Logits
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from .seeing import merged
+from .types import Classifier
 
 _AND = "+"
 
@@ -22,23 +19,19 @@ def join(classifiers: Sequence[Classifier]) -> Classifier:
         ConfigError: one of them adds no attribute.
     """
     classes: dict[str, tuple[str, ...]] = {}
-    taken: list[tuple[Classifier, list[str]]] = []
     for one in classifiers:
-        new = [name for name in one.classes if name not in classes]
+        new = {name: each for name, each in one.classes.items() if name not in classes}
         if not new:
             raise ConfigError(f"{one.name} adds no attribute: what comes before it knows {', '.join(classes)}")
-        classes |= {name: one.classes[name] for name in new}
-        taken.append((one, new))
-
-    def of_all(images: "Tensor") -> Logits:
-        found: dict[str, Tensor] = {}
-        for one, names in taken:
-            logits = one.logits(images)
-            found |= {name: logits[name] for name in names}
-        return found
-
-    name = _AND.join(one.name for one in classifiers)
-    return Classifier(name, _AND.join(one.identity for one in classifiers), classes, of_all)
+        classes |= new
+    parts = tuple(part for one in classifiers for part in one.parts or (one,))
+    return Classifier(
+        _AND.join(one.name for one in classifiers),
+        _AND.join(one.identity for one in classifiers),
+        classes,
+        lambda images: merged(parts, lambda one: one.logits(images)),
+        parts=parts,
+    )
 
 
 def shared_classifier(training_identity: str, evaluation: Classifier) -> str | None:

@@ -17,7 +17,7 @@ from fair_adaptors.state_dicts import read_state_dicts
 
 from .heads import Head, consecutive, split_logits
 from .mobilenet import SIZE, MobileNetV3
-from .types import Classifier, accelerator
+from .types import FACE_MARGIN, MARGIN, Classifier, accelerator, margin_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,9 @@ def mobilenet_classifier(source: str) -> Classifier:
     attribute, path = (asked, rest) if colon and asked in labels() else (None, source)
     file = Path(path).expanduser()
     network = load_mobilenet(file)
-    heads = _heads(file, network.num_classes, attribute)
+    heads, margin = _heads(file, network.num_classes, attribute), MARGIN
+    if (file / CONFIG_FILE).is_file():
+        margin = margin_of(json.loads((file / CONFIG_FILE).read_text(encoding="utf-8")).get(FACE_MARGIN, MARGIN), path)
     prepare, how = mobilenet_preparation()
     network.eval().requires_grad_(False).to(accelerator())
 
@@ -58,7 +60,8 @@ def mobilenet_classifier(source: str) -> Classifier:
 
     identity = f"{fingerprint({'model': network})} {how}"
     classes = {name: head.classes for name, head in heads.items()}
-    return Classifier(f"mobilenet:{attribute + ':' if attribute else ''}{_name(file)}", identity, classes, logits)
+    name = f"mobilenet:{attribute + ':' if attribute else ''}{_name(file)}"
+    return Classifier(name, identity, classes, logits, margin)
 
 
 def load_mobilenet(path: Path) -> MobileNetV3:
@@ -92,13 +95,16 @@ def load_mobilenet(path: Path) -> MobileNetV3:
     return network.float()
 
 
-def save_mobilenet(folder: Path, network: MobileNetV3, classes: Mapping[str, tuple[str, ...]]) -> None:
+def save_mobilenet(
+    folder: Path, network: MobileNetV3, classes: Mapping[str, tuple[str, ...]], margin: float = MARGIN
+) -> None:
     """Write weights and heads, one attribute after the other, for ``mobilenet_classifier``."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous().cpu() for name, value in network.state_dict().items()}, folder / WEIGHTS_FILE)
-    config = {"architecture": ARCHITECTURE, "classes": {name: list(names) for name, names in classes.items()}}
+    written = {name: list(names) for name, names in classes.items()}
+    config = {"architecture": ARCHITECTURE, "classes": written, FACE_MARGIN: margin}
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

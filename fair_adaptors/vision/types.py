@@ -1,10 +1,13 @@
 """What sees pictures: classifiers of people's attributes, encoders of images, detectors of faces."""
 
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from fair_adaptors.errors import ConfigError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +16,15 @@ if TYPE_CHECKING:
 
 
 Logits = Mapping[str, "Tensor"]
+
+MARGIN = 0.5
+"""A face is cut out this much wider than the longer side of its box: the published code's ``expand_coef``."""
+FACE_MARGIN = "face_margin"
+"""What a trained classifier's config.json calls another one."""
+LANDMARKS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
+LANDMARKS_SIDE = 112
+"""Where the landmarks of an aligned face of 112 × 112 pixels are, from the centre of the first pixel: ``arcface_dst``
+of insightface's ``utils/face_align.py``, by which ArcFace (Deng et al. 2019) and most encoders since are trained."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +36,16 @@ class Classifier:
         identity: a word that changes with its weights.
         classes: names of the classes of each attribute, in index order.
         logits: images [N, 3, H, W] in [0, 1] → logits of each attribute, [N, K].
+        margin: how much wider than the longer side of its box a face is cut out for it, as in what it was trained on.
+        parts: the classifiers that it is joined of, each with a margin of its own; none if it is one.
     """
 
     name: str
     identity: str
     classes: Mapping[str, tuple[str, ...]]
     logits: "Callable[[Tensor], Logits]"
+    margin: float = MARGIN
+    parts: "tuple[Classifier, ...]" = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +112,24 @@ def _beside() -> "ThreadPoolExecutor":
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(1, "faces")
+
+
+def margin_of(value: object, name: str) -> float:
+    """Return a classifier's margin, as a word or a file says it.
+
+    Args:
+        name: of the classifier, for the error.
+
+    Raises:
+        ConfigError: it is no number from -0.5 to 3.
+    """
+    try:
+        margin = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        margin = math.nan
+    if not -0.5 <= margin <= 3:
+        raise ConfigError(f"the margin of {name} is {value!r}; it must be a number from -0.5 to 3")
+    return margin
 
 
 def accelerator() -> str:

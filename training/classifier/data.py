@@ -144,6 +144,7 @@ class Labelled:
         source: where they are.
         classes: of each attribute, in index order.
         num_train: images to train on; None if that is not known before they are read.
+        num_held_out: images that are held out; None likewise.
     """
 
     def __init__(self, source: Source, attributes: Sequence[str], *, seed: int = 0, limit: int | None = None):
@@ -164,11 +165,33 @@ class Labelled:
         self._picture = _column(source, "image", features)
         self._columns = {name: _column(source, column, features) for name, column in columns.items()}
         self.classes = {name: self._classes_of(name, features[self._columns[name]]) for name in attributes}
-        self.num_train = _length(self._train, limit)
+        self.num_train, self.num_held_out = _length(self._train, limit), _length(self._held_out, limit)
         for rows in (self._train, self._held_out):  # of a folder, a wrong label shows before anything is trained
             for name, column in self._columns.items() if isinstance(rows, Dataset) else ():
                 for value in rows.unique(column):
                     self._index(name, value)
+
+    def check_size(self, least: int) -> None:
+        """Check that there are enough images, before anything is trained; of a stream, as far as its length is known.
+
+        Args:
+            least: how many must be held out.
+
+        Raises:
+            ConfigError: fewer are, or a folder has no picture of a class to train on.
+        """
+        held_out = self.num_held_out
+        if held_out is None:
+            held_out = sum(1 for _ in islice(self.held_out(), least))
+        if held_out < least:
+            whole = f": {round(least / SHARE_HELD_OUT)} pictures in all" if not self.source.streamed else ""
+            raise ConfigError(f"{self.source.place} holds out {held_out} images; at least {least} are needed{whole}")
+        for name, column in self._columns.items() if isinstance(self._train, Dataset) else ():
+            found = {self._index(name, value) for value in self._train.unique(column)}
+            if missing := [each for index, each in enumerate(self.classes[name]) if index not in found]:
+                raise ConfigError(
+                    f"{self.source.place} has no picture to train on whose {name} is {' or '.join(missing)}"
+                )
 
     def train(self, epoch: int) -> Iterator[Example]:
         """Yield the images to train on, in another order each epoch."""
@@ -263,7 +286,7 @@ def _column_of(source: Source, attribute: str) -> str:
 
 
 def _length(rows: Any, limit: int | None) -> int | None:
-    split = (rows.info.splits or {}).get("train")
+    split = (rows.info.splits or {}).get(str(rows.split))
     known = len(rows) if isinstance(rows, Dataset) else split.num_examples if split is not None else None
     return min((number for number in (known, limit) if number), default=None)
 

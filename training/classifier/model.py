@@ -13,7 +13,7 @@ from fair_adaptors.vision.heads import write_labels
 from fair_adaptors.vision.image_classifier import load_image_model
 from fair_adaptors.vision.mobilenet import mobilenet_v3_large
 from fair_adaptors.vision.mobilenet_classifier import load_mobilenet, mobilenet_preparation, save_mobilenet
-from fair_adaptors.vision.types import accelerator
+from fair_adaptors.vision.types import FACE_MARGIN, MARGIN, accelerator
 
 from .data import on_hub
 
@@ -66,19 +66,20 @@ class Trainee:
                 )
 
 
-def load_trainee(source: str, classes: Mapping[str, tuple[str, ...]]) -> Trainee:
+def load_trainee(source: str, classes: Mapping[str, tuple[str, ...]], margin: float = MARGIN) -> Trainee:
     """Load a network to finetune, with a new last layer.
 
     Args:
         source: folder, Hub id or ORG/NAME@COMMIT of an image classifier of transformers; ``mobilenet`` for random
             weights; ``mobilenet:FILE`` for a state dict, such as torchvision's of ImageNet.
+        margin: how much wider than a face's box the pictures are: it is saved with the weights.
 
     Raises:
         ConfigError: it cannot be loaded.
     """
     kind, _, file = source.partition(":")
     if kind == MOBILENET:
-        return _mobilenet(Path(file).expanduser() if file else None, classes)
+        return _mobilenet(Path(file).expanduser() if file else None, classes, margin)
     from transformers import AutoImageProcessor
 
     labels = write_labels(classes)
@@ -92,6 +93,7 @@ def load_trainee(source: str, classes: Mapping[str, tuple[str, ...]]) -> Trainee
     model.float().requires_grad_(True)
 
     def save(folder: Path) -> None:
+        setattr(model.config, FACE_MARGIN, margin)
         model.save_pretrained(folder)
         place, commit = split_revision(source)
         AutoImageProcessor.from_pretrained(place, revision=commit).save_pretrained(folder)
@@ -112,11 +114,11 @@ def describe_model(source: str) -> str:
     return f"model: {place} on the Hub, revision {revision}; licence: {licence or 'as its page says'}"
 
 
-def _mobilenet(file: Path | None, classes: Mapping[str, tuple[str, ...]]) -> Trainee:
+def _mobilenet(file: Path | None, classes: Mapping[str, tuple[str, ...]], margin: float) -> Trainee:
     network = mobilenet_v3_large(len(write_labels(classes)))
     if file is not None:
         known = load_mobilenet(file).state_dict()
         network.load_state_dict({n: v for n, v in known.items() if not n.startswith("classifier.3.")}, strict=False)
     prepare, _ = mobilenet_preparation()
     network.to(accelerator())
-    return Trainee(network, classes, prepare, network, lambda folder: save_mobilenet(folder, network, classes))
+    return Trainee(network, classes, prepare, network, lambda folder: save_mobilenet(folder, network, classes, margin))

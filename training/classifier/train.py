@@ -23,6 +23,7 @@ from torch import Tensor
 from fair_adaptors.adaptor.record import CARD_FILE, RESULTS_FILE, library_versions
 from fair_adaptors.errors import ConfigError, TrainingError
 from fair_adaptors.files import refuse_existing, written_aside
+from fair_adaptors.vision.types import MARGIN, margin_of
 
 from .card import card, measure
 from .data import Example, Labelled, batches, describe_source, find_source, pinned, public_name
@@ -52,6 +53,7 @@ class ClassifierConfig:
         learning_rate: of AdamW, at its peak.
         seed: of everything random.
         limit: at most so many images of each split.
+        margin: how much wider than the longer side of a face's box the pictures are; faces will be cut out so for it.
     """
 
     dataset: str
@@ -63,6 +65,7 @@ class ClassifierConfig:
     learning_rate: float = 1e-4
     seed: int = 0
     limit: int | None = None
+    margin: float = MARGIN
 
     def __post_init__(self) -> None:
         if not self.attributes or len(set(self.attributes)) < len(self.attributes) or not all(self.attributes):
@@ -70,6 +73,7 @@ class ClassifierConfig:
         for name, least in (("epochs", 1), ("steps", 1), ("batch_size", 2), ("limit", LEAST_HELD_OUT)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise ConfigError(f"{name} is {value}; it must be at least {least}")
+        margin_of(self.margin, "the pictures")
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"learning_rate is {self.learning_rate:g}; it must be above 0, usually 1e-5 to 1e-3")
 
@@ -107,7 +111,10 @@ def train_classifier(
     torch.manual_seed(config.seed)
     source = pinned(find_source(config.dataset))
     data = Labelled(source, config.attributes, seed=config.seed, limit=config.limit)
-    trainee = load_trainee(config.model, data.classes)
+    if config.steps is None and data.num_train is None:
+        raise ConfigError(f"how many images {config.dataset} has is not known before they are read: give steps")
+    data.check_size(LEAST_HELD_OUT)
+    trainee = load_trainee(config.model, data.classes, config.margin)
     steps = _train(trainee, data, config, on_step)
     logits, labels = _see(trainee, data, config.batch_size)
     tune, test = _halves(len(next(iter(labels.values()))), config.seed)
@@ -141,8 +148,6 @@ def _train(
     trainee: Trainee, data: Labelled, config: ClassifierConfig, on_step: Callable[[int, int, float], None]
 ) -> int:
     """Train, and return how many steps that took."""
-    if config.steps is None and data.num_train is None:
-        raise ConfigError(f"how many images {config.dataset} has is not known before they are read: give steps")
     total = config.steps or config.epochs * math.ceil((data.num_train or 0) / config.batch_size)
     optimizer = torch.optim.AdamW(trainee.network.parameters(), lr=config.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total))
@@ -225,9 +230,6 @@ def _see(trainee: Trainee, data: Labelled, batch_size: int) -> tuple[dict[str, T
                 found[name].append(values.float().cpu())
             for name, labels in _labels(examples).items():
                 truth[name].append(labels)
-    count = sum(map(len, next(iter(truth.values()))))
-    if count < LEAST_HELD_OUT:
-        raise ConfigError(f"{data.source.place} holds out {count} images; at least {LEAST_HELD_OUT} are needed")
     return {name: torch.cat(rows) for name, rows in found.items()}, {n: torch.cat(rows) for n, rows in truth.items()}
 
 

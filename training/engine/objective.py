@@ -8,7 +8,7 @@ from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.setup import Setup
 from torch import Tensor
 
-from fair_adaptors.vision.crops import align_faces, crop_faces, face_masks, square_boxes
+from fair_adaptors.vision.crops import align_faces, face_masks, square_boxes
 from fair_adaptors.vision.types import Faces
 
 from .losses import (
@@ -77,8 +77,8 @@ def observe_each(setup: Setup, latents: Sequence[Tensor]) -> list[ObservedImages
 
 def _seen(setup: Setup, latents: Tensor, images: Tensor, faces: Faces | None) -> ObservedImages:
     alone = faces is not None and setup.faces is not None and setup.faces.crops
-    people = crop_faces(images, faces.boxes) if alone and faces is not None else images
-    logits = {name: each.to(images.device) for name, each in setup.classifier(people).items()}  # it may be elsewhere
+    found = setup.classifier(images, faces.boxes) if alone and faces is not None else setup.classifier(images)
+    logits = {name: each.to(images.device) for name, each in found.items()}  # it may be elsewhere
     return ObservedImages(latents, images, faces, logits)
 
 

@@ -21,7 +21,6 @@ from fair_adaptors.adaptor.results import Shift
 from fair_adaptors.evaluation.beside import pairs_of, shift
 from fair_adaptors.evaluation.estimates import BiasEstimate, estimate_bias
 from fair_adaptors.seeds import image_seed
-from fair_adaptors.vision.crops import crop_faces
 
 BATCH = 32
 Classes = Mapping[str, NDArray[np.int64]]
@@ -117,15 +116,15 @@ def shifts(setup: Setup, before: Classes, after: Classes) -> dict[str, Shift]:
 
 def _probabilities(setup: Setup, images: Tensor) -> dict[str, Tensor]:
     """Return class probabilities [N, K] of each attribute; NaN where there is no face."""
-    if setup.faces is None or not len(images):
-        seen, nobody = images, torch.zeros(len(images), 1, dtype=torch.bool, device=images.device)
-    else:
+    boxes: tuple[Tensor, ...] = ()
+    nobody = torch.zeros(len(images), 1, dtype=torch.bool, device=images.device)
+    if setup.faces is not None and len(images):
         faces = setup.faces.find(images)
-        seen = crop_faces(images, faces.boxes) if setup.faces.crops else images
+        boxes = (faces.boxes,) if setup.faces.crops else ()
         nobody = ~faces.found[:, None].to(images.device)
     return {
         name: logits.to(images.device).float().softmax(1).masked_fill(nobody, math.nan)
-        for name, logits in setup.validation_classifier(seen).items()
+        for name, logits in setup.validation_classifier(images, *boxes).items()
     }
 
 
