@@ -55,8 +55,11 @@ class StateDict:
         return PurePosixPath(self.name).stem.endswith(_AVERAGED)
 
 
-def read_state_dicts(source: Path) -> tuple[list[StateDict], list[str]]:
+def read_state_dicts(source: Path, folder: str | None = None) -> tuple[list[StateDict], list[str]]:
     """Read the files of weights of a source: one file, a folder, or a zip.
+
+    Args:
+        folder: take only what lies in this folder of it, whatever lies around that.
 
     Returns:
         The files, and the names of those left out because their exponential moving average (``_EMA``) is there too.
@@ -65,6 +68,8 @@ def read_state_dicts(source: Path) -> tuple[list[StateDict], list[str]]:
         InvalidAdaptorError: not there, too large, damaged, or anything but plain tensors.
     """
     files = _files_of(source)
+    if folder is not None:
+        files = _inside(files, PurePosixPath(folder), source)
     paths = {name: PurePosixPath(name) for name in files}
     # Names with a dot in front are those of the Finder's notes.
     names = [name for name, path in paths.items() if path.suffix.lower() in _SUFFIXES and path.name[0] != "."]
@@ -104,6 +109,16 @@ def _files_of(source: Path) -> _Files:
         return {member.filename: partial(_read_member, archive, member) for member in archive.infolist()}
     config = source.with_name(PEFT_CONFIG)
     return {source.name: lambda: data} | ({config.name: partial(_read_file, config)} if config.is_file() else {})
+
+
+def _inside(files: _Files, folder: PurePosixPath, source: Path) -> _Files:
+    folders = {str(parent) for name in files if (parent := PurePosixPath(name).parent).parts[:1] != ("__MACOSX",)}
+    wanted = [name for name in sorted(folders) if PurePosixPath(name).parts[-len(folder.parts) :] == folder.parts]
+    if len(wanted) != 1:
+        raise InvalidAdaptorError(
+            f"{source} should have one folder {folder}, and has {len(wanted)}. Its folders: {some(folders)}"
+        )
+    return {name: read for name, read in files.items() if str(PurePosixPath(name).parent) == wanted[0]}
 
 
 def _read_file(path: Path) -> bytes:

@@ -1,7 +1,7 @@
 """What every test may rely on: no network, one thread, the same seed, and nothing skipped where CI runs."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,14 @@ def fail_if_skipped(report: Any) -> Any:
         report.outcome = "failed"
         report.longrepr = f"{NO_SKIPS}=1, and this test was skipped: {reason}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what tests fetch and convert out of the user's cache, and the user's cache out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAIR_ADAPTORS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -6,13 +6,15 @@ ROOMS = """
     training.sandbox  training sandbox report evaluation vision prompts load adaptor
     training        publishing report evaluation vision prompts pipelines load hub adaptor families state_dicts
     sandbox         evaluation vision prompts adaptor
-    publishing      report convert hub pipelines load adaptor
+    publishing      report convert resolving hub pipelines load adaptor
     report          evaluation adaptor
-    evaluation      vision prompts hub load adaptor families
-    convert         vision load hub adaptor families state_dicts
+    evaluation      vision prompts resolving hub load adaptor families
+    convert         importing load hub adaptor families state_dicts
+    load            resolving hub adaptor families
+    resolving       importing hub adaptor
+    importing       hub adaptor families state_dicts
     vision          hub adaptor state_dicts
     prompts         hub adaptor
-    load            hub adaptor families
     pipelines       hub adaptor
     hub             state_dicts adaptor
     state_dicts     adaptor

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,13 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from fair_adaptors.adaptor.bases import EMBEDDED, STABLE_DIFFUSION_1_5, find_base
-from fair_adaptors.adaptor.registry import NAMESPACE
+from fair_adaptors.adaptor.bases import EMBEDDED, STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1, find_base
+from fair_adaptors.adaptor.registry import NAMESPACE, folder_in_cache
 from fair_adaptors.app.page import handlers, listen, require_gradio
 from fair_adaptors.app.session import MAX_STRENGTH, Comparison, Offer, Session, Stopped
 from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraError
 from fair_adaptors.evaluation.metrics import noise_floor
+from fair_adaptors.files import CACHE
 from tests.browser import Browser
 
 CLEANER = "A photo of the face of a hospital cleaner, a person"
@@ -340,9 +342,16 @@ def test_without_a_classifier_there_are_only_the_pictures(other: tuple[Any, str]
 
 
 @pytest.mark.parametrize("base", find_base(STABLE_DIFFUSION_1_5).names)
-def test_an_adaptor_that_nobody_has_published_is_not_offered(other: tuple[Any, str], base: str) -> None:
+def test_of_what_the_authors_published_only_the_default_is_fetched_and_only_if_nothing_else_is_named(
+    other: tuple[Any, str], base: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     pipe, folder = other
+    monkeypatch.setenv(CACHE, str(tmp_path))
     assert list(Session(pipe, base=base, adaptors=[folder]).offers) == [folder]
+    monkeypatch.setattr(Session, "_offer", lambda session, name: Offer(name, name, "", ()))
+    assert list(Session(pipe, base=base).offers) == ["gender-race"]
+    shutil.copytree(folder, folder_in_cache("race"))
+    assert list(Session(pipe, base=base).offers) == ["race"]
 
 
 def test_an_adaptor_of_ones_own_namespace_is_offered_by_any_name_of_the_base(
@@ -356,10 +365,10 @@ def test_an_adaptor_of_ones_own_namespace_is_offered_by_any_name_of_the_base(
 
     monkeypatch.setenv(NAMESPACE, "somebody")
     monkeypatch.setattr(Session, "_offer", described)
-    for base in find_base(STABLE_DIFFUSION_1_5).names:
+    for base in find_base(STABLE_DIFFUSION_2_1).names:
         asked.clear()
         Session(other[0], base=base)
-        assert "gender-race" in asked and "sdxl-gender-race" not in asked and "sandbox-gender" not in asked
+        assert asked == ["sd21-gender-race"]
 
 
 def test_a_drawing_that_fails_or_is_ended_leaves_no_adaptor(
@@ -399,7 +408,7 @@ def test_what_nobody_foresaw_is_told_as_text_in_the_page_and_whole_in_the_termin
         ("tiny", [], "no adaptor is published for tiny"),
         ("tiny", ["sandbox-gendr"], "Did you mean 'sandbox-gender'"),
         ("tiny", ["sandbox-gender"], "was made for sandbox"),
-        ("tiny", ["gender-race"], "not published"),
+        ("tiny", ["sd21-gender-race"], "not published"),
     ],
 )
 def test_what_cannot_be_offered_is_told_at_the_start(

@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard
 from markdown_it import MarkdownIt
 
+from fair_adaptors.adaptor.archives import ARCHIVES
 from fair_adaptors.adaptor.bases import BASES, EMBEDDED, STABLE_DIFFUSION_1_5
 from fair_adaptors.adaptor.record import (
     CARD_FILE,
@@ -236,8 +237,11 @@ def test_a_converted_adaptor_has_a_card() -> None:
     files = [{"name": "run/text_encoder_lora_EMA.pth", "sha256": "ab" * 32, "layout": "authors", "averaged": True}]
     origin = {"converted_from": {"name": "x.zip", "files": files}}
     record = replace(record, base_model=STABLE_DIFFUSION_1_5, training=origin)
-    card = render_card(record, info=find("gender"), repo_id="org/gender")
+    card = render_card(record, repo_id="org/gender")
     assert "Converted by" in card and "ab" * 32 in card and "Training configuration" not in card
+    assert "trained elsewhere" in card and "authors trained" not in card
+    published = render_card(record, info=find("gender"))
+    assert "9800 iterations" in published and ARCHIVES["exp-1-checkpoints.zip"].page in published
     data = ModelCard(card).data
     assert data.base_model == STABLE_DIFFUSION_1_5 and data.license == "creativeml-openrail-m"
     assert f'from_pretrained("{STABLE_DIFFUSION_1_5}")' in card and 'load_fair_adaptor(pipe, "org/gender")' in card

@@ -75,7 +75,7 @@ def test_generate_draws_a_grid_and_the_adaptor_changes_it(run, tmp_path: Path) -
 def test_list_names_every_adaptor_and_its_status(run) -> None:
     status, printed, _ = run("list")
     assert status == 0
-    for word in ("sandbox-gender", "sandbox-gender-tone", "gender-race-age", "embedded", "recipe-only"):
+    for word in ("sandbox-gender", "sandbox-gender-tone", "gender-race-age", "embedded", "published", "recipe-only"):
         assert word in printed
 
 
@@ -86,7 +86,7 @@ def test_info_shows_the_card_of_a_shipped_adaptor(run) -> None:
 
 
 def test_info_of_a_planned_one_says_that_nothing_is_published(run) -> None:
-    status, printed, _ = run("info", "gender-race")
+    status, printed, _ = run("info", "sd21-gender-race")
     assert status == 0 and "Not published" in printed
 
 
@@ -99,7 +99,7 @@ def test_the_version_is_printed(run) -> None:
     [
         (["info", "sandbox-gendr"], "Did you mean 'sandbox-gender'"),
         (["demo", "--adaptor", "nothing"], "there is no adaptor"),
-        (["generate", "a nurse", "--adaptor", "gender-race"], "not published"),
+        (["generate", "a nurse", "--adaptor", "sd21-gender-race"], "not published"),
         (["generate", "a nurse", "--adaptor", "./nowhere"], "no folder"),
         (["generate", "a nurse", "--base", "./nowhere"], "no pipeline"),
         (["generate", "a nurse", "--out", "grid.txt"], "no picture file"),

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from fair_adaptors.adaptor.registry import NAMESPACE
+from fair_adaptors.files import CACHE
 from fair_adaptors.hub import client
 from fair_adaptors.hub.files import MOST_BYTES
 from tests.hub.connection import Hub
@@ -46,10 +47,9 @@ def test_an_adaptor_goes_to_the_hub_and_comes_back(
 def test_the_table_says_what_each_row_needs(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     printed = command("list")[1]
-    assert "nothing" in printed and "training or checkpoint" in printed and "download" not in printed
+    assert "nothing" in printed and "training" in printed and "download of exp-3-checkpoints.zip" in printed
     monkeypatch.setenv(NAMESPACE, "my-lab")
-    printed = command("list")[1]
-    assert "download of my-lab/gender-race" in printed and "training" not in printed
+    assert "download of my-lab/sd21-gender-race" in command("list")[1]
 
 
 def test_in_a_namespace_of_ones_own_a_name_of_the_table_is_pulled_from_there(
@@ -58,15 +58,15 @@ def test_in_a_namespace_of_ones_own_a_name_of_the_table_is_pulled_from_there(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    assert command("push", str(ADAPTOR), "ann/gender")[0] == 0
+    assert command("push", str(ADAPTOR), "ann/sd21-gender-race")[0] == 0
     monkeypatch.setenv(NAMESPACE, "ann")
-    assert command("pull", "gender", "--out", str(tmp_path / "out"))[0] == 0
+    assert command("pull", "sd21-gender-race", "--out", str(tmp_path / "out"))[0] == 0
     assert contents(tmp_path / "out") == contents(ADAPTOR)
 
 
 def test_the_document_says_what_can_be_set_and_what_the_limits_are() -> None:
     said = (Path(__file__).parents[1] / "docs" / "hub.md").read_text(encoding="utf-8")
-    names = {NAMESPACE, "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE=1", "HF_HOME", "HF_HUB_DISABLE_XET=1"}
+    names = {NAMESPACE, CACHE, "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE=1", "HF_HOME", "HF_HUB_DISABLE_XET=1"}
     assert set(re.findall("`([A-Z_]+(?:=1)?)`", said)) == names
     assert f"more than {MOST_BYTES / 1e9:g} GB" in said
 
@@ -100,7 +100,11 @@ STRANGE = [
     ("pull org/心", "write it as ORG/NAME"),
     ("pull org/x", "not in the cache, and the Hub was not asked, because HF_HUB_OFFLINE"),
     ("pull org/x --revision ..", "no branch, tag or commit can have this name"),
-    ("pull gender", "fair-adaptors train gender"),
+    ("pull sd21-gender-race", "fair-adaptors train sd21-gender-race"),
+    ("pull gender", "fair-adaptors pull exp-1-checkpoints.zip --from FILE"),
+    ("pull gender --from empty", "there is no file empty"),
+    ("pull gender --from file", "it is no zip"),
+    ("pull org/x --from file", "no adaptor of the paper's authors"),
     ("pull sandbox-gender --revision v1", "has no revisions"),
     ("pull sandbox-gender --out adaptor", "exists already and is not overwritten; name a new one"),
     ("pull sandbox-gender --out file", "exists already and is not overwritten; name a new one"),

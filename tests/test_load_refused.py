@@ -151,7 +151,7 @@ def test_an_unknown_name_gets_a_suggestion(pipe: Any) -> None:
 
 def test_a_recipe_without_weights_says_so(pipe: Any) -> None:
     with pytest.raises(NotPublishedError, match="not published"):
-        load_fair_adaptor(pipe, "gender-race")
+        load_fair_adaptor(pipe, "sd21-gender-race")
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/where/at/all", "nobody/nothing"])

@@ -11,11 +11,10 @@ import pytest
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 
 from fair_adaptors.adaptor import registry
-from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5
+from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import RESULTS_FILE, read_record
 from fair_adaptors.adaptor.registry import (
-    AUTHORS,
     NAMESPACE,
     AdaptorInfo,
     default_for,
@@ -55,7 +54,7 @@ def test_every_row_has_a_licence_and_what_has_a_recipe_names_it() -> None:
     for info in list_adaptors():
         assert info.licence and info.base_model == info.base_models[0]
         assert info.recipe == (info.name if info.name in RECIPES else None)
-        assert info.status != "recipe-only" or info.recipe or info.checkpoint
+        assert info.status != "recipe-only" or info.recipe
         if info.recipe:
             recipe = get_recipe(info.recipe)
             assert (recipe.base, recipe.parts) == (info.base_model, info.trained_parts)
@@ -64,13 +63,8 @@ def test_every_row_has_a_licence_and_what_has_a_recipe_names_it() -> None:
 
 def test_what_is_not_published_says_how_to_get_it() -> None:
     with pytest.raises(NotPublishedError) as caught:
-        resolve("gender-race-age")
-    for words in (
-        STABLE_DIFFUSION_1_5,
-        "fair-adaptors train gender-race-age",
-        "convert FILE --name gender-race-age",
-        AUTHORS,
-    ):
+        resolve("sd21-gender-race")
+    for words in (STABLE_DIFFUSION_2_1, "fair-adaptors train sd21-gender-race"):
         assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -79,18 +73,20 @@ def test_in_a_namespace_of_ones_own_what_has_only_a_recipe_is_looked_for_on_the_
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(NAMESPACE, "my-lab")
-    assert find("gender").repo_id == "my-lab/gender" and find("gender").status == "published"
-    assert find("sandbox-gender").repo_id is None
-    with pytest.raises(UnknownAdaptorError, match="'my-lab/gender'.*not in the cache"):
-        resolve("gender", cache_dir=tmp_path, local_files_only=True)
+    info = find("sd21-gender-race")
+    assert info.repo_id == "my-lab/sd21-gender-race" and info.status == "published"
+    assert find("sandbox-gender").repo_id is None and find("gender").repo_id is None
+    with pytest.raises(UnknownAdaptorError, match="'my-lab/sd21-gender-race'.*not in the cache"):
+        resolve("sd21-gender-race", cache_dir=tmp_path, local_files_only=True)
     monkeypatch.setenv(NAMESPACE, "../my lab")
     with pytest.raises(UnknownAdaptorError, match="cannot be the name of a Hub repository"):
-        resolve("gender", cache_dir=tmp_path, local_files_only=True)
+        resolve("sd21-gender-race", cache_dir=tmp_path, local_files_only=True)
 
 
-def test_what_is_published_has_a_repository_and_a_commit_and_what_is_not_has_none() -> None:
+def test_what_is_published_is_in_an_archive_or_has_a_repository_and_a_commit_and_what_is_not_has_none() -> None:
     for info in list_adaptors():
-        assert (info.status == "published") == (info.repo_id is not None) == (info.revision is not None)
+        assert (info.repo_id is not None) == (info.revision is not None)
+        assert (info.status == "published") == (info.repo_id is not None or info.checkpoint is not None)
 
 
 def test_a_row_cannot_be_changed() -> None:
@@ -116,7 +112,7 @@ def test_a_far_miss_gets_the_list_and_no_guess() -> None:
 def test_the_default_is_known_by_any_name_of_the_base(name: str) -> None:
     pipe = tiny_pipeline()
     pipe.register_to_config(_name_or_path=name)
-    assert default_for(pipe).base_model == STABLE_DIFFUSION_1_5
+    assert default_for(pipe) == find("gender-race") and find("gender-race").base_model == STABLE_DIFFUSION_1_5
 
 
 def test_the_default_is_known_by_the_shapes_of_an_embedded_adaptors_base(

@@ -47,14 +47,14 @@ def test_a_tilde_is_the_home_folder(elsewhere: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_an_adaptor_folder_goes_before_a_registry_name(elsewhere: Path) -> None:
-    folder = folder_at(elsewhere / "gender-race")
-    assert resolve("gender-race").resolve() == folder
+    folder = folder_at(elsewhere / "sd21-gender-race")
+    assert resolve("sd21-gender-race").resolve() == folder
 
 
 def test_another_folder_does_not_hide_a_registry_name(elsewhere: Path) -> None:
-    (elsewhere / "gender-race").mkdir()
+    (elsewhere / "sd21-gender-race").mkdir()
     with pytest.raises(NotPublishedError):
-        resolve("gender-race")
+        resolve("sd21-gender-race")
 
 
 def test_a_file_is_no_folder(elsewhere: Path) -> None:
@@ -76,8 +76,8 @@ def test_an_empty_name_is_not_the_current_folder(name: str) -> None:
 
 
 def test_what_is_not_published_names_its_base_and_what_to_do() -> None:
-    with pytest.raises(NotPublishedError, match=r"stable-diffusion-v1-5.*give load_fair_adaptor the folder"):
-        resolve("gender")
+    with pytest.raises(NotPublishedError, match=r"stable-diffusion-2-1.*give load_fair_adaptor the folder"):
+        resolve("sd21-gender-race")
 
 
 def test_a_repository_is_read_from_the_cache(elsewhere: Path) -> None:

@@ -7,8 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fair_adaptors.errors import UnknownAdaptorError, did_you_mean
+from fair_adaptors.families.table import family_of
+from fair_adaptors.files import cache_folder
 
-from .bases import EMBEDDED, SANDBOX, STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1, STABLE_DIFFUSION_XL, find_base
+from . import archives
+from .archives import ARCHIVES, Checkpoint
+from .bases import (
+    EMBEDDED,
+    SANDBOX,
+    STABLE_DIFFUSION_1_5,
+    STABLE_DIFFUSION_2_1,
+    STABLE_DIFFUSION_XL,
+    BaseModel,
+    find_base,
+)
+from .record import CONFIG_FILE, read_record
 
 if TYPE_CHECKING:
     from .results import Results
@@ -17,7 +30,7 @@ NAMESPACE = "FAIR_ADAPTORS_NAMESPACE"
 """Environment variable: a user or organisation of the Hub that has adaptors of the table under their names there. What
 the table knows only a recipe for is then loaded from ``NAMESPACE/name``, as whoever published it there left it."""
 AUTHORS = "https://github.com/sail-sg/finetune-fair-diffusion"
-"""Page of the paper's authors, which links to their checkpoints."""
+"""Page of the paper's authors, which links to their checkpoints. Their code is under the MIT licence."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +42,13 @@ class AdaptorInfo:
         summary: what it does, one sentence.
         attributes: what it makes fair.
         base_model: the base it was made for.
-        status: ``embedded`` in this package, ``published`` on the Hub, or ``recipe-only``: nobody has published it.
+        status: ``embedded`` in this package, ``published`` by the paper's authors or on the Hub, or ``recipe-only``:
+            nobody has published it.
         trained_parts: parts of the pipeline it changes.
         repo_id, revision: where it is published, and the commit.
         sha256: of its file of weights; of several, in the order of their names, with a plus between them.
         recipe: what ``fair-adaptors train`` makes it by.
-        checkpoint: which of the paper authors' released checkpoints it can be converted from.
+        checkpoint: where the paper's authors published it. It is fetched and converted on first use.
     """
 
     name: str
@@ -47,7 +61,7 @@ class AdaptorInfo:
     revision: str | None = None
     sha256: str | None = None
     recipe: str | None = None
-    checkpoint: str | None = None
+    checkpoint: Checkpoint | None = None
 
     @property
     def base_models(self) -> tuple[str, ...]:
@@ -81,25 +95,40 @@ class AdaptorInfo:
         if self.repo_id is not None:
             at = f", commit {self.revision[:12]}" if self.revision else ""
             return f"a download: it is {self.repo_id} on the Hub{at}"
-        ways = [f"train it (`fair-adaptors train {self.recipe}`)"] if self.recipe else []
-        if self.checkpoint:
-            ways.append(
-                f"convert the paper authors' checkpoint {self.checkpoint!r}, linked from {AUTHORS} (`fair-adaptors"
-                f" convert FILE --name {self.name} --out {self.name}`)"
-            )
-        return " or ".join(ways) or "its weights, which nobody has published"
+        if self.checkpoint is not None:
+            page = ARCHIVES[self.checkpoint.archive].page
+            return f"a download, once: {self.checkpoint.member} in the authors' {self.checkpoint.archive} ({page})"
+        return f"train it (`fair-adaptors train {self.recipe}`)" if self.recipe else "its weights, which nobody has"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether to load it takes no download: it comes with this package, or was converted into its cache."""
+        return self.status == "embedded" or (folder_in_cache(self.name) / CONFIG_FILE).is_file()
 
 
-def _of_recipe(
+def folder_in_cache(name: str, cache_dir: str | Path | None = None) -> Path:
+    """Return where an adaptor that the authors published is in the cache, or would be."""
+    return (cache_folder() if cache_dir is None else Path(cache_dir).expanduser()) / "adaptors" / name
+
+
+def _published(
     name: str,
     summary: str,
-    checkpoint: str | None,
+    checkpoint: Checkpoint,
     attributes: tuple[str, ...] = ("gender",),
-    base_model: str = STABLE_DIFFUSION_1_5,
     *,
     parts: tuple[str, ...] = ("text_encoder",),
 ) -> AdaptorInfo:
-    return AdaptorInfo(name, summary, attributes, base_model, trained_parts=parts, recipe=name, checkpoint=checkpoint)
+    return AdaptorInfo(
+        name,
+        summary,
+        attributes,
+        STABLE_DIFFUSION_1_5,
+        "published",
+        trained_parts=parts,
+        recipe=name,
+        checkpoint=checkpoint,
+    )
 
 
 ADAPTORS: tuple[AdaptorInfo, ...] = (
@@ -123,39 +152,44 @@ ADAPTORS: tuple[AdaptorInfo, ...] = (
         trained_parts=("text_encoder", "unet"),
         recipe="sandbox-gender-tone",
     ),
-    _of_recipe("gender", "People of both genders alike.", "gender, text encoder"),
-    _of_recipe("race", "People of four groups of race alike.", "race", ("race",)),
-    _of_recipe("gender-race", "Gender and race alike, jointly.", "gender and race", ("gender", "race")),
-    _of_recipe(
-        "gender-race-age",
-        "Gender and race alike, jointly, with 75 % young and 25 % old.",
-        "gender, race and age",
-        ("gender", "race", "age"),
-    ),
-    _of_recipe(
+    # The first of a base is its default.
+    _published("gender-race", "Gender and race alike, jointly.", archives.GENDER_RACE, ("gender", "race")),
+    _published(
         "gender-race-many-concepts",
         "Gender and race alike, in occupations, sports, styles and descriptions.",
-        "gender and race, many concepts",
+        archives.MANY_CONCEPTS,
         ("gender", "race"),
     ),
-    _of_recipe("gender-unet", "People of both genders alike, by the U-Net.", "gender, U-Net", parts=("unet",)),
-    _of_recipe(
+    _published(
+        "gender-race-age",
+        "Gender and race alike, jointly, with 75 % young and 25 % old.",
+        archives.GENDER_RACE_AGE,
+        ("gender", "race", "age"),
+    ),
+    _published("race", "People of four groups of race alike.", archives.RACE, ("race",)),
+    _published("gender", "People of both genders alike.", archives.TEXT_ENCODER),
+    _published("gender-unet", "People of both genders alike, by the U-Net.", archives.UNET, parts=("unet",)),
+    _published(
         "gender-both",
         "People of both genders alike, by text encoder and U-Net.",
-        "gender, text encoder and U-Net",
+        archives.BOTH,
         parts=("text_encoder", "unet"),
     ),
-    _of_recipe(
-        "gender-tokens", "People of both genders alike, by soft tokens.", "gender, soft tokens", parts=("tokens",)
+    _published("gender-tokens", "People of both genders alike, by soft tokens.", archives.TOKENS, parts=("tokens",)),
+    AdaptorInfo(
+        "sd21-gender-race",
+        "Gender and race alike, jointly.",
+        ("gender", "race"),
+        STABLE_DIFFUSION_2_1,
+        recipe="sd21-gender-race",
     ),
-    _of_recipe("sd21-gender-race", "Gender and race alike, jointly.", None, ("gender", "race"), STABLE_DIFFUSION_2_1),
-    _of_recipe(
+    AdaptorInfo(
         "sdxl-gender-race",
         "Gender and race alike, jointly.",
-        None,
         ("gender", "race"),
         STABLE_DIFFUSION_XL,
-        parts=("text_encoder", "text_encoder_2"),
+        trained_parts=("text_encoder", "text_encoder_2"),
+        recipe="sdxl-gender-race",
     ),
 )
 
@@ -183,26 +217,43 @@ def find(name: str) -> AdaptorInfo:
 def default_for(pipe: Any) -> AdaptorInfo:
     """Return the first adaptor in the table for the pipeline's base.
 
-    Embedded adaptors are matched by the shapes of the base, others by a name it was loaded from.
+    The base is known by the name that it was loaded from. Else, as for a file or a model that was made from it, the
+    shapes tell it.
 
     Raises:
         UnknownAdaptorError: no adaptor is known for this base.
     """
     from .modules import shape_signature
-    from .record import CONFIG_FILE, read_record
 
-    signature = shape_signature(pipe)
     origin = str(pipe.config.get("_name_or_path") or "")
+    if named := next((info for info in list_adaptors() if origin in info.base_models), None):
+        return named
+    signature = shape_signature(pipe)
     for info in list_adaptors():
-        if origin in info.base_models:
-            return info
         # A checkout in which the sandbox is being built has no embedded adaptors yet.
         if info.folder and (info.folder / CONFIG_FILE).is_file():
             if read_record(info.folder).base_signature == signature:
                 return info
+        elif (base := find_base(info.base_model)) and _has_widths_of(pipe, base):
+            return info
     raise UnknownAdaptorError(
         f"no adaptor is known for this base ({origin or type(pipe).__name__}). Name one: load_fair_adaptor(pipe,"
         " 'folder or Hub id'); `fair-adaptors list` shows the known ones"
+    )
+
+
+_WIDTHS = ("hidden_size", "num_hidden_layers", "cross_attention_dim")
+
+
+def _has_widths_of(pipe: Any, base: BaseModel) -> bool:
+    """Tell whether a pipeline's parts are as wide and deep as those of a published base."""
+    family = family_of(pipe)
+    return bool(base.configurations) and family.name == base.family and all(
+        getattr(model.config, key, None) == base.configurations[part][key]
+        for part in family.parts
+        if (model := getattr(pipe, part, None)) is not None
+        for key in _WIDTHS
+        if key in base.configurations[part]
     )
 
 

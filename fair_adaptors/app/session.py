@@ -129,7 +129,8 @@ class Session:
 
         Args:
             pipe: a Stable Diffusion pipeline without adaptors.
-            base: its name; the registry's adaptors for it are offered, and an embedded one's own classifier counts.
+            base: its name; the registry's adaptors for it are offered, and an embedded one's own classifier counts. Of
+                those that the paper's authors published, what is here already is; the first one if there is no other.
             adaptors: more to offer: names, folders or Hub ids.
 
         Raises:
@@ -137,8 +138,8 @@ class Session:
         """
         plugin, usual = plugin_of(base), defaults_of(base)
         ours = [info for info in list_adaptors() if base in info.base_models]
-        known = [info.name for info in ours if info.status != "recipe-only"]
-        offered = list(dict.fromkeys([*known, *adaptors]))
+        known = [info.name for info in ours if info.is_here or info.repo_id]
+        offered = list(dict.fromkeys([*known, *adaptors])) or [info.name for info in ours if info.checkpoint][:1]
         if not offered:
             raise ConfigError(f"no adaptor is published for {base}: name one: a folder or a Hub id")
         self._pipe, self._turn, self._closed = pipe, threading.Lock(), False

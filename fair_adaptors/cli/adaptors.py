@@ -22,12 +22,11 @@ def list_() -> None:
     console = Console()
     console.print(table)
     lines = [
-        "embedded: in this package. published: on the Hub. recipe-only: nobody has published it.",
+        "embedded: in this package. recipe-only: nobody has published it.",
+        f"published: by the paper's authors ({AUTHORS}) or on the Hub; the first use fetches it.",
         "training: fair-adaptors train NAME",
-        f"checkpoint: fair-adaptors convert FILE --name NAME --out FOLDER, with the paper authors' file ({AUTHORS})",
     ]
-    if any(row.status == "recipe-only" for row in rows):
-        console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+    console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
 
 
 def info(
@@ -47,8 +46,11 @@ def info(
     if "/" not in name and not Path(name).expanduser().exists():
         known = find(name)
         console.print(f"{known.name} ({known.status}): {known.summary}\nbase: {known.base_model}", markup=False)
+        if known.checkpoint is not None:
+            console.print(_origin(known), soft_wrap=True, markup=False, highlight=False)
         if known.status == "recipe-only":
             console.print(f"Not published. To have it, {known.how_to_get}.", soft_wrap=True, markup=False)
+        if not (known.is_here or known.repo_id):
             return
     folder = resolve(name, revision=revision, wanted="description")
     record = read_record(folder)
@@ -64,6 +66,21 @@ def info(
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else card_of(folder)
     shown = "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")  # a terminal obeys others
     console.print(Markdown(shown.split("---\n", 2)[-1]))
+
+
+def _origin(row: AdaptorInfo) -> str:
+    """Say where the authors published an adaptor, and whether it is here."""
+    from fair_adaptors.adaptor.archives import ARCHIVES
+
+    assert row.checkpoint is not None
+    here = "it is in the cache" if row.is_here else f"fetched on first use, or with: fair-adaptors pull {row.name}"
+    return (
+        f"parts: {', '.join(row.trained_parts)}; trained for {row.checkpoint.step:,} steps by the paper's authors"
+        f" ({AUTHORS})\n"
+        f"source: {row.checkpoint.member} in {row.checkpoint.archive}, {ARCHIVES[row.checkpoint.archive].page}\n"
+        f"licence: {row.licence}, as its base; the authors' code is under the MIT licence\n"
+        f"here: {here}"
+    )
 
 
 def _measured(row: AdaptorInfo) -> str:
@@ -88,7 +105,8 @@ def _measured(row: AdaptorInfo) -> str:
 
 
 def _needs(row: AdaptorInfo) -> str:
-    if row.status != "recipe-only":
-        return "nothing" if row.status == "embedded" else f"download of {row.repo_id}"
-    ways = {"training": row.recipe, "checkpoint": row.checkpoint}
-    return " or ".join(way for way, there in ways.items() if there)
+    if row.is_here:
+        return "nothing"
+    if row.status == "published":
+        return f"download of {row.repo_id or (row.checkpoint and row.checkpoint.archive)}"
+    return "training"

@@ -47,14 +47,17 @@ def push_trained(folder: Path, repo_id: str) -> None:
 
 
 def pull(
-    name: Annotated[str, typer.Argument(help="ORG/NAME on the Hub, or a known name.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to copy it to; else it stays in the Hub's cache.")] = None,
+    name: Annotated[str, typer.Argument(help="ORG/NAME on the Hub, a known name, or an archive such as data.zip.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to copy it to; else it stays in the cache.")] = None,
     revision: Revision = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="The authors' archive, fetched by hand, instead of a download.")
+    ] = None,
 ) -> None:
-    """Bring an adaptor from the Hub, with its card and results, and check it."""
+    """Bring an adaptor from the Hub or from the paper's authors, with its card and results, and check it."""
     from fair_adaptors.hub import pull as pull_adaptor
 
-    print(pull_adaptor(name, out=out, revision=revision))
+    print(pull_adaptor(name, out=out, revision=revision, source=source))
 
 
 def search(

@@ -25,7 +25,13 @@ _PUBLISHED_SHARES = {"gender-race-age": {"age": "0.75,0.25"}}
 
 
 def convert(
-    source: str | Path, out: str | Path, *, base: str = "sd15", name: str | None = None, attributes: Sequence[str] = ()
+    source: str | Path,
+    out: str | Path,
+    *,
+    base: str = "sd15",
+    name: str | None = None,
+    attributes: Sequence[str] = (),
+    folder: str | None = None,
 ) -> Path:
     """Convert a checkpoint to an adaptor folder. Every tensor is accounted for, or nothing is written.
 
@@ -39,6 +45,7 @@ def convert(
         attributes: what it makes fair, which the files do not say: ``gender``, ``race`` or ``age`` for equal shares,
             ``age=0.75,0.25`` for other shares, ``hair=dark:0.5,fair:0.5`` for other classes. May be left out if
             ``name`` is in the registry.
+        folder: of a source with several checkpoints, the folder in it that has the wanted one.
 
     Raises:
         InvalidAdaptorError: the source is damaged, hostile, incomplete, or not for this base.
@@ -52,7 +59,7 @@ def convert(
     aimed = parse_attributes(attributes, name, base)
     model = load_architecture(base)
     source, called = _on_this_machine(source)
-    files, left_out = read_state_dicts(source)
+    files, left_out = read_state_dicts(source, folder)
     found = translate(files, model)
     with written_aside(out) as aside:
         write_adaptor(

@@ -10,7 +10,9 @@ import shutil
 import sys
 import threading
 import zipfile
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 
 from fair_adaptors.adaptor.archives import Archive
 from fair_adaptors.errors import ArchiveError
@@ -48,33 +50,51 @@ def fetch_archive(
         ArchiveError: it cannot be had, is no zip, holds what no archive should, or has other bytes than those that are
             known of it. Nothing of it is kept.
     """
-    from huggingface_hub.utils import WeakFileLock
+    from huggingface_hub import is_offline_mode
 
     path = archive_path(archive, cache_dir)
     if source is None and _is_whole(path, archive):
         return path
+    if source is None and (local_files_only or is_offline_mode()):
+        raise ArchiveError(
+            f"{archive.name} is not in the cache, and nothing was fetched, because HF_HUB_OFFLINE is set or"
+            f" local_files_only was asked for. {_by_hand(archive)}"
+        )
+    with alone_in_the_cache(path):
+        if source is None and _is_whole(path, archive):  # another process was quicker
+            return path
+        aside = path.with_name(f".{path.name}.partial")
+        shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+        aside.mkdir()
+        try:
+            if source is not None:
+                _copy(Path(source).expanduser(), aside / path.name, archive)
+            else:
+                _download(archive, aside / path.name, progress=progress)
+            _keep(aside / path.name, path, archive, progress=progress)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return path
+
+
+@contextmanager
+def alone_in_the_cache(path: Path) -> Iterator[None]:
+    """Let nobody else write a path of the cache within the block.
+
+    Raises:
+        ArchiveError: it cannot be written.
+    """
+    from huggingface_hub.utils import WeakFileLock
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(path.with_name(f".{path.name}.lock")):
-            if source is None and _is_whole(path, archive):  # another process was quicker
-                return path
-            aside = path.with_name(f".{path.name}.partial")
-            shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-            aside.mkdir()
-            try:
-                if source is not None:
-                    _copy(Path(source).expanduser(), aside / path.name, archive)
-                else:
-                    _download(archive, aside / path.name, local_files_only=local_files_only, progress=progress)
-                _keep(aside / path.name, path, archive, progress=progress)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
+            yield
     except OSError as error:
         raise ArchiveError(
-            f"{archive.name}: {error.filename or path.parent} cannot be written: {error.strerror or error}. Name"
-            " another folder for the cache: FAIR_ADAPTORS_CACHE or cache_dir"
+            f"{path.name}: {error.filename or path.parent} cannot be written: {error.strerror or error}. Name another"
+            " folder for the cache: FAIR_ADAPTORS_CACHE or cache_dir"
         ) from error
-    return path
 
 
 def archive_path(archive: Archive, cache_dir: str | Path | None = None) -> Path:
@@ -109,16 +129,10 @@ def _copy(source: Path, path: Path, archive: Archive) -> None:
     shutil.copyfile(source, path)
 
 
-def _download(archive: Archive, path: Path, *, local_files_only: bool, progress: bool) -> None:
+def _download(archive: Archive, path: Path, *, progress: bool) -> None:
     """Fetch an archive with gdown, which knows the pages that Google Drive puts before a file."""
     from gdown import download
-    from huggingface_hub import is_offline_mode
 
-    if local_files_only or is_offline_mode():
-        raise ArchiveError(
-            f"{archive.name} is not in the cache, and nothing was fetched, because HF_HUB_OFFLINE is set or"
-            f" local_files_only was asked for. {_by_hand(archive)}"
-        )
     _say(f"{archive.name}: from Google Drive, {archive.page}", progress)
     late = threading.Event()
     timer = threading.Timer(PATIENCE, late.set)
@@ -167,7 +181,7 @@ def _keep(new: Path, path: Path, archive: Archive, *, progress: bool) -> None:
         ArchiveError: it is not.
     """
     known, found = _known(path, archive), _sha256(new)
-    if problem := _problem_of_zip(new, whole=known is None):
+    if problem := _problem_of_zip(new, archive, whole=known is None):
         raise ArchiveError(f"what came as {archive.name} is refused: {problem}. {_by_hand(archive)}")
     if known not in (None, found):
         where = "in the table of this package" if archive.sha256 else f"in {_record(path)} when it came first"
@@ -184,20 +198,23 @@ def _keep(new: Path, path: Path, archive: Archive, *, progress: bool) -> None:
     _say(f"{archive.name}: {path.stat().st_size / 1e6:,.1f} MB in {path}\nsha256 {found} ({said})", progress)
 
 
-def _problem_of_zip(path: Path, *, whole: bool) -> str | None:
-    """Say why a file is no archive to keep; None if it is one.
+def _problem_of_zip(path: Path, archive: Archive, *, whole: bool) -> str | None:
+    """Say why a file is not the archive, or may not be kept; None if all is well.
 
     Args:
         whole: read it to the end, and compare its members with their checksums.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+        with zipfile.ZipFile(path) as opened:
+            members = opened.infolist()
             problem = next((problem for member in members if (problem := problem_of(member))), None)
             size = sum(member.file_size for member in members)
             if problem is None and size > MOST_BYTES:
                 problem = f"unpacked it would have {size:,} bytes, more than {MOST_BYTES:,}"
-            if problem is None and whole and (damaged := archive.testzip()):
+            folders = {part for member in members for part in PurePosixPath(member.filename).parts[:-1]}
+            if problem is None and (missing := set(archive.holds) - folders):
+                problem = f"it has no folder {min(missing)}, so it is another file"
+            if problem is None and whole and (damaged := opened.testzip()):
                 problem = f"its member {damaged!r} is damaged"
             return problem
     except Exception as error:  # a damaged zip makes zipfile raise nearly anything

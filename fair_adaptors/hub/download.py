@@ -81,7 +81,7 @@ def download(
         if not (cached / CONFIG_FILE).is_file():
             raise InvalidAdaptorError(_not_ours(what, repo_id, " (or only a part of it is in the cache)"))
         return cached
-    if cached is not None and wanted != "description" and not _is_whole(cached):
+    if cached is not None and wanted != "description" and not is_whole(cached):
         cached = None
     if cached is not None and revision == cached.name and wanted == "needed":
         return cached  # a commit never changes
@@ -130,8 +130,8 @@ def _in_cache(repo_id: str, revision: str | None, cache: Path) -> Path | None:
         return None
 
 
-def _is_whole(snapshot: Path) -> bool:
-    """Tell whether a snapshot has all that loading needs."""
+def is_whole(snapshot: Path) -> bool:
+    """Tell whether a folder has all that loading needs, by the files' sizes."""
     try:
         files = read_record(snapshot).files
         return all((snapshot / name).stat().st_size == recorded.bytes for name, recorded in files.items())

@@ -1,17 +1,20 @@
-"""Bring adaptors from the Hub."""
+"""Bring adaptors here: from the Hub, or from the archives of the paper's authors."""
 
 import os
 import shutil
 from functools import partial
 from pathlib import Path
 
+from fair_adaptors.adaptor.archives import ARCHIVES
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.registry import find, list_adaptors
-from fair_adaptors.errors import InvalidAdaptorError, UnknownAdaptorError
+from fair_adaptors.errors import ConfigError, InvalidAdaptorError, UnknownAdaptorError
 from fair_adaptors.files import refuse_existing, written_aside
 
+from .archive import fetch_archive
 from .download import download
 from .files import is_part
+from .published import fetch_published
 from .resolve import check_pinned, resolve
 
 
@@ -23,24 +26,39 @@ def pull(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     endpoint: str | None = None,
+    source: str | Path | None = None,
 ) -> Path:
-    """Bring an adaptor with card, results and pictures into the Hub's cache, or into a folder, and check it.
+    """Bring an adaptor with card, results and pictures into the cache, or into a folder, and check it.
 
     Args:
-        name: a Hub repository, or a name of the registry.
+        name: a Hub repository, a name of the registry, or the name of an archive of the paper's authors, such as
+            ``data.zip``, which only goes to the cache.
         out: a folder to copy it to, which must not be there or be empty; None leaves it in the cache.
+        source: the authors' archive, fetched by hand, to take instead of a download.
 
     Raises:
-        UnknownAdaptorError, NotPublishedError, HubError: it cannot be had.
+        UnknownAdaptorError, NotPublishedError, HubError, ArchiveError: it cannot be had.
         InvalidAdaptorError: it is no adaptor, or not the one that its own record describes.
-        ConfigError: ``out`` is taken, or cannot be written.
+        ConfigError: ``out`` is taken, or cannot be written; or a file at hand was given for something else.
     """
+    if archive := ARCHIVES.get(name):
+        if out is not None:
+            raise ConfigError(f"{name} goes to the cache, for all that use it; leave `out` out")
+        return fetch_archive(archive, source=source, cache_dir=cache_dir)
     target = Path(out).expanduser() if out is not None else None
     if target is not None:
         refuse_existing(target)
     _refuse_path(name)
     info = None if "/" in name else find(name)
-    if info is not None and info.repo_id is None:
+    if info is not None and info.checkpoint is not None and revision is None:
+        folder = fetch_published(info, source=source, cache_dir=cache_dir)
+        try:
+            read_adaptor(folder)
+        except InvalidAdaptorError:  # it was damaged in the cache
+            folder = fetch_published(info, cache_dir=cache_dir, force=True)
+    elif source is not None:
+        raise ConfigError(f"{name} is no adaptor of the paper's authors, so no archive of theirs can have it")
+    elif info is not None and info.repo_id is None:
         folder = resolve(name, revision=revision)
     else:
         repo_id, pinned = (name, None) if info is None else (str(info.repo_id), info.revision)

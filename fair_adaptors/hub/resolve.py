@@ -9,6 +9,7 @@ from fair_adaptors.errors import InvalidAdaptorError, NotPublishedError, Unknown
 
 from .download import download
 from .files import Wanted
+from .published import fetch_published
 
 
 def resolve(
@@ -27,7 +28,7 @@ def resolve(
         name: an existing folder, a name of the registry, or a Hub repository ``owner/name``. A folder goes first,
             but one without ``fair_adaptor.json`` does not hide an adaptor of the same name.
         revision: branch, tag or commit on the Hub.
-        wanted: which files, of an adaptor on the Hub.
+        wanted: which files, of an adaptor on the Hub. One that the authors published is always had whole.
         cache_dir, local_files_only, token, endpoint: as for ``huggingface_hub.snapshot_download``.
 
     Raises:
@@ -35,6 +36,7 @@ def resolve(
         NotPublishedError: known, but not published.
         InvalidAdaptorError: the Hub repository is none of ours, or not the one that the registry's name stands for.
         HubError: the Hub gives no access or no answer.
+        ArchiveError: the archive of the paper's authors cannot be had.
     """
     if not str(name).strip():
         raise UnknownAdaptorError("the name is empty; give a name of `fair-adaptors list`, a folder or a Hub id")
@@ -66,6 +68,10 @@ def resolve(
     if info.folder:
         _refuse_revision(text, revision)
         return info.folder
+    if info.checkpoint is not None:
+        if revision is not None:
+            raise UnknownAdaptorError(f"{text!r} is the authors', and has no revisions; leave {revision!r} out")
+        return fetch_published(info, cache_dir=cache_dir, local_files_only=local_files_only)
     if info.repo_id is None:
         raise NotPublishedError(
             f"{text!r} is not published: nobody has put its weights on the Hub. It is for {info.base_model}:"

@@ -12,6 +12,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from fair_adaptors.adaptor.archives import ARCHIVES
 from fair_adaptors.adaptor.bases import find_base, imported, plugin_of
 from fair_adaptors.adaptor.record import TAG, AdaptorRecord, read_record
 from fair_adaptors.adaptor.registry import AdaptorInfo
@@ -88,6 +89,7 @@ def render_card(
         name=code(info.name if info is not None and loadable else repo_id or "ORG/NAME"),
         for_others=is_for_others(record),
         converted=_sources(training),
+        archive=_archive(info),
         cost=_cost(training),
         stays=_stays(training),
         settings=[(name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(known.items())],
@@ -156,6 +158,12 @@ def _sources(training: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     if not isinstance(files, list):
         return None
     return [(str(file.get("name")), str(file.get("sha256"))) for file in files if isinstance(file, dict)]
+
+
+def _archive(info: AdaptorInfo | None) -> Markdown:
+    """Return a link to the archive of the paper's authors that has an adaptor."""
+    archive = ARCHIVES[info.checkpoint.archive] if info is not None and info.checkpoint is not None else None
+    return Markdown(f"[{archive.name}]({archive.page})" if archive else "")
 
 
 def _cost(training: Mapping[str, Any]) -> str | None:
