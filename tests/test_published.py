@@ -1,6 +1,7 @@
 """What the paper's authors published loads in one line: fetched and converted once, then at hand without a network."""
 
 import dataclasses
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -256,6 +257,19 @@ def test_another_zip_is_not_taken_for_the_archive(pipe: Any, tmp_path: Path) -> 
         pull("exp-6-checkpoints.zip", source=tmp_path / "exp-6-checkpoints.zip", out=tmp_path / "out")
     with pytest.raises(UnknownAdaptorError, match="has no revisions"):
         pull("gender-race", revision="v1")
+
+
+def test_the_first_example_of_the_readme_is_what_it_says(
+    drive: Drive, pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", {STABLE_DIFFUSION_1_5: pipe}.__getitem__)
+    before, names = image(pipe), {}  # type: ignore[var-annotated]
+    exec(readme.partition("```python\n")[2].partition("```")[0], names)
+    assert names["adaptor"].info.name == "gender-race" and not names["adaptor"].loaded
+    assert names["image"].size == (16, 16) and (image(pipe) == before).all()
+    others = re.search(r"all (\w+) that they published", readme)
+    assert others is not None and others[1] == "eight" and len(PUBLISHED) == 8
 
 
 def test_the_default_is_known_by_the_shapes_of_its_base_too(pipe: Any) -> None:
