@@ -127,8 +127,8 @@ ROOM_OF = {
     **{f"convert/{name}.py": "importing" for name in ("importing", "layouts", "original_names", "translate")},
 }
 """Files in a room of their own: what is published is loaded and described first, so publishing stands above; the door
-of the Hub opens to it too. What is converted may come from the Hub, and what the authors published is converted on its way
-here: so importing stands above the Hub, and resolving above importing."""
+of the Hub opens to it too. What is converted may come from the Hub, and what the authors published is converted on its
+way here: so importing stands above the Hub, and resolving above importing."""
 
 MAY_IMPORT = {line.split()[0]: set(line.split()[1:]) | GROUND_FLOOR for line in ROOMS.strip().splitlines()}
 MAY_IMPORT |= {"attributes": set(), "errors": set(), "files": {"errors"}, "seeds": set()}
