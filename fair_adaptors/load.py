@@ -130,6 +130,11 @@ class FairAdaptor:
         """Whether the adaptor is in force and can be taken out."""
         return self._state == "enabled"
 
+    @property
+    def injected(self) -> bool:
+        """Whether some of it works beside the weights, not in them."""
+        return bool(self._change.beside)
+
     def set_weight(self, weight: float) -> None:
         """Set the strength. While disabled it is only noted."""
         weight = _checked(weight)

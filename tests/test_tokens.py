@@ -10,9 +10,10 @@ import torch
 from fair_adaptors.training.engine.sampling import encode_prompt
 
 from fair_adaptors.adaptor.folder import write_adaptor
+from fair_adaptors.convert import export
 from fair_adaptors.errors import FairAdaptorError, WrongBaseError
 from fair_adaptors.load import load_fair_adaptor
-from tests.tiny import AIM, tiny_pipeline
+from tests.tiny import AIM, FAMILIES, tiny_pipeline, write_tiny_adaptor
 
 PROMPTS = ["a nurse", "a guard on a very long night watch in the harbor"]  # the second one is cut at 16 tokens
 
@@ -124,10 +125,10 @@ def test_tokens_that_do_not_fit_are_refused(tmp_path: Path, pipe: Any, count: in
 
 
 def test_two_text_encoders_are_refused(tmp_path: Path, pipe: Any) -> None:
-    folder = write(tmp_path, pipe)
-    pipe.text_encoder_2 = pipe.text_encoder
-    with pytest.raises(WrongBaseError, match="takes no soft tokens"):
-        load_fair_adaptor(pipe, folder)
+    other = FAMILIES["SDXL"]()
+    for base, message in ((pipe, "it is of Stable Diffusion XL"), (other, "takes no soft tokens")):
+        with pytest.raises(WrongBaseError, match=message):
+            load_fair_adaptor(other, write(tmp_path, base))
 
 
 def test_tokens_cannot_be_fused_and_do_not_keep_the_pipeline(tmp_path: Path, pipe: Any) -> None:
@@ -203,3 +204,86 @@ def test_prompts_near_the_limit_keep_their_embedding_in_lists_and_alone(
         alone = encoded(pipe, prompt)[0]
         listed = encoded(pipe, ["x", prompt])[0]
         assert alone.shape == (1, 16, 32) and torch.allclose(listed[1:], alone, atol=1e-6)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> int:
+    """How often it was said that a prompt has no soft tokens, since it was last asked."""
+    messages = [record.getMessage() for record in caplog.records if record.name == "fair_adaptors.adaptor.tokens"]
+    caplog.clear()
+    assert all("textual-inversion" in message for message in messages)
+    return len(messages)
+
+
+def draw(pipe: Any, **prompt: Any) -> torch.Tensor:
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    return pipe(**prompt, latents=noise, num_inference_steps=2, output_type="latent").images
+
+
+def read_directly(pipe: Any) -> None:
+    """As compel does."""
+    pipe.text_encoder(pipe.tokenizer("a nurse", return_tensors="pt").input_ids)
+
+
+def drawn_from_embeddings(pipe: Any) -> None:
+    draw(pipe, prompt_embeds=torch.randn(1, 16, 32), negative_prompt_embeds=torch.randn(1, 16, 32))
+
+
+def drawn_by_another_pipeline(pipe: Any) -> None:
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    other = StableDiffusionImg2ImgPipeline.from_pipe(pipe)
+    encoded(other, "a nurse")
+
+
+@pytest.mark.parametrize("use", [read_directly, drawn_from_embeddings, drawn_by_another_pipeline])
+def test_a_prompt_that_does_not_have_them_is_told_of_once(
+    tmp_path: Path, pipe: Any, use: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with load_fair_adaptor(pipe, write(tmp_path, pipe)):
+        with_them = draw(pipe, prompt="a nurse", negative_prompt="ugly")
+        positive, negative = encoded(pipe, "a nurse", negative_prompt="ugly")
+        again = draw(pipe, prompt_embeds=positive, negative_prompt_embeds=negative)
+        assert torch.allclose(again, with_them, atol=1e-4) and told(caplog) == 0
+        use(pipe)
+        assert told(caplog) == 1
+        use(pipe)
+        assert told(caplog) == 0
+    hooks = list(pipe.text_encoder._forward_pre_hooks.values())
+    use(pipe)
+    assert told(caplog) == 0 and not hooks
+
+
+def test_a_copy_of_the_pipeline_has_none_and_says_so(
+    tmp_path: Path, pipe: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    from copy import deepcopy
+
+    plain = encoded(pipe, "a nurse")[0]
+    handle = load_fair_adaptor(pipe, write(tmp_path, pipe))
+    expected, other = encoded(pipe, "a nurse")[0], deepcopy(pipe)
+    handle.unload()
+    other.text_encoder.to(torch.float64)  # it is the copy's own that is asked
+    assert torch.allclose(encoded(other, "a nurse")[0].float(), plain, atol=1e-5) and told(caplog) == 1
+    with load_fair_adaptor(other, tmp_path):
+        assert torch.allclose(encoded(other, "a nurse")[0].float(), expected, atol=1e-5)
+    assert torch.allclose(encoded(other, "a nurse")[0].float(), plain, atol=1e-5) and told(caplog) == 0
+
+
+@pytest.mark.parametrize("out", ["fair.safetensors", "folder"])
+def test_as_a_word_for_diffusers_they_make_the_same_image(tmp_path: Path, pipe: Any, out: str) -> None:
+    folder = write(tmp_path / "adaptor", pipe)
+    plain = draw(pipe, prompt="a nurse")
+    with load_fair_adaptor(pipe, folder):
+        expected = draw(pipe, prompt="a nurse", negative_prompt="ugly")
+    path = export(folder, tmp_path / out, format="textual-inversion")
+    pipe.load_textual_inversion(path)
+    word = f"<{path.stem}>"
+    assert path.stem == ("fair" if out == "fair.safetensors" else "tokens-0")
+    assert torch.allclose(draw(pipe, prompt=f"{word} a nurse", negative_prompt="ugly"), expected, atol=1e-5)
+    assert not torch.allclose(plain, expected, atol=1e-2)
+
+
+def test_what_a_word_has_no_place_for_is_refused(tmp_path: Path, pipe: Any) -> None:
+    folder = write_tiny_adaptor(tmp_path / "adaptor", pipe)
+    with pytest.raises(FairAdaptorError, match="has LoRAs, and textual-inversion has no place for them"):
+        export(folder, tmp_path / "out", format="textual-inversion")

@@ -58,14 +58,20 @@ def inserted(text_encoder: "nn.Module", tokens: "Tensor") -> Iterator[None]:
 
 @dataclass
 class _Prompting:
-    """A pipeline class's ``encode_prompt``, the soft tokens in force with their strengths, and prompts warned of."""
+    """A pipeline class's ``encode_prompt``, the soft tokens in force with their strengths, and what was warned of."""
 
     original: Any  # not bound: the table must not keep the pipeline alive
+    made: Any  # embeddings with soft tokens, as keys
     prefixes: "dict[str, tuple[float, Tensor]]" = field(default_factory=dict)
     too_long: set[str] = field(default_factory=set)
+    told: bool = False
+    watch: Any = None
 
 
 _PROMPTING: "weakref.WeakKeyDictionary[Any, _Prompting]" = weakref.WeakKeyDictionary()
+
+_ENCODING = threading.local()
+"""Has ``active`` while a pipeline's own ``encode_prompt`` runs in this thread, with soft tokens."""
 
 
 def set_prefix(pipe: Any, identity: str, prefix: "tuple[float, Tensor] | None") -> None:
@@ -73,19 +79,24 @@ def set_prefix(pipe: Any, identity: str, prefix: "tuple[float, Tensor] | None") 
 
     With strength w the prompt's embeddings are E₀ + w·(E − E₀), E with the tokens and E₀ without; several prefixes add
     up. Without any, the pipeline's ``encode_prompt`` is its own again. Of a prompt that has no room beside them it is
-    logged, once, which end of it is not read.
+    logged, once, which end of it is not read; and, once, that a prompt does not have them, because it was encoded by
+    something else, or by another pipeline with this text encoder.
     """
+    from torch.utils.weak import WeakIdKeyDictionary
+
     known = _PROMPTING.get(pipe)
     if known is None:
         if prefix is None:
             return
-        known = _PROMPTING[pipe] = _Prompting(type(pipe).encode_prompt)
-        pipe.encode_prompt = _encode_with_prefixes(weakref.ref(pipe))
+        known = _PROMPTING[pipe] = _Prompting(type(pipe).encode_prompt, WeakIdKeyDictionary())
+        known.watch = pipe.text_encoder.register_forward_pre_hook(_Watch(weakref.ref(pipe)))
+        pipe.encode_prompt = _EncodePrompt(weakref.ref(pipe))
     known.prefixes.pop(identity, None)
     if prefix is not None:
         known.prefixes[identity] = prefix
     if not known.prefixes:
         del pipe.encode_prompt
+        known.watch.remove()
         del _PROMPTING[pipe]
 
 
@@ -95,18 +106,64 @@ def prefix_length(pipe: Any) -> int:
     return max((len(tokens) for _, tokens in known.prefixes.values()), default=0) if known else 0
 
 
-def _encode_with_prefixes(reference: "weakref.ref[Any]") -> Any:
-    def encode_prompt(*arguments: Any, **named: Any) -> Any:
-        pipe: Any = reference()
+class _EncodePrompt:
+    """``encode_prompt`` of a pipeline with soft tokens. A deep copy of the pipeline has its own, without any."""
+
+    def __init__(self, reference: "weakref.ref[Any]", told: bool = True):
+        self._reference, self._told = reference, told
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_EncodePrompt":
+        return _EncodePrompt(weakref.ref(memo[id(self._reference())]), told=False)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        pipe: Any = self._reference()
         known = _PROMPTING.get(pipe)
-        if known is None:  # a deep copy of a pipeline that has been freed or unloaded
+        if known is None:  # a deep copy
+            if not self._told:
+                self._told = True
+                logger.warning("This pipeline is a copy of one with soft tokens, and has none. %s", _REMEDY)
             return type(pipe).encode_prompt(pipe, *arguments, **named)
         given = inspect.signature(known.original).bind(pipe, *arguments, **named).arguments
-        if given.get("prompt_embeds") is None:
-            given["prompt_embeds"] = _blend(pipe, known, given)
-        return known.original(**given)
+        embeds, before = given.get("prompt_embeds"), getattr(_ENCODING, "active", False)
+        if embeds is not None and embeds not in known.made:
+            _tell_once(known)
+        _ENCODING.active = True
+        try:
+            if embeds is None:
+                given["prompt_embeds"] = _blend(pipe, known, given)
+            encoded = known.original(**given)
+        finally:
+            _ENCODING.active = before
+        if embeds is None or embeds in known.made:
+            known.made[encoded[0]] = True
+        return encoded
 
-    return encode_prompt
+
+class _Watch:
+    """What a text encoder calls first, to tell of prompts that it reads without the soft tokens of a pipeline."""
+
+    def __init__(self, reference: "weakref.ref[Any]"):
+        self._reference = reference
+
+    def __call__(self, text_encoder: "nn.Module", arguments: tuple[Any, ...]) -> None:
+        import torch
+
+        if torch.compiler.is_compiling() or getattr(_ENCODING, "active", False):
+            return
+        if (known := _PROMPTING.get(self._reference())) is not None:
+            _tell_once(known)
+
+
+_REMEDY = (
+    "Load the adaptor into each pipeline that is to have them, also after from_pipe. Where something else encodes the"
+    " prompts (compel, say), export the adaptor as textual-inversion, and put its word into the prompts"
+)
+
+
+def _tell_once(known: _Prompting) -> None:
+    if not known.told:
+        known.told = True
+        logger.warning("Soft tokens are loaded, and a prompt was encoded without them. %s", _REMEDY)
 
 
 def _blend(pipe: Any, known: _Prompting, given: dict[str, Any]) -> "Tensor":

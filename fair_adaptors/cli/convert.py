@@ -30,8 +30,8 @@ def convert(
 
 def export(
     adaptor: Annotated[str, typer.Argument(help="Name, folder or Hub id.")],
-    out: Annotated[Path, typer.Option(help="New folder; for kohya it may be a new .safetensors file.")],
-    format: Annotated[str, typer.Option("--format", help="kohya, diffusers, peft or merged.")],
+    out: Annotated[Path, typer.Option(help="New folder; for one file, a new .safetensors file.")],
+    format: Annotated[str, typer.Option("--format", help="kohya, diffusers, peft, merged or textual-inversion.")],
     base: Annotated[
         str | None, typer.Option(help="For merged: pipeline folder or Hub id; its own by default.")
     ] = None,

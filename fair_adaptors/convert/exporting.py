@@ -1,4 +1,4 @@
-"""Writes an adaptor as other programs read it: kohya's names, plain diffusers, peft, or a merged pipeline."""
+"""Writes an adaptor as other programs read it: kohya's names, diffusers, peft, an embedding, or a merged pipeline."""
 
 import json
 import re
@@ -22,7 +22,8 @@ from .layouts import kohya_keys, peft_keys
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMATS = ("kohya", "diffusers", "peft", "merged")
+EMBEDDING = "textual-inversion"
+FORMATS = ("kohya", "diffusers", "peft", "merged", EMBEDDING)
 PEFT_WEIGHTS = "adapter_model.safetensors"
 
 
@@ -31,19 +32,22 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
 
     Args:
         folder: of the adaptor.
-        out: a new folder; for kohya the name of a new ``.safetensors`` file is also fine.
+        out: a new folder; for kohya and textual-inversion the name of a new ``.safetensors`` file is also fine.
         format:
             ``kohya``: one file for ComfyUI and A1111;
             ``diffusers``: ``pytorch_lora_weights.safetensors`` for ``pipe.load_lora_weights``;
             ``peft``: a folder for each part, for ``PeftModel.from_pretrained`` (transformers ≥ 5.6);
-            ``merged``: the whole pipeline with the adaptor, at its default strength, in its weights.
+            ``merged``: the whole pipeline with the adaptor, at its default strength, in its weights;
+            ``textual-inversion``: soft tokens as one word for ``pipe.load_textual_inversion``, ComfyUI and A1111. In
+            diffusers the word is the file's name in angle brackets, and stands at the beginning of the prompt.
         pipe: the base; needed for ``merged``, and left as it was, without this adaptor.
 
     Returns:
         The file or folder that was written.
 
     Raises:
-        FairAdaptorError: the adaptor has soft tokens, which none of these formats has, or the pipeline another LoRA.
+        FairAdaptorError: the format has no place for the adaptor's soft tokens, or for its LoRAs; or the pipeline has
+            another LoRA, or weights that nothing can be merged into.
         ConfigError: no such format, no base to merge into, or ``out`` exists.
         InvalidAdaptorError, WrongBaseError: as in ``load_fair_adaptor``.
     """
@@ -51,15 +55,14 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
     if format not in FORMATS:
         raise ConfigError(f"there is no format {format!r}.{did_you_mean(format, FORMATS)} Known: {', '.join(FORMATS)}")
     files = read_adaptor(folder)
-    if files.tokens:
-        raise FairAdaptorError(
-            f"{files.record.name!r} has soft tokens, and {format} has no place for them; load_fair_adaptor reads it"
-        )
+    _check_place(files, format)
     name, data = kohya_file(files) if format == "kohya" else ("", b"")
     if format == "kohya" and out.suffix != ".safetensors":
         out = out / name
     if format == "merged":
         _check_mergeable(pipe)
+    if format == EMBEDDING and out.suffix != ".safetensors":
+        out = out / f"{_file_name(files.record.name)}.safetensors"
     with written_aside(out) as aside:
         if format == "kohya":
             aside.write_bytes(data)
@@ -68,6 +71,8 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
             shutil.copyfile(folder / WEIGHTS_FILE, aside / WEIGHTS_FILE)
         elif format == "peft":
             _write_peft(files, aside)
+        elif format == EMBEDDING:
+            _write_embedding(files, aside, out.stem)
         else:
             _write_merged(folder, aside, pipe)
     return out
@@ -147,6 +152,21 @@ def _write_peft(files: AdaptorFiles, folder: Path) -> None:
         (folder / part / PEFT_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
+def _check_place(files: AdaptorFiles, format: str) -> None:
+    lacks = ("LoRAs" if files.tensors else "") if format == EMBEDDING else ("soft tokens" if files.tokens else "")
+    if lacks:
+        other = "" if files.tensors else f"; {EMBEDDING} has"
+        raise FairAdaptorError(
+            f"{files.record.name!r} has {lacks}, and {format} has no place for them{other}. load_fair_adaptor reads it"
+        )
+
+
+def _write_embedding(files: AdaptorFiles, path: Path, word: str) -> None:
+    from safetensors.torch import save_file
+
+    save_file({f"<{word}>": files.tokens["text_encoder"]}, path)
+
+
 def _check_mergeable(pipe: Any) -> None:
     if pipe is None:
         raise ConfigError("merged writes a copy of the base with the adaptor in it: give the base")
@@ -161,7 +181,12 @@ def _check_mergeable(pipe: Any) -> None:
 def _write_merged(folder: Path, out: Path, pipe: Any) -> None:
     from fair_adaptors.load import load_fair_adaptor
 
-    with load_fair_adaptor(pipe, folder):
+    with load_fair_adaptor(pipe, folder) as handle:
+        if handle.injected:
+            raise FairAdaptorError(
+                f"{handle.info.name!r} cannot be merged into weights that are quantised, cast, sharded or not in"
+                " memory: load the base in float32, bfloat16 or float16"
+            )
         pipe.save_pretrained(out)
 
 
