@@ -151,9 +151,7 @@ def test_a_part_is_unpacked_once_and_whole(authors_data: Path) -> None:
     assert part.stat().st_mtime_ns == before and not list(authors_data.rglob(".sports*"))
 
 
-def test_another_network_in_the_recognisers_place_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_network_in_the_recognisers_place_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE, str(tmp_path))
     state = theirs.recogniser_state()
     del state["module.layer1.1.conv1.weight"]

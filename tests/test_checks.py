@@ -34,6 +34,8 @@ WRONG = [
     ("gender", "classifier=celeba", "classifier is 'celeba': .* Known: clip:SOURCE, transformers:SOURCE"),
     ("gender", "classifier=clip:./nothing", "classifier is clip:./nothing: nothing is no folder of a model"),
     ("gender", "classifier=mobilenet:nothing.pth", "nothing.pth"),
+    ("gender", "classifier=onnx:gender=female/male:nothing.onnx", "nothing.onnx cannot be read"),
+    ("gender", "encoders=onnx:mean=0:std=1:nothing.onnx", "nothing.onnx cannot be read"),
     ("gender-race", "classifier=mobilenet:gender:two.pth", "knows of race the classes none; .* joined by \\+"),
     ("gender-race", "classifier=sandbox:training", "knows of race the classes none"),
     ("gender", "judge=transformers:fairface", "there is no such folder, and a Hub id is written ORG/NAME"),

@@ -199,9 +199,7 @@ def test_one_command_prints_the_papers_rows_beside_the_measured_ones(run: Callab
     assert "other prompt_set" in run("--padded", "--out", "table", status=1)
 
 
-def test_with_a_classifier_of_ones_own_nothing_of_the_authors_is_fetched(
-    run: Callable[..., str], place: Path
-) -> None:
+def test_with_a_classifier_of_ones_own_nothing_of_the_authors_is_fetched(run: Callable[..., str], place: Path) -> None:
     said = run("--classifier", f"mobilenet:{authors_file(place, 6)}", "--padded", "--limit", "1", "--out", "own")
     results = load_results(place / "own" / "results.json")
     assert results.settings.prompt_set == "occupations-test" and len(results.settings.prompts) == 1
@@ -232,9 +230,7 @@ DOC = Path(__file__).parents[1] / "docs" / "reproduce.md"
 
 
 @pytest.mark.usefixtures("authors_data")
-def test_every_command_of_the_document_works(
-    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_every_command_of_the_document_works(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = re.findall(r"^    fair-adaptors (reproduce .+)$", DOC.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(found) == 3
     monkeypatch.chdir(place)

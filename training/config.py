@@ -77,12 +77,12 @@ class TrainConfig:
     """What to make fair, jointly."""
     classifier: str = _setting("losses", "clip:openai/clip-vit-large-patch14")
     """Tells the classes while training: ``clip:SOURCE``, ``transformers:SOURCE``, ``mobilenet:FILE``,
-    ``authors:NAME``, ``sandbox:NAME`` or ``MODULE:OBJECT``; several are joined by +."""
+    ``onnx:SETTINGS:FILE``, ``authors:NAME``, ``sandbox:NAME`` or ``MODULE:OBJECT``; several are joined by +."""
     judge: str = _setting("validation", "clip:laion/CLIP-ViT-L-14-laion2B-s32B-b82K")
     """The validation classifier: another one, for validation and for the numbers at the end."""
     encoders: tuple[str, ...] = _setting("losses", TRAINING_ENCODERS)
-    """Tell how much of the original image is kept: ``clip:SOURCE``, ``dinov2:SOURCE``, ``sandbox:portraits`` or
-    ``MODULE:OBJECT``."""
+    """Tell how much of the original image is kept: ``clip:SOURCE``, ``dinov2:SOURCE``, ``onnx:SETTINGS:FILE``,
+    ``sandbox:portraits`` or ``MODULE:OBJECT``."""
     faces: str = _setting("losses", "yunet")
     """Detector of faces: ``yunet``, ``yunet:PATH``, ``insightface`` or ``MODULE:OBJECT``; empty where the whole
     image is the face."""

@@ -103,14 +103,14 @@ def _check_classifier(setting: str, spec: str) -> Classes | None:
     word = parse(spec)
     if word.kind == KIND and not is_here():  # what it knows can be told without it
         return find_part(AUTHORS_CLASSIFIERS, word.source, of="classifier").classes
-    if (word.kind in ("mobilenet", KIND) and word.source) or plugin_of(word.kind):
+    if (word.kind in ("mobilenet", "onnx", KIND) and word.source) or plugin_of(word.kind):
         return load_classifier(spec).classes  # at once: it is small
     _check_model(setting, spec, CLASSIFIERS)
     return {name: tuple(each) for name, each in clip_words().items()} if word.kind == "clip" else None
 
 
 def _check_encoder(spec: str) -> None:
-    if plugin_of(parse(spec).kind):
+    if plugin_of(parse(spec).kind) or parse(spec).kind == "onnx":
         load_encoder(spec)
     else:
         _check_model("encoders", spec, ENCODERS)

@@ -20,7 +20,7 @@ def evaluate(
     target: Annotated[list[str] | None, typer.Option(help="gender, or age=0.75,0.25; may be given again.")] = None,
     classifier: Annotated[
         list[str] | None,
-        typer.Option(help="clip:SOURCE, transformers:SOURCE, authors:NAME or MODULE:OBJECT; may be given again."),
+        typer.Option(help="clip:, transformers:, mobilenet:, onnx:, authors: or MODULE:OBJECT; may be given again."),
     ] = None,
     encoder: Annotated[
         list[str] | None, typer.Option(help="clip:SOURCE, dinov2:SOURCE or MODULE:OBJECT; may be given again.")

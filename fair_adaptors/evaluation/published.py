@@ -50,19 +50,13 @@ ORIGINAL: Mapping[str, Figures] = {
 
 PUBLISHED: Mapping[str, Mapping[str, Figures]] = {
     "gender": {
-        OCCUPATIONS: _figures(
-            "gender .23±.16, race .44±.06, gender × race .20±.03, CLIP-T .39, CLIP-I .77, DINO .70"
-        )
+        OCCUPATIONS: _figures("gender .23±.16, race .44±.06, gender × race .20±.03, CLIP-T .39, CLIP-I .77, DINO .70")
     },
     "race": {
-        OCCUPATIONS: _figures(
-            "gender .74±.27, race .12±.05, gender × race .14±.03, CLIP-T .39, CLIP-I .73, DINO .67"
-        )
+        OCCUPATIONS: _figures("gender .74±.27, race .12±.05, gender × race .14±.03, CLIP-T .39, CLIP-I .73, DINO .67")
     },
     "gender-race": {
-        OCCUPATIONS: _figures(
-            "gender .16±.13, race .09±.04, gender × race .06±.02, CLIP-T .39, CLIP-I .67, DINO .58"
-        )
+        OCCUPATIONS: _figures("gender .16±.13, race .09±.04, gender × race .06±.02, CLIP-T .39, CLIP-I .67, DINO .58")
     },
     "gender-race-age": {
         OCCUPATIONS: _figures(

@@ -118,9 +118,7 @@ def _measured(results: Results, variant: VariantResults) -> Iterator[Row]:
         if name in results.targets:
             seen = results.figures(variant, name)
             spread = float(np.std([one.bias.value for one in seen.prompts if one.images]))
-            yield Row(
-                variant.name, name, None, seen.bias, spread, seen.bias.floor, seen.undetermined.value, no_face
-            )
+            yield Row(variant.name, name, None, seen.bias, spread, seen.bias.floor, seen.undetermined.value, no_face)
     if "age" in results.targets:
         seen, old = results.figures(variant, "age"), results.targets["age"].classes.index("old")
         spread = float(np.std([one.frequencies[old] for one in seen.prompts if one.images]))

@@ -41,9 +41,7 @@ _OCCUPATIONS = "1-prompts/occupation.json"
 
 AUTHORS_PROMPTS: Mapping[str, AuthorsPrompts] = {
     "occupations": AuthorsPrompts(_OCCUPATIONS, "occupations", "occupations_train_set", "prompt_templates_train"),
-    "occupations-validation": AuthorsPrompts(
-        _OCCUPATIONS, "occupations", "occupations_val_set", TEMPLATES_FOR_TESTS
-    ),
+    "occupations-validation": AuthorsPrompts(_OCCUPATIONS, "occupations", "occupations_val_set", TEMPLATES_FOR_TESTS),
     "occupations-test": AuthorsPrompts(_OCCUPATIONS, "occupations", "test_prompts"),
     **_lists("styles", "occupation_w_style_and_context", "occupations with style and context"),
     **_lists("descriptors", "personal_descriptor", "descriptions of people"),

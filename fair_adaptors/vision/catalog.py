@@ -27,14 +27,16 @@ CLASSIFIERS: Mapping[str, str] = {
     "transformers:SOURCE": "fair_adaptors.vision.image_classifier:image_classifier",
     "mobilenet:FILE": "fair_adaptors.vision.mobilenet_classifier:mobilenet_classifier",
     "authors:NAME": "fair_adaptors.vision.authors:authors_classifier",
+    "onnx:FILE": "fair_adaptors.vision.onnx_models:onnx_classifier",
 }
 ENCODERS: Mapping[str, str] = {
     "clip:SOURCE": "fair_adaptors.vision.clip:clip_encoder",
     "dinov2:SOURCE": "fair_adaptors.vision.dinov2:dino_encoder",
+    "onnx:FILE": "fair_adaptors.vision.onnx_models:onnx_encoder",
 }
 """What loads each kind, as ``module:function`` of the source. SOURCE is a model's folder or a Hub repository, NAME one
 of the paper authors' parts."""
-_MARGIN = "margin="
+_MARGIN = re.compile(r"(?P<before>([\w ]+=[^:]*:)*?)margin=(?P<margin>[^:]*):")
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,9 @@ def parse(text: str) -> Word:
         ConfigError: its margin is not a number from -0.5 to 3.
     """
     kind, _, source = text.partition(":")
-    if not source.startswith(_MARGIN):
+    if not (said := _MARGIN.match(source)):
         return Word(text, kind, source)
-    number, _, source = source.removeprefix(_MARGIN).partition(":")
-    return Word(text, kind, source, margin_of(number, text))
+    return Word(text, kind, said["before"] + source[said.end() :], margin_of(said["margin"], text))
 
 
 def split_specs(spec: str) -> list[str]:
@@ -139,10 +140,10 @@ def load_classifier(spec: str) -> Classifier:
 
     Args:
         spec: ``clip:SOURCE`` for zero-shot CLIP, ``transformers:SOURCE`` for an image classifier, ``mobilenet:FILE``
-            for a state dict as of the paper's authors, ``authors:NAME`` for one of their own, ``NAME:ITEM`` of an
-            embedded base, or ``MODULE:OBJECT`` that is a ``Classifier``; several with ``+`` between them for one that
-            knows the attributes of all, of the first one that knows it. Before a source ``margin=0.2:`` says how
-            widely faces are cut out for it.
+            for a state dict as of the paper's authors, ``authors:NAME`` for one of their own, ``onnx:SETTINGS:FILE``
+            (see ``onnx_models``), ``NAME:ITEM`` of an embedded base, or ``MODULE:OBJECT`` that is a ``Classifier``;
+            several with ``+`` between them for one that knows the attributes of all, of the first one that knows it.
+            Before a source ``margin=0.2:`` says how widely faces are cut out for it.
 
     Raises:
         ConfigError: no such classifier.
@@ -165,8 +166,8 @@ def load_encoder(spec: str, *, whole: bool = False) -> Encoder:
     """Load an encoder.
 
     Args:
-        spec: ``clip:SOURCE``, ``dinov2:SOURCE``, ``NAME`` or ``NAME:ITEM`` of an embedded base, or ``MODULE:OBJECT``
-            that is an ``Encoder``.
+        spec: ``clip:SOURCE``, ``dinov2:SOURCE``, ``onnx:SETTINGS:FILE``, ``NAME`` or ``NAME:ITEM`` of an embedded
+            base, or ``MODULE:OBJECT`` that is an ``Encoder``.
         whole: let a published model see the whole image, as the paper's training does, not what its processor crops.
 
     Raises:

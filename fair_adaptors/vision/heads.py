@@ -56,6 +56,19 @@ def consecutive(classes: Mapping[str, Sequence[str]]) -> dict[str, Head]:
     return heads
 
 
+def head_of_labels(attribute: str, labels: Sequence[str], columns: Sequence[int]) -> Head | None:
+    """Return the head of labels of gender, race or age, with the table's classes; None if they are others.
+
+    Args:
+        labels: each is of a class, and of every class there is one.
+        columns: of each label.
+    """
+    groups = known_labels()[attribute]
+    found = [class_of(attribute, label) for label in labels]
+    places = tuple(tuple(column for column, one in zip(columns, found, strict=True) if one == name) for name in groups)
+    return Head(tuple(groups), places) if None not in found and all(places) else None
+
+
 def read_labels(source: str, labels: Sequence[str]) -> dict[str, Head]:
     """Tell the attributes that a classifier's labels stand for.
 
@@ -72,11 +85,9 @@ def read_labels(source: str, labels: Sequence[str]) -> dict[str, Head]:
             named.setdefault(attribute, []).append(name)
     if write_labels(named) == list(labels) and all(len(names) > 1 for names in named.values()):
         return consecutive(named)
-    for attribute, groups in known_labels().items():
-        found = [class_of(attribute, label) for label in labels]
-        columns = [tuple(index for index, one in enumerate(found) if one == name) for name in groups]
-        if None not in found and all(columns):
-            return {attribute: Head(tuple(groups), tuple(columns))}
+    for attribute in known_labels():
+        if head := head_of_labels(attribute, labels, range(len(labels))):
+            return {attribute: head}
     raise ConfigError(
         f"{source} tells {', '.join(labels[:12])}; these are not the classes of {', '.join(known_labels())}. Write a"
         " fair_adaptors.vision.types.Classifier for it and name it MODULE:OBJECT"

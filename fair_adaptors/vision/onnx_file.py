@@ -34,12 +34,14 @@ class Graph:
         nodes: in an order in which they can be run.
         tensors: the weights and other constants, by name.
         input, output: names.
+        shape: of the input; None where it may be any.
     """
 
     nodes: tuple[Node, ...]
     tensors: "Mapping[str, np.ndarray]"
     input: str
     output: str
+    shape: tuple[int | None, ...] = ()
 
 
 def read_onnx(data: bytes, name: str) -> Graph:
@@ -64,12 +66,13 @@ def read_onnx(data: bytes, name: str) -> Graph:
         tensors |= {node.outputs[0]: node.attributes["value"] for node in nodes if node.operation == "Constant"}
     except Exception as error:  # damage makes protobuf and numpy raise nearly anything
         raise ConfigError(f"{name} cannot be read as an ONNX file: {error}") from error
-    inputs = [one.name for one in graph.input if one.name not in tensors]  # older files list their weights there too
+    inputs = [one for one in graph.input if one.name not in tensors]  # older files list their weights there too
     outputs = [one.name for one in graph.output]
     if len(inputs) != 1 or len(outputs) != 1:
         raise ConfigError(f"{name} has {len(inputs)} inputs and {len(outputs)} outputs; it must have one of each")
     run = tuple(node for node in nodes if node.operation != "Constant")
-    return Graph(run, tensors, inputs[0], outputs[0])
+    shape = tuple(size.dim_value or None for size in inputs[0].type.tensor_type.shape.dim)
+    return Graph(run, tensors, inputs[0].name, outputs[0], shape)
 
 
 def _node(node: Any) -> Node:

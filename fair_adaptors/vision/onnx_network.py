@@ -1,10 +1,10 @@
-"""Networks of ONNX files in torch, so that gradients pass: the operations that face encoders are made of.
+"""Networks of ONNX files in torch, so that gradients pass: the operations that encoders and classifiers are made of.
 
 Each is a function with ONNX's own inputs and attributes, see https://onnx.ai/onnx/operators/.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.errors import ConfigError
 
@@ -37,7 +37,8 @@ def onnx_network(graph: Graph, name: str, device: str) -> "Callable[[Tensor], Te
     def run(image: "Tensor") -> "Tensor":
         values = {graph.input: image[None]}
         for index, node in enumerate(graph.nodes):
-            inputs = [values[key] if key in values else weights[key] for key in node.inputs if key]
+            # One that is left out has no name.
+            inputs = [None if not key else values[key] if key in values else weights[key] for key in node.inputs]
             values[node.outputs[0]] = OPERATIONS[node.operation](*inputs, **node.attributes)
             for key in set(node.inputs) & values.keys():
                 if last_use[key] == index:
@@ -95,14 +96,15 @@ def _prelu(x: "Tensor", slope: "Tensor") -> "Tensor":
 def _gemm(
     a: "Tensor",
     b: "Tensor",
-    c: "Tensor | float" = 0.0,
+    c: "Tensor | None" = None,
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
     transA: int = 0,
     transB: int = 0,
 ) -> "Tensor":
-    return alpha * ((a.T if transA else a) @ (b.T if transB else b)) + beta * c
+    product = alpha * ((a.T if transA else a) @ (b.T if transB else b))
+    return product if c is None else product + beta * c
 
 
 def _reshape(x: "Tensor", shape: "Tensor") -> "Tensor":
@@ -113,24 +115,103 @@ def _flatten(x: "Tensor", *, axis: int = 1) -> "Tensor":
     return x.flatten(0, axis - 1).flatten(1) if axis > 0 else x.reshape(1, -1)
 
 
+def _pool(
+    x: "Tensor",
+    *,
+    kernel_shape: Sequence[int],
+    strides: Sequence[int] = (1, 1),
+    pads: Sequence[int] = (0, 0, 0, 0),
+    dilations: Sequence[int] = (1, 1),
+    ceil_mode: int = 0,
+    count_include_pad: int | None = None,
+    auto_pad: str = "NOTSET",
+    storage_order: int = 0,  # of the places of the largest, which nobody asks for
+) -> "Tensor":
+    """Pool by the largest, or by the mean where ``count_include_pad`` says what belongs to it."""
+    from torch.nn.functional import avg_pool2d, max_pool2d
+
+    top, left, bottom, right = pads
+    if auto_pad != "NOTSET" or (top, left) != (bottom, right):
+        raise ValueError(f"a pool pads by {auto_pad if auto_pad != 'NOTSET' else list(pads)}")
+    kernel, stride, padding = tuple(kernel_shape), tuple(strides), (top, left)
+    if count_include_pad is None:
+        return max_pool2d(x, kernel, stride, padding, tuple(dilations), bool(ceil_mode))
+    if any(dilation != 1 for dilation in dilations):
+        raise ValueError(f"AveragePool is dilated by {list(dilations)}")
+    return avg_pool2d(x, kernel, stride, padding, bool(ceil_mode), bool(count_include_pad))
+
+
+def _average_pool(x: "Tensor", *, count_include_pad: int = 0, **settings: Any) -> "Tensor":
+    return _pool(x, count_include_pad=count_include_pad, **settings)
+
+
+def _softmax(x: "Tensor", *, axis: int | None = None) -> "Tensor":
+    if axis not in (-1, x.dim() - 1) and not (axis is None and x.dim() == 2):
+        raise ValueError(f"Softmax is over axis {axis} of {x.dim()}, which files of different years mean differently")
+    return x.softmax(-1)
+
+
+def _clip(
+    x: "Tensor",
+    low: "Tensor | None" = None,
+    high: "Tensor | None" = None,
+    *,
+    min: float | None = None,  # as older files say it
+    max: float | None = None,
+) -> "Tensor":
+    lowest: Any = min if low is None else low
+    highest: Any = max if high is None else high
+    return x if lowest is None and highest is None else x.clamp(lowest, highest)
+
+
+def _reduce_mean(
+    x: "Tensor",
+    places: "Tensor | None" = None,
+    *,
+    axes: Sequence[int] | None = None,  # as older files say it
+    keepdims: int = 1,
+    noop_with_empty_axes: int = 0,
+) -> "Tensor":
+    over = places.tolist() if places is not None else list(axes or ())
+    if not over:
+        raise ValueError("ReduceMean names no axes")
+    return x.mean(over, keepdim=bool(keepdims))
+
+
+def _hard_sigmoid(x: "Tensor", *, alpha: float = 0.2, beta: float = 0.5) -> "Tensor":
+    return (alpha * x + beta).clamp(0, 1)
+
+
 def _same(x: "Tensor", *unused: "Tensor", ratio: float = 0.5, seed: int = 0) -> "Tensor":
     return x
 
 
 OPERATIONS: "Mapping[str, Callable[..., Tensor]]" = {
     "Add": lambda a, b: a + b,
+    "AveragePool": _average_pool,
     "BatchNormalization": _batch_normalization,
+    "Clip": _clip,
     "Conv": _conv,
     "Div": lambda a, b: a / b,
     "Dropout": _same,
     "Flatten": _flatten,
     "Gemm": _gemm,
+    "GlobalAveragePool": lambda x: x.mean(tuple(range(2, x.dim())), keepdim=True),
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": lambda x: x * _hard_sigmoid(x, alpha=1 / 6),
     "Identity": _same,
+    "LeakyRelu": lambda x, *, alpha=0.01: x.where(x >= 0, alpha * x),
     "MatMul": lambda a, b: a @ b,
+    "MaxPool": _pool,
     "Mul": lambda a, b: a * b,
     "PRelu": _prelu,
+    "ReduceMean": _reduce_mean,
     "Relu": lambda x: x.relu(),
     "Reshape": _reshape,
+    "Sigmoid": lambda x: x.sigmoid(),
+    "Softmax": _softmax,
     "Sub": lambda a, b: a - b,
+    "Tanh": lambda x: x.tanh(),
+    "Transpose": lambda x, *, perm: x.permute(tuple(perm)),
 }
 """What is known; all else is refused before it runs, and so are attributes that are none of a function's."""
