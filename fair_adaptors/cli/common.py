@@ -5,6 +5,24 @@ from typing import Annotated, Any
 
 import typer
 
+from fair_adaptors.errors import ConfigError
+
+Device = Annotated[
+    str | None, typer.Option(help="cuda, cuda:1, xpu, mps or cpu; the accelerator by default, if there is one.")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the base: float32, bfloat16 or float16; by default float16 on an accelerator, else float32."
+    ),
+]
+Variant = Annotated[str | None, typer.Option(help="Which of the base's files to take, such as fp16.")]
+BaseConfig = Annotated[
+    str | None,
+    typer.Option(
+        help="For a base that is one file: folder or Hub id of a pipeline alike, for what the file leaves out."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**32, help="Seed of everything random.")]
 
 
@@ -19,23 +37,38 @@ def print_pairs(name: str, what: str, rows: Mapping[str, str]) -> None:
     Console().print(table)
 
 
-def load_base(base: str) -> Any:
-    """Load a base by its name, on the accelerator if there is one; an embedded base is quicker on the CPU."""
-    from fair_adaptors.adaptor.bases import plugin_of
-    from fair_adaptors.pipelines import load_pipeline
-    from fair_adaptors.vision.types import accelerator
+def load_base(
+    base: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    variant: str | None = None,
+    base_config: str | None = None,
+) -> Any:
+    """Load a base by its name, on the accelerator if there is one; an embedded base is quicker on the CPU.
 
-    pipe = load_pipeline(base)
-    return pipe if plugin_of(base) else pipe.to(accelerator())
+    Args:
+        device, dtype: see ``choose_device`` and ``weights_dtype``.
+        variant, base_config: see ``load_pipeline``.
+    """
+    from fair_adaptors.adaptor.bases import plugin_of
+    from fair_adaptors.devices import accelerator, choose_device, weights_dtype
+    from fair_adaptors.pipelines import load_pipeline
+
+    choose_device(device)
+    if plugin_of(base) and dtype not in (None, "float32"):
+        raise ConfigError(f"{base} is always float32: leave `dtype` out")
+    place = "cpu" if device is None and plugin_of(base) else accelerator()
+    pipe = load_pipeline(base, dtype=weights_dtype(dtype, place), variant=variant, base_config=base_config)
+    return pipe.to(place)
 
 
 def quiet() -> None:
-    """Silence loading bars and notices that do not concern the user."""
+    """Silence bars for what takes no time, and notices that do not concern the user. Downloads keep their bars."""
     import logging
     import os
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it where it is installed
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # some notices come while it is imported
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -43,3 +76,8 @@ def quiet() -> None:
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
+    from huggingface_hub import constants
+    from huggingface_hub.utils import enable_progress_bars
+
+    if not constants.HF_HUB_DISABLE_PROGRESS_BARS:  # transformers has switched those of downloads off too
+        enable_progress_bars()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import load_base, quiet
+from .common import quiet
 
 
 def convert(
@@ -40,10 +40,11 @@ def export(
     from fair_adaptors.adaptor.record import read_record
     from fair_adaptors.convert.exporting import export as export_adaptor
     from fair_adaptors.hub.resolve import resolve
+    from fair_adaptors.pipelines import load_pipeline
 
     folder = resolve(adaptor)
     pipe = None
     if format == "merged":
         quiet()
-        pipe = load_base(base or read_record(folder).base_model)
+        pipe = load_pipeline(base or read_record(folder).base_model)
     print(f"written: {export_adaptor(folder, out, format=format, pipe=pipe)}")

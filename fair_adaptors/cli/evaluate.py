@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Seed, load_base, print_pairs, quiet
+from .common import BaseConfig, Device, Dtype, Seed, Variant, load_base, print_pairs, quiet
 
 
 def evaluate(
@@ -46,6 +46,10 @@ def evaluate(
     fail_on_harm: Annotated[
         bool, typer.Option("--fail-on-harm", help="Exit with 1 if a variant does harm beside its aim.")
     ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    variant: Variant = None,
+    base_config: BaseConfig = None,
 ) -> None:
     """Measure a model, with adaptors and without, on the same noise: numbers with intervals and a report."""
     from fair_adaptors.prompts import sets as prompt_sets
@@ -60,11 +64,13 @@ def evaluate(
         return
     quiet()
     from fair_adaptors.adaptor.bases import defaults_of
+    from fair_adaptors.devices import choose_device
     from fair_adaptors.evaluation import bounds, spec
     from fair_adaptors.evaluation.baselines import baselines_for
     from fair_adaptors.evaluation.variants import distinct, variants_for
     from fair_adaptors.report.terminal import run_and_report
 
+    choose_device(device)  # before the instruments are loaded, which go there too
     usual = defaults_of(base)
     chosen = prompt_sets.load_prompts(prompts or usual.test_prompts)
     detector = faces if difference is None else "whole"  # a plan looks at nothing
@@ -88,6 +94,7 @@ def evaluate(
         return
     for warning in spec.shared_classifiers(adaptor or [], instruments):
         print(f"fair-adaptors: {warning}", file=sys.stderr)
-    results = run_and_report(load_base(base), wanted, variants, instruments, out, overwrite=overwrite, bounds=limits)
+    pipe = load_base(base, device=device, dtype=dtype, variant=variant, base_config=base_config)
+    results = run_and_report(pipe, wanted, variants, instruments, out, overwrite=overwrite, bounds=limits)
     if bounds.failures(results, limits):
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ import typer
 
 from fair_adaptors.errors import ConfigError
 
-from .common import Seed, load_base, quiet
+from .common import BaseConfig, Device, Dtype, Seed, Variant, load_base, quiet
 
 
 def generate(
@@ -20,6 +20,10 @@ def generate(
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, help="Classifier-free guidance.")] = None,
     weight: Annotated[float | None, typer.Option(help="Strength of the adaptor.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    variant: Variant = None,
+    base_config: BaseConfig = None,
 ) -> None:
     """Draw a prompt, with or without an adaptor, into one picture grid."""
     quiet()
@@ -34,7 +38,7 @@ def generate(
         raise ConfigError("--weight is the strength of an adaptor: name one with --adaptor")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(f"--out {out} is no picture file; name it something.png")
-    pipe = load_base(base)
+    pipe = load_base(base, device=device, dtype=dtype, variant=variant, base_config=base_config)
     if adaptor is not None:
         load_fair_adaptor(pipe, adaptor, weight=weight)
     usual = defaults_of(base)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Seed, load_base, quiet
+from .common import BaseConfig, Device, Dtype, Seed, Variant, load_base, quiet
 
 
 def reproduce(
@@ -31,6 +31,10 @@ def reproduce(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images drawn at once.")] = None,
     seed: Seed = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete another evaluation in --out.")] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    variant: Variant = None,
+    base_config: BaseConfig = None,
 ) -> None:
     """Measure an adaptor as the paper does, and print the paper's figures beside the measured ones."""
     quiet()
@@ -41,6 +45,7 @@ def reproduce(
 
     from fair_adaptors.adaptor.bases import defaults_of
     from fair_adaptors.adaptor.record import read_record
+    from fair_adaptors.devices import choose_device
     from fair_adaptors.evaluation import published, reproduction, spec
     from fair_adaptors.evaluation.protocol import unpadded as not_padded
     from fair_adaptors.evaluation.protocol import use_authors_scheduler
@@ -49,6 +54,7 @@ def reproduce(
     from fair_adaptors.report.reproduction import LEGEND, table, write_reproduction
     from fair_adaptors.report.terminal import run_and_report
 
+    choose_device(device)  # before the instruments are loaded, which go there too
     record = read_record(resolve(adaptor))
     place = base or record.base_model
     lists = reproduction.prompts_of(record.name)
@@ -62,7 +68,7 @@ def reproduce(
     variants = distinct(variants_for([adaptor], []))
     for warning in spec.shared_classifiers([adaptor], instruments):
         print(f"fair-adaptors: {warning}", file=sys.stderr)
-    pipe = load_base(place)
+    pipe = load_base(place, device=device, dtype=dtype, variant=variant, base_config=base_config)
     use_authors_scheduler(pipe)
     console = Console(quiet=os.environ.get("RANK", "0") != "0")
     for name, chosen in prompts.items():

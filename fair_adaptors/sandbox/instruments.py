@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from fair_adaptors.adaptor.results import Calibration
+from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.metrics import bias
 from fair_adaptors.evaluation.spec import Instruments, Kept
-from fair_adaptors.vision.types import Classifier, Encoder, Logits, accelerator
+from fair_adaptors.vision.types import Classifier, Encoder, Logits
 
 from .prompts import ATTRIBUTES, OCCUPATIONS, ROLES, SECTORS, occupations
 

@@ -2,12 +2,12 @@
 
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.adaptor.record import some
+from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import ConfigError, InvalidAdaptorError
 from fair_adaptors.hub.parts import KIND, Part, find_part, unpacked
 from fair_adaptors.state_dicts import read_state_dicts
 
 from .face_encoders import FaceEncoder, with_mirrored
-from .types import accelerator
 
 RECOGNISER = "opensphere"
 AUTHORS_ENCODERS = {

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fair_adaptors.adaptor.bases import imported
+from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import ConfigError, FairAdaptorError, did_you_mean
 from fair_adaptors.hub.parts import KIND
 
 from .catalog import load_own, parse
 from .onnx_file import Graph, read_onnx
 from .onnx_network import onnx_network
-from .types import accelerator
 
 if TYPE_CHECKING:
     from torch import Tensor

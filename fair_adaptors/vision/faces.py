@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import ConfigError, MissingExtraError, did_you_mean
 
 from .catalog import load_own, parse
@@ -169,18 +170,14 @@ def insightface() -> FaceDetector:
             f"{error.name} is not installed: pip install insightface onnxruntime. Its weights are for non-commercial"
             " research only; those of yunet are free (MIT)"
         ) from error
-    import torch
-
     logger.warning("insightface's weights are for non-commercial research only; those of yunet are free (MIT)")
     with contextlib.redirect_stdout(io.StringIO()):
         try:
             app = module.FaceAnalysis(name="buffalo_l", allowed_modules=["detection"])
         except Exception as error:  # whatever its download stumbles over
             raise ConfigError(f"insightface cannot load its weights buffalo_l: {error}") from error
-        device = (
-            int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.is_available() else -1
-        )  # each process has its own
-        app.prepare(ctx_id=device, det_size=(640, 640))
+        kind, _, number = accelerator().partition(":")
+        app.prepare(ctx_id=int(number or 0) if kind == "cuda" else -1, det_size=(640, 640))
 
     def find(images: "Tensor") -> Faces:
         pictures, scale = _pictures(images, max(images.shape[-2:]))

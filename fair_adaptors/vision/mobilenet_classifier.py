@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.adaptor.record import some
 from fair_adaptors.attributes import labels
+from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import ConfigError, InvalidAdaptorError
 from fair_adaptors.state_dicts import read_state_dicts
 
 from .heads import Head, consecutive, split_logits
 from .mobilenet import SIZE, MobileNetV3
-from .types import FACE_MARGIN, MARGIN, Classifier, accelerator, margin_of
+from .types import FACE_MARGIN, MARGIN, Classifier, margin_of
 
 if TYPE_CHECKING:
     from torch import Tensor

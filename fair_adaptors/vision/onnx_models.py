@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fair_adaptors.attributes import labels as known_labels
+from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import ConfigError
 
 from .heads import Head, consecutive, head_of_labels, split_logits
 from .onnx_file import Graph, read_onnx
 from .onnx_network import onnx_network
-from .types import Classifier, Encoder, accelerator
+from .types import Classifier, Encoder
 
 if TYPE_CHECKING:
     from torch import Tensor

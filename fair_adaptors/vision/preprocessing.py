@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.devices import has_float64
 from fair_adaptors.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,13 +72,16 @@ def preparation(
         for values in ((processor.image_mean, processor.image_std) if normal else ([0.0] * 3, [1.0] * 3))
     )
 
+    exact = device if has_float64(device) else "cpu"
+
     def as_processor(images: "Tensor") -> "Tensor":
-        levels = as_bytes(images.to(device).double() * _LARGEST_BYTE)
+        levels = as_bytes(images.to(exact).double() * _LARGEST_BYTE)
         if processor.do_resize:
             levels = resize_like_pillow(levels, _resized(size, *images.shape[-2:]), kernel)
         if crop is not None:
             levels = _centre_crop(levels, crop["height"], crop["width"])
-        return _normalised(levels / _LARGEST_BYTE, images)
+        done = levels / _LARGEST_BYTE
+        return _normalised(done if exact == device else done.float().to(device), images)
 
     def of_the_whole(images: "Tensor") -> "Tensor":
         height, width = (crop["height"], crop["width"]) if crop is not None else _resized(size, 1, 1)

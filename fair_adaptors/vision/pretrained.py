@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.adaptor.modules import fingerprint
+from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.hub.client import split_revision
 
 from .preprocessing import load_preparation
-from .types import accelerator
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -130,10 +129,3 @@ def margin_of(value: object, name: str) -> float:
     if not -0.5 <= margin <= 3:
         raise ConfigError(f"the margin of {name} is {value!r}; it must be a number from -0.5 to 3")
     return margin
-
-
-def accelerator() -> str:
-    """Return the device of this process: the GPU that torchrun gave it, the only one, or the CPU."""
-    import torch
-
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"

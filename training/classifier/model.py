@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import TrainingError
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.vision.heads import write_labels
 from fair_adaptors.vision.image_classifier import load_image_model
 from fair_adaptors.vision.mobilenet import mobilenet_v3_large
 from fair_adaptors.vision.mobilenet_classifier import load_mobilenet, mobilenet_preparation, save_mobilenet
-from fair_adaptors.vision.types import FACE_MARGIN, MARGIN, accelerator
+from fair_adaptors.vision.types import FACE_MARGIN, MARGIN
 
 from .data import on_hub
 

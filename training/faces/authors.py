@@ -14,11 +14,11 @@ from fair_adaptors.training.config import Attribute
 from torch import Tensor
 
 from fair_adaptors.attributes import labels as known_labels
+from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.hub.parts import KIND, Part, find_part, unpacked
 from fair_adaptors.vision.authors_faces import RECOGNISER
 from fair_adaptors.vision.face_encoders import SIDE, FaceEncoder
-from fair_adaptors.vision.types import accelerator
 
 from .bank import FaceBank, load_face_bank
 

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.vision.face_encoders import FaceEncoder
-from fair_adaptors.vision.types import accelerator
 
 FORMAT = "fair-adaptors face bank 1"
 _LABELS = "labels."
