@@ -248,12 +248,16 @@ _WIDTHS = ("hidden_size", "num_hidden_layers", "cross_attention_dim")
 def _has_widths_of(pipe: Any, base: BaseModel) -> bool:
     """Tell whether a pipeline's parts are as wide and deep as those of a published base."""
     family = family_of(pipe)
-    return bool(base.configurations) and family.name == base.family and all(
-        getattr(model.config, key, None) == base.configurations[part][key]
-        for part in family.parts
-        if (model := getattr(pipe, part, None)) is not None
-        for key in _WIDTHS
-        if key in base.configurations[part]
+    return (
+        bool(base.configurations)
+        and family.name == base.family
+        and all(
+            getattr(model.config, key, None) == base.configurations[part][key]
+            for part in family.parts
+            if (model := getattr(pipe, part, None)) is not None
+            for key in _WIDTHS
+            if key in base.configurations[part]
+        )
     )
 
 
