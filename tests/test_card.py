@@ -241,6 +241,8 @@ def test_a_converted_adaptor_has_a_card() -> None:
     assert "Converted by" in card and "ab" * 32 in card and "Training configuration" not in card
     assert "trained elsewhere" in card and "authors trained" not in card
     published = render_card(record, info=find("gender"))
+    assert "| occupations | gender | 0.67 ± 0.29 | 0.23 ± 0.16 |" in published.partition("## As published")[2]
+    assert "As published" not in card and ModelCard(published).data.eval_results is None
     assert "9800 iterations" in published and ARCHIVES["exp-1-checkpoints.zip"].page in published
     data = ModelCard(card).data
     assert data.base_model == STABLE_DIFFUSION_1_5 and data.license == "creativeml-openrail-m"

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from fair_adaptors import __version__
+from fair_adaptors.adaptor.archives import ARCHIVES
+from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.cli import main
 
 
@@ -83,6 +85,38 @@ def test_info_shows_the_card_of_a_shipped_adaptor(run) -> None:
     status, printed, _ = run("info", "sandbox-gender")
     assert status == 0
     assert "female 50%" in printed and "noise floor" in printed and "Limits" in printed
+
+
+def test_a_narrow_terminal_has_room_for_every_name(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = run("list")[1]
+    assert all(info.name in printed for info in list_adaptors())
+    assert max(len(line) for line in printed.splitlines() if line[0] in "┏│") == 80
+
+
+def test_what_others_published_and_what_was_measured_stand_apart(run) -> None:
+    """The paper's figures have columns, lines and fields of their own, and only where the weights are the authors'."""
+    line = next(line for line in run("list")[1].splitlines() if "gender 0.67 → 0.16" in line)
+    measured, published = line.split("│")[-3:-1]
+    assert not measured.strip() and published.strip() == "gender 0.67 → 0.16"
+    status, printed, _ = run("info", "gender-race-age")
+    told, figures = printed.split("as published, not measured here (")
+    assert status == 0 and "checkpoint-11800_exported" in told and "creativeml-openrail-m" in told and "MIT" in told
+    assert "fair-adaptors pull gender-race-age" in told and ARCHIVES["exp-4-checkpoints.zip"].page in told
+    assert "gender: 0.67 ± 0.29 → 0.15\n" in figures and "share of old: 0.202 ± 0.263 → 0.248 ± 0.091" in figures
+    assert "no figures of this run" in run("info", "gender-tokens")[1]
+    rows = {row["name"]: row for row in json.loads(run("list", "--json")[1])}
+    for info in list_adaptors():
+        row = rows[info.name]
+        assert (row["measured"] is not None) == (info.status == "embedded")
+        assert not row["as_published"] or info.checkpoint and row["checkpoint"]["step"] == info.checkpoint.step
+    first = rows["gender-race"]["as_published"]["figures"][0]
+    assert first == {
+        "prompts": "occupations",
+        "figure": "gender",
+        "original": {"value": 0.67, "spread": 0.29},
+        "adaptor": {"value": 0.16, "spread": 0.13},
+    }
 
 
 def test_info_of_a_planned_one_says_that_nothing_is_published(run) -> None:

@@ -1,30 +1,40 @@
 """The commands that tell of adaptors: list and info."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fair_adaptors.adaptor.registry import AUTHORS, AdaptorInfo
+from fair_adaptors.adaptor.bases import find_base
+from fair_adaptors.adaptor.registry import AUTHORS, AdaptorInfo, list_adaptors
 
 
-def list_() -> None:
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; all figures, sources, licences.")] = False,
+) -> None:
     """List the known adaptors, and what it takes to have them."""
+    if as_json:
+        print(json.dumps([_row(info) for info in list_adaptors()], indent=2, ensure_ascii=False))
+        return
     from rich.console import Console
     from rich.table import Column, Table
 
-    from fair_adaptors.adaptor.registry import list_adaptors
-
-    rows = list_adaptors()
-    table = Table("name", "status", Column("base", overflow="fold"), "what it does", "before → after", "needs")
-    for row in rows:
-        table.add_row(row.name, row.status, row.base_model, row.summary, _measured(row), _needs(row))
+    table = Table(Column("adaptor", width=25), Column("base, status, needs", overflow="fold"))
+    table.add_column("measured")
+    table.add_column("as published")
+    for row in list_adaptors():
+        base = find_base(row.base_model)
+        state = f"{base.short_name if base else row.base_model}\n{row.status}\n{_needs(row)}"
+        table.add_row(f"{row.name}\n{row.summary}", state, _measured(row), _as_published(row), end_section=True)
     console = Console()
     console.print(table)
     lines = [
         "embedded: in this package. recipe-only: nobody has published it.",
         f"published: by the paper's authors ({AUTHORS}) or on the Hub; the first use fetches it.",
-        "training: fair-adaptors train NAME",
+        "measured: here, before → after. as published: the paper's figures, of its original and its adaptor.",
+        "base: sd15, sd21 and sdxl are Stable Diffusion 1.5, 2.1 and XL. training: fair-adaptors train NAME",
     ]
     console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
 
@@ -71,7 +81,9 @@ def info(
 def _origin(row: AdaptorInfo) -> str:
     """Say where the authors published an adaptor, and whether it is here."""
     from fair_adaptors.adaptor.archives import ARCHIVES
+    from fair_adaptors.evaluation.published import SOURCE, comparisons
 
+    figures = comparisons(row.name)
     assert row.checkpoint is not None
     here = "it is in the cache" if row.is_here else f"fetched on first use, or with: fair-adaptors pull {row.name}"
     return (
@@ -79,8 +91,46 @@ def _origin(row: AdaptorInfo) -> str:
         f" ({AUTHORS})\n"
         f"source: {row.checkpoint.member} in {row.checkpoint.archive}, {ARCHIVES[row.checkpoint.archive].page}\n"
         f"licence: {row.licence}, as its base; the authors' code is under the MIT licence\n"
-        f"here: {here}"
-    )
+        f"here: {here}\n"
+        f"as published, not measured here ({SOURCE}; ± is the spread over prompts):\n  "
+        + ("\n  ".join(f"{prompts}, {name}: {before or '–'} → {after}" for prompts, name, before, after in figures)
+           or "no figures of this run")
+    )  # fmt: skip
+
+
+def _as_published(row: AdaptorInfo) -> str:
+    """Return the paper's headline figures of an adaptor of its authors: the biases that it is aimed at."""
+    from fair_adaptors.evaluation.published import OCCUPATIONS, comparisons
+    from fair_adaptors.evaluation.wording import number
+
+    found = comparisons(row.name) if row.checkpoint is not None else []
+    aimed = [one for one in found if one[0] == OCCUPATIONS and set(one[1].split(" × ")) <= set(row.attributes)]
+    pairs = [f"{name} {number(before.value)} → {number(after.value)}" for _, name, before, after in aimed if before]
+    return "\n".join(pairs)
+
+
+def _row(row: AdaptorInfo) -> dict[str, Any]:
+    """Return a row of the table for programs. What was measured and what others published stand apart."""
+    from fair_adaptors.adaptor.archives import ARCHIVES
+    from fair_adaptors.adaptor.results_file import to_json
+    from fair_adaptors.evaluation.published import SOURCE, comparisons
+
+    source = row.checkpoint and asdict(row.checkpoint) | {
+        "folder": row.checkpoint.member,
+        "page": ARCHIVES[row.checkpoint.archive].page,
+        "sha256": ARCHIVES[row.checkpoint.archive].sha256,
+    }
+    figures = [
+        {"prompts": prompts, "figure": name, "original": before and asdict(before), "adaptor": asdict(after)}
+        for prompts, name, before, after in (comparisons(row.name) if source else [])
+    ]
+    return asdict(row) | {
+        "checkpoint": source,
+        "licence": row.licence,
+        "is_here": row.is_here,
+        "measured": to_json(row.results) if row.results else None,
+        "as_published": {"source": SOURCE, "figures": figures} if figures else None,
+    }
 
 
 def _measured(row: AdaptorInfo) -> str:
@@ -108,5 +158,5 @@ def _needs(row: AdaptorInfo) -> str:
     if row.is_here:
         return "nothing"
     if row.status == "published":
-        return f"download of {row.repo_id or (row.checkpoint and row.checkpoint.archive)}"
+        return f"download of {row.repo_id}" if row.repo_id else "download"
     return "training"

@@ -28,6 +28,10 @@ class PublishedFigure:
     value: float
     spread: float | None = None
 
+    def __str__(self) -> str:
+        digits = 3 if round(self.value, 2) != self.value else 2
+        return f"{self.value:.{digits}f}" + (f" ± {self.spread:.{digits}f}" if self.spread is not None else "")
+
 
 Figures = Mapping[str, PublishedFigure]
 
@@ -71,6 +75,15 @@ PUBLISHED: Mapping[str, Mapping[str, Figures]] = {
     },
 }
 """By the name of the adaptor and the prompts: those of the authors' test lists, ``authors:PROMPTS-test``."""
+
+
+def comparisons(adaptor: str) -> list[tuple[str, str, PublishedFigure | None, PublishedFigure]]:
+    """Return prompts, name, and value of the original model and of the adaptor, of every figure of an adaptor."""
+    return [
+        (prompts, name, ORIGINAL.get(prompts, {}).get(name), figure)
+        for prompts, figures in PUBLISHED.get(adaptor, {}).items()
+        for name, figure in figures.items()
+    ]
 
 
 def images_per_prompt(attributes: Collection[str]) -> int:

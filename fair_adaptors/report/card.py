@@ -18,6 +18,7 @@ from fair_adaptors.adaptor.record import TAG, AdaptorRecord, read_record
 from fair_adaptors.adaptor.registry import AdaptorInfo
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.adaptor.results_file import read_results
+from fair_adaptors.evaluation.published import comparisons
 from fair_adaptors.evaluation.wording import fine
 
 from .card_tables import figures, metrics
@@ -90,6 +91,7 @@ def render_card(
         for_others=is_for_others(record),
         converted=_sources(training),
         archive=_archive(info),
+        published=_published(info),
         cost=_cost(training),
         stays=_stays(training),
         settings=[(name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(known.items())],
@@ -158,6 +160,13 @@ def _sources(training: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     if not isinstance(files, list):
         return None
     return [(str(file.get("name")), str(file.get("sha256"))) for file in files if isinstance(file, dict)]
+
+
+def _published(info: AdaptorInfo | None) -> list[tuple[str, ...]]:
+    """Return the paper's figures of an adaptor of its authors: prompts, figure, original model, adaptor."""
+    if info is None or info.checkpoint is None:
+        return []
+    return [(*names, str(before or "–"), str(after)) for *names, before, after in comparisons(info.name)]
 
 
 def _archive(info: AdaptorInfo | None) -> Markdown:
