@@ -247,7 +247,36 @@ def test_pictures_without_faces_make_no_bank(folder: Path, tmp_path: Path, capsy
     monkeypatch.setattr(sys.modules["my_faces"], "faces", blind)
     command = ["face-bank", "--dataset", str(folder), "--attributes", "gender", "--out", str(tmp_path / "bank")]
     assert run(*command, "--encoder", "my_faces:encoder", "--faces", "my_faces:faces", "--limit", "8") == 1
-    assert "blind found no face in 8 pictures" in capsys.readouterr().err
+    assert "blind leaves none of 8 pictures: no face in 8" in capsys.readouterr().err
+
+
+def test_it_is_said_how_many_pictures_are_left_out_and_why(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    """Grey pictures: the darkest have no face, the next a small one, the next one that the detector is unsure of."""
+
+    def by_grey(images: torch.Tensor) -> Faces:
+        grey, faces = images[:, 0, 0, 0] * 255, whole_image().find(images)
+        boxes = torch.where((grey.round() == 20)[:, None], faces.boxes * 0.39, faces.boxes)
+        return replace(faces, found=grey > 15, boxes=boxes, scores=torch.where(grey.round() == 30, 0.69, 0.71))
+
+    monkeypatch.setattr(sys.modules["my_faces"], "faces", FaceDetector("by grey", "1", by_grey))
+    for part, greys in (("train", [10, 10, 10, 20, 20, 30, 40, 50, 60, 70]), ("test", [40])):
+        (tmp_path / "greys" / part).mkdir(parents=True)
+        rows = ["file_name,gender"]
+        for index, grey in enumerate(greys):
+            Image.new("RGB", (100, 100), (grey,) * 3).save(tmp_path / "greys" / part / f"{index}.png")
+            rows.append(f"{index}.png,{GENDERS[index % 2]}")
+        (tmp_path / "greys" / part / "metadata.csv").write_text("\n".join(rows) + "\n")
+    command = ["face-bank", "--dataset", str(tmp_path / "greys"), "--attributes", "gender"]
+    command += ["--out", str(tmp_path / "bank"), "--encoder", "my_faces:encoder", "--faces", "my_faces:faces"]
+    assert run(*command) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("left out")] == [
+        "left out with no face: 3",
+        "left out with a face smaller than 40 pixels: 2",
+        "left out with a face that is not clear: 1",
+    ]
+    bank = load_face_bank(tmp_path / "bank", encoder=ENCODER)
+    assert len(bank.features) == 4 and sum(bank.counts().values()) == 4
 
 
 def published(tmp_path: Path, parts: Any) -> Path:

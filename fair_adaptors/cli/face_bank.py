@@ -41,6 +41,7 @@ def face_bank(
     from fair_adaptors.vision.face_encoders import load_face_encoder
     from fair_adaptors.vision.faces import load_face_detector
 
+    left_out: dict[str, int] = {}
     if dataset.endswith(".pkl"):
         bank = convert_published_bank(Path(dataset).expanduser(), load_face_encoder(encoder))
     else:
@@ -49,7 +50,7 @@ def face_bank(
         data = Labelled(source, tuple(name.strip() for name in attributes.split(",")), limit=limit)
         with Progress(transient=True) as progress:
             task = progress.add_task("finding faces", total=data.num_train)
-            bank = build_face_bank(
+            bank, left_out = build_face_bank(
                 data,
                 load_face_encoder(encoder),
                 load_face_detector(faces),
@@ -59,4 +60,6 @@ def face_bank(
     save_face_bank(bank, out)
     for classes, count in bank.counts().items():
         print(f"{' '.join(classes)}: {count} faces")
+    for reason, count in left_out.items():
+        print(f"left out with {reason}: {count}")
     print(f"{len(bank.features)} faces in {out}. In the recipe: face_encoder: {encoder}, face_bank: {out}")
