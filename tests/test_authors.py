@@ -128,7 +128,7 @@ OCCUPATION = "data/1-prompts/occupation.json"
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        ({"data/else.txt": b""}, ArchiveError, "no 1-prompts/occupation.json below its top folder"),
+        ({"data/1-prompts/else.json": b""}, ArchiveError, "no 1-prompts/occupation.json below its top folder"),
         ({OCCUPATION: b"[1]"}, ConfigError, "no JSON object"),
         ({OCCUPATION: b"{}"}, ConfigError, "no list 'occupations_train_set'"),
         ({OCCUPATION: b'{"occupations_train_set": [3]}'}, ConfigError, "item 1: the prompt must be text, got int"),
@@ -155,7 +155,7 @@ def test_another_network_in_the_recognisers_place_is_refused(tmp_path: Path, mon
     monkeypatch.setenv(CACHE, str(tmp_path))
     state = theirs.recogniser_state()
     del state["module.layer1.1.conv1.weight"]
-    content = {theirs.RECOGNISER: theirs.saved(state)}
+    content = {OCCUPATION: b"", theirs.RECOGNISER: theirs.saved(state)}
     fetch_archive(DATA, source=theirs.zipped(tmp_path / "other.zip", content), progress=False)
     with pytest.raises(ConfigError, match="no IResNet with opensphere's names: 'layer1.1.conv1.weight' do not fit"):
         load_face_encoder("authors:opensphere")

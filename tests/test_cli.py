@@ -200,7 +200,7 @@ def test_evaluate_only_plans_if_asked_to(run, tmp_path: Path) -> None:
     assert status == 0 and "99 images per prompt" in printed and not (tmp_path / "none").exists()
     for what in (["--prompts", "list"], ["--baseline", "list"]):
         status, printed, _ = run("evaluate", "sandbox", *what)
-        assert status == 0 and ("occupations-test" in printed or "semantic-guidance" in printed)
+        assert status == 0 and ("authors:occupations-test" in printed or "semantic-guidance" in printed)
 
 
 @pytest.mark.parametrize("arguments", [["demo", "-n", "0"], ["demo", "--seed", "-1"], ["generate"], ["paint"]])

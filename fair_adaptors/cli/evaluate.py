@@ -53,9 +53,10 @@ def evaluate(
 ) -> None:
     """Measure a model, with adaptors and without, on the same noise: numbers with intervals and a report."""
     from fair_adaptors.prompts import sets as prompt_sets
+    from fair_adaptors.prompts.authors import list_authors_prompts
 
     if prompts == "list":
-        print_pairs("prompt set", "what it is", prompt_sets.list_prompt_sets())
+        print_pairs("prompt set", "what it is", prompt_sets.list_prompt_sets() | list_authors_prompts())
         return
     if baseline == ["list"]:
         from fair_adaptors.evaluation.baselines import BASELINES

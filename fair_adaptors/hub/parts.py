@@ -1,6 +1,7 @@
 """The parts of the authors' data.zip: which there are, and each as a file of its own, unpacked once into the cache."""
 
 import os
+import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +11,11 @@ from typing import TypeVar
 
 from fair_adaptors.adaptor.archives import DATA
 from fair_adaptors.errors import ArchiveError, ConfigError, did_you_mean
-from fair_adaptors.state_dicts import problem_of
 
 from .archive import archive_path, fetch_archive
 
 KIND = "authors"
 """What a word begins with that names such a part, as in ``authors:gender-race``."""
-MOST_BYTES = 2_000_000_000
-"""A part that is larger, unpacked, is refused."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def unpacked(part: Part) -> Path:
     """Return a part as a file in the cache. The archive is fetched if it is not there yet.
 
     Raises:
-        ArchiveError: the archive cannot be had, has no such member, or the member is damaged or too large.
+        ArchiveError: the archive cannot be had, or has no such member.
     """
     place = archive_path(DATA)
     archive = _whole(place, place.stat().st_mtime_ns if place.is_file() else 0)
@@ -72,13 +70,8 @@ def unpacked(part: Part) -> Path:
         if not path.is_file():  # a name that it only gets when it is whole
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                with opened.open(member) as packed, aside.open("wb") as file:
-                    while block := packed.read(1 << 20):
-                        file.write(block)
-            except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-                aside.unlink(missing_ok=True)
-                raise ArchiveError(f"{part.member} in {archive} is damaged: {error}. {_fetch_again()}") from error
+            with opened.open(member) as packed, aside.open("wb") as file:
+                shutil.copyfileobj(packed, file)
             os.replace(aside, path)
     return path
 
@@ -90,23 +83,11 @@ def _whole(place: Path, changed: int) -> Path:
 
 
 def _member(archive: zipfile.ZipFile, wanted: str) -> zipfile.ZipInfo:
-    """Return the member of a path below the top folder, whatever that is called.
-
-    Raises:
-        ArchiveError: there is none, or it may not be read.
-    """
+    """Return the member of a path below the top folder, whatever that is called."""
     found = [one for one in archive.infolist() if one.filename.partition("/")[2] == wanted]
     if len(found) != 1:
         raise ArchiveError(
             f"{archive.filename} has no {wanted} below its top folder, as the authors' {DATA.name} has."
-            f" {_fetch_again()}"
+            f" Fetch it again at {DATA.page}, and give it: fair-adaptors pull {DATA.name} --from FILE"
         )
-    if problem := problem_of(found[0]):
-        raise ArchiveError(f"{archive.filename} is refused: {problem}")
-    if found[0].file_size > MOST_BYTES:
-        raise ArchiveError(f"{wanted} of {archive.filename} has {found[0].file_size:,} bytes, too many for what it is")
     return found[0]
-
-
-def _fetch_again() -> str:
-    return f"Fetch it again at {DATA.page}, and give it: fair-adaptors pull {DATA.name} --from FILE"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.hub.parts import Part, find_part, unpacked
+from fair_adaptors.hub.parts import KIND, Part, find_part, unpacked
 
 from .files import Item, plain_text
 
@@ -51,6 +51,11 @@ AUTHORS_PROMPTS: Mapping[str, AuthorsPrompts] = {
     ),
 }
 """By the name behind ``authors:``. The keys are those that their exp-1, exp-5 and ``gen-images.py`` read."""
+
+
+def list_authors_prompts() -> dict[str, str]:
+    """Describe each list of the authors' by the word for it. How many prompts one has, its file tells."""
+    return {f"{KIND}:{name}": f"The authors' {row.key}: {row.what}." for name, row in AUTHORS_PROMPTS.items()}
 
 
 def read_authors_prompts(name: str) -> list[Item]:
