@@ -18,8 +18,11 @@ from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 from fair_adaptors.adaptor.registry import AdaptorInfo, default_for, find, folder_in_cache, list_adaptors
+from fair_adaptors.adaptor.results_file import load_results
 from fair_adaptors.cli import main
 from fair_adaptors.errors import ArchiveError, ConfigError, UnknownAdaptorError
+from fair_adaptors.evaluation.published import PublishedFigure
+from fair_adaptors.evaluation.reproduction import rows
 from fair_adaptors.files import CACHE
 from fair_adaptors.hub import pull
 from fair_adaptors.hub.archive import archive_path
@@ -41,6 +44,7 @@ from tests.checkpoints import (
 )
 from tests.drive import Drive, drive_server
 from tests.tiny import tiny_pipeline
+from tests.vision_models import authors_file
 
 PUBLISHED = [info for info in list_adaptors() if info.checkpoint]
 FILES = {"text_encoder": "text_encoder_lora", "unet": "unet_lora", "tokens": "prefix_embedding"}
@@ -278,3 +282,24 @@ def test_the_default_is_known_by_the_shapes_of_its_base_too(pipe: Any) -> None:
     assert default_for(pipe).name == "gender-race"
     with pytest.raises(UnknownAdaptorError, match="no adaptor is known for this base"):
         default_for(tiny_pipeline(width=64))
+
+
+def test_a_published_adaptor_goes_by_its_name(
+    drive: Drive, pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the authors published is fetched, converted, loaded, measured and reported by one command."""
+    pipe.save_pretrained(tmp_path / "base")
+    words = ["--classifier", f"mobilenet:{authors_file(tmp_path, 6)}", "--faces", "whole", "--base", "base"]
+    small = ["--limit", "1", "-n", "2", "--steps", "1", "--padded", "--out", "table"]
+    monkeypatch.chdir(tmp_path)
+    for command in (["reproduce", "gender-race", *words, *small], ["info", "gender-race"]):
+        monkeypatch.setattr(sys, "argv", ["fair-adaptors", *command])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+    assert "occupations, gender: 0.67 ± 0.29 → 0.16 ± 0.13" in capsys.readouterr().out
+    results = load_results(tmp_path / "table" / "results.json")
+    assert [one.adaptor for one in results.variants] == [None, "gender-race"]
+    row = next(row for row in rows(results, "gender-race", "occupations") if row.model == "gender-race")
+    assert (row.figure, row.published) == ("gender", PublishedFigure(0.16, 0.13)) and row.measured is not None
+    assert (tmp_path / "table" / "report.html").is_file() and (tmp_path / "table" / "reproduction.md").is_file()

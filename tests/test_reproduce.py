@@ -22,7 +22,7 @@ from fair_adaptors.adaptor.results_file import load_results
 from fair_adaptors.cli import main
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation import published, reproduction
-from fair_adaptors.evaluation.protocol import unpadded, use_authors_scheduler
+from fair_adaptors.evaluation.protocol import draw_as_authors, unpadded
 from fair_adaptors.evaluation.published import BOTH, DINO, GENDER, IMAGE, OLD, RACE, TEXT
 from fair_adaptors.report.reproduction import cells
 from tests.authors_data import OCCUPATIONS
@@ -102,8 +102,10 @@ def test_the_solver_is_that_of_diffusers_of_the_time() -> None:
     scheduler = PNDMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True
     )
-    pipe = SimpleNamespace(scheduler=scheduler)
-    use_authors_scheduler(pipe)
+    out: dict[str, Any] = {}
+    pipe = SimpleNamespace(scheduler=scheduler, safety_checker="blackens", register_modules=out.update)
+    draw_as_authors(pipe)
+    assert out == {"safety_checker": None}
     pipe.scheduler.set_timesteps(published.STEPS)
     wanted = np.linspace(0, 999, published.STEPS + 1).round()[::-1][:-1]
     assert pipe.scheduler.timesteps.tolist() == wanted.tolist()
@@ -193,7 +195,8 @@ def test_one_command_prints_the_papers_rows_beside_the_measured_ones(run: Callab
     for row in rows.values():
         assert "| " + " | ".join(cells(row)) + " |" in page
     assert "| original | gender | 0.67 ± 0.29 | " in page and (place / "table" / "report.html").is_file()
-    for line in ("2 images of each prompt; the paper takes 160", "sampling steps: 2", "faces are found by yunet"):
+    lines = ("2 images of each prompt; the paper takes 160", "sampling steps: 2", "faces are found by yunet")
+    for line in (*lines, "the networks compute in float32; theirs in float16"):
         assert f"* {line}" in said and f"* {line}" in page
     assert "classes are told by" not in said and "are padded" not in said
     assert "other prompt_set" in run("--padded", "--out", "table", status=1)

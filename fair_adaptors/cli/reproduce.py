@@ -1,8 +1,10 @@
 """The command that does the paper's evaluation of an adaptor again."""
 
+import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,40 +40,26 @@ def reproduce(
 ) -> None:
     """Measure an adaptor as the paper does, and print the paper's figures beside the measured ones."""
     quiet()
-    import os
-    from contextlib import nullcontext
-
-    from rich.console import Console
-
     from fair_adaptors.adaptor.bases import defaults_of
     from fair_adaptors.adaptor.record import read_record
     from fair_adaptors.devices import choose_device
-    from fair_adaptors.evaluation import published, reproduction, spec
-    from fair_adaptors.evaluation.protocol import unpadded as not_padded
-    from fair_adaptors.evaluation.protocol import use_authors_scheduler
-    from fair_adaptors.evaluation.variants import distinct, variants_for
+    from fair_adaptors.evaluation import protocol, published, reproduction, spec
     from fair_adaptors.hub.resolve import resolve
-    from fair_adaptors.report.reproduction import LEGEND, table, write_reproduction
-    from fair_adaptors.report.terminal import run_and_report
 
     choose_device(device)  # before the instruments are loaded, which go there too
     record = read_record(resolve(adaptor))
-    place = base or record.base_model
-    lists = reproduction.prompts_of(record.name)
-    prompts = {
-        name: reproduction.load_test_prompts(name, padded=not unpadded, own_list=classifier is not None)
-        for name in lists
-    }
+    place, lists = base or record.base_model, reproduction.prompts_of(record.name)
+    prompts = [
+        reproduction.load_test_prompts(name, padded=not unpadded, own_list=classifier is not None) for name in lists
+    ]
     words = classifier or reproduction.classifiers_of(tuple(record.attributes))
     instruments = spec.instruments_for(place, [words], encoder or [], faces)
     targets = reproduction.paper_targets(adaptor, instruments)
-    variants = distinct(variants_for([adaptor], []))
     for warning in spec.shared_classifiers([adaptor], instruments):
         print(f"fair-adaptors: {warning}", file=sys.stderr)
     pipe = load_base(place, device=device, dtype=dtype, variant=variant, base_config=base_config)
-    use_authors_scheduler(pipe)
-    console = Console(quiet=os.environ.get("RANK", "0") != "0")
-    for name, chosen in prompts.items():
+    protocol.draw_as_authors(pipe)
+    for name, chosen in zip(lists, prompts, strict=True):
         folder = out / name if len(lists) > 1 else out
         wanted = spec.Evaluation(
             place,
@@ -83,18 +71,38 @@ def reproduce(
             guidance_scale=published.GUIDANCE,
             batch_size=batch_size or defaults_of(place).batch_size,
         )
-        with not_padded(pipe) if unpadded else nullcontext():
-            results = run_and_report(pipe, wanted, variants, instruments, folder, overwrite=overwrite)
-        rows = reproduction.rows(results, record.name, name)
+        with protocol.unpadded(pipe) if unpadded else nullcontext():
+            results = _evaluate(pipe, wanted, adaptor, instruments, folder, overwrite)
         differs = reproduction.differences(
             results,
             record.name,
             attributes=tuple(record.attributes),
             padded=not unpadded,
             num_prompts=len(chosen.prompts),
+            dtype=str(pipe.dtype).removeprefix("torch."),
         )
-        console.print(table(rows))
-        said = [*LEGEND, "How this differs from the paper's evaluation:", *(f"* {line}" for line in differs)]
-        console.print("\n".join(said), highlight=False, soft_wrap=True, markup=False)
-        if not console.quiet:
-            print(f"The same table is {write_reproduction(folder, rows, results, differs)}")
+        _show(results, reproduction.rows(results, record.name, name), differs, folder)
+
+
+def _evaluate(pipe: Any, wanted: Any, adaptor: str, instruments: Any, out: Path, overwrite: bool) -> Any:
+    from fair_adaptors.evaluation.variants import distinct, variants_for
+    from fair_adaptors.report.terminal import run_and_report
+
+    return run_and_report(
+        pipe, wanted, distinct(variants_for([adaptor], [])), instruments, out, overwrite=overwrite
+    )
+
+
+def _show(results: Any, rows: Any, differs: list[str], out: Path) -> None:
+    """Print the table and what differs, and write both; of several processes the first one does."""
+    from rich.console import Console
+
+    from fair_adaptors.report.reproduction import LEGEND, table, write_reproduction
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    console = Console()
+    console.print(table(rows))
+    said = [*LEGEND, "How this differs from the paper's evaluation:", *(f"* {line}" for line in differs)]
+    said.append(f"The same table is {write_reproduction(out, rows, results, differs)}")
+    console.print("\n".join(said), highlight=False, soft_wrap=True, markup=False)

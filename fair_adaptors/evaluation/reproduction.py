@@ -137,7 +137,13 @@ def _measured(results: Results, variant: VariantResults) -> Iterator[Row]:
 
 
 def differences(
-    results: Results, adaptor: str, *, attributes: Sequence[str], padded: bool, num_prompts: int | None = None
+    results: Results,
+    adaptor: str,
+    *,
+    attributes: Sequence[str],
+    padded: bool,
+    num_prompts: int | None = None,
+    dtype: str = "float16",
 ) -> list[str]:
     """Say how the evaluation differs from the paper's, a line each: whatever two columns may differ by.
 
@@ -147,8 +153,15 @@ def differences(
         attributes: what it is for.
         padded: whether prompts were padded to the text encoder's length.
         num_prompts: how many the list has, if only some of them were taken.
+        dtype: of the networks.
     """
-    return [*_of_drawing(results, adaptor, attributes, padded, num_prompts), *_of_seeing(results)]
+    solver = "the solver computes in float16 too; theirs in float32"
+    networks = f"the networks compute in {dtype}; theirs in float16, and their solver in float32"
+    return [
+        *_of_drawing(results, adaptor, attributes, padded, num_prompts),
+        solver if dtype == "float16" else networks,
+        *_of_seeing(results),
+    ]
 
 
 def _of_drawing(

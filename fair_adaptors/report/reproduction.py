@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fair_adaptors.adaptor.results import Results
-from fair_adaptors.evaluation.published import SOURCE, PublishedFigure
+from fair_adaptors.evaluation.published import SOURCE
 from fair_adaptors.evaluation.reproduction import Row
 from fair_adaptors.evaluation.wording import fine, number
 
@@ -31,7 +31,7 @@ def cells(row: Row) -> list[str]:
     return [
         row.model,
         row.figure,
-        _published(row.published),
+        str(row.published or "–"),
         number(row.measured.value if row.measured else math.nan),
         "–" if math.isnan(low) else f"{number(low)}–{number(high)}",
         number(row.spread),
@@ -68,9 +68,3 @@ def write_reproduction(out: Path, rows: Sequence[Row], results: Results, differs
     path = out / FILE
     path.write_text("\n\n".join(said) + "\n", encoding="utf-8")
     return path
-
-
-def _published(figure: PublishedFigure | None) -> str:
-    if figure is None:
-        return "–"
-    return number(figure.value) + (f" ± {number(figure.spread)}" if figure.spread is not None else "")
