@@ -21,7 +21,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help:
 	@echo "make demo       install, then show a biased model before and after its fair adaptor"
 	@echo "make test       install with the extras, then run the tests, JOBS=$(JOBS) at once"
-	@echo "make test-slow  the tests that make test leaves out: many random cases, the Hub mirror olah, real weights and photographs"
+	@echo "make test-slow  the tests that make test leaves out: many random cases, the Hub mirror olah, real weights, the oldest versions"
 	@echo "make lint       ruff and mypy"
 	@echo "make clean      remove $(VENV) and what builds leave behind"
 

@@ -35,7 +35,8 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
         out: a new folder; for kohya and textual-inversion the name of a new ``.safetensors`` file is also fine.
         format:
             ``kohya``: one file for ComfyUI and A1111;
-            ``diffusers``: ``pytorch_lora_weights.safetensors`` for ``pipe.load_lora_weights``;
+            ``diffusers``: ``pytorch_lora_weights.safetensors`` for ``pipe.load_lora_weights`` (of SDXL's second text
+                encoder transformers 5.6.0 drops the layers there, 5.12 does not);
             ``peft``: a folder for each part, for ``PeftModel.from_pretrained`` (transformers ≥ 5.6);
             ``merged``: the whole pipeline with the adaptor, at its default strength, in its weights;
             ``textual-inversion``: soft tokens as one word for ``pipe.load_textual_inversion``, ComfyUI and A1111. In
