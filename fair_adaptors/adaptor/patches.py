@@ -94,8 +94,8 @@ class WeightPatches:
             for module, down, up in change.layers:
                 summand = {change.identity: (weight, down, up)} if weight else {}
                 records[module] = record = self._with_summand(module, change.identity, summand)
-                _write(module, record.original, record.summands)
-                if not is_finite(module.weight):
+                _write(module, record.original, record.summands, is_original=module not in self._records)
+                if not _stays_finite(module, record.summands):
                     raise FairAdaptorError(f"with {change.name!r} a weight would not be finite: lower its weight")
                 record.checksum = _checksum(module.weight)
             for projection in fused:
@@ -214,17 +214,37 @@ def on_disk(models: "Iterable[nn.Module]") -> "set[nn.Module]":
     return found
 
 
-def _write(module: "Target", original: "Tensor", summands: "Summands") -> None:
-    """Set a module's weight to ``_total``, without a second copy of it if it is float32 already."""
+def _write(module: "Target", original: "Tensor", summands: "Summands", *, is_original: bool = False) -> None:
+    """Set a module's weight to ``_total``, without a second copy of it if it is float32 already.
+
+    Args:
+        is_original: whether it is W₀ now.
+    """
     import torch
 
     weight = module.weight.data
     if weight.dtype != torch.float32 or not weight.is_contiguous():
         weight.copy_(_total(original, summands, weight.device))
         return
-    weight.copy_(original)
+    if not is_original:
+        weight.copy_(original)
     for strength, *factors in _matrices(summands, weight.device):
         weight.flatten(1).addmm_(*factors, alpha=strength)
+
+
+def _stays_finite(module: "Target", summands: "Summands") -> bool:
+    """Tell whether a weight with something added is finite, if it was before.
+
+    No value of a product is larger than the product of its factors' norms. Where that says enough, the weight, which
+    is much larger, is not read. Half precision overflows too early for that.
+    """
+    import torch
+
+    def norm(factor: "Tensor") -> float:
+        return float(torch.linalg.vector_norm(factor, dtype=torch.float32))
+
+    most = sum(abs(strength) * norm(down) * norm(up) for strength, down, up in summands.values())
+    return (module.weight.dtype != torch.float16 and most < 1e30) or is_finite(module.weight)
 
 
 def _total(original: "Tensor", summands: "Summands", device: "torch.device | str") -> "Tensor":
