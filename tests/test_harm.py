@@ -54,6 +54,21 @@ def test_who_vanishes_in_some_prompts_is_found_there() -> None:
     assert sentence in beside
 
 
+@pytest.mark.parametrize(("now", "harm"), [(0.5, True), (0.85, False)])
+def test_a_named_class_that_is_no_longer_shown_is_harm(now: float, harm: bool) -> None:
+    results = seen_results(one_sided(), one_sided())
+    shown = [Estimate(0.93, 0.85, 0.98), Estimate(now, now - 0.1, now + 0.1)]
+    variants = zip(results.variants, shown, strict=True)
+    results = replace(
+        results, variants=tuple(replace(variant, obeyed={"one": {"gender": rate}}) for variant, rate in variants)
+    )
+    found, beside = said(results)
+    clause = f"a gender that the prompt names is shown in {100 * now:.0f}% of the images (93% before)"
+    assert found == ([("obeyed", f"A{clause[1:]}.")] if harm else [])
+    assert beside.startswith(f"Beside its aim: {clause}" if harm else "Beside its aim nothing clearly changed: a gender")
+    assert clause in beside
+
+
 def test_who_is_left_with_less_than_half_is_not_said_to_vanish() -> None:
     tones = seen(0, TONES)["tone"]
     rare = (tones == DARK) & (np.arange(IMAGES) > 1)

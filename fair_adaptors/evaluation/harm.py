@@ -4,7 +4,7 @@ An attribute is aimed at by a variant that was made to change it. Whatever else 
 shows it, so there the distance from the original counts: no change of it is an improvement.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,7 @@ from fair_adaptors.attributes import people
 
 from .wording import direction, fine, listed, number, percent, sentence
 
-Kind = Literal["erasure", "shift", "kept"]
+Kind = Literal["erasure", "obeyed", "shift", "kept"]
 Judgement = Literal["better", "worse", ""]
 
 SHIFT_ALLOWED = 0.06
@@ -35,8 +35,8 @@ class Harm:
     """Something that a variant does to people, or to what should stay, beside its aim.
 
     Attributes:
-        kind: ``erasure`` of a class, ``shift`` of an attribute that was not aimed at, or loss of what should be
-            ``kept``.
+        kind: ``erasure`` of a class, a class that is named and no longer ``obeyed``, ``shift`` of an attribute that
+            was not aimed at, or loss of what should be ``kept``.
         clause: what happened, in words that can follow others.
     """
 
@@ -52,11 +52,14 @@ class Harm:
 def harms(results: Results, variant: VariantResults) -> list[Harm]:
     """Return what harm a variant does, the worst kind first; nothing for the original.
 
-    These are every class that is erased (see ``beside.erasures``), in an aimed-at attribute too; every attribute not
-    aimed at that shifts by clearly more than ``SHIFT_ALLOWED``; and what should stay, if clearly more than
+    These are every class that is erased (see ``beside.erasures``), in an aimed-at attribute too; every attribute of
+    which a class that prompts name is shown clearly less often than by the original; every attribute not aimed at that
+    shifts by clearly more than ``SHIFT_ALLOWED``; and what should stay, if clearly more than
     ``KEPT_LOSS`` of it is lost, or a prompt falls from at least ``KEPT_LEAST`` to clearly below.
     """
     found = [Harm("erasure", erasure_clause(results, rows)) for rows in erased(variant)]
+    if disobeyed := disobeyed_attributes(results, variant):
+        found.append(Harm("obeyed", obeyed_clause(results, variant, disobeyed)))
     for name in not_aimed_at(results, variant):
         if (shift := shift_of(results, variant, name)) and shift.floor_removed.low > SHIFT_ALLOWED:
             found.append(Harm("shift", shift_clause(results, variant, [name])))
@@ -175,6 +178,34 @@ def shift_clause(results: Results, variant: VariantResults, names: Sequence[str]
         for k, name in enumerate(sorted(shifts, key=lambda name: -shifts[name].value))
     ]
     return f"in the average prompt {listed(parts, NAMED)}" if parts else ""
+
+
+def disobeyed_attributes(results: Results, variant: VariantResults) -> list[str]:
+    """Return the attributes whose class, where prompts name one, is shown clearly less often than by the original.
+
+    Clearly is where one interval lies wholly below the other: it asks for more than a paired change would.
+    """
+    both = zip(*(_obeyed(results, one).items() for one in (results.original, variant)), strict=True)
+    return [name for (name, was), (_, now) in both if now.high < was.low]
+
+
+def obeyed_clause(results: Results, variant: VariantResults, names: Sequence[str]) -> str:
+    """Say of attributes in what share of images a class is shown where the prompt names it; empty where none does."""
+    was, now = (_obeyed(results, one) for one in (results.original, variant))
+    said = [f"a {name} that the prompt names is shown in {_share_of(was, now, name)}" for name in names if name in now]
+    return "; ".join(said)
+
+
+def _share_of(was: Mapping[str, Estimate], now: Mapping[str, Estimate], name: str) -> str:
+    return f"{fine(now[name].value)} of the images ({fine(was[name].value)} before)"
+
+
+def _obeyed(results: Results, variant: VariantResults) -> dict[str, Estimate]:
+    """Return how often what prompts name is shown, by attribute, as the first classifier that knows it sees it."""
+    found: dict[str, Estimate] = {}
+    for classifier in results.classifiers:
+        found = {**(variant.obeyed or {}).get(classifier, {}), **found}
+    return dict(sorted(found.items()))
 
 
 def is_lost(change: Estimate | None) -> bool:

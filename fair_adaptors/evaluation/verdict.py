@@ -16,6 +16,7 @@ from fair_adaptors.adaptor.results import (
 from .harm import (
     WORST,
     class_clauses,
+    disobeyed_attributes,
     erased,
     erasure_clause,
     fit_clause,
@@ -24,6 +25,7 @@ from .harm import (
     kept_clause,
     lost_prompts,
     not_aimed_at,
+    obeyed_clause,
     shift_clause,
 )
 from .spec import Target
@@ -188,8 +190,12 @@ def _beside(results: Results, variant: VariantResults) -> str:
     """Say what changed that the variant is not aimed at, and for whom: who is erased first, then the clear changes."""
     others = not_aimed_at(results, variant)
     clauses = [erasure_clause(results, rows) for rows in erased(variant) if rows[0].target in others]
+    disobeyed = disobeyed_attributes(results, variant)
+    clauses += [obeyed_clause(results, variant, disobeyed)] if disobeyed else []
     clauses += class_clauses(results, variant)
     quiet: list[str] = []
+    if obeyed := obeyed_clause(results, variant, [name for name in results.targets if name not in disobeyed]):
+        quiet.append(obeyed)
     if shifts := shift_clause(results, variant, others):
         (clauses if any(judgement(results, variant, name) for name in others) else quiet).append(shifts)
     if kept := kept_clause(results, variant):
