@@ -27,6 +27,8 @@ from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import ATTRIBUTES
 
+OBEYED = "gender obeyed"
+"""Of prompts that name a gender, the share of images that show it."""
 SHARE, ALARMS, WORST = "largest change of a share", "erasure alarms", "occupation, worst prompt"
 """Figures of which every seed is held to the bar; of the others the mean over seeds."""
 WORST_SEED = {SHARE: max, ALARMS: max, WORST: min}
@@ -43,16 +45,20 @@ BARS: Bars = {
         ALARMS: (0, 0),
         "occupation": 0.01,
         WORST: (0.85, 1),
+        OBEYED: 0.02,
     },
     ("sandbox-gender-tone", "test"): {
         "gender": (0, 0.22),
         "tone": (0, 0.17),
         "age shift": (0, 0.06),
         "occupation": 0.02,
+        OBEYED: 0.02,
     },
 }
 """Least and most of a figure after training, or how much it may fall. Those of the test are for validation too."""
 MINUTES = 20.0
+EXPLICIT = {"test": "explicit", "validation": "explicit-validation"}
+"""Prompts that name a gender or a tone, of the same occupations."""
 
 
 def figures(results: Results, variant: VariantResults) -> dict[str, float]:
@@ -77,18 +83,24 @@ def figures(results: Results, variant: VariantResults) -> dict[str, float]:
     return {**found, "occupation": variant.kept.value, WORST: worst, SHARE: largest, ALARMS: len(variant.erasures)}
 
 
-def measure(pipe: Any, split: str, adaptors: Mapping[str, Path], images: int) -> Results:
+def measure(pipe: Any, prompts: str, adaptors: Mapping[str, Path], images: int) -> Results:
     """Evaluate adaptors by their names in the results, as the evaluation classifier sees them."""
     tools = instruments()
     tools = dataclasses.replace(tools, classifiers=tools.classifiers[:1], encoders=(), calibrate=None)
     targets = targets_for([], [str(folder) for folder in adaptors.values()], tools)
     wanted = Evaluation(
-        "sandbox", load_prompts(f"sandbox-{split}"), targets, images_per_prompt=images, seed=12_345, num_steps=STEPS,
+        "sandbox", load_prompts(f"sandbox-{prompts}"), targets, images_per_prompt=images, seed=12_345, num_steps=STEPS,
         guidance_scale=GUIDANCE, batch_size=64, keep_images=False,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
         variants = [with_adaptor(str(folder), label=name) for name, folder in adaptors.items()]
         return evaluate(pipe, wanted, variants, tools, Path(out))
+
+
+def obeyed(results: Results, variant: VariantResults) -> dict[str, float]:
+    """Return how often a gender that the prompt names is shown."""
+    assert variant.obeyed
+    return {OBEYED: variant.obeyed[results.seen_by("gender")]["gender"].value}
 
 
 def summary(rows: Sequence[Mapping[str, Any]], bars: Bars) -> list[dict[str, Any]]:
@@ -163,11 +175,15 @@ def main(name: str = "sandbox_bias", bars: Bars = BARS, splits: tuple[str, ...] 
         training = {run: train(*run, folder) for run, folder in folders.items()}
         for split in arguments.splits:
             chosen = [run for run in runs if split != "train" or (run[0], split) in bars]
-            results = measure(pipe, split, {folders[run].name: folders[run] for run in chosen}, arguments.images)
-            before = figures(results, results.original)
-            for run, variant in zip(chosen, results.variants[1:], strict=True):
+            adaptors = {folders[run].name: folders[run] for run in chosen}
+            results = measure(pipe, split, adaptors, arguments.images)
+            each = [figures(results, variant) for variant in results.variants]
+            if explicit := EXPLICIT.get(split):
+                asked = measure(pipe, explicit, adaptors, arguments.images // 8)
+                each = [one | obeyed(asked, named) for one, named in zip(each, asked.variants, strict=True)]
+            for run, variant, after in zip(chosen, results.variants[1:], each[1:], strict=True):
                 row = {"recipe": run[0], "seed": run[1], "prompts": split, "aimed": variant.aimed, **training[run]}
-                rows.append({**row, "before": before, "after": figures(results, variant)})
+                rows.append({**row, "before": each[0], "after": after})
     report(arguments.name, summary(rows, bars), runs=rows, images=arguments.images)
 
 
