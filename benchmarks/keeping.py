@@ -22,7 +22,9 @@ from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import ATTRIBUTES
 
 SEED = 777
-_BOTH = {"iterations": 160, "unguided": 100, "parts": "text_encoder,unet", "learning_rate": 3e-3}
+_FAIR = {"prompt_sets": "train:1", "gradient_steps": 3}
+_BOTH = _FAIR | {"iterations": 160, "unguided": 100, "parts": "text_encoder,unet", "learning_rate": 3e-3}
+_TONE = _FAIR | {"iterations": 165, "unguided": 100, "learning_rate": 5e-3, "preservation": 24}
 _BY_IMAGE, _BY_PROMPT, _NOT = {"keep_by": "image"}, {"keep_by": "prompt"}, {"keep_attributes": ""}
 TRIED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "not kept, preservation 60": ("sandbox-gender", _BOTH | _NOT | {"preservation": 60}),
@@ -40,12 +42,15 @@ TRIED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "sandbox-gender",
         _BOTH | _BY_IMAGE | {"iterations": 220, "unguided": 120, "learning_rate": 5e-3, "preservation": 15},
     ),
-    "sandbox-gender: by prompt, 180 iterations, preservation 36": ("sandbox-gender", {}),
+    "by prompt, 180 iterations, preservation 36": (
+        "sandbox-gender",
+        _BOTH | _BY_PROMPT | {"preservation": 36, "iterations": 180, "unguided": 105},
+    ),
     "gender and tone: age by image, 200 iterations": (
         "sandbox-gender-tone",
-        _BY_IMAGE | {"iterations": 200, "unguided": 110},
+        _TONE | _BY_IMAGE | {"iterations": 200, "unguided": 110},
     ),
-    "sandbox-gender-tone: age by prompt, 165 iterations": ("sandbox-gender-tone", {}),
+    "gender and tone: age by prompt, 165 iterations": ("sandbox-gender-tone", _TONE | _BY_PROMPT),
 }
 """A recipe and what differs from it."""
 
