@@ -65,7 +65,9 @@ def test_a_named_class_that_is_no_longer_shown_is_harm(now: float, harm: bool) -
     found, beside = said(results)
     clause = f"a gender that the prompt names is shown in {100 * now:.0f}% of the images (93% before)"
     assert found == ([("obeyed", f"A{clause[1:]}.")] if harm else [])
-    assert beside.startswith(f"Beside its aim: {clause}" if harm else "Beside its aim nothing clearly changed: a gender")
+    assert beside.startswith(
+        f"Beside its aim: {clause}" if harm else "Beside its aim nothing clearly changed: a gender"
+    )
     assert clause in beside
 
 

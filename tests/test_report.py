@@ -27,6 +27,7 @@ from fair_adaptors.report import page as report_page
 from fair_adaptors.report.page_data import page_data
 from tests.reports import (
     COMMAND,
+    DARK,
     EVIL,
     HALF,
     HALVES,
@@ -263,9 +264,21 @@ def test_pictures_that_are_gone_or_whose_record_is_damaged_are_left_out(
     (tmp_path / image_path(first, 0, 1)).unlink()
     record_path(tmp_path, second, 0).write_bytes(b"no record")
     shutil.rmtree((tmp_path / image_path(second, 1, 0)).parent)
-    found = gallery.find_pictures(tmp_path, results, 2, 8)
+    found = gallery.find_pictures(tmp_path, results, range(2), 8)
     assert {key: len(pictures) for key, pictures in found.items()} == {(first.name, 0): 7, (first.name, 1): 8}
     assert found[first.name, 0][0].seen is None and found[first.name, 0][1].path.name == "0002.png"
+
+
+def test_the_prompts_in_which_most_changed_are_among_those_shown() -> None:
+    tones = without_dark(0)
+    tones[9][tones[9] == DARK] = 1
+    right = np.ones((PROMPTS, IMAGES), bool)
+    right[12] = False
+    results = seen_results(one_sided(), seen(HALVES, tones), right=right)
+    assert gallery.worst_prompts(results) == [9, 12]  # erased is worse than all occupations lost
+    assert gallery.chosen_prompts(results, 6) == {0: False, 9: True, 1: False, 12: True, 2: False, 3: False}
+    assert list(gallery.chosen_prompts(results, 6)) == [0, 9, 1, 12, 2, 3]
+    assert list(gallery.chosen_prompts(seen_results(one_sided(), one_sided()), 3)) == [0, 1, 2]
 
 
 def test_without_pictures_and_with_one_variant_there_is_a_report(

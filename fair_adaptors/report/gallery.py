@@ -2,12 +2,13 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from fair_adaptors.adaptor.results import Results
+from fair_adaptors.evaluation.harm import not_aimed_at
 from fair_adaptors.evaluation.metrics import CONFIDENCE
 from fair_adaptors.evaluation.store import image_path, read_seen, record_path
 
@@ -39,9 +40,10 @@ Pictures = Mapping[tuple[str, int], Sequence[Picture]]
 
 
 class ShownPrompt(NamedTuple):
-    """A prompt with its pictures: a row per variant, a seed per column."""
+    """A prompt with its pictures: a row per variant, a seed per column; ``worst`` is why it is shown, if it is."""
 
     label: str
+    worst: bool
     prompt: str
     rows: list[tuple[str, Sequence[Picture]]]
 
@@ -54,13 +56,45 @@ class Thumbnail(NamedTuple):
     height: int
 
 
-def find_pictures(out: Path, results: Results, prompts: int, images: int) -> Pictures:
-    """Find the first images of the first prompts, and what was seen in them; nothing where they were not saved."""
+def worst_prompts(results: Results) -> list[int]:
+    """Return the prompts in which a variant changed something beside its aim, those where it changed most first.
+
+    Those in which a class is erased come first. Then it is the total variation between before and after of what a
+    variant is not aimed at, or the loss of what should stay, whichever is more.
+    """
+    changes: dict[int, float] = {}
+    for variant in results.variants:
+        gone = {one.prompt for one in variant.erasures}
+        shifts = [
+            change for name in not_aimed_at(results, variant) if (change := results.figures(variant, name).change)
+        ]
+        for p in range(len(results.labels)):
+            found = [sum(abs(one.value) for one in change.prompts[p]) / 2 for change in shifts]
+            if variant.kept_prompts and results.original.kept_prompts:
+                found.append(results.original.kept_prompts[p].value - variant.kept_prompts[p].value)
+            moved = max((value for value in found if value == value), default=0.0) + (p in gone)
+            changes[p] = max(moved, changes.get(p, 0.0))
+    return sorted((p for p in changes if changes[p] > 0), key=lambda p: -changes[p])
+
+
+def chosen_prompts(results: Results, number: int) -> dict[int, bool]:
+    """Choose the prompts to show: the first ones, and after each the next of the worst; whether it is one of these."""
+    chosen: dict[int, bool] = {}
+    ranked = iter(worst_prompts(results))
+    for p in range(len(results.labels)):
+        chosen.setdefault(p, False)
+        if (worst := next((w for w in ranked if w not in chosen), None)) is not None:
+            chosen[worst] = True
+    return dict(list(chosen.items())[:number])
+
+
+def find_pictures(out: Path, results: Results, prompts: Iterable[int], images: int) -> Pictures:
+    """Find the first images of some prompts, and what was seen in them; nothing where they were not saved."""
     target = next(iter(results.targets.values()))
     number = len(target.classes)
     found: dict[tuple[str, int], list[Picture]] = {}
     for variant in results.variants:
-        for prompt in range(min(prompts, len(results.labels))):
+        for prompt in prompts:
             record = read_seen(record_path(out, variant, prompt), results.classifier, target.attributes)
             if record is None:
                 continue
@@ -82,9 +116,14 @@ def shown_prompts(results: Results, pictures: Pictures) -> list[ShownPrompt]:
     names = [variant.name for variant in results.variants][: BUDGET // IMAGES]
     number = max(1, min(PROMPTS, BUDGET // (IMAGES * len(names))))
     return [
-        ShownPrompt(label, prompt, [(name, pictures[name, p]) for name in names if (name, p) in pictures])
-        for p, (label, prompt) in enumerate(zip(results.labels, results.settings.prompts, strict=True))
-        if p < number and (names[0], p) in pictures
+        ShownPrompt(
+            results.labels[p],
+            worst,
+            results.settings.prompts[p],
+            [(name, pictures[name, p]) for name in names if (name, p) in pictures],
+        )
+        for p, worst in chosen_prompts(results, number).items()
+        if (names[0], p) in pictures
     ]
 
 

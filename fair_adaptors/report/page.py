@@ -48,7 +48,7 @@ def write_report(out: Path, *, command: str) -> Path:
         MissingExtraError: matplotlib is not installed. The page and the picture grids are there.
     """
     results = load_results(out / RESULTS_FILE)
-    pictures = gallery.find_pictures(out, results, gallery.PROMPTS, gallery.IMAGES)
+    pictures = gallery.find_pictures(out, results, gallery.chosen_prompts(results, gallery.PROMPTS), gallery.IMAGES)
     path = out / REPORT_FILE
     path.write_text(page(results, _read_timing(out / TIMING_FILE), pictures, command), encoding="utf-8")
     write_grids(out / PLOTS, results, pictures)

@@ -65,9 +65,9 @@ def _draw(folder: Path, results: Results, out: Path) -> None:
     from PIL import Image
 
     record = read_record(folder)
-    found = find_pictures(out, results, PROMPTS, COLUMNS)
-    variants = (results.original, variant_of(record, results))
     prompts = min(PROMPTS, len(results.labels))
+    found = find_pictures(out, results, range(prompts), COLUMNS)
+    variants = (results.original, variant_of(record, results))
 
     def images(name: str) -> torch.Tensor:
         rows = [[np.asarray(Image.open(one.path)) for one in found[name, p]] for p in range(prompts)]
