@@ -254,7 +254,9 @@ def test_a_converted_adaptor_has_a_card() -> None:
     [
         ({"kept_attributes": ["tone", "age"]}, "above, and to leave tone, age (by image, weight 2) as the base"),
         ({"kept_attributes": []}, "above, and to leave no other attribute as the base"),
-        ({}, "above. A prompt that"),
+        ({}, "above. A prompt that\nnames a class"),
+        ({"named_attributes": []}, "above. A prompt that\nnames a class"),
+        ({"named_attributes": ["gender", "tone"]}, "above. It\nwas also trained to obey a prompt that names a gender or a tone. Att"),
     ],
 )
 def test_a_card_says_what_the_training_kept(kept: dict[str, Any], said: str) -> None:
@@ -351,6 +353,8 @@ def test_strangers_words_are_shown_and_do_nothing(text: str) -> None:
         {"seconds": "x", "processes": None},
         {"kept_attributes": 5},
         {"kept_attributes": [1, None]},
+        {"named_attributes": 5},
+        {"named_attributes": [1, None]},
         {},
     ],
 )

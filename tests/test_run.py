@@ -34,6 +34,7 @@ from tests.processes import run_alone
 from tests.sizes import KILLS
 from tests.tiny_training import CONFIG, tiny_setup
 
+NAMED = {"a nurse": {"bright": "dark"}}
 QUICK = ["num_steps=2", "gradient_steps=1", "images_per_prompt=4", "prompts_per_step=1", "save_every=1", "trackers="]
 SET = [word for text in QUICK for word in ("--set", text)]
 
@@ -213,12 +214,13 @@ def test_the_best_validation_has_least_bias_and_shift_of_what_must_stay(
 
     monkeypatch.setattr(milestones, "measure", measured)
     monkeypatch.setattr(
-        run_module, "load_setup", lambda config, device: dataclasses.replace(tiny, kept_attributes=kept)
+        run_module, "load_setup", lambda config, device: dataclasses.replace(tiny, kept_attributes=kept, named=NAMED)
     )
     said = tiny_run(tmp_path, validate_every=1, keep="best")
     assert "validation warm shift of the average weights 0.10 (0.00–1.00, floor 0.00)" in said
     training = read_record(tmp_path).training
     assert training["finished_iterations"] == best and training["kept_attributes"] == list(kept)
+    assert training["named_attributes"] == ["bright"]
 
 
 def test_only_the_latest_checkpoints_are_kept(tmp_path: Path, tiny: Setup) -> None:

@@ -138,7 +138,7 @@ ADAPTORS: tuple[AdaptorInfo, ...] = (
         ("gender",),
         SANDBOX,
         "embedded",
-        sha256="053ac23b3ea1a015eaf65e2a0facb4124b6f648993975c7523de31faf0d2f9a8",
+        sha256="b095641447bc9022b1d51ea1dba652610a7affb402578245ad3fe432f43806ab",
         trained_parts=("text_encoder", "unet"),
         recipe="sandbox-gender",
     ),

@@ -94,6 +94,7 @@ def render_card(
         published=_published(info),
         cost=_cost(training),
         stays=_stays(training),
+        obeys=_obeys(training),
         settings=[(name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(known.items())],
         rows=_rows,
         code=code,
@@ -190,6 +191,12 @@ def _stays(training: Mapping[str, Any]) -> str | None:
         return None
     how = f"by {training.get('keep_by')}, weight {training.get('keep_weight')}"
     return f"{', '.join(map(str, kept))} ({how})" if kept else "no other attribute"
+
+
+def _obeys(training: Mapping[str, Any]) -> str | None:
+    """Return the attributes of which training prompts named a class, to be obeyed; None where the record has none."""
+    named = training.get("named_attributes")
+    return " or a ".join(map(str, named)) if isinstance(named, list) and named else None
 
 
 def _caption(image: str) -> str:

@@ -97,6 +97,7 @@ def _write(milestones: Milestones, state: TrainingState, tensors: dict[str, Tens
             "skipped_iterations": state.skipped,
             "trained_against": setup.trained_against,
             "kept_attributes": list(setup.kept_attributes),
+            "named_attributes": sorted({name for classes in setup.named.values() for name in classes}),
             "processes": milestones.world.size,
             "peak_megabytes": _peak_megabytes(),
             "seconds": round(state.history["seconds"], 1),
