@@ -78,6 +78,9 @@ def translate(files: Sequence[StateDict], base: Architecture) -> Found:
             raise InvalidAdaptorError(f"{file.name}: {some(twice)} are in another file too; give one of them")
         for stem, layer in layers.items():
             _check_layer(f"{file.name}: {stem}", layer, shapes[stem], base)
+        ranks = sorted({len(layer["lora_A"]) for layer in layers.values()})
+        if layout == "authors" and len(ranks) > 1:  # they train all layers of a part with one
+            raise InvalidAdaptorError(f"{file.name}: its layers have the ranks {', '.join(map(str, ranks))}, not one")
         found.layouts[file.name] = layout
         found.layers |= {stem: _without_alpha(file, layout, stem, layer) for stem, layer in layers.items()}
     return found
