@@ -26,8 +26,7 @@ from fair_adaptors.evaluation.protocol import draw_as_authors, unpadded
 from fair_adaptors.evaluation.published import BOTH, DINO, GENDER, IMAGE, OLD, RACE, TEXT
 from fair_adaptors.report.reproduction import cells
 from tests.authors_data import OCCUPATIONS
-from tests.test_tokens import write as write_tokens
-from tests.tiny import tiny_pipeline, tiny_xl_pipeline, write_tiny_adaptor
+from tests.tiny import tiny_pipeline, tiny_xl_pipeline, write_tiny_adaptor, write_tiny_tokens
 from tests.vision_models import authors_file, small_clip, small_dino
 from tests.yunet import known_yunet
 
@@ -76,7 +75,7 @@ def test_soft_tokens_take_their_places_before_a_prompt_without_padding(
     pipe: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Their ``prompt_debiaser`` puts the tokens before the words; the empty prompt gets no mask there."""
-    folder = write_tokens(tmp_path, pipe)
+    folder = write_tiny_tokens(tmp_path, pipe)
     rows = read_adaptor(folder).tokens["text_encoder"]
     with torch.no_grad(), unpadded(pipe), load_fair_adaptor(pipe, folder):
         ids = pipe.tokenizer(["nurse"], return_tensors="pt").input_ids

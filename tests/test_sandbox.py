@@ -162,6 +162,7 @@ def test_a_short_training_lowers_the_bias_of_its_prompts() -> None:
     """The recipe on every seventh of its prompts, quickly; judged by the other classifier."""
     recipe = dataclasses.replace(
         get_recipe("sandbox-gender"),
+        prompt_sets=(("train", 1.0),),
         iterations=60,
         unguided=60,
         prompts_per_step=1,

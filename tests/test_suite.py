@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import _published
-from tests.conftest import NO_SKIPS, fail_if_skipped
+from tests.conftest import MAY_BE_SKIPPED, NO_SKIPS, fail_if_skipped
 
 HERE = Path(__file__).parent
 
@@ -23,6 +23,13 @@ def test_where_nothing_may_be_skipped_a_skip_is_a_failure(
     report = SimpleNamespace(outcome="skipped", longrepr=("file.py", 1, "Skipped: no Chromium"))
     assert fail_if_skipped(report).outcome == outcome
     assert "no Chromium" in str(report.longrepr) and (NO_SKIPS in str(report.longrepr)) == (outcome == "failed")
+
+
+@pytest.mark.parametrize("reason", MAY_BE_SKIPPED)
+def test_what_may_be_skipped_anywhere_is_no_failure(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    monkeypatch.setenv(NO_SKIPS, "1")
+    report = SimpleNamespace(outcome="skipped", longrepr=("file.py", 1, f"Skipped: {reason}"))
+    assert fail_if_skipped(report).outcome == "skipped"
 
 
 def test_an_expected_failure_is_no_skip(monkeypatch: pytest.MonkeyPatch) -> None:

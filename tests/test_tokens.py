@@ -9,11 +9,11 @@ import pytest
 import torch
 from fair_adaptors.training.engine.sampling import encode_prompt
 
-from fair_adaptors.adaptor.folder import write_adaptor
 from fair_adaptors.convert import export
 from fair_adaptors.errors import FairAdaptorError, WrongBaseError
 from fair_adaptors.load import load_fair_adaptor
-from tests.tiny import AIM, FAMILIES, tiny_pipeline, write_tiny_adaptor
+from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
+from tests.tiny import write_tiny_tokens as write
 
 PROMPTS = ["a nurse", "a guard on a very long night watch in the harbor"]  # the second one is cut at 16 tokens
 
@@ -21,21 +21,6 @@ PROMPTS = ["a nurse", "a guard on a very long night watch in the harbor"]  # the
 @pytest.fixture
 def pipe() -> Any:
     return tiny_pipeline()
-
-
-def write(folder: Path, pipe: Any, *, count: int = 2, width: int = 32, seed: int = 0) -> Path:
-    tokens = {"text_encoder": torch.randn(count, width, generator=torch.Generator().manual_seed(seed))}
-    return write_adaptor(
-        folder,
-        {},
-        tokens=tokens,
-        name=f"tokens-{seed}",
-        pipe=pipe,
-        base_model="tiny",
-        attributes=AIM,
-        rank=1,
-        training={},
-    )
 
 
 def encoded(pipe: Any, prompt: Any, **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -151,6 +151,22 @@ def write_tiny_adaptor(
     )
 
 
+def write_tiny_tokens(folder: Path, pipe: Any, *, count: int = 2, width: int = 32, seed: int = 0) -> Path:
+    """Write an adaptor of soft tokens."""
+    tokens = {"text_encoder": torch.randn(count, width, generator=torch.Generator().manual_seed(seed))}
+    return write_adaptor(
+        folder,
+        {},
+        tokens=tokens,
+        name=f"tokens-{seed}",
+        pipe=pipe,
+        base_model="tiny",
+        attributes=AIM,
+        rank=1,
+        training={},
+    )
+
+
 def write_tensors(folder: Path, tensors: State, file: str = WEIGHTS_FILE) -> None:
     """Put other tensors into an adaptor folder, with a record that fits them, as another tool might."""
     write_weights(folder, save(tensors), file)
