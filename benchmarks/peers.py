@@ -193,6 +193,7 @@ def beside(results: Results, asked: Results) -> list[dict[str, Any]]:
                 "occupation": found["occupation"],
                 "worst prompt": found[WORST],
                 **{f"{name} obeyed": rate.value for name, rate in obeyed.items()},
+                "occupation, named": explicit.kept.value if explicit.kept else "–",
             }
         )
     return rows
