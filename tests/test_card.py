@@ -256,7 +256,7 @@ def test_a_converted_adaptor_has_a_card() -> None:
         ({"kept_attributes": []}, "above, and to leave no other attribute as the base"),
         ({}, "above. A prompt that\nnames a class"),
         ({"named_attributes": []}, "above. A prompt that\nnames a class"),
-        ({"named_attributes": ["race", "tone"]}, "above. It\nwas also trained to obey a prompt that names a race"),
+        ({"named_attributes": ["race", "tone"]}, "above. It\nwas also trained to show the race or tone that a p"),
     ],
 )
 def test_a_card_says_what_the_training_kept(kept: dict[str, Any], said: str) -> None:

@@ -63,10 +63,10 @@ def test_a_named_class_that_is_no_longer_shown_is_harm(now: float, harm: bool) -
         results, variants=tuple(replace(variant, obeyed={"one": {"gender": rate}}) for variant, rate in variants)
     )
     found, beside = said(results)
-    clause = f"a gender that the prompt names is shown in {100 * now:.0f}% of the images (93% before)"
-    assert found == ([("obeyed", f"A{clause[1:]}.")] if harm else [])
+    clause = f"the gender that the prompt names is shown in {100 * now:.0f}% of the images (93% before)"
+    assert found == ([("obeyed", f"T{clause[1:]}.")] if harm else [])
     assert beside.startswith(
-        f"Beside its aim: {clause}" if harm else "Beside its aim nothing clearly changed: a gender"
+        f"Beside its aim: {clause}" if harm else "Beside its aim nothing clearly changed: the gender"
     )
     assert clause in beside
 

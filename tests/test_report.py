@@ -269,7 +269,7 @@ def test_pictures_that_are_gone_or_whose_record_is_damaged_are_left_out(
     assert found[first.name, 0][0].seen is None and found[first.name, 0][1].path.name == "0002.png"
 
 
-def test_the_prompts_in_which_most_changed_are_among_those_shown() -> None:
+def test_the_prompts_in_which_most_changed_are_among_those_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     tones = without_dark(0)
     tones[9][tones[9] == DARK] = 1
     right = np.ones((PROMPTS, IMAGES), bool)
@@ -279,6 +279,8 @@ def test_the_prompts_in_which_most_changed_are_among_those_shown() -> None:
     assert gallery.chosen_prompts(results, 6) == {0: False, 9: True, 1: False, 12: True, 2: False, 3: False}
     assert list(gallery.chosen_prompts(results, 6)) == [0, 9, 1, 12, 2, 3]
     assert list(gallery.chosen_prompts(seen_results(one_sided(), one_sided()), 3)) == [0, 1, 2]
+    monkeypatch.setattr(gallery, "worst_prompts", lambda results: [0, 5])
+    assert gallery.chosen_prompts(results, 4) == {0: True, 1: False, 5: True, 2: False}
 
 
 def test_without_pictures_and_with_one_variant_there_is_a_report(

@@ -192,8 +192,8 @@ def disobeyed_attributes(results: Results, variant: VariantResults) -> list[str]
 def obeyed_clause(results: Results, variant: VariantResults, names: Sequence[str]) -> str:
     """Say of attributes in what share of images a class is shown where the prompt names it; empty where none does."""
     was, now = (_obeyed(results, one) for one in (results.original, variant))
-    said = [f"a {name} that the prompt names is shown in {_share_of(was, now, name)}" for name in names if name in now]
-    return "; ".join(said)
+    known = [name for name in names if name in now]
+    return "; ".join(f"the {name} that the prompt names is shown in {_share_of(was, now, name)}" for name in known)
 
 
 def _share_of(was: Mapping[str, Estimate], now: Mapping[str, Estimate], name: str) -> str:

@@ -196,7 +196,7 @@ def _stays(training: Mapping[str, Any]) -> str | None:
 def _obeys(training: Mapping[str, Any]) -> str | None:
     """Return the attributes of which training prompts named a class, to be obeyed; None where the record has none."""
     named = training.get("named_attributes")
-    return " or a ".join(map(str, named)) if isinstance(named, list) and named else None
+    return " or ".join(map(str, named)) if isinstance(named, list) and named else None
 
 
 def _caption(image: str) -> str:

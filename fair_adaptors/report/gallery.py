@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,14 +79,10 @@ def worst_prompts(results: Results) -> list[int]:
 
 
 def chosen_prompts(results: Results, number: int) -> dict[int, bool]:
-    """Choose the prompts to show: the first ones, and after each the next of the worst; whether it is one of these."""
-    chosen: dict[int, bool] = {}
-    ranked = iter(worst_prompts(results))
-    for p in range(len(results.labels)):
-        chosen.setdefault(p, False)
-        if (worst := next((w for w in ranked if w not in chosen), None)) is not None:
-            chosen[worst] = True
-    return dict(list(chosen.items())[:number])
+    """Choose the prompts to show, the first ones and the worst in turn; tell whether each is one of the worst."""
+    worst = worst_prompts(results)[:number]
+    in_turn = [p for pair in zip_longest(range(len(results.labels)), worst) for p in pair if p is not None]
+    return {p: p in worst[: number // 2] for p in list(dict.fromkeys(in_turn))[:number]}
 
 
 def find_pictures(out: Path, results: Results, prompts: Iterable[int], images: int) -> Pictures:
