@@ -23,7 +23,7 @@ def measure(form: str, num_steps: int, gradient_steps: int, images: int, repeats
     import torch
     from fair_adaptors.training.engine import lora
     from fair_adaptors.training.engine.gradients import accumulate_gradients, affine_coefficients, step_weights
-    from fair_adaptors.training.engine.sampling import encode_prompt, initial_noise, sample
+    from fair_adaptors.training.engine.sampling import encode_prompts, initial_noise, sample
 
     from fair_adaptors.sandbox.pipeline import GUIDANCE, load_sandbox_pipeline
     from tests.reference import whole_graph_gradients
@@ -39,13 +39,13 @@ def measure(form: str, num_steps: int, gradient_steps: int, images: int, repeats
 
     def iteration() -> float:
         with torch.no_grad():
-            embeds = encode_prompt(pipe, PROMPT, guidance_scale=GUIDANCE)
+            embeds = encode_prompts(pipe, [PROMPT], guidance_scale=GUIDANCE)
         run = sample(pipe, embeds, noise, num_steps=num_steps, guidance_scale=GUIDANCE)
         _reset_peak()
         if form == "per-step":
             chosen = torch.randperm(num_steps, generator=generator)[:gradient_steps].sort().values
             settings = {"guidance_scale": GUIDANCE, "weights": weights, "steps": chosen}
-            accumulate_gradients(pipe, run, v, PROMPT, **settings)
+            accumulate_gradients(pipe, run, v, [PROMPT], **settings)
         else:
             settings = {"num_steps": num_steps, "guidance_scale": GUIDANCE, "factors": factors}
             whole_graph_gradients(pipe, PROMPT, noise, v, **settings, checkpointing=form == "published")

@@ -16,7 +16,7 @@ import torch
 from fair_adaptors.training.engine import lora
 from fair_adaptors.training.engine.gradients import accumulate_gradients, choose_steps, step_weights
 from fair_adaptors.training.engine.objective import observe
-from fair_adaptors.training.engine.sampling import Trajectory, encode_prompt, initial_noise, sample
+from fair_adaptors.training.engine.sampling import Trajectory, encode_prompts, initial_noise, sample
 from fair_adaptors.training.engine.targets import assign_targets
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.setup import Setup, load_setup
@@ -35,7 +35,7 @@ def parts(setup: Setup, images: int, num_steps: int, seed: int) -> Tensor:
     parameters = list(lora.attach(pipe, ["text_encoder"], rank=8).values())
     noise = initial_noise(pipe, range(seed * images, (seed + 1) * images))
     with torch.no_grad():
-        conditions = encode_prompt(pipe, PROMPT, guidance_scale=GUIDANCE)
+        conditions = encode_prompts(pipe, [PROMPT], guidance_scale=GUIDANCE)
     run = sample(pipe, conditions, noise, num_steps=num_steps, guidance_scale=GUIDANCE)
     seen = observe(setup, run.latents)
     wanted = assign_targets({"gender": seen.logits["gender"].detach().softmax(1)}, {"gender": (0.5, 0.5)})["gender"]
@@ -46,7 +46,7 @@ def parts(setup: Setup, images: int, num_steps: int, seed: int) -> Tensor:
     for step, image in torch.cartesian_prod(torch.arange(num_steps), torch.arange(images)).tolist():
         one = Trajectory(run.timesteps, run.scaled_inputs[:, [image]], run.latents[[image]])
         given = {"guidance_scale": GUIDANCE, "weights": weights / num_steps, "steps": [step]}  # no factor T/1
-        accumulate_gradients(pipe, one, v[[image]], PROMPT, **given)
+        accumulate_gradients(pipe, one, v[[image]], [PROMPT], **given)
         found.append(torch.cat([parameter.grad.flatten() for parameter in parameters]))
         for parameter in parameters:
             parameter.grad = None

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from fair_adaptors.training.engine.losses import scale_gradient
-from fair_adaptors.training.engine.sampling import encode_prompt, predict
+from fair_adaptors.training.engine.sampling import encode_prompts, predict
 from torch import Tensor
 
 
@@ -30,7 +30,7 @@ def whole_graph_latents(
         pipe.unet.train()
     scheduler = copy.deepcopy(pipe.scheduler)
     scheduler.set_timesteps(num_steps)
-    embeds = encode_prompt(pipe, prompt, guidance_scale=guidance_scale)
+    embeds = encode_prompts(pipe, [prompt], guidance_scale=guidance_scale)
     latents = noise * scheduler.init_noise_sigma
     for timestep, factor in zip(scheduler.timesteps, factors.tolist(), strict=True):
         scaled = scheduler.scale_model_input(latents.detach() if detached else latents, timestep)

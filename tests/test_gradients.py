@@ -19,7 +19,7 @@ from fair_adaptors.training.engine.gradients import (
     published_factors,
     step_weights,
 )
-from fair_adaptors.training.engine.sampling import encode_prompt, initial_noise, sample
+from fair_adaptors.training.engine.sampling import encode_prompts, initial_noise, sample
 from torch import Tensor
 
 from fair_adaptors.errors import UnsupportedSchedulerError
@@ -50,9 +50,9 @@ def gradients(parameters: list[torch.nn.Parameter]) -> Tensor:
 
 def per_step(pipe: Any, noise: Tensor, v: Tensor, guidance_scale: float, weights: Tensor, **options: Any) -> None:
     with torch.no_grad():
-        embeds = encode_prompt(pipe, "a nurse", guidance_scale=guidance_scale)
+        embeds = encode_prompts(pipe, ["a nurse"], guidance_scale=guidance_scale)
     run = sample(pipe, embeds, noise, num_steps=len(weights), guidance_scale=guidance_scale)
-    accumulate_gradients(pipe, run, v, "a nurse", guidance_scale=guidance_scale, weights=weights, **options)
+    accumulate_gradients(pipe, run, v, ["a nurse"], guidance_scale=guidance_scale, weights=weights, **options)
 
 
 @pytest.mark.parametrize("kind", ["uniform", "published", "exact"])

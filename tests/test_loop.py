@@ -50,7 +50,7 @@ def loras(place: Setup) -> list[str]:
 
 
 def batch(**changes: Any) -> Batch:
-    return dataclasses.replace(Batch("a nurse", tuple(range(8)), 3, 2.0, 0), **changes)
+    return dataclasses.replace(Batch(("a nurse",) * 8, tuple(range(8)), 3, 2.0, 0), **changes)
 
 
 def test_training_is_repeatable_and_leaves_the_base_as_it_was() -> None:
@@ -279,6 +279,31 @@ def test_other_attributes_of_a_prompt_that_names_a_class_are_made_fair(monkeypat
     assert sorted(found["bright"].labels.tolist()) == [0] * 4 + [1] * 4
 
 
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
+def test_a_batch_of_several_prompts_is_the_mean_of_their_batches(guidance_scale: float) -> None:
+    place = tiny_setup("warm")
+    place = dataclasses.replace(place, named={"a guard": {"bright": "dark"}})
+    config = dataclasses.replace(CONFIG, parts=("text_encoder", "unet", "tokens"), gradient_steps=0, keep_weight=1.0)
+    every = batch(prompts=("a nurse",) * 4 + ("a guard",) * 4, guidance_scale=guidance_scale)
+    alone = [
+        dataclasses.replace(every, prompts=every.prompts[half], seeds=every.seeds[half])
+        for half in (slice(0, 4), slice(4, 8))
+    ]
+    found = []
+    with attached(place, config) as state:
+        for one in (every, *alone):
+            result = train_step(place, config, state, one)
+            gradient = torch.cat([p.grad.flatten() for p in state.parameters.values() if p.grad is not None])
+            for parameter in state.parameters.values():
+                parameter.grad = None
+            found.append((gradient, result))
+    (whole, together), (first, free), (second, named) = found
+    assert torch.nn.functional.cosine_similarity(first, second, dim=0) < 0.9
+    torch.testing.assert_close(whole, (first + second) / 2, rtol=1e-3, atol=1e-5 * whole.abs().max().item())
+    assert together.loss == pytest.approx((free.loss + named.loss) / 2, rel=1e-4)
+    assert together.bias == free.bias and math.isnan(named.bias["bright"])
+
+
 def test_a_bias_of_an_iteration_is_that_of_the_prompts_that_name_no_class() -> None:
     place = tiny_setup()
     with attached(place, CONFIG) as state:
@@ -356,9 +381,9 @@ def test_what_must_stay_has_a_target_only_where_both_images_show_a_face_and_the_
     new = images([True, False, True, True, True, True], sure, surest, surest, unsure, surest, broken)
     old = images([True, True, False, True, True, True], sure, surest, surest, unsure, broken, surest)
     config, taking_part = dataclasses.replace(CONFIG, keep_by=by), new[0].found
-    found = _kept_targets(tiny_setup("warm"), config, (new, old), taking_part, world=World())
+    found = _kept_targets(tiny_setup("warm"), config, (new, old), taking_part, ("a nurse",) * 6, world=World())
     assert found["warm"].keep.tolist() == [True, *[False] * 5]
-    assert _kept_targets(tiny_setup(), config, (new, old), taking_part, world=World()) == {}
+    assert _kept_targets(tiny_setup(), config, (new, old), taking_part, ("a nurse",) * 6, world=World()) == {}
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted_and_ends_the_run_in_the_end() -> None:

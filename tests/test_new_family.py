@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, PixArtTransformer2DModel
 from fair_adaptors.training.engine import denoisers, lora
 from fair_adaptors.training.engine.gradients import accumulate_gradients, step_weights
-from fair_adaptors.training.engine.sampling import decode, encode_prompt, initial_noise, sample
+from fair_adaptors.training.engine.sampling import decode, encode_prompts, initial_noise, sample
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
@@ -97,7 +97,7 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> ToyPipeline:
 
 
 def latents(pipe: Any) -> Tensor:
-    conditions = encode_prompt(pipe, "a nurse", guidance_scale=2.0)
+    conditions = encode_prompts(pipe, ["a nurse"], guidance_scale=2.0)
     return sample(pipe, conditions, initial_noise(pipe, [0, 1]), num_steps=2, guidance_scale=2.0).latents
 
 
@@ -133,11 +133,11 @@ def test_training_reaches_every_part_of_it(pipe: ToyPipeline) -> None:
     for name, parameter in parameters.items():
         if ".lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    conditions = encode_prompt(pipe, "a nurse", guidance_scale=2.0)
+    conditions = encode_prompts(pipe, ["a nurse"], guidance_scale=2.0)
     run = sample(pipe, conditions, initial_noise(pipe, [0, 1]), num_steps=2, guidance_scale=2.0)
     assert decode(pipe, run.latents).shape == (2, 3, 16, 16) and isinstance(pipe.vae, AutoencoderKL)
     weights = step_weights(pipe.scheduler, 2)
-    accumulate_gradients(pipe, run, torch.ones_like(run.latents), "a nurse", guidance_scale=2.0, weights=weights)
+    accumulate_gradients(pipe, run, torch.ones_like(run.latents), ["a nurse"], guidance_scale=2.0, weights=weights)
     assert all(p.grad is not None and p.grad.norm() > 0 for p in parameters.values())
     with lora.switched_off(pipe):
         off = latents(pipe)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
 from fair_adaptors.training.engine.denoisers import denoiser_for
-from fair_adaptors.training.engine.sampling import decode, encode_prompt, initial_noise, sample
+from fair_adaptors.training.engine.sampling import decode, encode_prompts, initial_noise, sample
 
 from fair_adaptors.errors import ConfigError
 from tests.tiny import FAMILIES, tiny_pipeline
@@ -25,7 +25,7 @@ def test_sampling_is_what_the_pipeline_does(family: str, scheduler: type, guidan
         guidance_scale=guidance_scale,
         output_type="latent",
     ).images
-    embeds = encode_prompt(pipe, "a nurse", guidance_scale=guidance_scale)
+    embeds = encode_prompts(pipe, ["a nurse"], guidance_scale=guidance_scale)
     run = sample(pipe, embeds, noise, num_steps=6, guidance_scale=guidance_scale)
     assert torch.equal(run.latents, expected)
 
@@ -33,7 +33,7 @@ def test_sampling_is_what_the_pipeline_does(family: str, scheduler: type, guidan
 def test_a_trajectory_keeps_a_latent_for_each_step_and_the_last_one() -> None:
     pipe = tiny_pipeline()
     noise = initial_noise(pipe, [0, 1])
-    run = sample(pipe, encode_prompt(pipe, "a nurse", guidance_scale=1.0), noise, num_steps=5, guidance_scale=1.0)
+    run = sample(pipe, encode_prompts(pipe, ["a nurse"], guidance_scale=1.0), noise, num_steps=5, guidance_scale=1.0)
     kept = [tensor for tensor in vars(run).values() if tensor is not run.timesteps]
     assert sum(tensor.numel() for tensor in kept) == (5 + 1) * noise.numel()
 
@@ -57,7 +57,7 @@ def test_an_empty_prompt_of_xl_is_zeros_or_encoded_as_its_configuration_says() -
         expected = pipe(
             "a nurse", latents=noise, num_inference_steps=3, guidance_scale=5.0, output_type="latent"
         ).images
-        embeds = encode_prompt(pipe, "a nurse", guidance_scale=5.0)
+        embeds = encode_prompts(pipe, ["a nurse"], guidance_scale=5.0)
         found.append(sample(pipe, embeds, noise, num_steps=3, guidance_scale=5.0).latents)
         assert torch.equal(found[-1], expected)
     assert not torch.equal(*found)
@@ -89,13 +89,13 @@ def test_an_image_has_its_noise_whatever_the_batch() -> None:
 
 def test_a_prompt_is_padded_to_the_length_of_the_model() -> None:
     pipe = tiny_pipeline()
-    assert encode_prompt(pipe, "a nurse", guidance_scale=7.5)[0].shape[:2] == (2, pipe.tokenizer.model_max_length)
-    assert encode_prompt(pipe, "a nurse", guidance_scale=1.0)[0].shape[0] == 1
+    assert encode_prompts(pipe, ["a nurse"], guidance_scale=7.5)[0].shape[:2] == (2, pipe.tokenizer.model_max_length)
+    assert encode_prompts(pipe, ["a nurse"], guidance_scale=1.0)[0].shape[0] == 1
 
 
 def test_images_can_be_drawn_a_few_at_a_time() -> None:
     pipe = tiny_pipeline()
-    noise, prompt = initial_noise(pipe, [3, 4, 5]), encode_prompt(pipe, "a nurse", guidance_scale=7.5)
+    noise, prompt = initial_noise(pipe, [3, 4, 5]), encode_prompts(pipe, ["a nurse"], guidance_scale=7.5)
     together = sample(pipe, prompt, noise, num_steps=3, guidance_scale=7.5)
     split = sample(pipe, prompt, noise, num_steps=3, guidance_scale=7.5, images_per_call=2)
     assert (together.latents - split.latents).norm() < 1e-5 * together.latents.norm()

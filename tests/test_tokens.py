@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fair_adaptors.training.engine.sampling import encode_prompt
+from fair_adaptors.training.engine.sampling import encode_prompts
 
 from fair_adaptors.convert import export
 from fair_adaptors.errors import FairAdaptorError, WrongBaseError
@@ -52,7 +52,7 @@ def test_training_and_generation_put_them_in_alike(tmp_path: Path, pipe: Any, pr
     folder = write(tmp_path, pipe)
     tokens = load_file(folder / "fair_tokens.safetensors")["text_encoder"]
     with torch.no_grad():
-        trained = encode_prompt(pipe, prompt, guidance_scale=2.0, tokens=tokens)[0]
+        trained = encode_prompts(pipe, [prompt], guidance_scale=2.0, tokens=tokens)[0]
     with load_fair_adaptor(pipe, folder):
         positive, negative = encoded(pipe, prompt)
     assert torch.equal(trained, torch.cat([negative, positive]))

@@ -118,6 +118,9 @@ class TrainConfig:
     """Prompts whose gradients make one optimiser step."""
     images_per_prompt: int = _setting("data", 24, least=2)
     """Images of one prompt (N); split over the processes."""
+    named_images: int = _setting("data", 0, least=0)
+    """Images of one prompt in prompt sets that name a class in every prompt: several prompts then share a batch of
+    ``images_per_prompt`` images, so that more of them are seen. 0 for as many images as of any other prompt."""
     num_steps: int = _setting("sampling", 20, least=1)
     """Sampling steps (T)."""
     max_steps: int = _setting("sampling", 0, least=0)
@@ -220,6 +223,10 @@ class TrainConfig:
             _check(setting, getattr(self, setting.name))
         if self.gradient_steps > self.num_steps:
             raise ConfigError(f"gradient_steps ({self.gradient_steps}) is more than num_steps ({self.num_steps})")
+        if self.named_images and self.images_per_prompt % self.named_images:
+            raise ConfigError(
+                f"named_images ({self.named_images}) must divide images_per_prompt ({self.images_per_prompt})"
+            )
         if not is_text(self.name):
             raise ConfigError(f"name is {self.name!r}; it must be a line of text")
         if len(set(self.parts)) < len(self.parts):

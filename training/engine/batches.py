@@ -3,65 +3,104 @@
 Any process, of any number of them, in a first or a resumed run, finds the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from fair_adaptors.training.config import TrainConfig
+from torch import Tensor
 
 from fair_adaptors.seeds import derived_seed
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of one prompt in one iteration.
+    """N images that are made, classified and judged together: of one prompt, or of several that name a class.
 
     Attributes:
-        prompt: the prompt.
-        seeds: one per image, over all processes [N].
+        prompts: the prompt of each image, over all processes [N]; images of one prompt stand together.
+        seeds: the seed of each image's noise [N].
         num_steps: T.
         guidance_scale: classifier-free guidance.
         draws: seed of the targets' draws and of the choice of steps.
     """
 
-    prompt: str
+    prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     num_steps: int
     guidance_scale: float
     draws: int
 
 
-def batch_at(config: TrainConfig, prompt_sets: Mapping[str, Sequence[str]], iteration: int, number: int) -> Batch:
-    """Return the batch of one of an iteration's ``prompts_per_step`` prompts."""
+def by_prompt(prompts: Sequence[str]) -> list[tuple[str, Tensor]]:
+    """Return the different prompts of images, each with the images that have it, int64 [n]."""
+    return [
+        (prompt, torch.tensor([number for number, one in enumerate(prompts) if one == prompt]))
+        for prompt in dict.fromkeys(prompts)
+    ]
+
+
+def batch_at(
+    config: TrainConfig,
+    prompt_sets: Mapping[str, Sequence[str]],
+    iteration: int,
+    number: int,
+    *,
+    named: Container[str] = (),
+) -> Batch:
+    """Return one of an iteration's ``prompts_per_step`` batches.
+
+    Args:
+        named: prompts that name a class of what is made fair. A set of nothing else gives batches of
+            ``named_images`` images of each of several prompts.
+    """
     position = iteration * config.prompts_per_step + number
-    sets = tuple((tuple(prompt_sets[name]), share) for name, share in config.prompt_sets)
-    length = len(_epoch(sets, config.seed, 0))
-    epoch, place = divmod(position, length)
-    prompt = _epoch(sets, config.seed, epoch)[place]
-    where: tuple[object, int] = (iteration, number)
+    each = config.named_images or config.images_per_prompt
+    sets = tuple(
+        (prompts, share, config.images_per_prompt // each if all(one in named for one in prompts) else 1)
+        for prompts, share in ((tuple(prompt_sets[name]), share) for name, share in config.prompt_sets)
+    )
+    epoch, place = divmod(position, len(_epoch(sets, config.seed, 0)))
+    turns = _epoch(sets, config.seed, epoch)[place]
+    images = config.images_per_prompt // len(turns)
+    where: list[tuple[object, int]] = [(iteration, number)]
     if config.originals_pool:
-        where = (prompt, epoch % config.originals_pool)
-    seeds = tuple(derived_seed("noise", config.seed, *where, index) for index in range(config.images_per_prompt))
+        where = [(prompt, (epoch + turn) % config.originals_pool) for prompt, turn in turns]
     spread = max(0, config.max_steps - config.num_steps) + 1
     return Batch(
-        prompt,
-        seeds,
-        config.num_steps + derived_seed("steps", config.seed, *where) % spread,
+        tuple(prompt for prompt, _ in turns for _ in range(images)),
+        tuple(
+            derived_seed("noise", config.seed, *place, index)
+            for place in where
+            for index in range(config.images_per_prompt // len(where))
+        ),
+        config.num_steps + derived_seed("steps", config.seed, *where[0]) % spread,
         1.0 if iteration < config.unguided else config.guidance_scale,
         derived_seed("draws", config.seed, iteration, number),
     )
 
 
+_Sets = tuple[tuple[tuple[str, ...], float, int], ...]
+"""Prompt sets: the prompts, the share of the batches, and how many prompts make one."""
+
+
 @lru_cache(maxsize=4)
-def _epoch(sets: tuple[tuple[tuple[str, ...], float], ...], seed: int, epoch: int) -> tuple[str, ...]:
-    """Return the prompts of an epoch in order: every prompt at least once, each set with its share of the places."""
-    total = sum(share for _, share in sets)
-    length = max(round(len(prompts) * total / share) for prompts, share in sets)
+def _epoch(sets: _Sets, seed: int, epoch: int) -> tuple[tuple[tuple[str, int], ...], ...]:
+    """Return the batches of an epoch in order: of each the prompts, and how often each of them has come before.
+
+    Every prompt comes at least once, and each set has its share of the batches.
+    """
+    total = sum(share for _, share, _ in sets)
+    least = [-(-len(prompts) // together) for prompts, _, together in sets]
+    length = max(round(count * total / share) for count, (_, share, _) in zip(least, sets, strict=True))
     generator = torch.Generator().manual_seed(derived_seed("epoch", seed, epoch))
-    chosen: list[str] = []
-    for prompts, share in sets:
+    chosen: list[tuple[tuple[str, int], ...]] = []
+    for count, (prompts, share, together) in zip(least, sets, strict=True):
         order = torch.randperm(len(prompts), generator=generator).tolist()
-        places = max(len(prompts), round(length * share / total))
-        chosen += [prompts[order[i % len(prompts)]] for i in range(places)]
+        turns = [
+            (prompts[order[i % len(prompts)]], i // len(prompts))
+            for i in range(max(count, round(length * share / total)) * together)
+        ]
+        chosen += [tuple(turns[i : i + together]) for i in range(0, len(turns), together)]
     return tuple(chosen[i] for i in torch.randperm(len(chosen), generator=generator).tolist())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fair_adaptors.errors import UnsupportedSchedulerError
 
-from .sampling import Trajectory, encode_prompt, predict
+from .sampling import Trajectory, encode_prompts, predict
 
 StepWeights = Literal["uniform", "published", "exact"]
 
@@ -139,7 +139,7 @@ def accumulate_gradients(
     pipe: Any,
     trajectory: Trajectory,
     latent_gradient: Tensor,
-    prompt: str,
+    prompts: Sequence[str],
     *,
     guidance_scale: float,
     weights: Tensor,
@@ -152,14 +152,15 @@ def accumulate_gradients(
     The text encoders run once: each step's gradient is collected at their output and taken through them at the end.
 
     Args:
-        trajectory: what ``sample`` returned for N images of ``prompt``.
+        trajectory: what ``sample`` returned for N images of ``prompts``.
         latent_gradient: v = ∂L/∂z₀ [N, C, h, w].
+        prompts: one for all images, or one for each of N.
         weights: from ``step_weights``, [T].
         steps: the steps to use, [K], or [K, N] with steps of its own for each image; None for all. Their weights are
             multiplied by T/K.
         images_per_call: rows of one call of the U-Net. Fewer than N split a step and need less memory; more let steps
             share a call, which is faster for small models. None takes N, a step at a time.
-        tokens: soft tokens before the prompt, as for ``encode_prompt``.
+        tokens: soft tokens before the prompt, as for ``encode_prompts``.
     """
     total = len(trajectory.timesteps)
     chosen = torch.arange(total) if steps is None else torch.as_tensor(steps)
@@ -168,13 +169,13 @@ def accumulate_gradients(
         chosen = chosen[:, None].expand(-1, images)
     pairs = torch.stack([chosen.flatten(), torch.arange(images).repeat(len(chosen))], 1)
     with torch.enable_grad():
-        conditions = encode_prompt(pipe, prompt, guidance_scale=guidance_scale, tokens=tokens)
+        conditions = encode_prompts(pipe, prompts, guidance_scale=guidance_scale, tokens=tokens)
         # Sums over steps lose bits in half precision.
         leaves = [rows.detach().float().requires_grad_(rows.requires_grad) for rows in conditions]
         for step, image in (call.unbind(1) for call in pairs.split(images_per_call or images)):
             inputs, timesteps = trajectory.scaled_inputs[step, image], trajectory.timesteps[step]
             given = tuple(leaf.to(rows.dtype) for leaf, rows in zip(leaves, conditions, strict=True))
-            output = predict(pipe, inputs, timesteps, given, guidance_scale=guidance_scale)
+            output = predict(pipe, inputs, timesteps, given, guidance_scale=guidance_scale, images=image)
             factors = (scale * weights[step]).to(output)[:, None, None, None]
             output.backward(factors * latent_gradient[image].to(output))
         reached = [(rows, leaf.grad) for rows, leaf in zip(conditions, leaves, strict=True) if leaf.grad is not None]

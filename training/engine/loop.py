@@ -38,7 +38,8 @@ def fit(
     """
     while state.iteration < config.iterations:
         batches = [
-            batch_at(config, setup.prompts, state.iteration, number) for number in range(config.prompts_per_step)
+            batch_at(config, setup.prompts, state.iteration, number, named=setup.named)
+            for number in range(config.prompts_per_step)
         ]
         results = [train_step(setup, config, state, batch, references=references, world=world) for batch in batches]
         result = apply_gradients(state, config, results, world)

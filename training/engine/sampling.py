@@ -36,21 +36,27 @@ class Trajectory:
     latents: Tensor
 
 
-def encode_prompt(pipe: Any, prompt: str, *, guidance_scale: float, tokens: Tensor | None = None) -> Conditions:
-    """Encode a prompt as ``pipe`` does, padded to the model's length. Gradients reach text encoders and tokens.
+def encode_prompts(
+    pipe: Any, prompts: Sequence[str], *, guidance_scale: float, tokens: Tensor | None = None
+) -> Conditions:
+    """Encode prompts as ``pipe`` does, padded to the model's length. Gradients reach text encoders and tokens.
 
     Args:
-        tokens: soft tokens [n, D] before the prompt; the unconditional branch does not get them.
+        prompts: one for all images, or one for each of N; each of them is encoded once.
+        tokens: soft tokens [n, D] before a prompt; the unconditional branch does not get them.
 
     Returns:
-        Conditions of one row, or with guidance of two: unconditional first.
+        Conditions of one row, or of N; with guidance one more, the first, for the unconditional branch.
     """
     denoiser = denoiser_for(pipe)
+    different = list(dict.fromkeys(prompts))
     with nullcontext() if tokens is None else inserted(pipe.text_encoder, tokens):
-        conditional = denoiser.encode(prompt)
-    if guidance_scale <= 1:
-        return conditional
-    return tuple(torch.cat(rows) for rows in zip(denoiser.encode(None), conditional, strict=True))
+        encoded = [denoiser.encode(prompt) for prompt in different]
+    if len(different) > 1:
+        encoded = [encoded[different.index(prompt)] for prompt in prompts]
+    if guidance_scale > 1:
+        encoded = [denoiser.encode(None), *encoded]
+    return tuple(torch.cat(rows) for rows in zip(*encoded, strict=True))
 
 
 def initial_noise(pipe: Any, seeds: Sequence[int]) -> Tensor:
@@ -63,23 +69,35 @@ def initial_noise(pipe: Any, seeds: Sequence[int]) -> Tensor:
 
 
 def predict(
-    pipe: Any, scaled_input: Tensor, timestep: Tensor, conditions: Conditions, *, guidance_scale: float
+    pipe: Any,
+    scaled_input: Tensor,
+    timestep: Tensor,
+    conditions: Conditions,
+    *,
+    guidance_scale: float,
+    images: Tensor | slice = slice(None),
 ) -> Tensor:
     """Return the guided output of the model, ε_∅ + g (ε_c − ε_∅), or the same of another prediction type.
 
     Args:
         scaled_input: the model's input [M, C, h, w].
         timestep: one timestep, or one per row [M].
-        conditions: from ``encode_prompt``, shared by all rows.
+        conditions: from ``encode_prompts``.
         guidance_scale: g; 1 and below mean no guidance, as in ``pipe``.
+        images: which of the N images the rows are, [M], where these have prompts of their own.
     """
     denoiser, count = denoiser_for(pipe), len(scaled_input)
-    repeated = tuple(rows.repeat_interleave(count, 0) for rows in conditions)
-    if guidance_scale <= 1:
-        return denoiser.predict(scaled_input, timestep, repeated)
+    guided = guidance_scale > 1
+    own = tuple(rows[int(guided) :] for rows in conditions)
+    own = tuple(rows.repeat_interleave(count, 0) if len(rows) == 1 else rows[images] for rows in own)
+    if not guided:
+        return denoiser.predict(scaled_input, timestep, own)
+    both = tuple(
+        torch.cat([rows[:1].repeat_interleave(count, 0), mine]) for rows, mine in zip(conditions, own, strict=True)
+    )
     if timestep.ndim:
         timestep = torch.cat([timestep] * 2)
-    unconditional, conditional = denoiser.predict(torch.cat([scaled_input] * 2), timestep, repeated).chunk(2)
+    unconditional, conditional = denoiser.predict(torch.cat([scaled_input] * 2), timestep, both).chunk(2)
     return unconditional + guidance_scale * (conditional - unconditional)
 
 
@@ -96,7 +114,7 @@ def sample(
     """Run the pipeline's sampler without gradient and keep what went into each step.
 
     Args:
-        conditions: from ``encode_prompt`` with the same guidance.
+        conditions: from ``encode_prompts`` with the same guidance.
         noise: standard normal latents [N, C, h, w].
         num_steps: T. Schedulers that make more calls than steps are followed as they are.
         guidance_scale: classifier-free guidance g.
@@ -108,8 +126,12 @@ def sample(
     scaled_inputs = []
     for timestep in scheduler.timesteps:
         scaled = scheduler.scale_model_input(latents, timestep)
-        calls = scaled.split(images_per_call or len(scaled))
-        output = torch.cat([predict(pipe, c, timestep, conditions, guidance_scale=guidance_scale) for c in calls])
+        output = torch.cat(
+            [
+                predict(pipe, scaled[call], timestep, conditions, guidance_scale=guidance_scale, images=call)
+                for call in torch.arange(len(scaled)).split(images_per_call or len(scaled))
+            ]
+        )
         scaled_inputs.append(scaled)
         latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
     return Trajectory(scheduler.timesteps, torch.stack(scaled_inputs), latents)

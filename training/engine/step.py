@@ -1,7 +1,7 @@
-"""``train_step``: the gradient of the loss on the images of one prompt."""
+"""``train_step``: the gradient of the loss on the images of one batch."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,14 +10,14 @@ from fair_adaptors.training.setup import Setup
 from torch import Tensor
 
 from . import lora
-from .batches import Batch
+from .batches import Batch, by_prompt
 from .gradients import accumulate_gradients, choose_steps
 from .objective import LOSSES, ObservedImages, losses, observe, observe_each
 from .processes import World
 from .reference_images import ReferenceImages
-from .sampling import WITHOUT_GRADIENT, encode_prompt, initial_noise, sample
+from .sampling import WITHOUT_GRADIENT, encode_prompts, initial_noise, sample
 from .state import TrainingState
-from .targets import Targets, assign_targets, one_class, original_targets
+from .targets import Targets, assign_targets, joined, one_class, original_targets
 
 LOSS_SCALE = {"float16": 2.0**12}
 """What a loss is multiplied by on its way through a base whose gradients would vanish in its dtype."""
@@ -63,7 +63,7 @@ def train_step(
     references: ReferenceImages | None = None,
     world: World = World(),  # noqa: B008 (frozen)
 ) -> StepResult:
-    """Add to ``.grad`` this process's part of the gradient of the loss on the N images of one prompt.
+    """Add to ``.grad`` this process's part of the gradient of the loss on the N images of a batch.
 
     Samples without gradient, takes the loss and its gradient at the final latents, then walks the steps. The losses of
     the result are this process's part too; the rest is the same in every process.
@@ -73,11 +73,12 @@ def train_step(
     """
     pipe, count = setup.pipe, len(batch.seeds)
     mine = world.share(count)
+    prompts = batch.prompts[mine]
     noise = initial_noise(pipe, batch.seeds[mine])
     few = WITHOUT_GRADIENT * config.images_per_call or None
-    originals = (references or ReferenceImages()).latents(pipe, batch, batch.seeds[mine], noise, images_per_call=few)
+    originals = (references or ReferenceImages()).latents(pipe, batch, mine, noise, images_per_call=few)
     with torch.no_grad():
-        embeds = encode_prompt(pipe, batch.prompt, guidance_scale=batch.guidance_scale, tokens=state.tokens)
+        embeds = encode_prompts(pipe, prompts, guidance_scale=batch.guidance_scale, tokens=state.tokens)
     run = sample(
         pipe,
         embeds,
@@ -92,13 +93,13 @@ def train_step(
     parts = [run.latents[chunk] for chunk in chunks]
     observed = [observe(setup, parts[0])] if whole else observe_each(setup, parts)
     seen = _see(config, observed, world=world, count=count)
-    targets = _targets(config, seen, batch.draws, named=setup.named.get(batch.prompt, {}))
+    targets = _targets(setup, config, seen, batch)
     took_part = int(seen.takes_part.sum())
     if not took_part:
         return StepResult(dict.fromkeys(LOSSES, 0.0), {a.name: math.nan for a in config.attributes}, count, 0)
 
     unchanged = observe_each(setup, [originals[chunk] for chunk in chunks])
-    kept = _kept_targets(setup, config, (observed, unchanged), seen.takes_part, world=world)
+    kept = _kept_targets(setup, config, (observed, unchanged), seen.takes_part, batch.prompts, world=world)
     gradients: list[Tensor] = []
     total = {name: torch.zeros((), device=noise.device) for name in LOSSES}
     for number, chunk in enumerate(chunks):
@@ -124,17 +125,14 @@ def train_step(
             pipe,
             run,
             latent_gradient,
-            batch.prompt,
+            prompts,
             guidance_scale=batch.guidance_scale,
             weights=state.step_weights[batch.num_steps],
             steps=steps,
             images_per_call=config.images_per_call or None,
             tokens=state.tokens,
         )
-    named = setup.named.get(batch.prompt, {})
-    bias = {
-        name: math.nan if name in named else batch_bias(probs[seen.takes_part]) for name, probs in seen.probs.items()
-    }
+    bias = _bias(setup, seen, batch)
     return StepResult({name: value.item() for name, value in total.items()}, bias, count, took_part)
 
 
@@ -167,30 +165,46 @@ def _gather(
     return dict(zip(names, parts, strict=True)), faces[:, 0] > 0
 
 
-def _targets(config: TrainConfig, seen: _Seen, draws: int, *, named: Mapping[str, str]) -> dict[str, Targets]:
-    """Assign targets among the images that take part; the others get none. The same in every process.
+def _targets(setup: Setup, config: TrainConfig, seen: _Seen, batch: Batch) -> dict[str, Targets]:
+    """Assign targets among the images of each prompt that take part; the others get none. The same in every process.
 
-    Args:
-        named: classes that the prompt names, by attribute: of these, every image's target is that class.
+    Of an attribute that the prompt names, every image's target is the named class.
     """
-    index = seen.takes_part.nonzero()[:, 0]
-    if not len(index):
-        return {}
-    free = [attribute for attribute in config.attributes if attribute.name not in named]
-    found = {
-        attribute.name: one_class(attribute.classes.index(named[attribute.name]), like=index)
-        for attribute in config.attributes
-        if attribute.name in named
-    }
-    if free:
-        found |= assign_targets(
-            {attribute.name: seen.probs[attribute.name][index] for attribute in free},
-            {attribute.name: attribute.target for attribute in free},
-            threshold=config.threshold,
-            num_draws=config.num_draws,
-            generator=torch.Generator().manual_seed(draws),
+    generator = torch.Generator().manual_seed(batch.draws)
+    found: dict[str, list[tuple[Tensor, Targets]]] = {attribute.name: [] for attribute in config.attributes}
+    for prompt, images in by_prompt(batch.prompts):
+        index = images[seen.takes_part.cpu()[images]].to(seen.takes_part.device)
+        named = setup.named.get(prompt, {})
+        if not len(index):
+            continue
+        free = [attribute for attribute in config.attributes if attribute.name not in named]
+        here = (
+            assign_targets(
+                {attribute.name: seen.probs[attribute.name][index] for attribute in free},
+                {attribute.name: attribute.target for attribute in free},
+                threshold=config.threshold,
+                num_draws=config.num_draws,
+                generator=generator,
+            )
+            if free
+            else {}
         )
-    return {a.name: found[a.name].spread(index, len(seen.takes_part)) for a in config.attributes}
+        for attribute in config.attributes:
+            if attribute.name in named:
+                here[attribute.name] = one_class(attribute.classes.index(named[attribute.name]), like=index)
+            found[attribute.name].append((index, here[attribute.name]))
+    return {name: joined(parts, len(batch.prompts)) for name, parts in found.items() if parts}
+
+
+def _bias(setup: Setup, seen: _Seen, batch: Batch) -> dict[str, float]:
+    """Return the bias of each attribute, as the mean over the batch's prompts that leave it free; NaN of none."""
+    groups = [(prompt, images[seen.takes_part.cpu()[images]]) for prompt, images in by_prompt(batch.prompts)]
+    result = {}
+    for name, probs in seen.probs.items():
+        free = [index for prompt, index in groups if len(index) and name not in setup.named.get(prompt, {})]
+        found = [batch_bias(probs[index.to(probs.device)]) for index in free]
+        result[name] = sum(found) / len(found) if found else math.nan
+    return result
 
 
 @torch.no_grad()
@@ -199,6 +213,7 @@ def _kept_targets(
     config: TrainConfig,
     pairs: tuple[list[ObservedImages], list[ObservedImages]],
     takes_part: Tensor,
+    prompts: Sequence[str],
     *,
     world: World,
 ) -> dict[str, Targets]:
@@ -214,11 +229,12 @@ def _kept_targets(
     result = {}
     for name in setup.kept_attributes:
         clear = takes_part & found & probs[name].isfinite().all(1) & original[name].isfinite().all(1)
-        index = clear.nonzero()[:, 0]
-        target = original_targets(
-            probs[name][index], original[name][index], by=config.keep_by, threshold=config.keep_confidence
-        )
-        result[name] = target.spread(index, count)
+        parts = []
+        for _, images in by_prompt(prompts):
+            index = images[clear.cpu()[images]].to(clear.device)
+            rows = probs[name][index], original[name][index]
+            parts.append((index, original_targets(*rows, by=config.keep_by, threshold=config.keep_confidence)))
+        result[name] = joined(parts, count)
     return result
 
 

@@ -31,11 +31,15 @@ class Targets:
         index = index.to(self.labels.device)
         return Targets(self.labels[index], self.confidence[index], self.keep[index])
 
-    def spread(self, index: Tensor, count: int) -> "Targets":
-        """Return targets of ``count`` images: these are those of ``index``, and the others are not kept."""
-        labels, confidence, keep = (part.new_zeros(count) for part in (self.labels, self.confidence, self.keep))
-        labels[index], confidence[index], keep[index] = self.labels, self.confidence, self.keep
-        return Targets(labels, confidence, keep)
+
+def joined(parts: Sequence[tuple[Tensor, Targets]], count: int) -> Targets:
+    """Return the targets of ``count`` images: each part is those of the images [n] beside it, the rest not kept."""
+    index = torch.cat([images for images, _ in parts])
+    found = []
+    for name in ("labels", "confidence", "keep"):
+        values = torch.cat([getattr(targets, name) for _, targets in parts])
+        found.append(values.new_zeros(count).index_copy(0, index, values))
+    return Targets(*found)
 
 
 def assign_targets(

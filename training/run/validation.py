@@ -11,7 +11,7 @@ from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine import lora
 from fair_adaptors.training.engine.denoisers import denoiser_for
 from fair_adaptors.training.engine.processes import World
-from fair_adaptors.training.engine.sampling import WITHOUT_GRADIENT, decode, encode_prompt, initial_noise, sample
+from fair_adaptors.training.engine.sampling import WITHOUT_GRADIENT, decode, encode_prompts, initial_noise, sample
 from fair_adaptors.training.setup import Setup
 from numpy.typing import NDArray
 from rich.table import Table
@@ -203,7 +203,7 @@ def draw(
 ) -> Tensor:
     """Draw a prompt with the adaptor in training: images [N, 3, H, W] in [0, 1], as ``pipe`` would."""
     pipe, guidance = setup.pipe, config.guidance_scale
-    embeds = encode_prompt(pipe, prompt, guidance_scale=guidance, tokens=tokens)
+    embeds = encode_prompts(pipe, [prompt], guidance_scale=guidance, tokens=tokens)
     drawn = min(BATCH, WITHOUT_GRADIENT * config.images_per_call or BATCH)
     decoded = min(BATCH, config.images_per_decode or BATCH)
     images = []
