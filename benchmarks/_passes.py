@@ -41,14 +41,14 @@ def passes(
         gradient_steps: K.
         branches: b, two with guidance.
         all_steps: K is T.
-        kept: the originals are read from a disk.
+        kept: what the losses need of the originals is read from a disk.
         checkpointed: models whose forward pass is computed again in the backward pass.
     """
     rows = {
         "unet": (branches * steps * (1 if kept else 2), branches * (steps if all_steps else gradient_steps)),
-        "decoder": (2, 1),  # originals and images; images again with gradient
-        "classifier": (2, 1),
-        "encoder": (1, 1),  # originals; images with gradient
+        "decoder": (1 if kept else 2, 1),  # originals and images; images again with gradient
+        "classifier": (1 if kept else 2, 1),
+        "encoder": (0 if kept else 1, 1),  # originals; images with gradient
     }
     return {
         model: Passes(plain, graph, graph if model in checkpointed else 0, graph)

@@ -262,7 +262,8 @@ def test_faces_are_kept_by_the_three_weights() -> None:
         images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
         originals = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
         encoders = {"pixels": lambda pixels: torch.nn.functional.normalize(pixels.flatten(1), dim=1)}
-        preservation_loss(images, originals, encoders, **how).sum().backward()
+        wanted = {name: encode(originals) for name, encode in encoders.items()}
+        preservation_loss(images, wanted, encoders, **how).sum().backward()
         assert images.grad is not None
         return images.grad
 

@@ -69,7 +69,9 @@ def test_preservation_has_three_regimes() -> None:
 
 def test_preservation_is_zero_for_the_original_image() -> None:
     images = torch.rand(3, 3, 8, 8)
-    loss = preservation_loss(images, images, {"flat": flat}, weights=torch.ones(3), face_scale=torch.ones(3))
+    loss = preservation_loss(
+        images, {"flat": flat(images)}, {"flat": flat}, weights=torch.ones(3), face_scale=torch.ones(3)
+    )
     assert loss.abs().max() < 1e-6
 
 
@@ -81,7 +83,12 @@ def test_only_the_gradient_is_scaled_and_only_in_the_face() -> None:
     def run(face_scale: float, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         x = images.clone().requires_grad_(True)
         loss = preservation_loss(
-            x, originals, {"flat": flat}, weights=torch.ones(1), face_scale=torch.tensor([face_scale]), face_mask=mask
+            x,
+            {"flat": flat(originals)},
+            {"flat": flat},
+            weights=torch.ones(1),
+            face_scale=torch.tensor([face_scale]),
+            face_mask=mask,
         )
         return loss.detach(), torch.autograd.grad(loss.sum(), x)[0]
 

@@ -7,7 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fair_adaptors.training.config import Attribute
-from fair_adaptors.training.engine.objective import ObservedImages, losses, observe, observe_each
+from fair_adaptors.training.engine.objective import (
+    ObservedImages,
+    OriginalImages,
+    describe,
+    losses,
+    observe,
+    observe_each,
+)
 from fair_adaptors.training.engine.sampling import initial_noise
 from fair_adaptors.training.engine.targets import Targets
 from fair_adaptors.training.faces.bank import FaceBank
@@ -49,7 +56,11 @@ def seen(where: Setup, seed: int) -> ObservedImages:
     return observe(where, initial_noise(where.pipe, range(seed, seed + COUNT)))
 
 
-def targets_of(references: ObservedImages, *, change: bool) -> dict[str, Targets]:
+def known(where: Setup, seed: int) -> OriginalImages:
+    return describe(where, [seen(where, seed)])
+
+
+def targets_of(references: OriginalImages, *, change: bool) -> dict[str, Targets]:
     """Targets of the original's class, or of the other one, all kept."""
     labels = references.logits["bright"].argmax(1)
     keep = torch.ones(COUNT, dtype=torch.bool)
@@ -78,20 +89,40 @@ def test_chunks_are_seen_as_the_whole_is() -> None:
     assert [part.found.tolist() for part in parts] == [[True, False]] * 2 and not parts[0].images.requires_grad
 
 
+def test_what_is_known_of_originals_is_the_same_in_parts_and_can_be_laid_aside() -> None:
+    where = place([True, False] * 2)
+    latents = initial_noise(where.pipe, range(COUNT))
+    whole, parts = (describe(where, observe_each(where, latents.split(size))) for size in (COUNT, 2))
+    names = {*(f"logits.{name}" for name in whole.logits), *(f"features.{name}" for name in where.encoders)}
+    names |= {f"faces.{name}" for name in ("boxes", "landmarks", "scores", "found")}
+    assert set(whole.tensors()) == names | {"face_features"}
+    assert all(
+        torch.allclose(rows.float(), parts.tensors()[name].float(), atol=1e-5)
+        for name, rows in whole.tensors().items()
+    )
+    again = OriginalImages.of(whole.tensors())
+    assert again.found.tolist() == [True, False] * 2 and again.select(torch.tensor([2, 1])).found.tolist() == [
+        True,
+        False,
+    ]
+    nobody = describe(tiny_setup(), [seen(tiny_setup(), 0)])
+    assert nobody.faces is None and nobody.face_features is None and nobody.found.all()
+
+
 def test_an_unchanged_face_is_pulled_to_the_original_and_nobodys_face_is_not() -> None:
     where = place([True, False, True, False])
-    images, references = seen(where, 0), seen(where, 10)
+    images, references = seen(where, 0), known(where, 10)
     sure = dataclasses.replace(FACE, face_confidence=0.0)
     loss = losses(where, sure, images, references, targets_of(references, change=False), {})["face"]
     gradient = torch.autograd.grad(loss, images.latents)[0].flatten(1).norm(dim=1)
     assert loss > 0 and (gradient > 0).tolist() == [True, False, True, False]
-    same = losses(where, sure, references, references, targets_of(references, change=False), {})["face"]
+    same = losses(where, sure, seen(where, 10), references, targets_of(references, change=False), {})["face"]
     assert same.abs() < 1e-5
 
 
 def test_a_face_that_must_change_is_pulled_to_the_nearest_real_one_if_there_are_any() -> None:
     where = place([True] * COUNT)
-    images, references = seen(where, 0), seen(where, 10)
+    images, references = seen(where, 0), known(where, 10)
     targets = targets_of(references, change=True)
     assert losses(where, FACE, images, references, targets, {})["face"] == 0
     rows = F.normalize(torch.rand(6, 48, generator=torch.Generator().manual_seed(0)), dim=1)
@@ -107,14 +138,14 @@ def test_a_face_that_must_change_is_pulled_to_the_nearest_real_one_if_there_are_
 
 def test_an_unsure_class_does_not_keep_its_face() -> None:
     where = place([True] * COUNT)
-    images, references = seen(where, 0), seen(where, 10)
+    images, references = seen(where, 0), known(where, 10)
     never = dataclasses.replace(FACE, face_confidence=1.1)
     assert losses(where, never, images, references, targets_of(references, change=False), {})["face"] == 0
 
 
 def test_inside_the_common_face_a_changing_image_is_held_less() -> None:
     where = place([True] * COUNT)
-    images, references = seen(where, 0), seen(where, 10)
+    images, references = seen(where, 0), known(where, 10)
     config = dataclasses.replace(CONFIG, preservation=1.0)
     none, all_ = (tuple(dataclasses.replace(a, factor1=1.0, factor2=f) for a in CONFIG.attributes) for f in (0.0, 1.0))
     targets = targets_of(references, change=True)
@@ -133,18 +164,19 @@ def test_inside_the_common_face_a_changing_image_is_held_less() -> None:
 def test_the_face_loss_is_weighed_and_each_image_is_aligned_by_its_own_face() -> None:
     """The new image's face is in its upper left quarter, the original's fills the image."""
     where = place([True] * COUNT)
-    new, old = seen(where, 0), seen(where, 10)
-    assert new.faces is not None and old.faces is not None
-    old = dataclasses.replace(old, faces=dataclasses.replace(old.faces, landmarks=2 * old.faces.landmarks))
-    assert old.faces is not None
+    new, there = seen(where, 0), seen(where, 10)
+    assert new.faces is not None and there.faces is not None
+    there = dataclasses.replace(there, faces=dataclasses.replace(there.faces, landmarks=2 * there.faces.landmarks))
+    old = describe(where, [there])
+    assert there.faces is not None
     config = dataclasses.replace(FACE, face_weight=0.25, face_confidence=0.0)
     found = losses(where, config, new, old, targets_of(old, change=False), {})["face"]
     one, other = (
         encode(align_faces(new.images, new.faces.landmarks)),
-        encode(align_faces(old.images, old.faces.landmarks)),
+        encode(align_faces(there.images, there.faces.landmarks)),
     )
     assert found.item() == pytest.approx(0.25 * (1 - (one * other).sum(1)).sum().item(), rel=1e-5)
-    assert not torch.allclose(other, encode(align_faces(old.images, new.faces.landmarks)))
+    assert not torch.allclose(other, encode(align_faces(there.images, new.faces.landmarks)))
 
 
 def test_logits_come_back_to_where_the_images_are() -> None:
@@ -159,7 +191,7 @@ def test_logits_come_back_to_where_the_images_are() -> None:
 def test_what_must_stay_costs_nothing_where_it_does_and_pulls_back_where_it_does_not() -> None:
     """Three images have a class that is sure; the losses of what is made fair are what they are without it."""
     where = tiny_setup("warm")
-    images, references = seen(where, 0), seen(where, 10)
+    images, references = seen(where, 0), known(where, 10)
     aims = targets_of(references, change=True)
     labels = 1 - images.logits["warm"].argmax(1)
     kept = {"warm": Targets(labels, torch.ones(COUNT), torch.tensor([True, True, True, False]))}
@@ -186,7 +218,7 @@ def test_how_far_images_without_a_target_are_preserved(
 ) -> None:
     """The images: its class stays · it changes · it has no sure target · it has no face. Paper §2, and its code."""
     where = dataclasses.replace(place([True, True, True, False]), encoders={"far": lambda images: images.mean((2, 3))})
-    images, references = seen(where, 0), seen(where, 10)
+    images, references = seen(where, 0), known(where, 10)
     both = (CONFIG.attributes[0], Attribute("warm", ("cold", "warm"), (0.5, 0.5), 1.0, 1.0))[:attributes]
     aims = {}
     for name in [attribute.name for attribute in both]:
@@ -195,6 +227,6 @@ def test_how_far_images_without_a_target_are_preserved(
         aims[name] = Targets(torch.tensor([0, 1, 0, 0]) ^ labels, keep.float(), keep)
     config = dataclasses.replace(CONFIG, attributes=both, preserve_unassigned=rule)
     found = losses(where, config, images, references, aims, {})
-    far = 1 - (images.images.mean((2, 3)) * references.images.mean((2, 3))).sum(1)
+    far = 1 - (images.images.mean((2, 3)) * references.features["far"]).sum(1)
     wanted = CONFIG.preservation * (torch.tensor(weights) * far).sum()
     assert found["preservation"].item() == pytest.approx(wanted.item(), rel=1e-5)

@@ -69,7 +69,7 @@ def preservation_weights(
 
 def preservation_loss(
     images: Tensor,
-    originals: Tensor,
+    wanted: Mapping[str, Tensor],
     encoders: Mapping[str, Callable[[Tensor], Tensor]],
     *,
     weights: Tensor,
@@ -79,7 +79,8 @@ def preservation_loss(
     """Return w⁽ⁱ⁾ · Σ_encoders (1 − cos(f(x⁽ⁱ⁾), f(o⁽ⁱ⁾))) of each image, [N].
 
     Args:
-        images, originals: [N, 3, H, W], from the same noise and prompt.
+        images: x, [N, 3, H, W].
+        wanted: f(o), features of the original images from the same noise and prompt, by encoder, [N, D].
         encoders: functions from images to unit features [N, D].
         weights, face_scale: from ``preservation_weights``.
         face_mask: [N, 1, H, W], one inside the face; None takes the whole image as face.
@@ -90,11 +91,7 @@ def preservation_loss(
     if face_mask is not None:
         scale = 1 + face_mask * (scale - 1)
     images = scale_gradient(images, scale)
-    losses = []
-    for encoder in encoders.values():
-        with torch.no_grad():
-            wanted = encoder(originals)
-        losses.append(1 - (encoder(images) * wanted).sum(1))
+    losses = [1 - (encode(images) * wanted[name]).sum(1) for name, encode in encoders.items()]
     return weights * torch.stack(losses).sum(0)
 
 

@@ -46,9 +46,73 @@ class ObservedImages:
     @property
     def found(self) -> Tensor:
         """Whether an image has a face, bool [N]."""
-        if self.faces is None:
-            return torch.ones(len(self.images), dtype=torch.bool, device=self.images.device)
-        return self.faces.found
+        return _found(self.logits, self.faces)
+
+
+def _found(logits: Mapping[str, Tensor], faces: Faces | None) -> Tensor:
+    if faces is not None:
+        return faces.found
+    rows = next(iter(logits.values()))
+    return torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+
+
+@dataclass(frozen=True)
+class OriginalImages:
+    """What the losses know of N images of the original model, from the same noises; nothing of it has a gradient.
+
+    Attributes:
+        logits: the classifier's, of each attribute [N, K].
+        features: unit features of each encoder [N, D].
+        faces: the largest face of each; None where the whole image is taken for one.
+        face_features: of each face, unit length [N, D]; None without a face loss.
+    """
+
+    logits: Mapping[str, Tensor]
+    features: Mapping[str, Tensor]
+    faces: Faces | None
+    face_features: Tensor | None
+
+    @property
+    def found(self) -> Tensor:
+        """Whether an image has a face, bool [N]."""
+        return _found(self.logits, self.faces)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all of it under flat names, each with a row per image."""
+        flat = {f"logits.{name}": rows for name, rows in self.logits.items()}
+        flat |= {f"features.{name}": rows for name, rows in self.features.items()}
+        if self.faces is not None:
+            flat |= {f"faces.{name}": rows for name, rows in vars(self.faces).items()}
+        return flat if self.face_features is None else flat | {"face_features": self.face_features}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "OriginalImages":
+        """Return what ``tensors`` gave."""
+        rooms: dict[str, dict[str, Tensor]] = {"logits": {}, "features": {}, "faces": {}}
+        for name, rows in tensors.items():
+            room, _, inner = name.partition(".")
+            if inner:
+                rooms[room][inner] = rows
+        faces = Faces(**rooms["faces"]) if rooms["faces"] else None
+        return cls(rooms["logits"], rooms["features"], faces, tensors.get("face_features"))
+
+    def select(self, images: Tensor) -> "OriginalImages":
+        """Return what is known of some of the images."""
+        return self.of({name: rows[images.to(rows.device)] for name, rows in self.tensors().items()})
+
+
+@torch.no_grad()
+def describe(setup: Setup, observed: Sequence[ObservedImages]) -> OriginalImages:
+    """Return what the losses need to know of the original model's images, of which each of ``observed`` is a part."""
+    rows: dict[str, list[Tensor]] = {}
+    for each in observed:
+        encoded = {name: encode(each.images) for name, encode in setup.encoders.items()}
+        face = None
+        if setup.face_encoder is not None and each.faces is not None:
+            face = setup.face_encoder(align_faces(each.images, each.faces.landmarks))
+        for name, part in OriginalImages(each.logits, encoded, each.faces, face).tensors().items():
+            rows.setdefault(name, []).append(part)
+    return OriginalImages.of({name: torch.cat(parts) for name, parts in rows.items()})
 
 
 def observe(setup: Setup, latents: Tensor, *, faces: Faces | None = None) -> ObservedImages:
@@ -86,7 +150,7 @@ def losses(
     setup: Setup,
     config: TrainConfig,
     observed: ObservedImages,
-    references: ObservedImages,
+    original: OriginalImages,
     targets: Mapping[str, Targets],
     kept: Mapping[str, Targets],
 ) -> dict[str, Tensor]:
@@ -94,28 +158,28 @@ def losses(
 
     Args:
         observed: images of the adaptor in training.
-        references: the original model's, of the same noises.
+        original: what is known of the original model's, of the same noises.
         targets: of these images, of the attributes to make fair.
         kept: of these images, of the attributes that must stay (``original_targets``).
     """
-    classes = {name: references.logits[name].argmax(1) for name in targets}
+    classes = {name: original.logits[name].argmax(1) for name in targets}
     scales = {a.name: PreservationScale(a.factor1, a.factor2) for a in config.attributes}
     changing = must_change(targets, classes, unassigned=_unassigned(config, observed))
     weights, face_scale = preservation_weights(changing, scales, weight=config.preservation)
     alignment = alignment_loss({name: observed.logits[name] for name in targets}, targets)
     preservation = preservation_loss(
         observed.images,
-        references.images,
+        original.features,
         setup.encoders,
         weights=weights,
         face_scale=face_scale,
-        face_mask=_face_mask(observed, references),
+        face_mask=_face_mask(observed, original),
     )
     keep, face = torch.zeros_like(alignment), torch.zeros_like(preservation)
     if kept:
         keep = config.keep_weight * alignment_loss({name: observed.logits[name] for name in kept}, kept)
     if config.face_weight and setup.face_encoder is not None and observed.faces is not None:
-        face = config.face_weight * _face_losses(setup, config, observed, references, targets)
+        face = config.face_weight * _face_losses(setup, config, observed, original, targets)
     found = {"alignment": alignment, "keep": keep, "preservation": preservation, "face": face}
     return {name: each.sum() for name, each in found.items()}
 
@@ -130,8 +194,8 @@ def _unassigned(config: TrainConfig, observed: ObservedImages) -> Tensor | bool:
     return observed.found if len(config.attributes) == 1 else True
 
 
-def _face_mask(observed: ObservedImages, references: ObservedImages) -> Tensor | None:
-    one, other = observed.faces, references.faces
+def _face_mask(observed: ObservedImages, original: OriginalImages) -> Tensor | None:
+    one, other = observed.faces, original.faces
     if one is None or other is None:
         return None
     height, width = observed.images.shape[-2:]
@@ -143,17 +207,15 @@ def _face_losses(
     setup: Setup,
     config: TrainConfig,
     observed: ObservedImages,
-    references: ObservedImages,
+    original: OriginalImages,
     targets: Mapping[str, Targets],
 ) -> Tensor:
     """Return how unlike each face is to the original's, or to the nearest real one of its target class, [N]."""
-    encode, new, old = setup.face_encoder, observed.faces, references.faces
-    assert encode is not None and new is not None and old is not None
+    encode, new, unchanged = setup.face_encoder, observed.faces, original.face_features
+    assert encode is not None and new is not None and unchanged is not None
     features = encode(align_faces(observed.images, new.landmarks))
-    with torch.no_grad():
-        original = encode(align_faces(references.images, old.landmarks))
-    probabilities = {name: references.logits[name].softmax(1) for name in targets}
-    keep = keeps_original_face(targets, probabilities, old.found, confidence=config.face_confidence)
+    probabilities = {name: original.logits[name].softmax(1) for name in targets}
+    keep = keeps_original_face(targets, probabilities, original.found, confidence=config.face_confidence)
     has_goal = keep if setup.face_bank is None else torch.ones_like(keep)
-    real = original if setup.face_bank is None else setup.face_bank.nearest(features.nan_to_num(), targets)
-    return face_loss(features, original, real, keep_original=keep, takes_part=new.found & has_goal)
+    real = unchanged if setup.face_bank is None else setup.face_bank.nearest(features.nan_to_num(), targets)
+    return face_loss(features, unchanged, real, keep_original=keep, takes_part=new.found & has_goal)

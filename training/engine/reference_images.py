@@ -1,4 +1,4 @@
-"""The original model's images of a batch: made anew, or kept on disk where the noises come again."""
+"""What the losses know of the original model's images: seen anew, or kept on disk where the noises come again."""
 
 import hashlib
 import json
@@ -9,28 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.setup import Setup
 from torch import Tensor
 
 from . import lora
 from .batches import Batch, by_prompt
 from .denoisers import denoiser_for
-from .sampling import encode_prompts, sample
+from .objective import OriginalImages, describe, observe_each
+from .sampling import WITHOUT_GRADIENT, encode_prompts, sample
 
 
 @dataclass(frozen=True)
 class ReferenceImages:
-    """Final latents of the original model, by (prompt, seeds, steps, guidance), in a folder; None keeps nothing.
+    """What the losses know of the original model's images, by (prompt, seeds, steps, guidance), in a folder.
 
-    The folder belongs to one base: the files do not say which.
+    Args:
+        folder: of one run, for the files do not say which base, classifier and encoders they are of; None keeps
+            nothing.
     """
 
     folder: Path | None = None
 
     @torch.no_grad()
-    def latents(
-        self, pipe: Any, batch: Batch, mine: slice, noise: Tensor, *, images_per_call: int | None = None
-    ) -> Tensor:
-        """Return z₀ [n, C, h, w] of ``noise``, which is that of this process's images, without any adaptor.
+    def of(self, setup: Setup, config: TrainConfig, batch: Batch, mine: slice, noise: Tensor) -> OriginalImages:
+        """Return what is known of the images of ``noise`` [n, C, h, w], without any adaptor.
 
         A file that cannot be read is made again, and one that cannot be written is done without.
 
@@ -38,28 +41,36 @@ class ReferenceImages:
             mine: which images of the batch these are.
         """
         prompts, seeds = batch.prompts[mine], batch.seeds[mine]
-        latents, missing = torch.empty_like(noise), []
-        for images in (images.tolist() for _, images in by_prompt(prompts)):
-            kept = _read(self._path(pipe, batch, prompts[images[0]], [seeds[i] for i in images]), noise[images])
-            if kept is None:
-                missing.append(images)
-            else:
-                latents[images] = kept
+        groups = [images for _, images in by_prompt(prompts)]
+        paths = [self._path(setup.pipe, batch, prompts[g[0]], [seeds[i] for i in g]) for g in groups]
+        known = [None if path is None else _read(path, noise.device) for path in paths]
+        missing = [group for group, each in zip(groups, known, strict=True) if each is None]
         if missing:
-            every = sum(missing, [])
-            with lora.switched_off(pipe):
-                embeds = encode_prompts(pipe, [prompts[i] for i in every], guidance_scale=batch.guidance_scale)
-                latents[every] = sample(
-                    pipe,
-                    embeds,
-                    noise[every],
-                    num_steps=batch.num_steps,
-                    guidance_scale=batch.guidance_scale,
-                    images_per_call=images_per_call,
-                ).latents
-        for images in missing:
-            _write(self._path(pipe, batch, prompts[images[0]], [seeds[i] for i in images]), latents[images])
-        return latents
+            every = torch.cat(missing)
+            made = self._make(setup, config, batch, [prompts[i] for i in every], noise[every.to(noise.device)])
+            parts = iter(torch.arange(len(every)).split([len(group) for group in missing]))
+            for number, path in enumerate(paths):
+                if known[number] is None:
+                    found = known[number] = made.select(next(parts))
+                    _write(path, found)
+        tensors = [each.tensors() for each in known if each is not None]
+        together = {name: torch.cat([each[name] for each in tensors]) for name in tensors[0]}
+        return OriginalImages.of(together).select(torch.cat(groups).argsort())
+
+    def _make(
+        self, setup: Setup, config: TrainConfig, batch: Batch, prompts: Sequence[str], noise: Tensor
+    ) -> OriginalImages:
+        with lora.switched_off(setup.pipe):
+            embeds = encode_prompts(setup.pipe, prompts, guidance_scale=batch.guidance_scale)
+            run = sample(
+                setup.pipe,
+                embeds,
+                noise,
+                num_steps=batch.num_steps,
+                guidance_scale=batch.guidance_scale,
+                images_per_call=WITHOUT_GRADIENT * config.images_per_call or None,
+            )
+        return describe(setup, observe_each(setup, run.latents.split(config.images_per_decode or len(noise))))
 
     def _path(self, pipe: Any, batch: Batch, prompt: str, seeds: Sequence[int]) -> Path | None:
         """Return where images of one prompt are kept."""
@@ -77,28 +88,25 @@ class ReferenceImages:
         return self.folder / f"{key}.safetensors"
 
 
-def _read(path: Path | None, like: Tensor) -> Tensor | None:
-    if path is None:
-        return None
+def _read(path: Path, device: torch.device) -> OriginalImages | None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        found = load_file(path).get("latents")
+        return OriginalImages.of({name: rows.to(device) for name, rows in load_file(path).items()})
     except (OSError, SafetensorError):
         return None
-    return found.to(like) if found is not None and found.shape == like.shape else None
 
 
-def _write(path: Path | None, latents: Tensor) -> None:
-    if path is None:
-        return
+def _write(path: Path | None, known: OriginalImages) -> None:
     from safetensors.torch import save
 
+    if path is None:
+        return
     aside = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(save({"latents": latents.cpu().contiguous()}))
+        aside.write_bytes(save({name: rows.cpu().contiguous() for name, rows in known.tensors().items()}))
         os.replace(aside, path)
     except OSError:
         aside.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from . import lora
 from .batches import Batch, by_prompt
 from .gradients import accumulate_gradients, choose_steps
-from .objective import LOSSES, ObservedImages, losses, observe, observe_each
+from .objective import LOSSES, ObservedImages, OriginalImages, losses, observe, observe_each
 from .processes import World
 from .reference_images import ReferenceImages
 from .sampling import WITHOUT_GRADIENT, encode_prompts, initial_noise, sample
@@ -76,7 +76,7 @@ def train_step(
     prompts = batch.prompts[mine]
     noise = initial_noise(pipe, batch.seeds[mine])
     few = WITHOUT_GRADIENT * config.images_per_call or None
-    originals = (references or ReferenceImages()).latents(pipe, batch, mine, noise, images_per_call=few)
+    original = (references or ReferenceImages()).of(setup, config, batch, mine, noise)
     with torch.no_grad():
         embeds = encode_prompts(pipe, prompts, guidance_scale=batch.guidance_scale, tokens=state.tokens)
     run = sample(
@@ -98,8 +98,7 @@ def train_step(
     if not took_part:
         return StepResult(dict.fromkeys(LOSSES, 0.0), {a.name: math.nan for a in config.attributes}, count, 0)
 
-    unchanged = observe_each(setup, [originals[chunk] for chunk in chunks])
-    kept = _kept_targets(setup, config, (observed, unchanged), seen.takes_part, batch.prompts, world=world)
+    kept = _kept_targets(setup, config, (observed, [original]), seen.takes_part, batch.prompts, world=world)
     gradients: list[Tensor] = []
     total = {name: torch.zeros((), device=noise.device) for name in LOSSES}
     for number, chunk in enumerate(chunks):
@@ -108,7 +107,7 @@ def train_step(
             images = observe(setup, parts[number], faces=images.faces)
         here = chunk + mine.start
         local, stays = ({name: target.select(here) for name, target in each.items()} for each in (targets, kept))
-        found = losses(setup, config, images, unchanged[number], local, stays)
+        found = losses(setup, config, images, original.select(chunk), local, stays)
         found = {name: each / count for name, each in found.items()}
         total = {name: total[name] + found[name].detach() for name in LOSSES}
         # Scaled before the autoencoder's backward pass, in which gradients of single pixels would vanish first.
@@ -136,6 +135,9 @@ def train_step(
     return StepResult({name: value.item() for name, value in total.items()}, bias, count, took_part)
 
 
+_Known = ObservedImages | OriginalImages
+
+
 @dataclass(frozen=True)
 class _Seen:
     """What the classifier says of all images of a prompt [N, K], and which take part [N]: with a face, and finite."""
@@ -152,13 +154,13 @@ def _see(config: TrainConfig, observed: list[ObservedImages], *, world: World, c
 
 
 def _gather(
-    names: Sequence[str], observed: Sequence[ObservedImages], *, world: World, count: int
+    names: Sequence[str], observed: Sequence[_Known], *, world: World, count: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return class probabilities [N, K] of each attribute, over all processes, and which images have a face [N]."""
     rows = []
     for each in observed:
         probs = [each.logits[name].float().softmax(1) for name in names]
-        rows.append(torch.cat([*probs, each.found.to(each.images)[:, None]], 1))
+        rows.append(torch.cat([*probs, each.found.to(probs[0])[:, None]], 1))
     every = world.gather(torch.cat(rows), count)
     sizes = [observed[0].logits[name].shape[1] for name in names]
     *parts, faces = every.split([*sizes, 1], 1)
@@ -211,7 +213,7 @@ def _bias(setup: Setup, seen: _Seen, batch: Batch) -> dict[str, float]:
 def _kept_targets(
     setup: Setup,
     config: TrainConfig,
-    pairs: tuple[list[ObservedImages], list[ObservedImages]],
+    pairs: tuple[Sequence[_Known], Sequence[_Known]],
     takes_part: Tensor,
     prompts: Sequence[str],
     *,
