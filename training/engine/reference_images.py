@@ -93,9 +93,10 @@ def _read(path: Path, device: torch.device) -> OriginalImages | None:
     from safetensors.torch import load_file
 
     try:
-        return OriginalImages.of({name: rows.to(device) for name, rows in load_file(path).items()})
+        known = OriginalImages.of({name: rows.to(device) for name, rows in load_file(path).items()})
     except (OSError, SafetensorError):
         return None
+    return known if known.logits else None
 
 
 def _write(path: Path | None, known: OriginalImages) -> None:
