@@ -114,7 +114,7 @@ def _watch(model: Any, block: Any) -> Callable[[int], Passes]:
         rows[kind] += len(tensor)
 
     def after(_model: Any, inputs: Any, output: Any) -> None:
-        result = _first_tensor(output)
+        result = first_tensor(output)
         add("graph" if result.requires_grad else "plain", inputs[0])
         if result.requires_grad:
             result.register_hook(lambda gradient: add("backward", gradient))
@@ -130,7 +130,8 @@ def _watch(model: Any, block: Any) -> Callable[[int], Passes]:
     return read
 
 
-def _first_tensor(output: Any) -> Any:
+def first_tensor(output: Any) -> Any:
+    """Return the first tensor in what a model returns."""
     import torch
 
     while not isinstance(output, torch.Tensor):

@@ -1,0 +1,230 @@
+"""Operations until an adaptor is good: what each way to train costs on the sandbox, counted at the modules.
+
+Rows through U-Net, decoder, classifier and encoders are counted as they are called, forward and backward, and each is
+weighed with the teraflops that it has for Stable Diffusion 1.5 (``docs/cost.md``). Beside them, every few iterations,
+the averaged adaptor's bias, shift and occupation on prompts that take no part in training. What counts is the number
+of operations when all three are good for the first time, and stay so to the end.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks._operations import VISION, Operations, base_operations, vision_operations
+from benchmarks._passes import first_tensor
+from benchmarks._report import RESULTS, report
+from fair_adaptors.evaluation.metrics import bias, frequencies, total_variation
+from fair_adaptors.sandbox.prompts import ATTRIBUTES
+
+GOOD = {"gender bias": 0.25, "tone shift": 0.06, "age shift": 0.06, "occupation": 0.98}
+"""Most of the first three, least of the last."""
+SEED = 4_711
+_PUBLISHED: Mapping[str, Any] = {"gradient_steps": 0, "unguided": 0, "originals_pool": 0}
+TRIED: Mapping[str, Mapping[str, Any]] = {
+    "published form": _PUBLISHED,
+    "all steps, one at a time": _PUBLISHED,
+    "K steps of each image": {"unguided": 0, "originals_pool": 0},
+    "no guidance at first": {"originals_pool": 0},
+    "recipe": {},
+}
+"""What each way changes in the recipe."""
+RECOMPUTED = "published form"
+"""Its gradient is that of all steps; its graph runs forward once more, by checkpointing (``docs/cost.md``)."""
+
+
+def main() -> None:
+    """Train what is asked for, keep each run's curve, and print what the curves say so far."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=list(TRIED), default=list(TRIED), help="ways to train now")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--images", type=int, default=64, help="of each prompt, at each point of a curve")
+    parser.add_argument("--every", type=int, default=20, help="iterations between points")
+    parser.add_argument("--iterations", type=int, help="stop early")
+    parser.add_argument("--name", default="efficiency", help="name of the JSON file, to which runs are added")
+    arguments = parser.parse_args()
+    path = RESULTS / f"{arguments.name}.json"
+    curves = json.loads(path.read_text(encoding="utf-8"))["curves"] if path.exists() else []
+    for name in arguments.only:
+        for seed in arguments.seeds:
+            if any((one["tried"], one["seed"]) == (name, seed) for one in curves):
+                continue
+            points = run(name, seed, arguments)
+            curves.append({"tried": name, "seed": seed, "points": points})
+            report(arguments.name, summary(curves), curves=curves, good=GOOD, settings=vars(arguments))
+    if curves:
+        report(arguments.name, summary(curves), curves=curves, good=GOOD, settings=vars(arguments))
+        plot(curves, RESULTS / f"{arguments.name}.png")
+
+
+class Rows:
+    """Counts the rows through what it wraps: without gradient, with it, and backward."""
+
+    def __init__(self) -> None:
+        self.plain = self.graph = self.backward = 0
+
+    def through(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``call``, counted by the rows of its first argument."""
+
+        def counted(rows: Any, *arguments: Any, **named: Any) -> Any:
+            output = call(rows, *arguments, **named)
+            result = first_tensor(output)
+            if result.requires_grad:
+                self.graph += len(rows)
+                result.register_hook(self._count)
+            else:
+                self.plain += len(rows)
+            return output
+
+        return counted
+
+    def _count(self, gradient: Any) -> None:
+        self.backward += len(gradient)
+
+
+def run(name: str, seed: int, arguments: argparse.Namespace) -> list[dict[str, float]]:
+    """Train in one way, and return the points of its curve."""
+    from fair_adaptors.training.engine.loop import fit
+    from fair_adaptors.training.engine.reference_images import ReferenceImages
+    from fair_adaptors.training.engine.state import TrainingState, attached
+    from fair_adaptors.training.recipes import get_recipe
+    from fair_adaptors.training.setup import load_setup
+
+    config = dataclasses.replace(get_recipe("sandbox-gender", {"seed": str(seed)}), **TRIED[name])
+    setup, costs = load_setup(config), operations()
+    before = look(setup.pipe, arguments)
+    counts = {model: Rows() for model in costs}
+    unet, decoder = setup.pipe.unet, setup.pipe.vae.decoder
+    unet.forward, decoder.forward = counts["unet"].through(unet.forward), counts["decoder"].through(decoder.forward)
+    counted = dataclasses.replace(
+        setup,
+        classifier=counts["classifier"].through(setup.classifier),
+        encoders={each: counts["encoder"].through(encode) for each, encode in setup.encoders.items()},
+    )
+    points: list[dict[str, float]] = []
+    looked = 0.0
+    last = arguments.iterations or config.iterations
+
+    def on_step(state: TrainingState, _result: Any) -> bool:
+        nonlocal looked
+        if state.iteration % arguments.every == 0 or state.iteration == last:
+            spent = teraflops(counts, costs, recomputed=name == RECOMPUTED) - looked
+            with state.average.applied():
+                found = figures(before, look(setup.pipe, arguments))
+            looked = teraflops(counts, costs, recomputed=name == RECOMPUTED) - spent
+            points.append({"iteration": state.iteration, "teraflops": spent, **found})
+            print(name, seed, points[-1], flush=True)
+        return state.iteration == last
+
+    with tempfile.TemporaryDirectory() as folder, attached(counted, config) as state:
+        references = ReferenceImages(Path(folder)) if config.originals_pool else None
+        fit(counted, config, state, references=references, on_step=on_step)
+    return points
+
+
+def operations() -> dict[str, Operations]:
+    """Return the teraflops of a row through each model, in Stable Diffusion 1.5 and what the recipes see with."""
+    judge, *encoders = (vision_operations(name)[0] for name in VISION)
+    encoder = Operations(sum(one.forward for one in encoders), sum(one.backward for one in encoders))
+    return {**base_operations("sd15"), "classifier": judge, "encoder": encoder}
+
+
+def teraflops(counts: Mapping[str, Rows], costs: Mapping[str, Operations], *, recomputed: bool) -> float:
+    """Weigh the rows; with ``recomputed`` those of the graph run forward through the U-Net again, as checkpointed."""
+    total = 0.0
+    for model, rows in counts.items():
+        again = rows.graph if recomputed and model == "unet" else 0
+        total += (rows.plain + rows.graph + again) * costs[model].forward + rows.backward * costs[model].backward
+    return total
+
+
+def look(pipe: Any, arguments: argparse.Namespace) -> Any:
+    """Return the evaluation classifier's probabilities and what is right of the occupations."""
+    from fair_adaptors.sandbox.demo import measure
+
+    return measure(pipe, arguments.split, images_per_prompt=arguments.images, seed=SEED)
+
+
+def figures(before: Any, after: Any) -> dict[str, float]:
+    """Return the bias, how far tone and age moved, and how many occupations are right."""
+    (was, _), (now, right) = before, after
+    shares = {
+        name: [frequencies(each[name].argmax(-1), len(classes)) for each in (was, now)]
+        for name, classes in ATTRIBUTES.items()
+    }
+    moved = {name: float(total_variation(*shares[name]).mean()) for name in ("tone", "age")}
+    return {
+        "gender bias": float(bias(shares["gender"][1]).mean()),
+        **{f"{name} shift": value for name, value in moved.items()},
+        "occupation": float(right.mean()),
+    }
+
+
+def is_good(point: Mapping[str, float]) -> bool:
+    """Tell whether a point of a curve is good in everything."""
+    *most, least = GOOD
+    return all(point[name] <= GOOD[name] for name in most) and point[least] >= GOOD[least]
+
+
+def needed(points: Sequence[Mapping[str, float]]) -> Mapping[str, float] | None:
+    """Return the first point from which on a curve is good; None if its last is not."""
+    found = None
+    for point in reversed(points):
+        if not is_good(point):
+            break
+        found = point
+    return found
+
+
+def summary(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each way: over its seeds, operations until it is good, and where it ends."""
+    rows = []
+    for name in dict.fromkeys(one["tried"] for one in curves):
+        runs = [one["points"] for one in curves if one["tried"] == name]
+        reached = [point["teraflops"] / 1_000 for point in map(needed, runs) if point]
+        rows.append(
+            {
+                "tried": name,
+                "seeds": len(runs),
+                "become good": len(reached),
+                "petaflops until then": sum(reached) / len(reached) if reached else "–",
+                "petaflops an iteration": sum(r[-1]["teraflops"] / r[-1]["iteration"] for r in runs)
+                / len(runs)
+                / 1_000,
+                **{figure: sum(r[-1][figure] for r in runs) / len(runs) for figure in GOOD},
+            }
+        )
+    return rows
+
+
+def plot(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw each figure over the operations."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawn, panels = pyplot.subplots(1, len(GOOD), figsize=(4 * len(GOOD), 3.4), layout="constrained")
+    names = list(dict.fromkeys(one["tried"] for one in curves))
+    for panel, (figure, bar) in zip(panels, GOOD.items(), strict=True):
+        for one in curves:
+            xs, ys = ([point[key] for point in one["points"]] for key in ("teraflops", figure))
+            label = (
+                one["tried"] if one["seed"] == min(e["seed"] for e in curves if e["tried"] == one["tried"]) else None
+            )
+            panel.plot([x / 1_000 for x in xs], ys, color=f"C{names.index(one['tried'])}", label=label)
+        panel.axhline(bar, color="grey", linestyle=":")
+        panel.set(title=figure, xlabel="petaflops", xscale="log")
+    panels[0].legend(fontsize=7)
+    drawn.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
