@@ -18,6 +18,9 @@ COUNTS = {
     "sports": 30,
     "descriptors": 40,
     "styles": 24,
+    "occupations-named-gender": 952,
+    "occupations-named-race": 1904,
+    "occupations-named-age": 952,
     "sandbox-train": 56,
     "sandbox-validation": 8,
     "sandbox-test": 16,
@@ -34,6 +37,9 @@ EXPLICIT = {
     "sandbox-explicit-validation",
     "sandbox-named-gender",
     "sandbox-named",
+    "occupations-named-gender",
+    "occupations-named-race",
+    "occupations-named-age",
 }
 CLASSES = {
     "gender": {"female", "male"},
@@ -112,10 +118,9 @@ def test_the_sandbox_has_its_own_splits(split: str) -> None:
 
 
 def occupation_in(label: str) -> str:
-    """The held-out occupation that a label of an explicit set ends with."""
-    known = (*load_prompts("occupations-test").labels, *OCCUPATIONS)
-    (occupation,) = (occupation for occupation in known if label.endswith(f" {occupation}"))
-    return occupation
+    """The occupation that a label of an explicit set ends with."""
+    known = (*load_prompts("occupations-test").labels, *load_prompts("occupations-train").labels, *OCCUPATIONS)
+    return max((occupation for occupation in known if label.endswith(f" {occupation}")), key=len)
 
 
 @pytest.mark.parametrize("name", sorted(EXPLICIT))
@@ -134,6 +139,9 @@ def test_the_first_word_of_an_explicit_label_names_the_expected_class(name: str)
         ("sandbox-explicit-validation", 8, ("gender", "tone")),
         ("sandbox-named-gender", 56, ("gender",)),
         ("sandbox-named", 56, ("gender", "tone")),
+        ("occupations-named-gender", 476, ("gender",)),
+        ("occupations-named-race", 476, ("race",)),
+        ("occupations-named-age", 476, ("age",)),
     ],
 )
 def test_every_occupation_is_asked_for_in_every_class(

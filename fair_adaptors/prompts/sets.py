@@ -134,15 +134,30 @@ def _known_sets() -> Mapping[str, PromptSet]:
         source="written for fair-adaptors, with occupations of Shen et al., ICLR 2024 (arXiv 2311.07604)",
         description="Ten of the test's occupations, each with a word that names a gender, race or age, to be obeyed.",
     )
+    named = {attribute: [one for one in namings() if one[1] == attribute] for _, attribute, _ in namings()}
     sets = [
         *map(_from_list, ("occupations-train", "occupations-validation", "occupations-test", "untemplated")),
         explicit,
         *map(_from_list, ("sports", "descriptors", "styles")),
+        *(_named(attribute, rows) for attribute, rows in named.items()),
     ]
     for base in BASES:
         if base.plugin:
             sets += imported(base.plugin.prompt_sets)()
     return {found.name: found for found in sets}
+
+
+def _named(attribute: str, rows: Sequence[Naming]) -> PromptSet:
+    """Return the occupations to train on, each with a word for each class of an attribute: its first one."""
+    occupations = _from_list("occupations-train")
+    first = {name: (wording, attribute, name) for wording, _, name in reversed(rows)}
+    return explicit_set(
+        f"occupations-named-{attribute}",
+        occupations.labels,
+        tuple(reversed(first.values())),
+        source=occupations.source,
+        description=f"The train occupations, each with a word that names a class of {attribute}, to be obeyed.",
+    )
 
 
 def _from_list(name: str) -> PromptSet:
