@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_XL, find_base, plugin_of
@@ -40,6 +40,7 @@ PAPER: dict[str, Any] = {
     "tf32": True,
     "threshold": 0.8,
     "num_draws": 100,
+    "originals_pool": 0,
     "preserve_unassigned": "reduced",
     "keep_attributes": (),
     "encoders": TRAINING_ENCODERS,
@@ -104,11 +105,25 @@ def as_published(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, **(PAPER | TABLE[row] | authors_parts(row)))
 
 
+NAMED = "occupations-named-"
+NAMED_IMAGES = 8
+
+
+def obeying(concepts: tuple[tuple[str, float], ...], attributes: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Return prompt sets with as many prompts again, by a quarter, that name a class of what is made fair."""
+    share = sum(share for _, share in concepts) / 4 / len(attributes)
+    return (*concepts, *((f"{NAMED}{attribute}", share) for attribute in attributes))
+
+
 OURS: dict[str, tuple[Any, str]] = {
     "step_weights": ("uniform", "the paper's A := 1; the published code's weights are an artefact of its solver"),
     "gradient_steps": (
         5,
         "a quarter of the steps, other ones for each image, estimates the same gradient at half the cost",
+    ),
+    "originals_pool": (
+        2,
+        "what the losses need of the original model's images is made twice for each prompt, not whenever it comes",
     ),
     "dtype": ("bfloat16", "as large as float16, and no gradient vanishes or overflows in it"),
     "max_grad_norm": (1.0, "one bad batch cannot throw the run off"),
@@ -154,7 +169,8 @@ def published_settings(config: TrainConfig) -> dict[str, Any]:
 
 
 def _row(config: TrainConfig) -> str:
-    many = config.prompt_sets in (MANY_CONCEPTS, _THEIR_CONCEPTS)
+    concepts = tuple(each for each in config.prompt_sets if not each[0].startswith(NAMED))
+    many = concepts in (MANY_CONCEPTS, _THEIR_CONCEPTS)
     return "-".join(attribute.name for attribute in config.attributes) + (_MANY if many else "")
 
 
@@ -201,6 +217,11 @@ def _parts(config: TrainConfig) -> Iterator[str]:
             "face_bank is empty, and was of CelebA's or FairFace's faces: without it a face whose class must change"
             f" has no face loss. face_bank={theirs['face_bank']} takes the authors', with their face_encoder;"
             " `fair-adaptors face-bank` makes one"
+        )
+    if any(name.startswith(NAMED) for name, _ in config.prompt_sets):
+        yield (
+            "prompts to train on include some that name a class, whose images are to show it: without them an adaptor"
+            ' makes "a female nurse" even too'
         )
     if not all(name.startswith(f"{KIND}:") for name, _ in config.prompt_sets):
         yield "prompts to train on are lists of our own: prompt_sets=authors:occupations takes the authors'"

@@ -14,7 +14,7 @@ from fair_adaptors.adaptor.bases import (
 from fair_adaptors.errors import ConfigError, did_you_mean
 
 from .config import Attribute, TrainConfig
-from .paper import MANY_CONCEPTS, OURS, OURS_FOR_XL, PAPER, TABLE, as_published
+from .paper import MANY_CONCEPTS, NAMED_IMAGES, OURS, OURS_FOR_XL, PAPER, TABLE, as_published, obeying
 from .settings import is_true, override
 from .setup import known_attributes
 
@@ -67,6 +67,8 @@ def _people(
         for attribute in attributes
     )
     common: dict[str, Any] = {
+        "prompt_sets": obeying((("occupations-train", 1.0),), attributes),
+        "named_images": NAMED_IMAGES,
         "face_encoder": "auraface",
         "images_per_call": 4,
         "images_per_decode": 2,
@@ -140,7 +142,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "gender-race-many-concepts": lambda: _people(
         "gender-race-many-concepts",
         ["gender", "race"],
-        prompt_sets=MANY_CONCEPTS,
+        prompt_sets=obeying(MANY_CONCEPTS, ["gender", "race"]),
         **TABLE["gender-race-many-concepts"],
     ),
     "sd21-gender-race": lambda: _people(
