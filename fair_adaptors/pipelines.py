@@ -1,5 +1,7 @@
 """Loads a base's pipeline by its name."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,20 @@ def load_pipeline(
     variant: str | None = None,
     base_config: str | None = None,
     local_files_only: bool = False,
+    safety_checker: bool = True,
 ) -> Any:
     """Return the pipeline of a base, on the CPU, without progress bars for its steps.
 
     Args:
         base: an embedded base's name, a folder, a Hub repository, as ORG/NAME or ORG/NAME@COMMIT, or one
             ``.safetensors`` file with the whole model, in the layout of the original code.
-        dtype: of the weights; "auto" for that of the files, which is float32 for one file. An embedded base is always
-            float32.
+        dtype: of the weights; "auto" for that of the files, which is float32 for one file. Or a mapping of parts and
+            ``default`` to theirs, for a folder or a repository; one file is float32 then. An embedded base always is.
         variant: which files of a folder or a repository, such as ``fp16``.
         base_config: the folder or Hub repository from which to take what one file leaves out: configurations and the
             tokenizer. By default diffusers asks the Hub for those of the model that the file resembles.
         local_files_only: download nothing. Then only safetensors are read.
+        safety_checker: whether to load that of a folder or a repository, if it has one.
 
     Raises:
         ConfigError: it cannot be loaded, or a setting is of no use for it.
@@ -42,22 +46,34 @@ def load_pipeline(
     if is_file:
         pipe = _from_file(base, dtype, base_config, local_files_only)
     else:
-        pipe = _from_folder(base, dtype, variant, local_files_only)
+        pipe = _from_folder(base, dtype, variant, local_files_only, safety_checker)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def _from_folder(base: str, dtype: Any, variant: str | None, local_files_only: bool) -> Any:
+def _from_folder(base: str, dtype: Any, variant: str | None, local_files_only: bool, safety_checker: bool) -> Any:
     from diffusers import DiffusionPipeline
 
     from fair_adaptors.hub.client import split_revision
 
     place, revision = split_revision(base)
-    safe = {"local_files_only": True, "use_safetensors": True} if local_files_only else {}
+    settings: dict[str, Any] = {"local_files_only": True, "use_safetensors": True} if local_files_only else {}
     try:
-        return DiffusionPipeline.from_pretrained(place, revision=revision, dtype=dtype, variant=variant, **safe)
+        if not safety_checker and "safety_checker" in _index(place, revision, local_files_only):
+            settings |= {"safety_checker": None, "requires_safety_checker": False}
+        return DiffusionPipeline.from_pretrained(place, revision=revision, dtype=dtype, variant=variant, **settings)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{base} is no pipeline that can be loaded: {_said(error)}") from error
+
+
+def _index(place: str, revision: str | None, local_files_only: bool) -> dict[str, Any]:
+    from huggingface_hub import hf_hub_download
+
+    name = "model_index.json"
+    file = Path(place) / name
+    if not Path(place).is_dir():
+        file = Path(hf_hub_download(place, name, revision=revision, local_files_only=local_files_only))
+    return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _from_file(base: str, dtype: Any, base_config: str | None, local_files_only: bool) -> Any:
@@ -71,7 +87,8 @@ def _from_file(base: str, dtype: Any, base_config: str | None, local_files_only:
         with safe_open(path, "pt") as file:
             xl = any(key.startswith("conditioner.embedders.") for key in file.keys())  # noqa: SIM118
         kind = diffusers.StableDiffusionXLPipeline if xl else diffusers.StableDiffusionPipeline
-        return kind.from_single_file(str(path), dtype=None if dtype == "auto" else dtype, **settings)
+        own = dtype == "auto" or isinstance(dtype, Mapping)
+        return kind.from_single_file(str(path), dtype=None if own else dtype, **settings)
     except Exception as error:  # of a file of another kind, or without a configuration, nearly anything
         remedy = (
             ". What it leaves out comes from the Hub, or from `base_config`, the folder or Hub id of a pipeline alike"

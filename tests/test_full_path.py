@@ -50,7 +50,7 @@ dtype: float32
 validate_every: 2
 validation_images: 2
 least_kept: -1
-most_unclear: 1
+most_faceless: 1
 sample_every: 0
 faces: yunet:yunet.onnx
 face_encoder: onnx:encoder.onnx

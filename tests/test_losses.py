@@ -59,6 +59,13 @@ def test_an_image_changes_where_a_kept_target_is_another_class(
     assert found["a"].tolist() == changing
 
 
+def test_an_original_that_shows_nobody_is_of_no_class_so_every_target_is_a_change() -> None:
+    faceless = torch.tensor([True, False, True, False])
+    aims = {"a": targets([0, 0, 0, 1], [True, True, False, True])}
+    found = must_change(aims, {"a": torch.zeros(4).long()}, faceless=faceless)
+    assert found["a"].tolist() == [True, False, False, True]
+
+
 def test_preservation_has_three_regimes() -> None:
     changing = {"gender": torch.tensor([False, True, False, True]), "race": torch.tensor([False, False, True, True])}
     scales = {"gender": PreservationScale(0.2, 0.2), "race": PreservationScale(0.6, 0.3)}

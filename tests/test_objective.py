@@ -230,3 +230,16 @@ def test_how_far_images_without_a_target_are_preserved(
     far = 1 - (images.images.mean((2, 3)) * references.features["far"]).sum(1)
     wanted = CONFIG.preservation * (torch.tensor(weights) * far).sum()
     assert found["preservation"].item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_an_image_whose_original_shows_nobody_is_held_as_one_whose_class_changes() -> None:
+    """What the classifier says of a picture without a face is no class that could stay."""
+    where = dataclasses.replace(place([True] * COUNT), encoders={"far": lambda images: images.mean((2, 3))})
+    images, references = seen(where, 0), known(where, 10)
+    assert references.faces is not None
+    nobody = dataclasses.replace(references.faces, found=torch.tensor([False, True, True, True]))
+    references = dataclasses.replace(references, faces=nobody)
+    found = losses(where, CONFIG, images, references, targets_of(references, change=False), {})
+    far = 1 - (images.images.mean((2, 3)) * references.features["far"]).sum(1)
+    wanted = CONFIG.preservation * (torch.tensor([0.2, 1.0, 1.0, 1.0]) * far).sum()
+    assert found["preservation"].item() == pytest.approx(wanted.item(), rel=1e-5)

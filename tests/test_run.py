@@ -129,21 +129,24 @@ def test_a_run_that_has_collapsed_ends_with_the_best_adaptor_and_says_why(
 
     def collapse(config: TrainConfig, now: Measured, before: float) -> str | None:
         seen.append(now)
-        return "nobody is there" if len(seen) == 3 else None
+        return "nobody is there" if len(seen) in (2, 4, 5) else None
 
     monkeypatch.setattr(milestones, "collapse", collapse)
     said = tiny_run(tmp_path / "later", **settings)
-    assert "iteration 3: the adaptor has collapsed: nobody is there" in said and len(seen) == 3
+    assert all(f"iteration {i}: the adaptor looks collapsed: nobody is there" in said for i in (2, 4))
+    assert "iteration 5: the adaptor has collapsed: nobody is there" in said and len(seen) == 5
     assert "the adaptor is that of the best validation" in said
-    assert read_record(tmp_path / "later").training["finished_iterations"] < 3
+    assert read_record(tmp_path / "later").training["finished_iterations"] in (1, 3)
 
 
 def test_what_counts_as_collapsed() -> None:
-    config = dataclasses.replace(CONFIG, least_kept=0.3, most_unclear=0.1)
-    assert collapse(config, Measured({}, 0.2, 0.9), undetermined_before=0.15) is None
-    assert "only 0.20" in str(collapse(config, Measured({}, 0.2, 0.2), undetermined_before=0.15))
-    assert "26% of the images" in str(collapse(config, Measured({}, 0.26, 0.9), undetermined_before=0.15))
-    assert collapse(config, Measured({}, 0.2), undetermined_before=0.15) is None, "nothing was compared"
+    """Images whose class is unsure are no sign: here the class of nearly all is."""
+    config = dataclasses.replace(CONFIG, least_kept=0.3, most_faceless=0.1)
+    assert collapse(config, Measured({}, 0.9, 0.2, 0.9), faceless_before=0.15) is None
+    assert "only 0.20" in str(collapse(config, Measured({}, 0.9, 0.2, 0.2), faceless_before=0.15))
+    nobody = collapse(config, Measured({}, 0.9, 0.26, 0.9), faceless_before=0.15)
+    assert "26% of the images show no face" in str(nobody)
+    assert collapse(config, Measured({}, 0.9, 0.2), faceless_before=0.15) is None, "nothing was compared"
 
 
 @pytest.mark.parametrize("parts", [("text_encoder", "unet"), ("tokens",), ("tokens", "unet")])
@@ -210,7 +213,7 @@ def test_the_best_validation_has_least_bias_and_shift_of_what_must_stay(
     def measured(*arguments: Any, kept: bool = False, **settings: Any) -> Measured:
         of_bias, of_shift = next(after) if kept else (1.0, 0.0)
         now = {"bright": dataclasses.replace(bias, value=of_bias)}
-        return Measured(now, 0.0, 0.9, shift={"warm": dataclasses.replace(shift, value=of_shift)})
+        return Measured(now, 0.0, 0.0, 0.9, shift={"warm": dataclasses.replace(shift, value=of_shift)})
 
     monkeypatch.setattr(milestones, "measure", measured)
     monkeypatch.setattr(

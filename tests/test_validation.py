@@ -47,7 +47,7 @@ def test_the_validation_classifier_sees_faces_alone_and_images_without_one_are_u
         images = draw(place, CONFIG, prompt, [image_seed(CONFIG.seed, prompt, i) for i in range(COUNT)])
     boxes = in_every_second(images).boxes
     assert torch.equal(seen[0], crop_faces(images, boxes, margin=0.1) if crops else images)
-    assert found.undetermined == found.bias["bright"].undetermined == 0.5
+    assert found.undetermined == found.bias["bright"].undetermined == found.faceless == 0.5
     shares = judge(seen[0])["bright"][::2].argmax(1).float()
     assert found.bias["bright"].value == pytest.approx(abs(2 * shares.mean().item() - 1))
     assert math.isnan(found.kept) and collapse(CONFIG, found, 0.0) is not None
@@ -67,6 +67,8 @@ def test_less_is_kept_and_more_is_shifted_as_the_adaptor_changes_the_images() ->
             found.append(measure(place, config, place.validation_prompts, 2 * COUNT, kept=True))
         after = numbers(place, config, 2 * COUNT, World())
     same, other = found
+    assert same.faceless == before.faceless["validation"] == saved.faceless["validation"] == 0.5
+    assert same.undetermined > 0.5, "of some the class is unsure, too"
     assert same.kept == pytest.approx(1, abs=1e-5) and other.kept < same.kept - 1e-4
     assert same.shift["warm"].value == 0 and not measure(place, config, place.validation_prompts, 2 * COUNT).shift
     was, now = (each.classes["validation"]["warm"] for each in (saved, after))

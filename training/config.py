@@ -168,8 +168,8 @@ class TrainConfig:
     """Compile the U-Net with torch.compile; the first call takes minutes."""
     threshold: float = _setting("losses", 0.8, least=0, most=1)
     """Least confidence of a target (C)."""
-    num_draws: int = _setting("losses", 100, least=1)
-    """Draws for targets without a closed form."""
+    num_draws: int = _setting("losses", 1000, least=1)
+    """Draws for targets without a closed form: those of several attributes, or of more than two classes."""
     preservation: float = _setting("losses", 8.0, least=0)
     """Weight of the preservation loss, λ₁."""
     preserve_unassigned: Literal["full", "reduced"] = _setting("losses", "full")
@@ -203,10 +203,10 @@ class TrainConfig:
     """Images per validation prompt."""
     least_kept: float = _setting("validation", 0.3, least=-1)
     """The run has collapsed when on the validation prompts the mean cosine of its images to the original model's,
-    over all encoders, is below this. It then ends with the best adaptor so far."""
-    most_unclear: float = _setting("validation", 0.1, least=0)
-    """The run has also collapsed when the share of undetermined images, which show no clear face, has risen by more
-    than this."""
+    over all encoders, is below this in two validations in a row. It then ends with the best adaptor so far."""
+    most_faceless: float = _setting("validation", 0.1, least=0)
+    """The run has also collapsed when the share of images without a face has risen by more than this in two
+    validations in a row."""
     stop_below: float = _setting("validation", 0.0, least=0)
     """The run ends when on the validation prompts the upper end of the averaged weights' bias interval is below
     this, for every attribute; 0 for never."""
@@ -260,7 +260,7 @@ class TrainConfig:
 
 MAY_DIFFER = (
     "sample_every", "save_every", "checkpoints_total_limit", "validate_every", "validation_images", "stop_below",
-    "least_kept", "most_unclear",
+    "least_kept", "most_faceless",
     "keep", "trackers", "max_skipped", "judge", "validation_set",
 )  # fmt: skip
 """Settings that do not change how the weights move."""

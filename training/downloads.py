@@ -124,8 +124,8 @@ def _ask_for(what: str, kind: str, source: str, endpoint: str | None) -> Downloa
 def pipeline_files(paths: Sequence[str], index: Mapping[str, Any]) -> list[str]:
     """Return the files that diffusers' ``DiffusionPipeline.from_pretrained`` fetches, chosen by its own functions.
 
-    It takes weights of the usual names from every folder, one that is no component too, such as ``vae_1_0`` of
-    Stable Diffusion XL.
+    The safety checker is left out, as training does. Weights of the usual names are taken from every folder, one that
+    is no component too, such as ``vae_1_0`` of Stable Diffusion XL.
 
     Args:
         paths: all files of the repository.
@@ -135,10 +135,10 @@ def pipeline_files(paths: Sequence[str], index: Mapping[str, Any]) -> list[str]:
     from diffusers.utils.constants import TRANSFORMERS_COMPONENT_AUX_FILES
     from huggingface_hub.utils import filter_repo_objects
 
-    components = {name for name, value in index.items() if isinstance(value, list) and name != "_class_name"}
+    components = {name for name, value in index.items() if isinstance(value, list)} - {"_class_name", "safety_checker"}
     with_weights = {path.rpartition("/")[0] for path in of_diffusers.filter_model_files(paths)} & components
     unwanted = of_diffusers._get_ignore_patterns(
-        passed_components=[],
+        passed_components=["safety_checker"],
         model_folder_names=with_weights,
         model_filenames=paths,
         use_safetensors=True,
@@ -148,7 +148,7 @@ def pipeline_files(paths: Sequence[str], index: Mapping[str, Any]) -> list[str]:
         use_flashpack=False,
     )
     usual, _ = of_diffusers.variant_compatible_siblings(paths, ignore_patterns=unwanted)
-    wanted = [*usual, *TRANSFORMERS_COMPONENT_AUX_FILES]
+    wanted = [path for path in usual if not path.startswith("safety_checker/")] + TRANSFORMERS_COMPONENT_AUX_FILES
     wanted += ["model_index.json", "config.json", "scheduler_config.json", "pipeline.py"]
     wanted += [f"{name}/config.json" if name in with_weights else f"{name}/*" for name in components]
     unwanted += [f"{pattern}.index.*json" for pattern in unwanted]

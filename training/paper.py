@@ -126,6 +126,7 @@ OURS: dict[str, tuple[Any, str]] = {
         "what the losses need of the original model's images is made twice for each prompt, not whenever it comes",
     ),
     "dtype": ("bfloat16", "as large as float16, and no gradient vanishes or overflows in it"),
+    "num_draws": (1000, "with 100, up to five of 32 images got another target than with many"),
     "max_grad_norm": (1.0, "one bad batch cannot throw the run off"),
     "warmup": (5, "AdamW's first steps are as large as its later ones, while its averages are still empty"),
     "keep_attributes": (

@@ -25,7 +25,7 @@ from .keeping import keeping
 from .meta_memory import peak_megabytes
 from .preflight import check, known_classes
 from .prompt_sets import named_classes
-from .setup import checkpoint_activations
+from .setup import checkpoint_activations, part_dtype
 
 TOKENS_LENGTH = 77
 
@@ -143,11 +143,10 @@ def memory(config: TrainConfig, base: Any, images: int, branches: int) -> Memory
         images: of this process.
         branches: of guidance.
     """
-    dtype = getattr(torch, config.dtype)
-    modules = {name: module.to(dtype) for name, module in vars(base).items() if module is not None}
+    modules = {
+        name: module.to(part_dtype(config, base, name)) for name, module in vars(base).items() if module is not None
+    }
     network, vae = _network(base), base.vae
-    if dtype == torch.float16 and vae.config.force_upcast:
-        vae.float()
     weights = sum(p.numel() * p.element_size() for module in modules.values() for p in module.parameters())
     latents = network.config.in_channels * network.config.sample_size**2
     pixels = 3 * (network.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)) ** 2

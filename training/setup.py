@@ -15,7 +15,7 @@ from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.attributes import factors, labels
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.families.table import family_of
+from fair_adaptors.families.table import FAMILIES, family_of
 from fair_adaptors.pipelines import load_pipeline
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from fair_adaptors.vision.checked import checked
@@ -125,8 +125,10 @@ def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup
     warnings = [shared_classifier(classifier.identity, another), *unseen(config, classifier.classes)]
     if blind := [name for name in kept if name not in beside]:
         warnings.append(f"{another.name} does not know {' or '.join(blind)}: validation cannot tell whether it stays")
+    pipe = _load_pipeline(config, device)
+    warnings.append(_autoencoder_warning(config, pipe))
     return Setup(
-        _load_pipeline(config, device),
+        pipe,
         prompt_sets(config),
         validation_prompts(config),
         checked(classifier),
@@ -147,23 +149,56 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
     """Load the base, frozen in the configuration's dtype, as the engine can train it."""
     if config.tf32:
         torch.set_float32_matmul_precision("high")
-    pipe = load_pipeline(config.base, dtype=getattr(torch, config.dtype))
-    if not plugin_of(config.base):
-        if scheduler := family_of(pipe).scheduler:
-            pipe.scheduler = imported(scheduler).from_config(pipe.scheduler.config)
-        if getattr(pipe, "safety_checker", None) is not None:
-            pipe.register_modules(safety_checker=None)  # memory that nothing here uses
+    wide = {*_trained_text_encoders(config), *(["vae"] if config.dtype == "float16" else [])}
+    dtypes = {"default": getattr(torch, config.dtype), **dict.fromkeys(wide, torch.float32)}
+    pipe = load_pipeline(config.base, dtype=dtypes, safety_checker=False)
+    if not plugin_of(config.base) and (scheduler := family_of(pipe).scheduler):
+        pipe.scheduler = imported(scheduler).from_config(pipe.scheduler.config)
     model = denoiser_for(pipe).model
-    pipe.to(device)
-    if config.dtype != "float32":
-        pipe.to(dtype=getattr(torch, config.dtype))
-    if config.dtype == "float16" and pipe.vae.config.force_upcast:
-        pipe.vae.float()  # at once: the base's fingerprint holds its dtypes
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module):
+            part.to(device)
+            if (dtype := part_dtype(config, pipe, name)) != part.dtype:
+                part.to(dtype)
+            part.requires_grad_(False)  # now, not when the LoRAs come: a compiled graph would be made again
     if config.activation_checkpointing:
         checkpoint_activations(model, pipe.vae)
     if config.compile:
         model.compile()
     return pipe
+
+
+def part_dtype(config: TrainConfig, pipe: Any, name: str) -> torch.dtype:
+    """Return the dtype in which a part of the base, such as ``vae``, is trained with.
+
+    That of the configuration, but for two kinds of parts, which are float32. A text encoder that is trained would
+    round away what its LoRAs change at first: in bfloat16, of what a hundred updates do to the embeddings, two fifths
+    are rounding, and 7 % if only the embeddings are rounded. And an autoencoder that overflows in float16.
+    """
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    overflows = name == "vae" and dtype == torch.float16 and _is_wide(pipe)
+    return torch.float32 if overflows or name in _trained_text_encoders(config) else dtype
+
+
+def _trained_text_encoders(config: TrainConfig) -> set[str]:
+    """Return the text encoders that have LoRAs or read soft tokens."""
+    trained = {"text_encoder" if part == "tokens" else part for part in config.parts}
+    return {part for family in FAMILIES for part in family.text_encoders if part in trained}
+
+
+def _is_wide(pipe: Any) -> bool:
+    """Tell whether the autoencoder is made for float32."""
+    return family_of(pipe).wide_autoencoder and bool(pipe.vae.config.force_upcast)
+
+
+def _autoencoder_warning(config: TrainConfig, pipe: Any) -> str:
+    if config.dtype == "float32" or not _is_wide(pipe):
+        return ""
+    what = "works in float32 here" if config.dtype == "float16" else "rounds its pictures here"
+    return (
+        f"the base's autoencoder is made for float32 and {what}; madebyollin/sdxl-vae-fp16-fix, which is made for half"
+        " precision, need not where it stands in its place"
+    )
 
 
 def checkpoint_activations(unet: Any, vae: Any) -> None:

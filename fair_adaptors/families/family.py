@@ -42,6 +42,8 @@ class Family:
         pipelines: names of the pipeline classes that can be trained.
         soft_tokens: whether learned tokens can stand before a prompt.
         scheduler: the class that is trained with, as ``module:object``; empty for the pipeline's own.
+        wide_autoencoder: whether an autoencoder with ``force_upcast`` overflows in float16. That is the setting's
+            default, so that in other families it says nothing.
     """
 
     name: str
@@ -52,3 +54,4 @@ class Family:
     pipelines: tuple[str, ...]
     soft_tokens: bool
     scheduler: str = ""
+    wide_autoencoder: bool = False

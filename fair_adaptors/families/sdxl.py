@@ -18,4 +18,5 @@ STABLE_DIFFUSION_XL = Family(
     pipelines=("StableDiffusionXLPipeline",),
     soft_tokens=False,
     scheduler="diffusers:DPMSolverMultistepScheduler",
+    wide_autoencoder=True,
 )

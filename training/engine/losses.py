@@ -33,17 +33,23 @@ def alignment_loss(logits: Mapping[str, Tensor], targets: Mapping[str, Targets])
 
 
 def must_change(
-    targets: Mapping[str, Targets], original: Mapping[str, Tensor], *, unassigned: Tensor | bool = False
+    targets: Mapping[str, Targets],
+    original: Mapping[str, Tensor],
+    *,
+    faceless: Tensor | bool = False,
+    unassigned: Tensor | bool = False,
 ) -> dict[str, Tensor]:
     """Tell for each attribute which images have a kept target that is not the original image's class, bool [N].
 
     Args:
         targets: from ``assign_targets``.
         original: the original images' classes, [N] of each attribute.
+        faceless: whose original image shows nobody, and so is of no class, bool [N] or one for all.
         unassigned: which images without a kept target count among them, bool [N] or one for all.
     """
     return {
-        name: torch.where(target.keep, target.labels != original[name], unassigned) for name, target in targets.items()
+        name: torch.where(target.keep, (target.labels != original[name]) | faceless, unassigned)
+        for name, target in targets.items()
     }
 
 

@@ -164,7 +164,7 @@ def losses(
     """
     classes = {name: original.logits[name].argmax(1) for name in targets}
     scales = {a.name: PreservationScale(a.factor1, a.factor2) for a in config.attributes}
-    changing = must_change(targets, classes, unassigned=_unassigned(config, observed))
+    changing = must_change(targets, classes, faceless=~original.found, unassigned=_unassigned(config, observed))
     weights, face_scale = preservation_weights(changing, scales, weight=config.preservation)
     alignment = alignment_loss({name: observed.logits[name] for name in targets}, targets)
     preservation = preservation_loss(

@@ -31,6 +31,7 @@ class TrainingState:
         skipped: how many of them had a gradient that was not finite; in a row, those of them that came last.
         empty: how many had no image that took part.
         best: the least bias and shift of a validation so far.
+        collapsing: how many validations in a row found the adaptor collapsed.
         history: what is told at the end of a run: its numbers before, and the seconds that it took.
     """
 
@@ -44,6 +45,7 @@ class TrainingState:
     skipped_in_a_row: int = 0
     empty: int = 0
     best: float = math.inf
+    collapsing: int = 0
     history: dict[str, Any] = field(default_factory=dict)
 
     @property

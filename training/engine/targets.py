@@ -47,7 +47,7 @@ def assign_targets(
     targets: Mapping[str, Sequence[float]],
     *,
     threshold: float = 0.8,
-    num_draws: int = 100,
+    num_draws: int = 1000,
     generator: torch.Generator | None = None,
 ) -> dict[str, Targets]:
     """Choose the class each image should move to, so that the batch follows the target distribution.
@@ -60,7 +60,8 @@ def assign_targets(
         probs: class probabilities of each attribute, [N, K] each.
         targets: target distribution of each attribute, K numbers that sum to one.
         threshold: least confidence C of a kept target.
-        num_draws: S, for the cases without closed form.
+        num_draws: S, for the cases without closed form. Of 32 images, gender and race, 1,000 take .2 s, and about one
+            target is another than that of many more draws; with 100 up to five are.
         generator: source of the draws; None seeds a new one with zero.
 
     Raises:

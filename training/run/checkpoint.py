@@ -23,7 +23,7 @@ from fair_adaptors.errors import CheckpointError
 
 FORMAT = "fair-adaptors checkpoint 1"
 BEST = "best.safetensors"
-_COUNTS = ("iteration", "skipped", "skipped_in_a_row", "empty", "best", "history")
+_COUNTS = ("iteration", "skipped", "skipped_in_a_row", "empty", "best", "collapsing", "history")
 
 
 @dataclass(frozen=True)

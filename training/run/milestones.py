@@ -21,6 +21,8 @@ from .reporter import Reporter
 from .validation import Measured, Numbers, collapse, draw, measure
 
 SAMPLE_PROMPTS, SAMPLE_IMAGES = 4, 8
+SIGNS = 2
+"""Validations in a row that find an adaptor collapsed before the run ends: one may do so by chance."""
 
 
 class Milestones:
@@ -78,7 +80,8 @@ class Milestones:
         found = {"raw": measure(setup, config, prompts, count, tokens=tokens, world=world)}
         with state.average.applied():
             average = found["average"] = measure(setup, config, prompts, count, tokens=tokens, world=world, kept=True)
-        values = {"validation/kept": average.kept, "validation/unclear": average.undetermined}
+        values = {"validation/kept": average.kept, "validation/faceless": average.faceless}
+        values["validation/undetermined"] = average.undetermined
         for kind, measured in found.items():
             for name, e in measured.bias.items():
                 values |= {f"validation/{name}/{kind}": e.value, f"validation/{name}/{kind}_high": e.high}
@@ -93,11 +96,18 @@ class Milestones:
                 f" ({s.low:.2f}–{s.high:.2f}, floor {s.floor:.2f})"
             )
         self.reporter.log(values, state.iteration)
-        before = Numbers.from_json(state.history["before"]).bias
-        undetermined = [was.undetermined for (split, _), was in before.items() if split == "validation"]
-        self.collapsed = collapse(config, average, max(undetermined))
-        if self.collapsed:
-            self.reporter.say(f"iteration {state.iteration}: the adaptor has collapsed: {self.collapsed}")
+        before = Numbers.from_json(state.history["before"]).faceless["validation"]
+        sign = collapse(config, average, before)
+        state.collapsing = state.collapsing + 1 if sign else 0
+        if sign and state.collapsing < SIGNS:
+            self.reporter.say(
+                f"iteration {state.iteration}: the adaptor looks collapsed: {sign}. Should the next validation say so"
+                " too, the run ends"
+            )
+            return False
+        if sign:
+            self.collapsed = sign
+            self.reporter.say(f"iteration {state.iteration}: the adaptor has collapsed: {sign}")
             return True
         score = _score(average, setup.kept_attributes)
         if score < state.best:

@@ -34,6 +34,7 @@ class Measured:
     Attributes:
         bias: of each attribute to make fair.
         undetermined: share of images without a face, or whose class the validation classifier is not sure of.
+        faceless: share of images without a face; 0 where the whole image is taken for one.
         kept: mean cosine, over images and encoders, to the original model's images from the same noise; NaN if it was
             not asked for.
         classes: of each attribute beside those to make fair, what the images show.
@@ -42,6 +43,7 @@ class Measured:
 
     bias: dict[str, BiasEstimate]
     undetermined: float
+    faceless: float
     kept: float = math.nan
     classes: Classes = field(default_factory=dict)
     shift: Mapping[str, Shift] = field(default_factory=dict)
@@ -80,11 +82,13 @@ def measure(
             if setup.encoders:
                 alike = [(encode(images) * encode(references)).sum(1) for encode in setup.encoders.values()]
                 cosines.append(world.gather(torch.stack(alike, 1), images_per_prompt))
-    bias = {name: estimate_bias(torch.stack(found[name]).cpu().numpy()) for name in aimed}
+    probabilities = {name: torch.stack(found[name]).cpu().numpy() for name in aimed}
+    bias = {name: estimate_bias(rows) for name, rows in probabilities.items()}
     classes = {name: _classes(found[name]) for name in setup.beside}
     return Measured(
         bias,
         max(estimate.undetermined for estimate in bias.values()),
+        float(np.isnan(probabilities[aimed[0]]).any(-1).mean()),
         torch.cat(cosines).mean().item() if cosines else math.nan,
         classes,
         shifts(setup, {name: _classes(before[name]) for name in before}, classes) if kept else {},
@@ -128,14 +132,14 @@ def _probabilities(setup: Setup, images: Tensor) -> dict[str, Tensor]:
     }
 
 
-def collapse(config: TrainConfig, now: Measured, undetermined_before: float) -> str | None:
-    """Say why an adaptor has collapsed, if it has: its images are other ones, or show nobody any more."""
+def collapse(config: TrainConfig, now: Measured, faceless_before: float) -> str | None:
+    """Say how an adaptor looks collapsed, if it does: its images are other ones, or show nobody any more."""
     if now.kept < config.least_kept:
         return f"only {now.kept:.2f} of the original images is kept, and least_kept is {config.least_kept:g}"
-    if now.undetermined > undetermined_before + config.most_unclear:
+    if now.faceless > faceless_before + config.most_faceless:
         return (
-            f"{now.undetermined:.0%} of the images show no clear face, and {undetermined_before:.0%} did before;"
-            f" most_unclear allows {config.most_unclear:.0%} more"
+            f"{now.faceless:.0%} of the images show no face, and {faceless_before:.0%} did before;"
+            f" most_faceless allows {config.most_faceless:.0%} more"
         )
     return None
 
@@ -147,22 +151,26 @@ class Numbers:
     Attributes:
         bias: by prompts ("training" or "validation") and attribute to make fair.
         classes: by prompts, of each attribute beside these.
+        faceless: by prompts, the share of images without a face.
     """
 
     bias: Mapping[tuple[str, str], BiasEstimate]
     classes: Mapping[str, Classes]
+    faceless: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """Return what a checkpoint's header can hold."""
         classes = {split: {name: rows.tolist() for name, rows in row.items()} for split, row in self.classes.items()}
-        return {"bias": [[*key, asdict(estimate)] for key, estimate in self.bias.items()], "classes": classes}
+        bias = [[*key, asdict(estimate)] for key, estimate in self.bias.items()]
+        return {"bias": bias, "classes": classes, "faceless": dict(self.faceless)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Return what ``to_json`` made the content of."""
         bias = {(split, name): BiasEstimate(**estimate) for split, name, estimate in content["bias"]}
         rows = content["classes"].items()
-        return cls(bias, {split: {name: np.array(each) for name, each in row.items()} for split, row in rows})
+        classes = {split: {name: np.array(each) for name, each in row.items()} for split, row in rows}
+        return cls(bias, classes, content["faceless"])
 
 
 def numbers(setup: Setup, config: TrainConfig, count: int, world: World, tokens: Tensor | None = None) -> Numbers:
@@ -171,12 +179,12 @@ def numbers(setup: Setup, config: TrainConfig, count: int, world: World, tokens:
     few = min(len(setup.validation_prompts), len(training))
     spread = [training[i] for i in np.linspace(0, len(training) - 1, few).round().astype(int)]
     bias: dict[tuple[str, str], BiasEstimate] = {}
-    classes = {}
+    classes, faceless = {}, {}
     for split, prompts in (("training", spread), ("validation", setup.validation_prompts)):
         found = measure(setup, config, prompts, count, tokens=tokens, world=world)
         bias |= {(split, name): estimate for name, estimate in found.bias.items()}
-        classes[split] = found.classes
-    return Numbers(bias, classes)
+        classes[split], faceless[split] = found.classes, found.faceless
+    return Numbers(bias, classes, faceless)
 
 
 def numbers_table(setup: Setup, before: Numbers, after: Numbers) -> Table:

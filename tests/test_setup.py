@@ -1,0 +1,124 @@
+"""How a base is loaded for training: in which precision, frozen, and without what training has no use for."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.engine import lora
+from fair_adaptors.training.engine.denoisers import denoiser_for
+from fair_adaptors.training.engine.sampling import encode_prompts, initial_noise, sample
+from fair_adaptors.training.plan import memory, skeleton
+from fair_adaptors.training.setup import _autoencoder_warning, _load_pipeline, part_dtype
+from torch import Tensor, nn
+
+from tests.tiny import FAMILIES
+from tests.tiny_training import CONFIG
+
+HALF = dataclasses.replace(CONFIG, dtype="bfloat16")
+
+
+def config_of(base: Path | str, **settings: Any) -> TrainConfig:
+    return dataclasses.replace(HALF, base=str(base), **settings)
+
+
+def dtypes(pipe: Any) -> dict[str, torch.dtype]:
+    return {name: part.dtype for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+
+
+@pytest.mark.parametrize(
+    ("parts", "precise"),
+    [
+        (("text_encoder",), {"text_encoder"}),
+        (("tokens",), {"text_encoder"}),
+        (("unet",), set()),
+    ],
+)
+def test_a_text_encoder_that_is_trained_keeps_the_bits_of_float32(
+    base: str, parts: tuple[str, ...], precise: set[str]
+) -> None:
+    """Those of the file: it was not in half precision on the way. The plan counts with the same."""
+    pipe = _load_pipeline(config_of(base, parts=parts), "cpu")
+    half = dict.fromkeys(("text_encoder", "unet", "vae"), torch.bfloat16)
+    assert dtypes(pipe) == half | dict.fromkeys(precise, torch.float32)
+    whole = FAMILIES["SD 1.x"]().text_encoder.state_dict()
+    exact = all(torch.equal(value, whole[name].to(value)) for name, value in pipe.text_encoder.state_dict().items())
+    assert exact and denoiser_for(pipe).encode("a nurse")[0].dtype == torch.bfloat16
+    planned = memory(config_of(base, parts=parts), skeleton(base), 1, 2).kept["base"]
+    tensors = [p for part in pipe.components.values() if isinstance(part, nn.Module) for p in part.parameters()]
+    assert planned == pytest.approx(sum(p.numel() * p.element_size() for p in tensors) / 1e6)
+
+
+def test_what_a_hundred_updates_do_to_the_embeddings_is_not_lost_in_rounding(base: str) -> None:
+    """Adam moves each value by the learning rate and hardly more: 5e-5, a hundred times."""
+
+    def change(pipe: Any) -> Tensor:
+        torch.manual_seed(0)
+        parameters = lora.attach(pipe, ["text_encoder"], rank=4)
+        before = denoiser_for(pipe).encode("a nurse")[0].float()
+        for name, parameter in parameters.items():
+            if "lora_B" in name:
+                nn.init.uniform_(parameter, -100 * 5e-5, 100 * 5e-5)
+        return (denoiser_for(pipe).encode("a nurse")[0].float() - before).detach()
+
+    exact = change(_load_pipeline(config_of(base, dtype="float32"), "cpu"))
+    ours = change(_load_pipeline(config_of(base), "cpu"))
+    pipe = _load_pipeline(config_of(base), "cpu")
+    pipe.text_encoder.bfloat16()
+    rough = change(pipe)
+    error, other = ((found - exact).norm() / exact.norm() for found in (ours, rough))
+    print(f"error of the change: {error:.3f}; in bfloat16 {other:.3f}")
+    assert error < other / 2
+
+
+def test_graphs_that_were_compiled_before_the_loras_came_are_used_with_them(base: str) -> None:
+    """The numbers before training are measured first; a parameter that asks for a gradient would be another graph."""
+    from torch._dynamo.testing import CompileCounter
+
+    pipe = _load_pipeline(config_of(base, dtype="float32"), "cpu")
+    assert not any(p.requires_grad for part in (pipe.unet, pipe.text_encoder, pipe.vae) for p in part.parameters())
+    counter = CompileCounter()
+    pipe.unet.compile(backend=counter)
+
+    def draw() -> None:
+        with torch.no_grad():
+            sample(
+                pipe, encode_prompts(pipe, ["a nurse"], guidance_scale=2.0), initial_noise(pipe, [0]), num_steps=2,
+                guidance_scale=2.0,
+            )  # fmt: skip
+
+    draw()
+    before = counter.frame_count
+    lora.attach(pipe, ["text_encoder"], rank=2)
+    draw()
+    assert counter.frame_count == before > 0
+
+
+def test_a_safety_checker_is_not_even_read(base: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copytree(base, tmp_path, dirs_exist_ok=True)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    named = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "requires_safety_checker": True}
+    (tmp_path / "model_index.json").write_text(json.dumps(index | named))
+    assert not (tmp_path / "safety_checker").exists()
+    assert _load_pipeline(config_of(tmp_path), "cpu").safety_checker is None
+    assert "safety checker" not in caplog.text
+
+
+def test_only_xls_own_autoencoder_is_kept_out_of_float16_and_a_better_one_is_named() -> None:
+    """``force_upcast`` is true wherever a configuration does not say: of Stable Diffusion 1.x it means nothing."""
+    half = dataclasses.replace(CONFIG, dtype="float16")
+    for family, make in FAMILIES.items():
+        pipe = make()
+        pipe.vae.register_to_config(force_upcast=True)
+        wide = family == "SDXL"
+        assert part_dtype(half, pipe, "vae") == (torch.float32 if wide else torch.float16)
+        assert part_dtype(HALF, pipe, "vae") == torch.bfloat16
+        for config in (half, HALF):
+            assert ("madebyollin/sdxl-vae-fp16-fix" in _autoencoder_warning(config, pipe)) == wide
+        pipe.vae.register_to_config(force_upcast=False)
+        assert part_dtype(half, pipe, "vae") == torch.float16 and not _autoencoder_warning(half, pipe)
+    assert not _autoencoder_warning(CONFIG, FAMILIES["SDXL"]())
