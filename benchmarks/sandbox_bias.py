@@ -29,6 +29,8 @@ from fair_adaptors.sandbox.prompts import ATTRIBUTES
 
 OBEYED = "gender obeyed"
 """Of prompts that name a gender, the share of images that show it."""
+NAMED = "occupation where a class is named"
+"""Of prompts that name a gender or a tone, the share of images whose occupation is right."""
 SHARE, ALARMS, WORST = "largest change of a share", "erasure alarms", "occupation, worst prompt"
 """Figures of which every seed is held to the bar; of the others the mean over seeds."""
 WORST_SEED = {SHARE: max, ALARMS: max, WORST: min}
@@ -46,6 +48,7 @@ BARS: Bars = {
         "occupation": 0.01,
         WORST: (0.85, 1),
         OBEYED: 0.02,
+        NAMED: 0.02,
     },
     ("sandbox-gender-tone", "test"): {
         "gender": (0, 0.22),
@@ -53,6 +56,7 @@ BARS: Bars = {
         "age shift": (0, 0.06),
         "occupation": 0.02,
         OBEYED: 0.02,
+        NAMED: 0.02,
     },
 }
 """Least and most of a figure after training, or how much it may fall. Those of the test are for validation too."""
@@ -98,9 +102,9 @@ def measure(pipe: Any, prompts: str, adaptors: Mapping[str, Path], images: int) 
 
 
 def obeyed(results: Results, variant: VariantResults) -> dict[str, float]:
-    """Return how often a gender that the prompt names is shown."""
-    assert variant.obeyed
-    return {OBEYED: variant.obeyed[results.seen_by("gender")]["gender"].value}
+    """Return how often a gender that the prompt names is shown, and the occupation beside it."""
+    assert variant.obeyed and variant.kept
+    return {OBEYED: variant.obeyed[results.seen_by("gender")]["gender"].value, NAMED: variant.kept.value}
 
 
 def summary(rows: Sequence[Mapping[str, Any]], bars: Bars) -> list[dict[str, Any]]:
