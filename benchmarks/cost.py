@@ -75,7 +75,7 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
         bases: the operations of the U-Net and the decoder of each base.
         vision: the operations and megabytes of what looks at images.
     """
-    from fair_adaptors.training.plan import memory, skeleton
+    from fair_adaptors.training.plan import memory, originals_made, skeleton
     from fair_adaptors.training.recipes import get_recipe
 
     from fair_adaptors.adaptor.bases import BASES
@@ -85,7 +85,14 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
     base = next(known.short_name for known in BASES if config.base in known.names)
     steps = (config.num_steps + max(config.num_steps, config.max_steps)) / 2
     again = ("unet", "decoder") if config.activation_checkpointing else ()
-    rows = passes(steps, config.gradient_steps, checkpointed=again)
+    made, kept = (passes(steps, config.gradient_steps, kept=kept, checkpointed=again) for kept in (False, True))
+    share = originals_made(config)
+    rows = {
+        model: Passes(
+            *(share * one + (1 - share) * other for one, other in zip(made[model], kept[model], strict=True))
+        )
+        for model in made
+    }
     work = {
         "bfloat16": sum(teraflops(rows[model], one) for model, one in bases[base].items()),
         "float32": sum(teraflops(rows[role], vision[one][0]) for role, models in SEES.items() for one in models),

@@ -58,7 +58,7 @@ def test_prompts_that_name_a_class_share_a_batch(pool: int) -> None:
     seen = Counter(prompt for batch in shared for prompt in batch.prompts)
     assert set(seen) == set("pqrstu") and max(seen.values()) - min(seen.values()) < 20
     noises = {(p, s) for batch in shared for p, s in zip(batch.prompts, batch.seeds, strict=True)}
-    assert len(noises) == (6 * 2 * 2 if pool else 8 * len(shared)) and all(
+    assert len(noises) == (6 * pool * 8 if pool else 8 * len(shared)) and all(
         len(set(batch.seeds)) == 8 for batch in shared
     )
 

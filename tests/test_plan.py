@@ -22,7 +22,7 @@ from fair_adaptors.training.paper import (
     deviations,
     published_settings,
 )
-from fair_adaptors.training.plan import Plan, make_plan, memory, skeleton, trained_values
+from fair_adaptors.training.plan import Plan, make_plan, memory, originals_made, skeleton, trained_values
 from fair_adaptors.training.preflight import check
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 from fair_adaptors.training.run import validation
@@ -352,3 +352,14 @@ def test_downloads_are_named_with_commit_size_and_licence(hub: Hub, tmp_path: Pa
     assert (found.what, found.repo_id, found.commit, found.licence) == ("base", "org/base", commit, "openrail++")
     assert found.megabytes == pytest.approx(weights / 1e6, rel=0.01)
     assert absent.what == "encoders" and "none of that name" in absent.problem
+
+
+def test_of_a_pool_the_originals_are_made_once() -> None:
+    given = {"prompt_sets": "train:3,named-gender:1", "iterations": "560", "originals_pool": "2"}
+    config = get_recipe("sandbox-gender", given)
+    images = 560 * 2 * 24
+    assert originals_made(config) == pytest.approx(56 * 2 * 24 / images + 112 * 2 * 24 / images)
+    assert originals_made(get_recipe("sandbox-gender", given | {"iterations": "20"})) == 1
+    assert originals_made(get_recipe("sandbox-gender", given | {"originals_pool": "0"})) == 1
+    made = [make_plan(get_recipe("sandbox-gender", given | {"originals_pool": pool})).unet_rows[0] for pool in "02"]
+    assert made[1] / made[0] == pytest.approx((1 + originals_made(config)) / 2)

@@ -16,6 +16,7 @@ from fair_adaptors.adaptor.bases import by_short_name, find_base
 from fair_adaptors.adaptor.modules import linear_modules
 from fair_adaptors.families.table import family_of
 from fair_adaptors.hub.client import split_revision
+from fair_adaptors.hub.parts import KIND
 
 from .config import TrainConfig
 from .downloads import Download, downloads
@@ -24,7 +25,7 @@ from .engine.denoisers import DENOISERS
 from .keeping import keeping
 from .meta_memory import peak_megabytes
 from .preflight import check, known_classes
-from .prompt_sets import named_classes
+from .prompt_sets import named_classes, prompt_sets
 from .setup import checkpoint_activations, part_dtype
 
 TOKENS_LENGTH = 77
@@ -88,7 +89,7 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
     images = config.prompts_per_step * config.images_per_prompt
     guided = 1 - config.unguided / config.iterations if config.unguided < config.iterations else 0.0
     rows = images * (1 + (branches - 1) * guided)
-    passes = 1 if config.originals_pool else 2  # a pool's originals are made once
+    passes = 1 + originals_made(config)
     local = -(-config.images_per_prompt // num_processes)
     base = skeleton(config.base)
     return Plan(
@@ -101,6 +102,23 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
         tuple(downloads(config)),
         _missing(config),
     )
+
+
+def originals_made(config: TrainConfig) -> float:
+    """Return the share of a run's images whose originals are made; those of the others were made before, and kept.
+
+    Prompts of the authors' are taken for few.
+    """
+    if not config.originals_pool:
+        return 1.0
+    images = config.iterations * config.prompts_per_step * config.images_per_prompt
+    total, made = sum(share for _, share in config.prompt_sets), 0.0
+    for one in config.prompt_sets:
+        if not one[0].startswith(f"{KIND}:"):
+            (prompts,) = prompt_sets(dataclasses.replace(config, prompt_sets=(one,))).values()
+            noises = len(prompts) * config.originals_pool * config.images_per_prompt
+            made += min(one[1] / total, noises / images)
+    return made
 
 
 def _obeyed(config: TrainConfig) -> Iterator[str]:

@@ -63,19 +63,20 @@ def batch_at(
     )
     epoch, place = divmod(position, len(_epoch(sets, config.seed, 0)))
     turns = _epoch(sets, config.seed, epoch)[place]
-    images = config.images_per_prompt // len(turns)
-    where: list[tuple[object, int]] = [(iteration, number)]
-    if config.originals_pool:
-        where = [(prompt, (epoch + turn) % config.originals_pool) for prompt, turn in turns]
+    size, images = config.images_per_prompt, config.images_per_prompt // len(turns)
+    noises: list[tuple[object, int, int]] = [(iteration, number, first) for first in range(0, size, images)]
+    if config.originals_pool:  # each time that a prompt comes, it takes the next of its sets of N noises, in turn
+        firsts = [(prompt, turn * images % (config.originals_pool * size)) for prompt, turn in turns]
+        noises = [(prompt, *divmod(first, size)) for prompt, first in firsts]
     spread = max(0, config.max_steps - config.num_steps) + 1
     return Batch(
         tuple(prompt for prompt, _ in turns for _ in range(images)),
         tuple(
-            derived_seed("noise", config.seed, *place, index)
-            for place in where
-            for index in range(config.images_per_prompt // len(where))
+            derived_seed("noise", config.seed, origin, turn, first + index)
+            for origin, turn, first in noises
+            for index in range(images)
         ),
-        config.num_steps + derived_seed("steps", config.seed, *where[0]) % spread,
+        config.num_steps + derived_seed("steps", config.seed, *noises[0][:2]) % spread,
         1.0 if iteration < config.unguided else config.guidance_scale,
         derived_seed("draws", config.seed, iteration, number),
     )
@@ -87,7 +88,7 @@ _Sets = tuple[tuple[tuple[str, ...], float, int], ...]
 
 @lru_cache(maxsize=4)
 def _epoch(sets: _Sets, seed: int, epoch: int) -> tuple[tuple[tuple[str, int], ...], ...]:
-    """Return the batches of an epoch in order: of each the prompts, and how often each of them has come before.
+    """Return the batches of an epoch in order: of each the prompts, and a number that says how often each came before.
 
     Every prompt comes at least once, and each set has its share of the batches.
     """
@@ -98,9 +99,8 @@ def _epoch(sets: _Sets, seed: int, epoch: int) -> tuple[tuple[tuple[str, int], .
     chosen: list[tuple[tuple[str, int], ...]] = []
     for count, (prompts, share, together) in zip(least, sets, strict=True):
         order = torch.randperm(len(prompts), generator=generator).tolist()
-        turns = [
-            (prompts[order[i % len(prompts)]], i // len(prompts))
-            for i in range(max(count, round(length * share / total)) * together)
-        ]
+        places = max(count, round(length * share / total)) * together
+        before = epoch * -(-places // len(prompts))
+        turns = [(prompts[order[i % len(prompts)]], before + i // len(prompts)) for i in range(places)]
         chosen += [tuple(turns[i : i + together]) for i in range(0, len(turns), together)]
     return tuple(chosen[i] for i in torch.randperm(len(chosen), generator=generator).tolist())
