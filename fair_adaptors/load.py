@@ -72,7 +72,7 @@ def load_fair_adaptor(
         FairAdaptorError: the adaptor is in the weights for good, or it can neither be added to the weights nor
             be injected.
     """
-    family_of(pipe)  # or an error
+    family = family_of(pipe)  # or an error
     folder = resolve(
         name if name is not None else default_for(pipe).name,
         revision=revision,
@@ -82,7 +82,7 @@ def load_fair_adaptor(
     )
     files = read_adaptor(folder)
     strength = _checked(files.record.default_weight if weight is None else weight)
-    change, tokens = match(pipe, files, inject=inject), files.tokens.get("text_encoder")
+    change, tokens = match(pipe, files, inject=inject), files.tokens.get(family.token_encoder)
     with _LOCK:
         if _PATCHES.is_permanent(change):
             raise FairAdaptorError(

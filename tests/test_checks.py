@@ -45,7 +45,7 @@ WRONG = [
     ("gender", "base=./nothing", "there is no folder of a pipeline, with a model_index.json"),
     ("gender", "base=./empty", "empty is no folder of a pipeline that is known: text_encoder/config.json is not"),
     ("gender", "parts=text_encoder_2", "parts has text_encoder_2, and the base has none"),
-    ("sdxl-gender-race", "parts=tokens", "for a base with one text encoder: .*parts=text_encoder,text_encoder_2"),
+    ("sdxl-gender-race", "parts=tokens", "XL takes no soft tokens: .*parts=text_encoder,text_encoder_2"),
     ("sandbox-gender", "parts=text_encoder_2", "the base has none: take it out"),
 ]
 

@@ -372,7 +372,7 @@ def test_the_folder_of_a_file_of_peft_tells_its_part_where_the_keys_could_be_of_
 
 @pytest.mark.parametrize("family", ["SDXL"], indirect=True)
 def test_soft_tokens_are_not_read_for_a_base_with_two_text_encoders(tmp_path: Path, base: str) -> None:
-    refused_by_convert(saved(tmp_path / TOKENS, token_checkpoint()), tmp_path, "for one text encoder; the base", base)
+    refused_by_convert(saved(tmp_path / TOKENS, token_checkpoint()), tmp_path, "XL, takes none", base)
 
 
 def test_the_commands_go_there_and_back(

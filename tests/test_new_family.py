@@ -1,5 +1,7 @@
 """A third family of pipelines is one description and one denoiser: everything else takes it as it is."""
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +10,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, PixArtTransformer2DModel
+from fair_adaptors.training import setup
 from fair_adaptors.training.engine import denoisers, lora
 from fair_adaptors.training.engine.gradients import accumulate_gradients, step_weights
 from fair_adaptors.training.engine.sampling import decode, encode_prompts, initial_noise, sample
+from fair_adaptors.training.plan import memory, skeleton, trained_values
+from fair_adaptors.training.preflight import check
+from fair_adaptors.training.recipes import get_recipe
+from fair_adaptors.training.run.validation import draw
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
@@ -21,31 +28,57 @@ from fair_adaptors.convert import convert, export
 from fair_adaptors.errors import ConfigError, WrongBaseError
 from fair_adaptors.families import table
 from fair_adaptors.families.family import Family, Part
-from tests.tiny import tiny_pipeline, write_tiny_adaptor
+from fair_adaptors.families.sd import CLIP_LAYERS
+from fair_adaptors.report.card import card_of
+from tests.tiny import tiny_pipeline, write_tiny_adaptor, write_tiny_tokens
+from tests.tiny_training import CONFIG
 
 TOY = Family(
     "toy",
     "Toy",
     {
-        "text_encoder": Part("transformers:T5EncoderModel", ("q", "k", "v", "o"), ("lora_te3_",)),
+        "text_encoder_3": Part("transformers:T5EncoderModel", ("q", "k", "v", "o"), ("lora_te3_",)),
+        "text_encoder_4": Part("transformers:CLIPTextModel", CLIP_LAYERS, ("lora_te4_",), "text_model.encoder."),
         "transformer": Part(
             "diffusers:PixArtTransformer2DModel", ("to_q", "to_k", "to_v", "to_out.0"), ("lora_dit_",)
         ),
     },
     network="transformer",
-    text_encoders=("text_encoder",),
+    text_encoders=("text_encoder_3", "text_encoder_4"),
     pipelines=("ToyPipeline",),
-    soft_tokens=False,
+    token_encoder="text_encoder_4",
+    autoencoder=("decoder", "diffusers:AutoencoderKL"),
+    wide_autoencoder=True,
 )
 PARTS = tuple(TOY.parts)
+WHOLE = {"judge": "sandbox:evaluation", "encoders": "sandbox:portraits", "faces": "whole", "face_weight": "0"}
+SMALL = {"classifier": "sandbox:training", **WHOLE}
 
 
 class ToyPipeline(SimpleNamespace):
-    """A transformer in place of a U-Net, and a T5 in place of CLIP."""
+    """A transformer in place of a U-Net, a T5 beside CLIP, and parts that have other names than Stable Diffusion's."""
+
+    __hash__ = object.__hash__
 
     @property
     def components(self) -> dict[str, Any]:
-        return vars(self)
+        return {name: value for name, value in vars(self).items() if name != "encode_prompt"}
+
+    def maybe_convert_prompt(self, prompt: str, tokenizer: Any) -> str:
+        return prompt
+
+    def encode_prompt(
+        self,
+        prompt: str,
+        device: Any = None,
+        num_images_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = False,
+        prompt_embeds: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        ids = self.tokenizer(prompt, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        encoders = (self.text_encoder_3, self.text_encoder_4)
+        found = torch.cat([encoder(ids).last_hidden_state for encoder in encoders], 1)
+        return found if prompt_embeds is None else prompt_embeds, None
 
 
 @dataclass(frozen=True)
@@ -56,9 +89,16 @@ class ToyDenoiser:
     def model(self) -> Any:
         return self.pipe.transformer
 
+    @property
+    def autoencoder(self) -> Any:
+        return self.pipe.decoder
+
+    @property
+    def scale(self) -> int:
+        return 2
+
     def encode(self, prompt: str | None) -> tuple[Tensor, ...]:
-        ids = torch.tensor([[ord(letter) % 32 for letter in (prompt or "").ljust(12)[:12]]])
-        return (self.pipe.text_encoder(ids).last_hidden_state,)
+        return (self.pipe.encode_prompt(prompt or "")[0],)
 
     def predict(self, scaled_input: Tensor, timestep: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
         (embeds,) = conditions
@@ -67,10 +107,10 @@ class ToyDenoiser:
         return self.model(scaled_input, embeds, times, sizes, return_dict=False)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.pipe.vae.decode(latents, return_dict=False)[0] / 2 + 0.5
+        return self.pipe.decoder.decode(latents.to(self.pipe.decoder.dtype), return_dict=False)[0] / 2 + 0.5
 
     def condition_shapes(self, length: int) -> tuple[tuple[int, ...], ...]:
-        return ((length, 16),)
+        return ((2 * length, 16),)
 
 
 @pytest.fixture
@@ -78,16 +118,18 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> ToyPipeline:
     monkeypatch.setattr(table, "FAMILIES", (*table.FAMILIES, TOY))
     monkeypatch.setitem(denoisers.DENOISERS, "toy", ToyDenoiser)
     torch.manual_seed(0)
-    first = tiny_pipeline()
+    first = tiny_pipeline(width=16)
     made = ToyPipeline(
-        text_encoder=T5EncoderModel(
-            T5Config(vocab_size=32, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=4)
+        tokenizer=first.tokenizer,
+        text_encoder_4=first.text_encoder,
+        text_encoder_3=T5EncoderModel(
+            T5Config(vocab_size=64, d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=4)
         ).eval(),
         transformer=PixArtTransformer2DModel(
             num_attention_heads=2, attention_head_dim=4, in_channels=4, out_channels=4, num_layers=1,
             cross_attention_dim=8, caption_channels=16, sample_size=8, patch_size=2, use_additional_conditions=False,
         ).eval(),
-        vae=first.vae,
+        decoder=first.vae,
         scheduler=DPMSolverMultistepScheduler(),
         config={},
     )  # fmt: skip
@@ -106,7 +148,7 @@ def test_an_adaptor_of_it_is_written_read_loaded_and_unloaded(tmp_path: Path, pi
     before = latents(pipe)
     files = read_adaptor(write_tiny_adaptor(tmp_path, pipe, parts=PARTS))
     assert files.record.trained_parts == tuple(PARTS)
-    assert "text_encoder.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight" in files.tensors
+    assert "text_encoder_3.encoder.block.0.layer.0.SelfAttention.q.lora_A.weight" in files.tensors
     handle = load_fair_adaptor(pipe, tmp_path)
     assert (latents(pipe) - before).norm() > 0.01 * before.norm()
     handle.unload()
@@ -115,10 +157,16 @@ def test_an_adaptor_of_it_is_written_read_loaded_and_unloaded(tmp_path: Path, pi
         load_fair_adaptor(tiny_pipeline(), tmp_path)
 
 
+def saved(pipe: ToyPipeline, folder: Path) -> str:
+    for part in (*PARTS, "decoder"):
+        pipe.components[part].save_pretrained(folder / part)
+    (folder / "model_index.json").write_text(json.dumps(dict.fromkeys(pipe.components, ["toy", "Toy"])))
+    return str(folder)
+
+
 @pytest.mark.parametrize("format", ["kohya", "peft"])
 def test_it_goes_to_other_formats_and_back(tmp_path: Path, pipe: ToyPipeline, format: str) -> None:
-    for part in PARTS:
-        pipe.components[part].save_pretrained(tmp_path / "base" / part)
+    saved(pipe, tmp_path / "base")
     adaptor = write_tiny_adaptor(tmp_path / "adaptor", pipe, parts=PARTS)
     folder = export(adaptor, tmp_path / format, format=format)
     back = read_adaptor(convert(folder, tmp_path / "back", base=str(tmp_path / "base"), attributes=["gender"]))
@@ -135,7 +183,7 @@ def test_training_reaches_every_part_of_it(pipe: ToyPipeline) -> None:
             torch.nn.init.normal_(parameter, std=0.1)
     conditions = encode_prompts(pipe, ["a nurse"], guidance_scale=2.0)
     run = sample(pipe, conditions, initial_noise(pipe, [0, 1]), num_steps=2, guidance_scale=2.0)
-    assert decode(pipe, run.latents).shape == (2, 3, 16, 16) and isinstance(pipe.vae, AutoencoderKL)
+    assert decode(pipe, run.latents).shape == (2, 3, 16, 16) and isinstance(pipe.decoder, AutoencoderKL)
     weights = step_weights(pipe.scheduler, 2)
     accumulate_gradients(pipe, run, torch.ones_like(run.latents), ["a nurse"], guidance_scale=2.0, weights=weights)
     assert all(p.grad is not None and p.grad.norm() > 0 for p in parameters.values())
@@ -145,11 +193,63 @@ def test_training_reaches_every_part_of_it(pipe: ToyPipeline) -> None:
     assert torch.equal(latents(pipe), off)
 
 
-def test_soft_tokens_and_parts_that_it_lacks_are_refused(pipe: ToyPipeline) -> None:
-    with pytest.raises(ConfigError, match="no unet"):
-        lora.attach(pipe, ("unet",))
-    with pytest.raises(ConfigError, match="soft tokens"):
-        lora.attach(pipe, ("tokens",))
+def test_soft_tokens_go_to_the_text_encoder_that_it_names(tmp_path: Path, pipe: ToyPipeline) -> None:
+    (before,) = encode_prompts(pipe, ["a nurse"], guidance_scale=1.0)
+    handle = load_fair_adaptor(pipe, write_tiny_tokens(tmp_path, pipe, width=16))
+    (after,) = encode_prompts(pipe, ["a nurse"], guidance_scale=1.0)
+    assert torch.equal(after[:, :16], before[:, :16]) and not torch.equal(after[:, 16:], before[:, 16:])
+    handle.unload()
+    assert torch.equal(encode_prompts(pipe, ["a nurse"], guidance_scale=1.0)[0], before)
+    tokens = lora.attach(pipe, ("tokens",), num_tokens=2)[lora.TOKENS]
+    (with_tokens,) = encode_prompts(pipe, ["a nurse"], guidance_scale=1.0, tokens=tokens)
+    with_tokens.sum().backward()
+    assert tokens.grad is not None and tokens.grad.norm() > 0
+    with pytest.raises(WrongBaseError, match=r"text_encoder_4 takes up to 14 tokens of 16"):
+        load_fair_adaptor(pipe, write_tiny_tokens(tmp_path / "wide", pipe, width=32))
+
+
+def test_a_run_is_checked_planned_set_up_and_looked_at(
+    tmp_path: Path, pipe: ToyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = saved(pipe, tmp_path)
+    config = get_recipe("gender", {"base": base, "parts": f"{','.join(PARTS)},tokens", "dtype": "float16", **SMALL})
+    check(config)
+    attached = lora.attach(pipe, config.parts, rank=config.rank, num_tokens=config.num_tokens)
+    assert trained_values(config, skeleton(base)) == sum(p.numel() for p in attached.values())
+    lora.detach(pipe, config.parts)
+    config = dataclasses.replace(config, activation_checkpointing=True)
+    found = memory(config, skeleton(base), 2, 2)
+    assert min(found.passing.values()) > 0
+    monkeypatch.setattr(setup, "load_pipeline", lambda *base, **settings: pipe)
+    assert setup._load_pipeline(config, "cpu") is pipe
+    dtypes = {name: pipe.components[name].dtype for name in (*PARTS, "decoder")}
+    assert dtypes.pop("transformer") == torch.float16 and set(dtypes.values()) == {torch.float32}
+    assert pipe.decoder.is_gradient_checkpointing
+    setup_of_it: Any = SimpleNamespace(pipe=pipe)
+    assert draw(setup_of_it, CONFIG, "a nurse", []).shape == (0, 3, 16, 16)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_its_card_says_whether_negative_prompts_are_read_otherwise(
+    tmp_path: Path, pipe: ToyPipeline, part: str
+) -> None:
+    said = "A negative prompt is read by the same text encoder" in card_of(
+        write_tiny_adaptor(tmp_path, pipe, parts=(part,))
+    )
+    assert said is (part != "transformer")
+
+
+def test_soft_tokens_and_parts_that_it_lacks_are_refused(
+    tmp_path: Path, pipe: ToyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = dataclasses.replace(TOY, token_encoder="")
+    monkeypatch.setattr(table, "FAMILIES", (*table.FAMILIES[:-1], without))
+    base = saved(pipe, tmp_path)
+    for part, message in (("unet", "has (no )?unet"), ("tokens", "Toy takes no soft tokens")):
+        with pytest.raises(ConfigError, match=message):
+            lora.attach(pipe, (part,))
+        with pytest.raises(ConfigError, match=message):
+            check(get_recipe("gender", {"base": base, "parts": part, **SMALL}))
 
 
 def test_without_its_row_it_is_refused(pipe: ToyPipeline, monkeypatch: pytest.MonkeyPatch) -> None:

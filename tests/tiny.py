@@ -20,6 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from fair_adaptors.adaptor.folder import write_adaptor
 from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE, AttributeTarget
+from fair_adaptors.families.table import family_of
 
 State = dict[str, torch.Tensor]
 AIM = {"gender": AttributeTarget(("female", "male"), (0.5, 0.5))}
@@ -153,7 +154,8 @@ def write_tiny_adaptor(
 
 def write_tiny_tokens(folder: Path, pipe: Any, *, count: int = 2, width: int = 32, seed: int = 0) -> Path:
     """Write an adaptor of soft tokens."""
-    tokens = {"text_encoder": torch.randn(count, width, generator=torch.Generator().manual_seed(seed))}
+    rows = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+    tokens = {family_of(pipe).token_encoder or "text_encoder": rows}
     return write_adaptor(
         folder,
         {},

@@ -14,6 +14,7 @@ from torch import Tensor
 from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.bases import by_short_name, find_base
 from fair_adaptors.adaptor.modules import linear_modules
+from fair_adaptors.adaptor.tokens import token_encoder
 from fair_adaptors.families.table import family_of
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.hub.parts import KIND
@@ -21,7 +22,7 @@ from fair_adaptors.hub.parts import KIND
 from .config import TrainConfig
 from .downloads import Download, downloads
 from .engine import lora
-from .engine.denoisers import DENOISERS
+from .engine.denoisers import denoiser_of
 from .keeping import keeping
 from .meta_memory import peak_megabytes
 from .preflight import check, known_classes
@@ -55,7 +56,7 @@ class Plan:
 
     Attributes:
         images: images per iteration, over all processes.
-        unet_rows: rows that go through the U-Net per iteration without gradient, and with.
+        rows: that go through the network per iteration without gradient, and with.
         iterations: how many.
         trained: numbers that are trained; 0 for a base whose shapes are not known here.
         megabytes: of one process, by what needs them, and together; empty for such a base.
@@ -65,7 +66,7 @@ class Plan:
     """
 
     images: int
-    unet_rows: tuple[float, float]
+    rows: tuple[float, float]
     iterations: int
     trained: int
     megabytes: dict[str, float]
@@ -77,7 +78,7 @@ class Plan:
 def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
     """Plan a run. Nothing is computed and no weights are fetched.
 
-    The memory of U-Net and autoencoder is counted on torch's meta device.
+    The memory of network and autoencoder is counted on torch's meta device.
 
     Raises:
         ConfigError: as ``check``.
@@ -137,20 +138,12 @@ def skeleton(base: str) -> Any:
     Args:
         base: as in a configuration, or a short name of the table of bases.
     """
-    from diffusers import AutoencoderKL
-
     place, _ = split_revision(base)
     known = find_base(place) or by_short_name(place)
     if known is None and not Path(place).is_dir():
         return None
     found = load_architecture(known.short_name if known else place)
-    with torch.device("meta"):
-        vae = AutoencoderKL.from_config(found.autoencoder)
-    return SimpleNamespace(**vars(found.pipe), vae=vae)
-
-
-def _network(base: Any) -> Any:
-    return getattr(base, family_of(base).network)
+    return SimpleNamespace(**vars(found.pipe), **{found.family.autoencoder[0]: found.autoencoder})
 
 
 def memory(config: TrainConfig, base: Any, images: int, branches: int) -> Memory:
@@ -164,10 +157,11 @@ def memory(config: TrainConfig, base: Any, images: int, branches: int) -> Memory
     modules = {
         name: module.to(part_dtype(config, base, name)) for name, module in vars(base).items() if module is not None
     }
-    network, vae = _network(base), base.vae
+    denoiser = denoiser_of(base)
+    network, autoencoder = denoiser.model, denoiser.autoencoder
     weights = sum(p.numel() * p.element_size() for module in modules.values() for p in module.parameters())
     latents = network.config.in_channels * network.config.sample_size**2
-    pixels = 3 * (network.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)) ** 2
+    pixels = 3 * (network.config.sample_size * denoiser.scale) ** 2
     kept = {
         "base": weights / 1e6,
         "adaptor, gradient, optimiser and average (float32)": trained_values(config, base) * 4 * 5 / 1e6,
@@ -182,17 +176,16 @@ def memory(config: TrainConfig, base: Any, images: int, branches: int) -> Memory
         num_tokens=config.num_tokens,
     )
     if config.activation_checkpointing:
-        checkpoint_activations(network, vae)
+        checkpoint_activations(network, autoencoder)
     return Memory(kept, dict(_passing(config, base, images, branches)))
 
 
 def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iterator[tuple[str, float]]:
     """Yield the kinds of work with the megabytes that each takes."""
-    network, vae = _network(base), base.vae
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    denoiser = DENOISERS[family_of(base).name](SimpleNamespace(**vars(base), vae_scale_factor=factor))
+    denoiser = denoiser_of(base)
+    network, autoencoder = denoiser.model, denoiser.autoencoder
     shape = network.config.in_channels, network.config.sample_size, network.config.sample_size
-    there = [parameter for model in (network, vae) for parameter in model.parameters()]
+    there = [parameter for model in (network, autoencoder) for parameter in model.parameters()]
 
     def empty(*sizes: int) -> Tensor:
         return torch.empty(*sizes, device="meta", dtype=network.dtype)
@@ -203,7 +196,7 @@ def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iter
         return denoiser.predict(empty(rows, *shape), empty(rows), tuple(conditions))
 
     def decode(count: int) -> Tensor:
-        return vae.decode(empty(count, *shape).to(vae.dtype).requires_grad_(True)).sample
+        return denoiser.decode(empty(count, *shape).requires_grad_(True))
 
     steps = config.gradient_steps or max(config.num_steps, config.max_steps)
     call, chunk = config.images_per_call, config.images_per_decode
@@ -211,8 +204,8 @@ def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iter
     rows = branches * min(images * steps, call or images)
     decoded = min(images, chunk or images)
     with torch.no_grad():
-        yield f"a U-Net call of {plain_rows} rows", peak_megabytes(lambda: denoise(plain_rows), there)
-    yield f"a U-Net call of {rows} rows, with gradient", peak_megabytes(_both_ways(denoise, rows), there)
+        yield f"a call of the network with {plain_rows} rows", peak_megabytes(lambda: denoise(plain_rows), there)
+    yield f"a call of the network with {rows} rows, with gradient", peak_megabytes(_both_ways(denoise, rows), there)
     with torch.no_grad():
         yield f"decoding {decoded} images, in validation", peak_megabytes(lambda: decode(decoded), there)
     yield f"decoding {decoded} images, with gradient", peak_megabytes(_both_ways(decode, decoded), there)
@@ -243,7 +236,7 @@ def trained_values(config: TrainConfig, base: Any) -> int:
                 outputs, inputs, *kernel = module.weight.shape
                 count += config.rank * (inputs * int(torch.tensor(kernel).prod()) + outputs)
     if "tokens" in config.parts:
-        count += config.num_tokens * base.text_encoder.config.hidden_size
+        count += config.num_tokens * token_encoder(base).config.hidden_size
     return count
 
 

@@ -9,6 +9,7 @@ from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.bases import by_short_name, find_base, plugin_of
 from fair_adaptors.attributes import clip_words
 from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, UnknownAdaptorError
+from fair_adaptors.families.table import family_with
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.hub.parts import KIND, find_part, is_here
 from fair_adaptors.vision.authors import AUTHORS_CLASSIFIERS
@@ -193,10 +194,12 @@ def _check_parts(parts: Sequence[str], components: set[str] | None) -> None:
     for part in parts:
         if part != "tokens" and part not in components:
             raise ConfigError(f"parts has {part}, and the base has none: take it out of parts")
-    if "tokens" in parts and "text_encoder_2" in components:
+    family = family_with(components)
+    if family is not None and "tokens" in parts and not family.token_encoder:
+        instead = [part for part in family.parts if part in family.text_encoders]
         raise ConfigError(
-            "parts has tokens, and soft tokens are for a base with one text encoder: train its text encoders instead,"
-            " parts=text_encoder,text_encoder_2"
+            f"parts has tokens, and {family.title} takes no soft tokens: train its text encoders instead,"
+            f" parts={','.join(instead)}"
         )
 
 

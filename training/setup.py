@@ -15,7 +15,8 @@ from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.attributes import factors, labels
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.families.table import FAMILIES, family_of
+from fair_adaptors.families import table
+from fair_adaptors.families.table import family_of, token_encoders
 from fair_adaptors.pipelines import load_pipeline
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from fair_adaptors.vision.checked import checked
@@ -149,12 +150,14 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
     """Load the base, frozen in the configuration's dtype, as the engine can train it."""
     if config.tf32:
         torch.set_float32_matmul_precision("high")
-    wide = {*_trained_text_encoders(config), *(["vae"] if config.dtype == "float16" else [])}
+    wide = _trained_text_encoders(config)
+    if config.dtype == "float16":
+        wide |= {family.autoencoder[0] for family in table.FAMILIES}
     dtypes = {"default": getattr(torch, config.dtype), **dict.fromkeys(wide, torch.float32)}
     pipe = load_pipeline(config.base, dtype=dtypes, safety_checker=False)
     if not plugin_of(config.base) and (scheduler := family_of(pipe).scheduler):
         pipe.scheduler = imported(scheduler).from_config(pipe.scheduler.config)
-    model = denoiser_for(pipe).model
+    denoiser = denoiser_for(pipe)
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
             part.to(device)
@@ -162,9 +165,9 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
                 part.to(dtype)
             part.requires_grad_(False)  # now, not when the LoRAs come: a compiled graph would be made again
     if config.activation_checkpointing:
-        checkpoint_activations(model, pipe.vae)
+        checkpoint_activations(denoiser.model, denoiser.autoencoder)
     if config.compile:
-        model.compile()
+        denoiser.model.compile()
     return pipe
 
 
@@ -176,19 +179,20 @@ def part_dtype(config: TrainConfig, pipe: Any, name: str) -> torch.dtype:
     are rounding, and 7 % if only the embeddings are rounded. And an autoencoder that overflows in float16.
     """
     dtype: torch.dtype = getattr(torch, config.dtype)
-    overflows = name == "vae" and dtype == torch.float16 and _is_wide(pipe)
+    overflows = dtype == torch.float16 and _is_wide(pipe) and name == family_of(pipe).autoencoder[0]
     return torch.float32 if overflows or name in _trained_text_encoders(config) else dtype
 
 
 def _trained_text_encoders(config: TrainConfig) -> set[str]:
     """Return the text encoders that have LoRAs or read soft tokens."""
-    trained = {"text_encoder" if part == "tokens" else part for part in config.parts}
-    return {part for family in FAMILIES for part in family.text_encoders if part in trained}
+    trained = {*config.parts, *(token_encoders() if "tokens" in config.parts else ())}
+    return {part for family in table.FAMILIES for part in family.text_encoders if part in trained}
 
 
 def _is_wide(pipe: Any) -> bool:
     """Tell whether the autoencoder is made for float32."""
-    return family_of(pipe).wide_autoencoder and bool(pipe.vae.config.force_upcast)
+    family = family_of(pipe)
+    return family.wide_autoencoder and bool(getattr(pipe, family.autoencoder[0]).config.force_upcast)
 
 
 def _autoencoder_warning(config: TrainConfig, pipe: Any) -> str:
@@ -201,10 +205,10 @@ def _autoencoder_warning(config: TrainConfig, pipe: Any) -> str:
     )
 
 
-def checkpoint_activations(unet: Any, vae: Any) -> None:
-    """Let U-Net and autoencoder compute activations again in the backward pass, in place of keeping them."""
-    unet.enable_gradient_checkpointing()
-    vae.enable_gradient_checkpointing(_layer_by_layer)
+def checkpoint_activations(network: Any, autoencoder: Any) -> None:
+    """Let network and autoencoder compute activations again in the backward pass, in place of keeping them."""
+    network.enable_gradient_checkpointing()
+    autoencoder.enable_gradient_checkpointing(_layer_by_layer)
 
 
 def _layer_by_layer(block: Any, *inputs: Any) -> Any:

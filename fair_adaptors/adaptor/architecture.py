@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from fair_adaptors.errors import ConfigError, did_you_mean
-from fair_adaptors.families.family import Family, Part
+from fair_adaptors.families.family import Family
 from fair_adaptors.families.table import FAMILIES, family_named, family_with
 
 from .bases import BASES, BaseModel, by_short_name, imported
@@ -24,14 +24,14 @@ class Architecture:
         base_model: what an adaptor's record calls it.
         family: its family of pipelines.
         pipe: its text encoders and network, without memory for weights; stands in for a pipeline where shapes count.
-        autoencoder: configuration of its autoencoder; None if its folder has none.
+        autoencoder: what makes its pictures of latents, without memory for weights too; None if its folder has none.
     """
 
     name: str
     base_model: str
     family: Family
     pipe: Any
-    autoencoder: Mapping[str, Any] | None
+    autoencoder: Any
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the weight shapes of the linear and convolution modules under their names in the file format."""
@@ -69,8 +69,9 @@ def kind_of(signature: Mapping[str, str]) -> str | None:
 
 def _build(base: BaseModel) -> Architecture:
     family, found = family_named(base.family), base.configurations
-    pipe = SimpleNamespace(**{name: _model(part, found[name]) for name, part in family.parts.items()})
-    return Architecture(base.short_name, base.names[0], family, pipe, found["vae"])
+    pipe = SimpleNamespace(**{name: _model(part.model, found[name]) for name, part in family.parts.items()})
+    name, kind = family.autoencoder
+    return Architecture(base.short_name, base.names[0], family, pipe, _model(kind, found[name]))
 
 
 def _read(name: str, folder: Path, base_model: str) -> Architecture:
@@ -80,9 +81,9 @@ def _read(name: str, folder: Path, base_model: str) -> Architecture:
         if family is None:
             missing = min(([part for part in one.parts if part not in present] for one in FAMILIES), key=len)
             raise OSError(f"{missing[0]}/config.json is not there" if missing else "it has a text encoder too many")
-        pipe = SimpleNamespace(**{part: _model(row, folder / part) for part, row in family.parts.items()})
-        path = folder / "vae" / "config.json"
-        autoencoder = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        pipe = SimpleNamespace(**{part: _model(row.model, folder / part) for part, row in family.parts.items()})
+        part, kind = family.autoencoder
+        autoencoder = _model(kind, folder / part) if part in present else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"{folder} is no folder of a pipeline that is known: {str(error).strip().partition(chr(10))[0]}"
@@ -90,12 +91,17 @@ def _read(name: str, folder: Path, base_model: str) -> Architecture:
     return Architecture(name, base_model, family, pipe, autoencoder)
 
 
-def _model(part: Part, configuration: Mapping[str, Any] | Path) -> Any:
-    """Return a model without memory for weights, of a configuration or of the folder that it is saved in."""
+def _model(place: str, configuration: Mapping[str, Any] | Path) -> Any:
+    """Return a model without memory for weights.
+
+    Args:
+        place: of its class, as ``module:object``.
+        configuration: or the folder that it is saved in.
+    """
     import torch
     from transformers import PreTrainedModel
 
-    kind = imported(part.model)
+    kind = imported(place)
     with torch.device("meta"):
         if issubclass(kind, PreTrainedModel):
             config = kind.config_class

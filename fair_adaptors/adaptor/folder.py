@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.errors import InvalidAdaptorError
-from fair_adaptors.families.table import all_parts
+from fair_adaptors.families.table import all_parts, token_encoders
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -198,8 +198,9 @@ def is_finite(tensor: "Tensor") -> bool:
 def _check_tokens(tokens: "dict[str, Tensor]", path: Path) -> None:
     import torch
 
-    if tokens.keys() != {"text_encoder"}:
-        raise InvalidAdaptorError(f"{path}: expected the key 'text_encoder', found {some(list(tokens))}")
+    if len(tokens) != 1 or not tokens.keys() <= {*token_encoders()}:
+        known = " or ".join(map(repr, token_encoders()))
+        raise InvalidAdaptorError(f"{path}: expected the key {known}, found {some(list(tokens))}")
     for key, rows in tokens.items():
         if rows.dtype not in (torch.float32, torch.bfloat16, torch.float16) or rows.ndim != 2 or not rows.numel():
             raise InvalidAdaptorError(f"{path}: {key}: {rows.dtype} {list(rows.shape)} are no tokens [n, width]")

@@ -81,7 +81,7 @@ def _misfit(module: "nn.Linear | nn.Conv2d", down: "Tensor", up: "Tensor") -> st
 def _misfits_of_tokens(pipe: Any, family: Family, tokens: "dict[str, Tensor]") -> list[str]:
     """Say why a pipeline's text encoders cannot take soft tokens; empty if they can."""
     problems = []
-    if tokens and not family.soft_tokens:
+    if tokens and not family.token_encoder:
         problems.append(f"{family.title} takes no soft tokens, which the adaptor has")
     for part, rows in tokens.items():
         config = getattr(pipe, part).config

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from fair_adaptors.errors import InvalidAdaptorError
-from fair_adaptors.families.table import all_parts
+from fair_adaptors.families.table import all_parts, family_with
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
@@ -77,6 +77,12 @@ class AdaptorRecord:
     def identity(self) -> str:
         """What tells this adaptor from others: the sha256 of its files."""
         return "+".join(file.sha256 for _, file in sorted(self.files.items()))
+
+    @property
+    def changes_prompts(self) -> bool:
+        """Whether a text encoder is changed, which reads negative prompts too."""
+        family = family_with(self.base_signature)
+        return family is not None and not set(self.trained_parts).isdisjoint(family.text_encoders)
 
     @classmethod
     def from_json(cls, content: Any, name: str | Path = CONFIG_FILE) -> Self:

@@ -9,10 +9,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.families.table import family_of
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
+
+
+def token_encoder(pipe: Any) -> Any:
+    """Return the text encoder of a pipeline that soft tokens are for; its family must have one."""
+    return getattr(pipe, family_of(pipe).token_encoder)
 
 
 @contextmanager
@@ -89,7 +96,7 @@ def set_prefix(pipe: Any, identity: str, prefix: "tuple[float, Tensor] | None") 
         if prefix is None:
             return
         known = _PROMPTING[pipe] = _Prompting(type(pipe).encode_prompt, WeakIdKeyDictionary())
-        known.watch = pipe.text_encoder.register_forward_pre_hook(_Watch(weakref.ref(pipe)))
+        known.watch = token_encoder(pipe).register_forward_pre_hook(_Watch(weakref.ref(pipe)))
         pipe.encode_prompt = _EncodePrompt(weakref.ref(pipe))
     known.prefixes.pop(identity, None)
     if prefix is not None:
@@ -173,7 +180,7 @@ def _blend(pipe: Any, known: _Prompting, given: dict[str, Any]) -> "Tensor":
     parts = [rest * known.original(**alone)[0]] if rest else []
     for identity in sorted(known.prefixes):  # the order of loading must not change a bit
         weight, tokens = known.prefixes[identity]
-        with inserted(pipe.text_encoder, tokens):
+        with inserted(token_encoder(pipe), tokens):
             parts.append(weight * known.original(**alone)[0])
     return sum(parts[1:], parts[0])
 

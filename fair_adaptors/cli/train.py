@@ -109,11 +109,11 @@ def _print_plan(config: Any, num_processes: int) -> None:
     from fair_adaptors.training.settings import as_yaml
 
     plan = make_plan(config, num_processes)
-    plain, trained = plan.unet_rows
+    plain, trained = plan.rows
     lines = [
         as_yaml(config),
         f"# {plan.iterations:,} iterations of {plan.images} images on {num_processes} process(es):",
-        f"# {plan.images * plan.iterations:,} images; per iteration {plain:,.0f} rows through the U-Net without"
+        f"# {plan.images * plan.iterations:,} images; per iteration {plain:,.0f} rows through the network without"
         f" gradient and {trained:,.0f} with",
         f"# {f'{plan.trained:,}' if plan.megabytes else 'not known how many'} numbers are trained; estimated memory of"
         " a process, without classifiers and encoders:",

@@ -165,7 +165,7 @@ def _check_place(files: AdaptorFiles, format: str) -> None:
 def _write_embedding(files: AdaptorFiles, path: Path, word: str) -> None:
     from safetensors.torch import save_file
 
-    save_file({f"<{word}>": files.tokens["text_encoder"]}, path)
+    save_file({f"<{word}>": next(iter(files.tokens.values()))}, path)
 
 
 def _check_mergeable(pipe: Any) -> None:

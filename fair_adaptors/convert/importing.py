@@ -65,7 +65,7 @@ def convert(
         write_adaptor(
             aside,
             found.tensors,
-            tokens={"text_encoder": found.tokens} if found.tokens is not None else None,
+            tokens={model.family.token_encoder: found.tokens} if found.tokens is not None else None,
             name=name,
             pipe=model.pipe,
             base_model=model.base_model,

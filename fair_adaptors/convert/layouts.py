@@ -95,6 +95,6 @@ def known_keys(stems: Collection[str], family: Family) -> dict[str, tuple[str, s
             for key, role in keys(stem, family) + (keys(start + other_name, family) if other_name else []):
                 other = found.get(key, ("", "", ""))[1]
                 # else a tensor would be taken for another one's
-                assert not other or (layout == "peft" and other.startswith("text_encoder.")), key
+                assert not other or (layout == "peft" and other.partition(".")[0] in family.text_encoders), key
                 found[key] = layout, stem, role
     return found

@@ -198,9 +198,9 @@ def _tokens_of(file: StateDict, base: Architecture) -> "Tensor":
     """
     import torch
 
-    if not base.family.soft_tokens:
-        raise InvalidAdaptorError(f"{file.name} has soft tokens for one text encoder; the base {base.name} has two")
-    config = base.pipe.text_encoder.config
+    if not base.family.token_encoder:
+        raise InvalidAdaptorError(f"{file.name} has soft tokens; {base.name}, of {base.family.title}, takes none")
+    config = getattr(base.pipe, base.family.token_encoder).config
     length, width = config.max_position_embeddings, config.hidden_size
     tensors = file.tensors
     if tensors.keys() != {TOKENS, *POSITIONS}:

@@ -40,7 +40,8 @@ class Family:
         network: the part that is called at every step.
         text_encoders: all text encoders, those without LoRAs too.
         pipelines: names of the pipeline classes that can be trained.
-        soft_tokens: whether learned tokens can stand before a prompt.
+        token_encoder: the text encoder that soft tokens, learned ones before a prompt, are for; empty for none.
+        autoencoder: the part that makes pictures of latents: its name, and its class as ``module:object``.
         scheduler: the class that is trained with, as ``module:object``; empty for the pipeline's own.
         wide_autoencoder: whether an autoencoder with ``force_upcast`` overflows in float16. That is the setting's
             default, so that in other families it says nothing.
@@ -52,6 +53,7 @@ class Family:
     network: str
     text_encoders: tuple[str, ...]
     pipelines: tuple[str, ...]
-    soft_tokens: bool
+    token_encoder: str = ""
+    autoencoder: tuple[str, str] = ("vae", "diffusers:AutoencoderKL")
     scheduler: str = ""
     wide_autoencoder: bool = False

@@ -20,6 +20,6 @@ STABLE_DIFFUSION = Family(
     network="unet",
     text_encoders=("text_encoder",),
     pipelines=("StableDiffusionPipeline",),
-    soft_tokens=True,
+    token_encoder="text_encoder",
     scheduler="diffusers:DPMSolverMultistepScheduler",  # the paper's
 )

@@ -16,7 +16,6 @@ STABLE_DIFFUSION_XL = Family(
     network="unet",
     text_encoders=("text_encoder", "text_encoder_2"),
     pipelines=("StableDiffusionXLPipeline",),
-    soft_tokens=False,
     scheduler="diffusers:DPMSolverMultistepScheduler",
     wide_autoencoder=True,
 )

@@ -48,6 +48,11 @@ def all_parts() -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: not name.startswith("text_encoder")))
 
 
+def token_encoders() -> tuple[str, ...]:
+    """Return the text encoders that soft tokens are for, of all families."""
+    return tuple(dict.fromkeys(family.token_encoder for family in FAMILIES if family.token_encoder))
+
+
 def _fits(family: Family, pipe: Any) -> bool:
     names = {name for one in FAMILIES for name in (*one.parts, *one.text_encoders)}
     absent = object()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.families.table import FAMILIES, find_family
+from fair_adaptors.families.table import FAMILIES, family_of, find_family
 
 Conditions = tuple[Tensor, ...]
 
@@ -23,6 +23,16 @@ class Denoiser(Protocol):
     @property
     def model(self) -> Any:
         """The network that is called at every step."""
+        ...
+
+    @property
+    def autoencoder(self) -> Any:
+        """What makes pictures of latents."""
+        ...
+
+    @property
+    def scale(self) -> int:
+        """Pixels along a side of a picture for each latent along it."""
         ...
 
     def encode(self, prompt: str | None) -> Conditions:
@@ -46,8 +56,8 @@ class Denoiser(Protocol):
 
 
 @dataclass(frozen=True)
-class StableDiffusion:
-    """Stable Diffusion 1.x and 2.x: one text encoder."""
+class _WithUNet:
+    """What both families have: a U-Net, and an autoencoder whose blocks double the sides."""
 
     pipe: Any
 
@@ -55,6 +65,21 @@ class StableDiffusion:
     def model(self) -> Any:
         """The U-Net."""
         return self.pipe.unet
+
+    @property
+    def autoencoder(self) -> Any:
+        """The autoencoder."""
+        return self.pipe.vae
+
+    @property
+    def scale(self) -> int:
+        """That of the autoencoder."""
+        return 2 ** (len(self.pipe.vae.config.block_out_channels) - 1)
+
+
+@dataclass(frozen=True)
+class StableDiffusion(_WithUNet):
+    """Stable Diffusion 1.x and 2.x: one text encoder."""
 
     def encode(self, prompt: str | None) -> Conditions:
         """Return the embeddings [1, L, D]."""
@@ -76,15 +101,8 @@ class StableDiffusion:
 
 
 @dataclass(frozen=True)
-class StableDiffusionXL:
+class StableDiffusionXL(_WithUNet):
     """Stable Diffusion XL: two text encoders, a pooled embedding, and the size of the picture."""
-
-    pipe: Any
-
-    @property
-    def model(self) -> Any:
-        """The U-Net."""
-        return self.pipe.unet
 
     def encode(self, prompt: str | None) -> Conditions:
         """Return the embeddings [1, L, D] of both encoders side by side, and the second one's pooled [1, P]."""
@@ -101,7 +119,7 @@ class StableDiffusionXL:
     def predict(self, scaled_input: Tensor, timestep: Tensor, conditions: Conditions) -> Tensor:
         """Call the U-Net, as for a picture of its own size that was not cropped."""
         embeds, pooled = conditions
-        height, width = (side * self.pipe.vae_scale_factor for side in scaled_input.shape[-2:])
+        height, width = (side * self.scale for side in scaled_input.shape[-2:])
         sizes = pooled.new_tensor([height, width, 0, 0, height, width]).expand(len(scaled_input), -1)
         added = {"text_embeds": pooled, "time_ids": sizes}
         return self.model(scaled_input, timestep, embeds, added_cond_kwargs=added, return_dict=False)[0]
@@ -133,6 +151,11 @@ def denoiser_for(pipe: Any) -> Denoiser:
         known = [name for one in FAMILIES if one.name in DENOISERS for name in one.pipelines]
         raise ConfigError(f"{type(pipe).__name__} cannot be trained; {' and '.join(known)} can")
     return DENOISERS[family.name](pipe)
+
+
+def denoiser_of(base: Any) -> Denoiser:
+    """Return the denoiser of what stands in for a pipeline where shapes count, whatever its class."""
+    return DENOISERS[family_of(base).name](base)
 
 
 def _device(module: torch.nn.Module) -> torch.device:

@@ -10,11 +10,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from fair_adaptors.adaptor.modules import name_in_file
+from fair_adaptors.adaptor.tokens import token_encoder
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.families.table import family_of
 
 ADAPTOR = "fair"
-TOKENS = "tokens.text_encoder"
+TOKENS = "tokens"
 
 
 def attach(
@@ -29,9 +30,9 @@ def attach(
 ) -> dict[str, nn.Parameter]:
     """Freeze the pipeline, add what is trained in float32, and return the parameters by name.
 
-    A LoRA changes nothing at first: its second factor is zero. Soft tokens, ``tokens.text_encoder`` [n, D], are
-    embeddings of random words (paper §4); they are in no module, see ``fair_adaptors.adaptor.tokens``. Random values
-    come from torch's global generator.
+    A LoRA changes nothing at first: its second factor is zero. Soft tokens, ``tokens`` [n, D], are embeddings of
+    random words (paper §4); they are in no module, see ``fair_adaptors.adaptor.tokens``. Random values come from
+    torch's global generator.
 
     Args:
         parts: of the family's, and ``tokens``.
@@ -48,8 +49,8 @@ def attach(
             raise ConfigError(f"the base has no {part}; take it out of parts")
         if _layers(getattr(pipe, part)):
             raise ConfigError(f"the {part} has a LoRA already; unload or fuse it before training another")
-    if "tokens" in parts and not family.soft_tokens:
-        raise ConfigError("soft tokens are for a base with one text encoder; train its text encoders instead")
+    if "tokens" in parts and not family.token_encoder:
+        raise ConfigError(f"{family.title} takes no soft tokens; train its text encoders instead")
     for component in pipe.components.values():
         if isinstance(component, nn.Module):
             component.requires_grad_(False)
@@ -69,7 +70,7 @@ def attach(
                 parameter.data = parameter.data.float()
                 parameters[f"{part}.{name}"] = parameter.requires_grad_(True)
     if "tokens" in parts:
-        vocabulary = pipe.text_encoder.get_input_embeddings().weight
+        vocabulary = token_encoder(pipe).get_input_embeddings().weight
         rows = vocabulary[torch.randint(len(vocabulary), (num_tokens,)).to(vocabulary.device)]
         parameters[TOKENS] = nn.Parameter(rows.detach().float().clone())
     return parameters

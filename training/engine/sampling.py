@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fair_adaptors.adaptor.tokens import inserted
+from fair_adaptors.adaptor.tokens import inserted, token_encoder
 
 from .denoisers import Conditions, denoiser_for
 
@@ -50,7 +50,7 @@ def encode_prompts(
     """
     denoiser = denoiser_for(pipe)
     different = list(dict.fromkeys(prompts))
-    with nullcontext() if tokens is None else inserted(pipe.text_encoder, tokens):
+    with nullcontext() if tokens is None else inserted(token_encoder(pipe), tokens):
         encoded = [denoiser.encode(prompt) for prompt in different]
     if len(different) > 1:
         encoded = [encoded[different.index(prompt)] for prompt in prompts]

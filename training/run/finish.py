@@ -13,6 +13,7 @@ from torch import Tensor
 from fair_adaptors.adaptor.folder import write_adaptor
 from fair_adaptors.adaptor.record import AttributeTarget
 from fair_adaptors.errors import TrainingError
+from fair_adaptors.families.table import family_of
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.load import load_fair_adaptor
 
@@ -52,7 +53,8 @@ def finish(milestones: Milestones, state: TrainingState, images_per_prompt: int)
     with state.average.applied():
         after = numbers(setup, config, images_per_prompt, world, state.tokens)
         tensors = lora.extract(setup.pipe, config.parts)
-        tokens = None if state.tokens is None else {"text_encoder": state.tokens.detach().cpu().clone()}
+        encoder = family_of(setup.pipe).token_encoder
+        tokens = None if state.tokens is None else {encoder: state.tokens.detach().cpu().clone()}
     lora.detach(setup.pipe, config.parts)
     if world.is_main:
         out = milestones.out

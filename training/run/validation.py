@@ -223,5 +223,6 @@ def draw(
 
 
 def _size(pipe: Any) -> tuple[int, int]:
-    side = denoiser_for(pipe).model.config.sample_size * pipe.vae_scale_factor
+    denoiser = denoiser_for(pipe)
+    side = denoiser.model.config.sample_size * denoiser.scale
     return side, side
