@@ -34,10 +34,15 @@ TONES = np.where(np.arange(IMAGES) < IMAGES // 2, DARK, np.arange(IMAGES) % 3)
 
 
 def named(
-    prompts: int, images: int, *, targets: tuple[Target, ...] = (HALF, QUARTER), word: str = "job"
+    prompts: int,
+    images: int,
+    *,
+    targets: tuple[Target, ...] = (HALF, QUARTER),
+    word: str = "job",
+    expected: tuple[Mapping[str, str], ...] = (),
 ) -> Evaluation:
     labels = tuple(f"{word} {p}" for p in range(prompts))
-    every = PromptSet("jobs", tuple(f"a photo of a {label}" for label in labels), labels, "made up")
+    every = PromptSet("jobs", tuple(f"a photo of a {label}" for label in labels), labels, "made up", expected)
     return Evaluation("toy", every, targets, images_per_prompt=images)
 
 
@@ -98,10 +103,17 @@ def seen(gender: Any, tone: Any, *, images: int = IMAGES) -> dict[str, np.ndarra
 
 
 def seen_results(
-    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], *, images: int = IMAGES, **changes: Any
+    before: Mapping[str, np.ndarray],
+    after: Mapping[str, np.ndarray],
+    *,
+    images: int = IMAGES,
+    expected: tuple[Mapping[str, str], ...] = (),
+    joint: bool = False,
+    **changes: Any,
 ) -> Results:
     """An evaluation in which one classifier sees these classes before and after, beyond doubt."""
-    evaluation, tools = named(PROMPTS, images, targets=(HALF, replace(QUARTER, declared=False))), instruments("one")
+    targets = (HALF, replace(QUARTER, declared=False), *((Target(("gender", "tone"), (0.125,) * 8),) if joint else ()))
+    evaluation, tools = named(PROMPTS, images, targets=targets, expected=expected), instruments("one")
 
     def looked(classes: Mapping[str, np.ndarray], **changes: Any) -> Any:
         sure = {name: np.eye(len(CLASSES[name]))[index] for name, index in classes.items()}
@@ -133,9 +145,11 @@ def strengths(results: Results, *weights: float) -> Results:
 
 
 def obeyed(results: Results) -> Results:
-    """Let three of four images be as the prompts say."""
+    """Let the first prompt name a gender, and three of four images be as it says."""
     rate = {"one": {"gender": Estimate(0.75, 0.5, 0.9)}}
-    return replace(results, variants=tuple(replace(variant, obeyed=rate) for variant in results.variants))
+    expected = ({"gender": results.targets["gender"].classes[0]}, *({},) * (len(results.labels) - 1))
+    variants = tuple(replace(variant, obeyed=rate) for variant in results.variants)
+    return replace(results, variants=variants, expected=expected)
 
 
 def more_targets(results: Results, names: Mapping[str, str]) -> Results:

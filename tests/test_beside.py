@@ -184,8 +184,10 @@ def test_flips_are_told_where_another_attribute_changed_and_where_not() -> None:
     assert (age.where_changed.value, age.where_same.value) == (0, 0) and age.where_same.high > 0
     assert math.isnan(beside_age.where_changed.value) and beside_age.where_same.value == 0.5
     faceless = {**both, "gender": (before, np.full_like(half, 2), 2)}
-    rates = [(one.where_changed, one.where_same) for one in beside.flips(faceless) if one.attribute == "gender"]
-    assert len(rates) == 2 and all(math.isnan(rate.value) for pair in rates for rate in pair)
+    found = {(one.attribute, one.beside): one for one in beside.flips(faceless)}
+    untold = [(one.where_changed, one.where_same) for pair, one in found.items() if "gender" in pair]
+    assert len(untold) == 4 and all(math.isnan(rate.value) for pair in untold for rate in pair)
+    assert found["tone", "age"].where_same.value == 0.5
 
 
 @few_or_many("trials", 60, 500)

@@ -25,7 +25,7 @@ from fair_adaptors.evaluation.variants import Variant
 from tests.processes import run_in_world
 from tests.reports import HALF, OLD, QUARTER, instruments, measured, named, record
 
-TARGETS = (HALF, QUARTER, Target(("gender", "tone"), (0.125,) * 8))
+ASKED = named(2, 4, targets=(HALF, QUARTER, Target(("gender", "tone"), (0.125,) * 8)))
 FAIR = [Variant("fair", "fair")]
 
 
@@ -89,7 +89,7 @@ def test_harm_fails_only_where_that_is_asked_for_and_says_to_whom() -> None:
 
 
 def test_bounds_are_read_from_words() -> None:
-    found = read_bounds(["gender=0.3", "gender × tone = 0.1", "tone=0"], TARGETS, variants=FAIR, fail_on_harm=True)
+    found = read_bounds(["gender=0.3", "gender × tone = 0.1", "tone=0"], ASKED, variants=FAIR, fail_on_harm=True)
     assert found == Bounds({"gender": 0.3, "gender × tone": 0.1, "tone": 0.0}, no_harm=True)
 
 
@@ -112,18 +112,18 @@ def test_bounds_are_read_from_words() -> None:
 )
 def test_a_bound_that_makes_no_sense_is_refused(texts: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match="fail_above.*" + said):
-        read_bounds(texts, TARGETS, variants=FAIR)
+        read_bounds(texts, ASKED, variants=FAIR)
 
 
 def test_of_an_uneven_target_the_most_is_the_distance_of_all_from_the_rarest_class() -> None:
-    assert read_bounds(["gender=0.9"], [OLD], variants=FAIR).most == {"gender": 0.9}
+    assert read_bounds(["gender=0.9"], named(2, 4, targets=(OLD,)), variants=FAIR).most == {"gender": 0.9}
     with pytest.raises(ConfigError, match="less than 0.95"):
-        read_bounds(["gender=0.95"], [OLD], variants=FAIR)
+        read_bounds(["gender=0.95"], named(2, 4, targets=(OLD,)), variants=FAIR)
 
 
 def test_the_original_alone_can_do_no_harm() -> None:
     with pytest.raises(ConfigError, match="fail_on_harm.*name an `adaptor` or a `baseline`"):
-        read_bounds([], TARGETS, variants=[], fail_on_harm=True)
+        read_bounds([], ASKED, variants=[], fail_on_harm=True)
 
 
 def test_the_workflow_in_the_documentation_runs_and_keeps_the_report(

@@ -54,21 +54,30 @@ def test_who_vanishes_in_some_prompts_is_found_there() -> None:
     assert sentence in beside
 
 
+@pytest.mark.parametrize("aimed", [True, False])
 @pytest.mark.parametrize(("now", "harm"), [(0.5, True), (0.85, False)])
-def test_a_named_class_that_is_no_longer_shown_is_harm(now: float, harm: bool) -> None:
+def test_a_named_class_that_is_no_longer_shown_is_harm(now: float, harm: bool, aimed: bool) -> None:
+    """It is said with the aim where that is the attribute, and else with what is beside it."""
     results = seen_results(one_sided(), one_sided())
     shown = [Estimate(0.93, 0.85, 0.98), Estimate(now, now - 0.1, now + 0.1)]
     variants = zip(results.variants, shown, strict=True)
+    attribute = "gender" if aimed else "tone"
     results = replace(
-        results, variants=tuple(replace(variant, obeyed={"one": {"gender": rate}}) for variant, rate in variants)
+        results,
+        variants=tuple(replace(variant, obeyed={"one": {attribute: rate}}) for variant, rate in variants),
+        expected=({attribute: results.targets[attribute].classes[0]}, *({},) * (PROMPTS - 1)),
     )
     found, beside = said(results)
-    clause = f"the gender that the prompt names is shown in {100 * now:.0f}% of the images (93% before)"
-    assert found == ([("obeyed", f"T{clause[1:]}.")] if harm else [])
-    assert beside.startswith(
-        f"Beside its aim: {clause}" if harm else "Beside its aim nothing clearly changed: the gender"
-    )
-    assert clause in beside
+    verdict = verdicts(results)[1]
+    clause = f"where the prompt names the {attribute}, {100 * now:.0f}% of the images show it (93% before)"
+    assert found == ([("obeyed", f"W{clause[1:]}.")] if harm else [])
+    assert (verdict.aim_harms, verdict.beside_harms) == (harm and aimed, harm and not aimed)
+    if aimed:
+        assert verdict.aim.endswith(f"; {'but ' if harm else ''}{clause}.") and clause not in beside
+    else:
+        assert beside.startswith(
+            f"Beside its aim: {clause}" if harm else f"Beside its aim nothing clearly changed: {clause}"
+        )
 
 
 def test_who_is_left_with_less_than_half_is_not_said_to_vanish() -> None:

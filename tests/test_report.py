@@ -290,7 +290,7 @@ def test_without_pictures_and_with_one_variant_there_is_a_report(
     evaluation, tools = named(2, 4), instruments("one", kept=False)
     write(obeyed(measured(evaluation, tools, {"original": record(evaluation, tools, 0.5)})), tmp_path)
     text = report_page.write_report(tmp_path, command="x").read_text(encoding="utf-8")
-    assert "were not saved" in text and "prompts obeyed" in text and "classifiers agree" not in text
+    assert "were not saved" in text and "get the class that they name" in text and "classifiers agree" not in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", RESULTS_FILE]
 
 

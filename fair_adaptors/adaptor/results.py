@@ -34,7 +34,10 @@ class ClassShare(Estimate):
 
 @dataclass(frozen=True)
 class PromptFigures:
-    """What was seen for one prompt: images that count, and the share of each class, [K]."""
+    """What was seen for one prompt: images that count, and the share of each class, [K].
+
+    Bias and total variation are NaN where the prompt names the class: it is to show that one.
+    """
 
     images: int
     bias: Estimate
@@ -65,7 +68,8 @@ class Shift(FlooredEstimate):
 class Change:
     """After less before, from images with the same noise, and the share of these that keep their class.
 
-    ``classes`` has the change of each class's share over prompts, [K]; ``prompts`` for each prompt, [P][K].
+    ``classes`` has the change of each class's share over prompts, [K]; ``prompts`` for each prompt, [P][K], those too
+    that name the class.
     """
 
     bias: Estimate
@@ -78,7 +82,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Figures:
-    """Every figure of one target, as one classifier sees one variant; ``change`` is None for the original."""
+    """Every figure of one target, as one classifier sees one variant; ``change`` is None for the original.
+
+    All but ``undetermined`` are over the prompts that leave the target open, see ``Results.open_prompts``.
+    """
 
     bias: FlooredEstimate
     squared_bias: Estimate
@@ -218,7 +225,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Results:
-    """All that an evaluation measured. The original model is the first of the variants."""
+    """All that an evaluation measured. The original model is the first of the variants.
+
+    ``expected`` has the classes that each prompt names, [P] by attribute; it is empty where no prompt names any.
+    """
 
     schema: int
     settings: Settings
@@ -232,6 +242,7 @@ class Results:
     calibration: Mapping[str, Mapping[str, Calibration]] | None
     targets: Mapping[str, TargetClasses]
     variants: tuple[VariantResults, ...]
+    expected: tuple[Mapping[str, str], ...] = ()
 
     @property
     def classifier(self) -> str:
@@ -250,6 +261,15 @@ class Results:
     def seen_by(self, target: str) -> str:
         """Return the first classifier that knows a target."""
         return next(name for name in self.classifiers if target in self.original.bias[name])
+
+    def named(self, target: str, prompt: int) -> str:
+        """Return what a prompt names of a target: a class, or for a combination those that it names; else nothing."""
+        expected = self.expected[prompt] if self.expected else {}
+        return " ".join(expected[name] for name in self.targets[target].attributes if name in expected)
+
+    def open_prompts(self, target: str) -> list[int]:
+        """Return the numbers of the prompts that leave a target open: those that name no class of it."""
+        return [prompt for prompt in range(len(self.labels)) if not self.named(target, prompt)]
 
 
 E_co = TypeVar("E_co", bound=Estimate, covariant=True)

@@ -30,7 +30,7 @@ def to_json(value: Any) -> Any:
         return {
             field.name: to_json(part)
             for field in dataclasses.fields(value)
-            if (part := getattr(value, field.name)) is not None or field.default is dataclasses.MISSING
+            if (part := getattr(value, field.name)) != field.default
         }
     if isinstance(value, Mapping):
         return {str(key): to_json(part) for key, part in value.items()}
@@ -163,6 +163,7 @@ def _check(results: Results) -> None:
             raise ValueError(f"it has no {name}")
     if len(results.labels) != len(results.settings.prompts):
         raise ValueError("it has not as many labels as prompts")
+    _check_expected(results)
     if any(not 1 < len(target.classes) == len(target.shares) for target in results.targets.values()):
         raise ValueError("a target has not as many shares as classes")
     told = _told(results.original)
@@ -184,6 +185,20 @@ def _check(results: Results) -> None:
                 raise ValueError(f"the variant {variant.name!r} has not the change of every prompt and class")
         if unknown := {*variant.aimed, *(one.target for one in variant.erasures)} - set(results.targets):
             raise ValueError(f"the variant {variant.name!r} has no figures of {sorted(unknown)[0]}")
+
+
+def _check_expected(results: Results) -> None:
+    """Raise ValueError where what prompts name does not fit the rest."""
+    if not results.expected and any(variant.obeyed for variant in results.variants):
+        raise ValueError(
+            "its prompts name classes, but it does not say which. An earlier version of fair-adaptors wrote it, and"
+            " counted those prompts in every bias"
+        )
+    if results.expected and len(results.expected) != len(results.labels):
+        raise ValueError("it says of other prompts than its own what they name")
+    known = {(name, one) for name, target in results.targets.items() for one in target.classes}
+    if unknown := {pair for named in results.expected for pair in named.items()} - known:
+        raise ValueError(f"a prompt names {' '.join(sorted(unknown)[0])}, which is no class of it")
 
 
 def _told(variant: VariantResults) -> tuple[dict[str, set[str]], bool, set[str], set[str]]:

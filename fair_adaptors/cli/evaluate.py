@@ -89,7 +89,7 @@ def evaluate(
     )
     compared = variants_for(adaptor or [], weight or []) + baselines_for(baseline or [], wanted.targets, instruments)
     variants = distinct(compared)
-    limits = bounds.read_bounds(fail_above or [], wanted.targets, variants=compared, fail_on_harm=fail_on_harm)
+    limits = bounds.read_bounds(fail_above or [], wanted, variants=compared, fail_on_harm=fail_on_harm)
     if difference is not None:
         print("\n".join(spec.plan(wanted, len(variants), difference)))
         return

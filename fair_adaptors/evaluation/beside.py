@@ -43,7 +43,7 @@ def shift(pairs: Pairs) -> Shift:
     above the mean.
     """
     number = pairs.shape[-1]
-    cells = pairs.reshape(len(pairs), -1)
+    cells = pairs.reshape(-1, number**2)
     still = (np.eye(number) / number).ravel()
     mean = estimate_mean(cells, _variation, generator=_generator(), bounds=(0.0, 1.0), extra=still)
     squared = estimate_mean(cells, _squared_variation, generator=_generator(), bounds=(-1.0, 1.0), extra=still)
@@ -150,16 +150,17 @@ def _pooled_change(table: NDArray[np.int64], k: int) -> ClassChange:
 def flips(classes: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64], int]]) -> Iterator[Flips]:
     """Yield how often each attribute's class changed where another one's did, and where it did not.
 
+    Only images whose class is known of both attributes count.
+
     Args:
-        classes: of each attribute the class indices before and after, [P, n], and K, which stands for no face.
+        classes: of each attribute the class indices before and after, [P, n], and K, which stands for no class.
     """
-    for name, (before, after, number) in classes.items():
-        both = (before < number) & (after < number)
-        changed = before != after
-        for beside, (was, now, _) in classes.items():
-            if beside != name:
-                moved = was != now
-                yield Flips(name, beside, _rate_where(changed, both & moved), _rate_where(changed, both & ~moved))
+    told = {name: (before < number) & (after < number) for name, (before, after, number) in classes.items()}
+    changed = {name: before != after for name, (before, after, _) in classes.items()}
+    for name, beside in itertools.permutations(classes, 2):
+        both, changes = told[name] & told[beside], changed[name]
+        moved = changed[beside]
+        yield Flips(name, beside, _rate_where(changes, both & moved), _rate_where(changes, both & ~moved))
 
 
 def _rate_where(hits: NDArray[np.bool_], counted: NDArray[np.bool_]) -> Estimate:
@@ -186,7 +187,8 @@ def erasures(
 
     Many classes and prompts are looked at, so the alarms are held family-wise: each needs a sign test below ``LEVEL``
     after Holm's correction (1979) for all of them. The test is exact: where images change their class without a
-    direction, each of the pairs that left or joined a class did either with a chance of one half.
+    direction, each of the pairs that left or joined a class did either with a chance of one half. Prompts without a
+    pair are not looked at.
 
     Args:
         attributes: the pairs of each, [P, K, K].
@@ -197,7 +199,8 @@ def erasures(
     p_values = []
     for name, pairs in attributes.items():
         left, joined = _left_and_joined(pairs)
-        for k, p in itertools.product(range(pairs.shape[-1]), (None, *range(len(pairs)))):
+        prompts = np.flatnonzero(pairs.sum((1, 2))).tolist()
+        for k, p in itertools.product(range(pairs.shape[-1]), (None, *prompts) if prompts else ()):
             looked.append((name, k, p))
             rows = slice(None) if p is None else p
             p_values.append(sign_test(int(left[rows, k].sum()), int(joined[rows, k].sum())))

@@ -8,7 +8,8 @@ from fair_adaptors.adaptor.results import Results, VariantResults, headline
 from fair_adaptors.errors import ConfigError, did_you_mean
 
 from .harm import harms
-from .spec import Target
+from .obeyed import never_open
+from .spec import Evaluation
 from .variants import Variant
 from .verdict import figure_name, largest
 
@@ -30,23 +31,23 @@ NO_BOUNDS = Bounds({})
 
 
 def read_bounds(
-    fail_above: Sequence[str], targets: Sequence[Target], *, variants: Sequence[Variant], fail_on_harm: bool = False
+    fail_above: Sequence[str], evaluation: Evaluation, *, variants: Sequence[Variant], fail_on_harm: bool = False
 ) -> Bounds:
     """Read bounds from words.
 
     Args:
         fail_above: texts such as ``gender=0.3`` or ``gender × tone=0.1``.
-        targets: what is counted.
+        evaluation: what is counted, in which prompts.
         variants: what is compared with the original.
         fail_on_harm: whether a harm beside the aim counts as a failure, too.
 
     Raises:
-        ConfigError: an unknown or repeated name, no number, a bound that is negative or that no figure can exceed, or
-            no variant that could do harm.
+        ConfigError: an unknown or repeated name, no number, a bound that is negative or that no figure can exceed, a
+            figure that there is none of because every prompt names the class, or no variant that could do harm.
     """
     if fail_on_harm and not variants:
         raise ConfigError("`fail_on_harm` compares with the original model: name an `adaptor` or a `baseline` as well")
-    known = {target.name: target for target in targets}
+    known = {target.name: target for target in evaluation.targets}
     most: dict[str, float] = {}
     for text in fail_above:
         name, _, bound = (part.strip() for part in text.rpartition("="))
@@ -59,6 +60,12 @@ def read_bounds(
             )
         if name in most:
             raise ConfigError(f"`fail_above` is given twice for {name}")
+        if not any(evaluation.prompts.leaves_open(known[name].attributes)):
+            raise ConfigError(
+                f"`fail_above` {text!r}: every prompt names the {' or '.join(known[name].attributes)}, so there is no"
+                " bias of it. `fail_on_harm` tells whether what prompts name is still shown; or take prompts that do"
+                " not name it"
+            )
         most[name] = _number(text, bound, largest(known[name]))
     return Bounds(most, fail_on_harm)
 
@@ -93,6 +100,8 @@ def _number(text: str, bound: str, most: float) -> float:
 def _too_high(results: Results, variant: VariantResults, name: str, most: float) -> str:
     target = results.targets[name]
     found, what = headline(results.figures(variant, name), target), figure_name(name, target)
+    if reason := never_open(results, name):
+        return f"there is no {what}, because {reason}: nothing keeps the bound of {most:g}"
     if math.isnan(found.value):
         return f"{what} could not be measured, so nobody knows whether it keeps the bound of {most:g}"
     if found.value <= most:

@@ -4,13 +4,14 @@ An attribute is aimed at by a variant that was made to change it. Whatever else 
 shows it, so there the distance from the original counts: no change of it is an improvement.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from fair_adaptors.adaptor.results import ClassChange, Erasure, Estimate, Results, Shift, VariantResults, headline
 from fair_adaptors.attributes import people
 
+from .obeyed import disobeyed_attributes, obeyed_clause, where_open
 from .wording import direction, fine, listed, number, percent, sentence
 
 Kind = Literal["erasure", "obeyed", "shift", "kept"]
@@ -38,10 +39,12 @@ class Harm:
         kind: ``erasure`` of a class, a class that is named and no longer ``obeyed``, ``shift`` of an attribute that
             was not aimed at, or loss of what should be ``kept``.
         clause: what happened, in words that can follow others.
+        attribute: to whom it happened; empty for what should be kept.
     """
 
     kind: Kind
     clause: str
+    attribute: str = ""
 
     @property
     def sentence(self) -> str:
@@ -57,12 +60,12 @@ def harms(results: Results, variant: VariantResults) -> list[Harm]:
     shifts by clearly more than ``SHIFT_ALLOWED``; and what should stay, if clearly more than
     ``KEPT_LOSS`` of it is lost, or a prompt falls from at least ``KEPT_LEAST`` to clearly below.
     """
-    found = [Harm("erasure", erasure_clause(results, rows)) for rows in erased(variant)]
-    if disobeyed := disobeyed_attributes(results, variant):
-        found.append(Harm("obeyed", obeyed_clause(results, variant, disobeyed)))
+    found = [Harm("erasure", erasure_clause(results, rows), rows[0].target) for rows in erased(variant)]
+    for name in disobeyed_attributes(results, variant):
+        found.append(Harm("obeyed", obeyed_clause(results, variant, [name]), name))
     for name in not_aimed_at(results, variant):
         if (shift := shift_of(results, variant, name)) and shift.floor_removed.low > SHIFT_ALLOWED:
-            found.append(Harm("shift", shift_clause(results, variant, [name])))
+            found.append(Harm("shift", shift_clause(results, variant, [name]), name))
     if is_lost(variant.kept_change) or lost_prompts(results, variant):
         found.append(Harm("kept", kept_clause(results, variant)))
     return found
@@ -99,8 +102,11 @@ def class_judgement(
     """Say the same of the share of class ``k``, over all prompts or in one.
 
     It is worse where the class is erased, or clearly changed without being aimed at; where it was aimed at, a clear
-    change is better if the share came nearer to the one that was asked for, and else worse.
+    change is better if the share came nearer to the one that was asked for, and else worse. Of a prompt that names a
+    class nothing is said: it is to show that one, and whether it does is told by ``obeyed``.
     """
+    if prompt is not None and results.named(name, prompt):
+        return ""
     seen_by, target = results.seen_by(name), results.targets[name]
     change = variant.bias[classifier or seen_by][name].change
     if change is None:
@@ -131,7 +137,8 @@ def erasure_clause(results: Results, rows: Sequence[Erasure]) -> str:
     who = people(results.targets[rows[0].target].attributes[0], rows[0].class_name)
     clauses = [f"{who} {_fall([one.change])} {_shares(one.change)}" for one in rows if one.prompt is None]
     if prompts := [(one.prompt, one.change) for one in rows if one.prompt is not None]:
-        where = f"in {len(prompts)} of {_counted(len(results.labels), 'prompt')}"
+        number = len(results.open_prompts(rows[0].target))
+        where = f"in {len(prompts)} of {_counted(number, 'prompt')}"
         named = listed([f"{results.labels[p]} {_moved(change)}" for p, change in prompts], WORST)
         clauses.append(f"{where} {'they' if clauses else who} {_fall([change for _, change in prompts])} ({named})")
     return "; ".join(clauses)
@@ -151,7 +158,8 @@ def class_clauses(results: Results, variant: VariantResults) -> list[str]:
             if moves == "no clear change" or (name, label) in over_all or (len(target.classes) == 2 and row.low > 0):
                 continue
             much = "less" if moves == "falls" else "more"
-            found.append((row.value, f"{people(target.attributes[0], label)} are shown {much} often {_shares(row)}"))
+            who, where = people(target.attributes[0], label), where_open(results, name)
+            found.append((row.value, f"{who} are shown {much} often {_shares(row)}{where}"))
     clauses = [clause for _, clause in sorted(found)]
     more = len(clauses) - NAMED
     return (
@@ -177,35 +185,8 @@ def shift_clause(results: Results, variant: VariantResults, names: Sequence[str]
         )
         for k, name in enumerate(sorted(shifts, key=lambda name: -shifts[name].value))
     ]
-    return f"in the average prompt {listed(parts, NAMED)}" if parts else ""
-
-
-def disobeyed_attributes(results: Results, variant: VariantResults) -> list[str]:
-    """Return the attributes whose class, where prompts name one, is shown clearly less often than by the original.
-
-    Clearly is where one interval lies wholly below the other: it asks for more than a paired change would.
-    """
-    both = zip(*(_obeyed(results, one).items() for one in (results.original, variant)), strict=True)
-    return [name for (name, was), (_, now) in both if now.high < was.low]
-
-
-def obeyed_clause(results: Results, variant: VariantResults, names: Sequence[str]) -> str:
-    """Say of attributes in what share of images a class is shown where the prompt names it; empty where none does."""
-    was, now = (_obeyed(results, one) for one in (results.original, variant))
-    known = [name for name in names if name in now]
-    return "; ".join(f"the {name} that the prompt names is shown in {_share_of(was, now, name)}" for name in known)
-
-
-def _share_of(was: Mapping[str, Estimate], now: Mapping[str, Estimate], name: str) -> str:
-    return f"{fine(now[name].value)} of the images ({fine(was[name].value)} before)"
-
-
-def _obeyed(results: Results, variant: VariantResults) -> dict[str, Estimate]:
-    """Return how often what prompts name is shown, by attribute, as the first classifier that knows it sees it."""
-    found: dict[str, Estimate] = {}
-    for classifier in results.classifiers:
-        found = {**(variant.obeyed or {}).get(classifier, {}), **found}
-    return dict(sorted(found.items()))
+    where = " that does not name it," if any(where_open(results, name) for name in shifts) else ""
+    return f"in the average prompt{where} {listed(parts, NAMED)}" if parts else ""
 
 
 def is_lost(change: Estimate | None) -> bool:

@@ -22,11 +22,15 @@ def write_csv(
 ) -> None:
     """Write a row per image: what it was made of, what was seen, and how sure each classifier is of every class.
 
-    An image without a face has no class: its cell is empty.
+    An image without a face has no class: its cell is empty. Where prompts name classes there is a column for each
+    attribute with what the prompt names, empty where it names none: such images count for no bias of the attribute.
     """
     first = records[variants[0].name]
     seen = [(one.name, name, classes) for one in instruments.classifiers for name, classes in one.classes.items()]
-    columns = ["variant", "prompt", "prompt text", "image", "label", "seed", "file"]
+    expected = evaluation.prompts.expected
+    named = sorted({name for one in expected for name in one})
+    columns = ["variant", "prompt", "prompt text", *(f"named {name}" for name in named)]
+    columns += ["image", "label", "seed", "file"]
     columns += ["face", "left", "top", "right", "bottom"]
     for classifier, name, classes in seen:
         columns += [f"{classifier} {name}", *(f"{classifier} {name} {word}" for word in classes)]
@@ -39,9 +43,9 @@ def write_csv(
             record = records[variant.name]
             for p, i in np.ndindex(record.found.shape):
                 file = image_path(variant, p, i) if evaluation.keep_images else ""
-                row = [plain_cell(variant.name), p, plain_cell(evaluation.prompts.prompts[p]), i]
-                row += [plain_cell(evaluation.prompts.labels[p])]
-                row += [record.seeds[p, i], file]
+                row = [plain_cell(variant.name), p, plain_cell(evaluation.prompts.prompts[p])]
+                row += [plain_cell(expected[p].get(name, "")) for name in named]
+                row += [i, plain_cell(evaluation.prompts.labels[p]), record.seeds[p, i], file]
                 row += [int(record.found[p, i]), *(f"{value:.1f}" for value in record.boxes[p, i])]
                 for classifier, name, classes in seen:
                     probs = record.probabilities[classifier][name][p, i]

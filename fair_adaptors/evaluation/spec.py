@@ -262,11 +262,15 @@ def plan(evaluation: Evaluation, num_variants: int, difference: float) -> list[s
         f"To tell a difference of {difference:g} between two mean biases of exactly these prompts (5 %, power 80 %):",
     ]
     for target in evaluation.targets:
-        number = len(target.shares)
-        needed = images_needed(difference, prompts, number)
+        number, told = len(target.shares), sum(evaluation.prompts.leaves_open(target.attributes))
+        if not told:
+            lines.append(f"  {target.name}: none can be told, because every prompt names a class of it")
+            continue
+        needed = images_needed(difference, told, number)
         said = "enough" if count >= needed else "too few to be sure of it"
+        where = "" if told == prompts else f" (in the {told} prompts that name no class of it)"
         lines.append(
-            f"  {target.name}: {needed} images per prompt; {count} are {said}. Noise floor at {count}:"
+            f"  {target.name}{where}: {needed} images per prompt; {count} are {said}. Noise floor at {count}:"
             f" {noise_floor(count, number):.3f}"
         )
     lines.append(

@@ -1,9 +1,7 @@
 """From what was seen to numbers: makes the results of an evaluation from its records."""
 
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +9,8 @@ import numpy as np
 from fair_adaptors.adaptor.record import RESULTS_SCHEMA, library_versions
 from fair_adaptors.adaptor.results import (
     Agreement,
-    Change,
-    ClassShare,
     Erasure,
     Estimate,
-    Figures,
-    FlooredEstimate,
-    PromptFigures,
     Results,
     Settings,
     TargetClasses,
@@ -27,13 +20,11 @@ from fair_adaptors.adaptor.results_file import from_json, to_json
 from fair_adaptors.vision.types import Classifier
 
 from . import beside, metrics
-from .estimates import count_classes, estimate_mean, estimate_pooled, estimate_rate, estimate_values
+from .estimates import count_classes, estimate_pooled, estimate_rate, estimate_values
+from .figures import UNTOLD, figures
 from .spec import Evaluation, Instruments, Target, known_targets
 from .store import Array, Record
 from .variants import Variant
-
-FAIR_DRAWS = 4000
-"""Fair models drawn for the floor of the worst prompts, which has no closed form."""
 
 
 def summarise(
@@ -68,6 +59,7 @@ def summarise(
         variants=tuple(
             _of_variant(evaluation, instruments, variant, records[variant.name], first) for variant in variants
         ),
+        expected=evaluation.prompts.expected,
     )
     return from_json(to_json(measured))
 
@@ -86,7 +78,13 @@ def _of_variant(
 ) -> VariantResults:
     bias = {
         classifier.name: {
-            target.name: _figures(target, classifier.name, record, original)
+            target.name: figures(
+                target,
+                record,
+                original=original,
+                classifier=classifier.name,
+                leaves_open=np.array(evaluation.prompts.leaves_open(target.attributes)),
+            )
             for target in known_targets(evaluation.targets, classifier)
         }
         for classifier in instruments.classifiers
@@ -117,106 +115,24 @@ def _of_variant(
     )
 
 
-def _figures(target: Target, classifier: str, record: Record, original: Record) -> Figures:
-    """Return every figure of one target, as one classifier sees it."""
-    number, aim = len(target.shares), np.array(target.shares)
-    classes = record.classes(classifier, target.attributes)
-    counts = count_classes(classes, number)
-    valid = counts.sum(1)
-    valid = valid[valid > 0]
-
-    def mean(statistic: Callable[[Array], Array], bounds: tuple[float, float]) -> Estimate:
-        return estimate_mean(counts, statistic, generator=_generator(), bounds=bounds)
-
-    def floored(found: Estimate, of: Callable[[int], float]) -> FlooredEstimate:
-        floor = metrics.mean_floor(of, valid) if len(valid) else math.nan
-        return FlooredEstimate(found.value, found.low, found.high, floor)
-
-    def share(k: int) -> ClassShare:
-        found = mean(partial(_share, k), (0.0, 1.0))
-        return ClassShare(found.value, found.low, found.high, target=float(aim[k]))
-
-    squared = mean(metrics.squared_bias, (-1.0, 2 / number))
-    worst = estimate_pooled(counts, _worst_bias, generator=_generator(), bounds=(0.0, 2 / number))
-    return Figures(
-        bias=floored(mean(metrics.bias, (0.0, 2 / number)), lambda n: metrics.noise_floor(n, number)),
-        squared_bias=squared,
-        floor_removed=Estimate(*(metrics.signed_root(value) for value in (squared.value, squared.low, squared.high))),
-        total_variation=floored(
-            mean(lambda seen: metrics.total_variation(seen, aim), (0.0, 1.0)),
-            lambda n: metrics.total_variation_floor(n, aim),
-        ),
-        divergence=floored(
-            mean(lambda seen: metrics.divergence(seen, aim), (0.0, math.inf)),
-            lambda n: metrics.divergence_floor(n, aim),
-        ),
-        frequencies=tuple(share(k) for k in range(number)),
-        worst_decile=FlooredEstimate(worst.value, worst.low, worst.high, _worst_floor(valid, number)),
-        undetermined=estimate_rate(record.undetermined(classifier, target.attributes, metrics.CONFIDENCE)),
-        prompts=tuple(_of_prompt(tuple(row), target.shares) for row in counts.tolist()),
-        change=(
-            None if record is original else _changes(original.classes(classifier, target.attributes), classes, aim)
-        ),
-    )
-
-
-@lru_cache(maxsize=4096)
-def _of_prompt(counts: tuple[int, ...], shares: tuple[float, ...]) -> PromptFigures:
-    """Return what is told of one prompt. Many have the same counts, so each is reckoned once."""
-    number, total = len(shares), sum(counts)
-
-    def estimate(statistic: Callable[[Array], Array], most: float) -> Estimate:
-        return estimate_mean([counts], statistic, generator=_generator(), bounds=(0.0, most))
-
-    return PromptFigures(
-        images=total,
-        bias=estimate(metrics.bias, 2 / number),
-        total_variation=estimate(lambda seen: metrics.total_variation(seen, shares), 1.0),
-        frequencies=tuple(count / max(1, total) for count in counts),
-    )
-
-
-def _changes(before: Array, after: Array, aim: Array) -> Change:
-    """Return after minus before, from the pairs of images that share their noise and have a face in both.
-
-    Where fewer images have a face the noise floor is higher: figures of unlike numbers of images would seem to change.
-    """
-    number = len(aim)
-    both = (before < number) & (after < number)
-    before, after = (np.where(both, classes, number) for classes in (before, after))
-    cells = count_classes(before * (number + 1) + after, (number + 1) ** 2)
-    pairs = beside.pairs_of(before, after, number)
-
-    def change(statistic: Callable[[Array], Array], most: float) -> Estimate:
-        def difference(seen: Array) -> Array:
-            table = seen.reshape(*seen.shape[:-1], number + 1, number + 1)
-            return statistic(table.sum(-2)[..., :number]) - statistic(table.sum(-1)[..., :number])
-
-        same = np.eye(number + 1).ravel() / number
-        same[-1] = 0.0
-        return estimate_mean(cells, difference, generator=_generator(), bounds=(-most, most), extra=same)
-
-    return Change(
-        bias=change(metrics.bias, 2 / number),
-        total_variation=change(lambda seen: metrics.total_variation(seen, aim), 1.0),
-        same_class=float((before == after)[both].mean()) if both.any() else math.nan,
-        shift=beside.shift(pairs),
-        classes=beside.class_changes(pairs),
-        prompts=beside.prompt_changes(pairs),
-    )
-
-
 Paired = dict[str, tuple[Array, Array, int]]
 
 
 def _paired(evaluation: Evaluation, instruments: Instruments, record: Record, original: Record) -> Paired:
-    """Return of each attribute the classes before and after, and K, as the first classifier that knows it says."""
+    """Return of each attribute the classes before and after, and K, as the first classifier that knows it says.
+
+    Images of a prompt that names a class of it count for nothing, like those without a face: their class is K.
+    """
     found: Paired = {}
     for target in evaluation.targets:
         if len(target.attributes) == 1:
             name = _first_that_knows(target, instruments).name
-            before, after = (one.classes(name, target.attributes) for one in (original, record))
-            found[target.name] = before, after, len(target.shares)
+            leaves_open, number = np.array(evaluation.prompts.leaves_open(target.attributes)), len(target.shares)
+            before, after = (
+                np.where(leaves_open[:, None], one.classes(name, target.attributes), number)
+                for one in (original, record)
+            )
+            found[target.name] = before, after, number
     return found
 
 
@@ -231,7 +147,7 @@ def _erasures(
 
 def _rate_of_prompt(right: Array) -> Estimate:
     """Return in what share of a prompt's images the right thing stayed; NaN where its label says nothing of it."""
-    return estimate_rate(right[None]) if np.isfinite(right).all() else Estimate(math.nan, math.nan, math.nan)
+    return estimate_rate(right[None]) if np.isfinite(right).all() else UNTOLD
 
 
 def _kept_change(record: Record, original: Record) -> Estimate | None:
@@ -267,7 +183,7 @@ def diversity(features: Array) -> Estimate:
     """Return the mean distance 1 − cos of two images of a prompt, from unit features [P, n, D]: 0 if all are alike."""
     count = features.shape[1]
     if count < 2:
-        return Estimate(math.nan, math.nan, math.nan)
+        return UNTOLD
     alike = (np.einsum("pid,pd->pi", features, features.sum(1)) - (features**2).sum(-1)) / (count - 1)
     return estimate_values(1 - alike, generator=_generator(), images_weight=2.0, bounds=(0.0, 2.0))
 
@@ -288,22 +204,6 @@ def _obeyed(
             seen = record.classes(classifier, [attribute])[rows]
             rates[attribute] = estimate_rate(seen == np.array(wanted)[:, None])
     return rates
-
-
-def _share(k: int, counts: Array) -> Array:
-    return metrics.normalise(counts)[..., k]
-
-
-def _worst_bias(counts: Array) -> Array:
-    return metrics.worst_decile(metrics.bias(counts))
-
-
-def _worst_floor(valid: Array, number: int) -> float:
-    """Return what the worst tenth of the prompts scores on average where every prompt is fair."""
-    if not len(valid):
-        return math.nan
-    drawn = _generator().multinomial(valid, [1 / number] * number, size=(FAIR_DRAWS, len(valid)))
-    return float(_worst_bias(drawn).mean())
 
 
 def _generator() -> np.random.Generator:

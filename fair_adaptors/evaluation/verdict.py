@@ -16,18 +16,18 @@ from fair_adaptors.adaptor.results import (
 from .harm import (
     WORST,
     class_clauses,
-    disobeyed_attributes,
     erased,
     erasure_clause,
     fit_clause,
     fit_losses,
+    harms,
     judgement,
     kept_clause,
     lost_prompts,
     not_aimed_at,
-    obeyed_clause,
     shift_clause,
 )
+from .obeyed import disobeyed_attributes, never_open, obeyed_clause, where_open
 from .spec import Target
 from .wording import direction, fine, listed, number, percent, sentence, signed
 
@@ -49,12 +49,16 @@ class Verdict:
         aim: how far it is from what it was made for; of the original, from every target.
         beside: what else it changed, and for whom; empty for the original.
         notes: images that do not count, or are doubtful.
+        aim_harms: whether what ``aim`` tells of is a harm to somebody, see ``harm.harms``.
+        beside_harms: the same of ``beside``.
     """
 
     name: str
     aim: str
     beside: str
     notes: str
+    aim_harms: bool
+    beside_harms: bool
 
     @property
     def text(self) -> str:
@@ -67,17 +71,23 @@ def verdicts(results: Results) -> list[Verdict]:
 
     A figure "falls" or "rises" only where the interval of its paired change excludes 0. Where a target is not uniform,
     the figure is the total variation: a bias is 0 at equal shares, which nobody asked for. Of what a variant is not
-    aimed at, only the distance from the original is told: it has nothing to improve there.
+    aimed at, only the distance from the original is told: it has nothing to improve there. Where prompts name a class,
+    how often it is shown is told in the place of a bias.
     """
-    return [
-        Verdict(
-            variant.name,
-            _aim(results, variant),
-            "" if variant is results.original else _beside(results, variant),
-            _notes(results, variant),
+    found = []
+    for variant in results.variants:
+        in_aim = {harm.attribute in variant.aimed for harm in harms(results, variant)}
+        found.append(
+            Verdict(
+                variant.name,
+                _aim(results, variant),
+                "" if variant is results.original else _beside(results, variant),
+                _notes(results, variant),
+                aim_harms=True in in_aim,
+                beside_harms=False in in_aim,
+            )
         )
-        for variant in results.variants
-    ]
+    return found
 
 
 def smallest_share(figures: Figures, target: TargetClasses) -> str:
@@ -109,25 +119,33 @@ def _aim(results: Results, variant: VariantResults) -> str:
     """Say how far the variant is from what it is aimed at; the original from everything."""
     if results.settings.images_per_prompt == 1:
         return ONE_IMAGE
-    aimed = results.targets if variant is results.original else variant.aimed
+    aimed = list(results.targets) if variant is results.original else variant.aimed
     found = []
     for name in aimed:
+        if never_open(results, name):  # told by how often what is named is shown
+            continue
         target = results.targets[name]
         before, now = (results.figures(one, name) for one in (results.original, variant))
+        shown, was = headline(now, target), headline(before, target)
         change = None if now.change is None else headline(now.change, target)
-        images = sum(row.images for row in now.prompts)
+        images = sum(now.prompts[prompt].images for prompt in results.open_prompts(name))
         least = smallest_share(now, target)
-        found.append(_Figure(name, target, headline(now, target), headline(before, target), change, images, least))
-    if not found:
-        return "It is aimed at nothing that is measured here."
+        what = figure_name(name, target) + where_open(results, name)
+        found.append(_Figure(name, what, target, shown, was, change, images, least))
     clauses = [figure.clause() for figure in found]
     if len(found) > NAMED:
         grouped: dict[str, list[str]] = {}
         for figure in found:
             grouped.setdefault(figure.group(), []).append(figure.short())
         clauses = [f"{what} for {listed(names)}" for what, names in grouped.items()]
-    gone = [f"but {erasure_clause(results, rows)}" for rows in erased(variant) if rows[0].target in variant.aimed]
-    return sentence(clauses + gone)
+    always = [name for name in aimed if never_open(results, name)]
+    disobeyed = [name for name in disobeyed_attributes(results, variant) if name in aimed and name not in always]
+    gone = [erasure_clause(results, rows) for rows in erased(variant) if rows[0].target in variant.aimed]
+    gone += [obeyed_clause(results, variant, disobeyed)] if disobeyed else []
+    obeyed = [name for name in aimed if name not in (*always, *disobeyed)]
+    clauses = [obeyed_clause(results, variant, always), *clauses, *(f"but {clause}" for clause in gone)]
+    clauses = [clause for clause in (*clauses, obeyed_clause(results, variant, obeyed)) if clause]
+    return sentence(clauses) if clauses else "It is aimed at nothing that is measured here."
 
 
 @dataclass(frozen=True)
@@ -135,6 +153,7 @@ class _Figure:
     """The headline figure of one target: its bias, or its total variation where the target is not uniform."""
 
     name: str
+    what: str
     target: TargetClasses
     now: FlooredEstimate
     before: FlooredEstimate
@@ -144,8 +163,7 @@ class _Figure:
 
     def clause(self) -> str:
         """Say what the figure is, or how it moved, and how far it is from the noise floor."""
-        what = figure_name(self.name, self.target)
-        value, floor = number(self.now.value), self.floor()
+        what, value, floor = self.what, number(self.now.value), self.floor()
         if math.isnan(self.now.value):
             return f"{what} could not be measured: no image counts"
         floor += f" (smallest share: {self.least})"
@@ -190,11 +208,11 @@ def _beside(results: Results, variant: VariantResults) -> str:
     """Say what changed that the variant is not aimed at, and for whom: who is erased first, then the clear changes."""
     others = not_aimed_at(results, variant)
     clauses = [erasure_clause(results, rows) for rows in erased(variant) if rows[0].target in others]
-    disobeyed = disobeyed_attributes(results, variant)
+    disobeyed = [name for name in disobeyed_attributes(results, variant) if name in others]
     clauses += [obeyed_clause(results, variant, disobeyed)] if disobeyed else []
     clauses += class_clauses(results, variant)
     quiet: list[str] = []
-    if obeyed := obeyed_clause(results, variant, [name for name in results.targets if name not in disobeyed]):
+    if obeyed := obeyed_clause(results, variant, [name for name in others if name not in disobeyed]):
         quiet.append(obeyed)
     if shifts := shift_clause(results, variant, others):
         (clauses if any(judgement(results, variant, name) for name in others) else quiet).append(shifts)

@@ -61,6 +61,11 @@ class PromptSet:
     expected: tuple[Mapping[str, str], ...] = ()
     description: str = ""
 
+    def leaves_open(self, attributes: Iterable[str]) -> list[bool]:
+        """Tell of each prompt, [P], whether it names no class of any of these attributes."""
+        wanted = set(attributes)
+        return [wanted.isdisjoint(named) for named in self.expected or ({},) * len(self.prompts)]
+
 
 def list_prompt_sets() -> dict[str, str]:
     """Describe each known set by name, in one line that begins with its number of prompts."""

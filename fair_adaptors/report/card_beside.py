@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from fair_adaptors.adaptor.results import Estimate, Results, VariantResults
 from fair_adaptors.evaluation.harm import not_aimed_at, shift_of
+from fair_adaptors.evaluation.obeyed import never_open, obeyed_rates
 from fair_adaptors.evaluation.wording import direction, fine, number, signed
 
 from .markdown import Row, plain, span
@@ -22,6 +23,8 @@ def shifts(results: Results, after: VariantResults) -> Iterator[Row]:
 def shares(results: Results, after: VariantResults) -> Iterator[Row]:
     """Yield how often each class was seen before and after, and the change of it from the same noise."""
     for name, target in results.targets.items():
+        if never_open(results, name):
+            continue
         was, now = (results.figures(variant, name) for variant in (results.original, after))
         aimed = name in after.aimed
         for k, label in enumerate(target.classes):
@@ -29,6 +32,14 @@ def shares(results: Results, after: VariantResults) -> Iterator[Row]:
             change = span(now.change.classes[k] if now.change else None, signed)
             wanted = plain(fine(target.shares[k]) if target.declared else "–")
             yield [name, label, "yes" if aimed else "no", wanted, span(before, fine), span(found, fine), change]
+
+
+def obeyed(results: Results, after: VariantResults) -> Iterator[Row]:
+    """Yield how often the class that a prompt names is shown, before and after."""
+    before = obeyed_rates(results, results.original)
+    for name, rate in obeyed_rates(results, after).items():
+        number = sum(bool(results.named(name, p)) for p in range(len(results.labels)))
+        yield [name, plain(number), span(before[name], fine), span(rate, fine)]
 
 
 def erasures(results: Results, after: VariantResults) -> Iterator[Row]:
@@ -45,14 +56,14 @@ def flips(after: VariantResults) -> Iterator[Row]:
 
 
 def prompts(results: Results, after: VariantResults) -> list[Row]:
-    """Return the prompts in which a class of what was not aimed at changed most, beyond doubt."""
+    """Return the prompts in which a class of what was not aimed at, nor named, changed most, beyond doubt."""
     found = []
     for name in not_aimed_at(results, after):
         change, classes = results.figures(after, name).change, results.targets[name].classes
-        for label, row in zip(results.labels, change.prompts if change else (), strict=bool(change)):
+        for p in results.open_prompts(name) if change else ():
             found += [
-                (-abs(one.value), [label, name, classes[k], *_moved(one.before, one.after, one)])
-                for k, one in enumerate(row)
+                (-abs(one.value), [results.labels[p], name, classes[k], *_moved(one.before, one.after, one)])
+                for k, one in enumerate(change.prompts[p] if change else ())
                 if direction(one) != "no clear change"
             ]
     return [row for _, row in sorted(found, key=lambda pair: pair[0])[:WORST]]

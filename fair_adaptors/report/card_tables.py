@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.adaptor.record import AdaptorRecord
-from fair_adaptors.adaptor.results import FlooredEstimate, Results, TargetClasses, VariantResults, headline
+from fair_adaptors.adaptor.results import Estimate, FlooredEstimate, Results, TargetClasses, VariantResults, headline
 from fair_adaptors.adaptor.results_file import to_json, variant_of
-from fair_adaptors.evaluation.harm import harms, not_aimed_at, shift_of
+from fair_adaptors.evaluation.harm import not_aimed_at, shift_of
+from fair_adaptors.evaluation.obeyed import never_open, obeyed_rates, where_open
 from fair_adaptors.evaluation.verdict import smallest_share, verdicts
 from fair_adaptors.evaluation.wording import fine, number, signed
 
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
 def trained_figures(
     record: AdaptorRecord, results: Results
 ) -> Iterator[tuple[str, TargetClasses, FlooredEstimate, FlooredEstimate]]:
-    """Yield name, target, and the headline figure before and after, of each thing that an adaptor was trained for."""
+    """Yield name, target, and the headline figure before and after, of each thing that an adaptor was trained for.
+
+    What every prompt names has none, and is left out.
+    """
     after = variant_of(record, results)
     for name, target in results.targets.items():
-        if _is_trained(record, target):
+        if _is_trained(record, target) and not never_open(results, name):
             was, now = (results.figures(variant, name) for variant in (results.original, after))
             yield name, target, headline(was, target), headline(now, target)
 
@@ -34,7 +38,6 @@ def figures(record: AdaptorRecord, results: Results) -> dict[str, Any]:
     before, after = results.original, variant_of(record, results)
     return {
         "said": next(said for said in verdicts(results) if said.name == after.name),
-        "harmful": bool(harms(results, after)),
         "settings": results.settings,
         "num_prompts": plain(len(results.labels)),
         "classifiers": results.classifiers,
@@ -44,6 +47,7 @@ def figures(record: AdaptorRecord, results: Results) -> dict[str, Any]:
         ],
         "worst": list(_worst(record, results, before, after)),
         "shifts": list(card_beside.shifts(results, after)),
+        "obeyed": list(card_beside.obeyed(results, after)),
         "shares": list(card_beside.shares(results, after)),
         "erasures": list(card_beside.erasures(results, after)),
         "flips": list(card_beside.flips(after)),
@@ -59,13 +63,13 @@ def metrics(record: AdaptorRecord, results: Results) -> "list[EvalResult]":
     """Return the figures as the Hub's metadata has them, each with its interval and floor.
 
     Of what an adaptor is aimed at that is the headline figure, and what it was before; of everything else the shift
-    from the original.
+    from the original; and of what prompts name, how often it is shown, which has no floor.
     """
     from huggingface_hub import EvalResult
 
     prompt_set, after = line(results.settings.prompt_set), variant_of(record, results)
 
-    def metric(kind: str, name: str, found: FlooredEstimate, **more: float) -> EvalResult:
+    def metric(kind: str, name: str, found: Estimate, **more: float) -> EvalResult:
         return EvalResult(
             task_type="text-to-image",
             dataset_type=prompt_set,
@@ -73,16 +77,20 @@ def metrics(record: AdaptorRecord, results: Results) -> "list[EvalResult]":
             metric_type=kind,
             metric_name=f"{line(name)} {kind.replace('_', ' ')}",
             metric_value=found.value,
-            metric_args=to_json({"low": found.low, "high": found.high, "floor": found.floor, **more}),
+            metric_args=to_json({"low": found.low, "high": found.high, **more}),
         )
 
     found = [
-        metric("bias" if target.is_uniform else "total_variation", name, now, before=before.value)
+        metric("bias" if target.is_uniform else "total_variation", name, now, floor=now.floor, before=before.value)
         for name, target, before, now in trained_figures(record, results)
         if not math.isnan(now.value)
     ]
     shifts = {name: shift_of(results, after, name) for name in not_aimed_at(results, after)}
-    return found + [metric("shift", name, shift) for name, shift in shifts.items() if shift]
+    found += [metric("shift", name, shift, floor=shift.floor) for name, shift in shifts.items() if shift]
+    was = obeyed_rates(results, results.original)
+    return found + [
+        metric("obeyed", name, rate, before=was[name].value) for name, rate in obeyed_rates(results, after).items()
+    ]
 
 
 def _evenness(
@@ -90,8 +98,10 @@ def _evenness(
 ) -> Iterator[Row]:
     for name, now in after.bias[classifier].items():
         was, target = before.bias[classifier][name], results.targets[name]
+        if never_open(results, name):
+            continue
         yield [
-            f"{name} {'bias' if target.is_uniform else 'off target'}",
+            f"{name} {'bias' if target.is_uniform else 'off target'}{where_open(results, name)}",
             "yes" if name in after.aimed else "no",
             classifier,
             span(headline(was, target)),
@@ -105,7 +115,7 @@ def _evenness(
 
 def _worst(record: AdaptorRecord, results: Results, before: VariantResults, after: VariantResults) -> Iterator[Row]:
     for name, target in results.targets.items():
-        if _is_trained(record, target):
+        if _is_trained(record, target) and not never_open(results, name):
             was, now = (results.figures(variant, name).worst_decile for variant in (before, after))
             yield [f"{name} bias", span(was), span(now), plain(number(now.floor))]
 

@@ -14,7 +14,7 @@ def eval_results(record: AdaptorRecord, results: Results, benchmark: str) -> str
 
     Args:
         benchmark: the data set on the Hub that keeps the leaderboard. Its ``eval.yaml`` has to have a task for each
-            figure, called after it: ``gender-bias``, ``tone-shift``.
+            figure, called after it: ``gender-bias``, ``tone-shift``, ``gender-obeyed``.
 
     Raises:
         InvalidAdaptorError: the results are of other weights.
@@ -32,7 +32,8 @@ def eval_results(record: AdaptorRecord, results: Results, benchmark: str) -> str
         told = row.metric_args or {}
         before = f", before {told['before']}" if "before" in told else ""
         task = re.sub(r"[^a-z0-9]+", "-", str(row.metric_name).lower()).strip("-")
-        notes = f"95 % interval {told['low']} to {told['high']}, floor {told['floor']}{before}; {images}, {seen_by}"
+        floor = f", floor {told['floor']}" if "floor" in told else ""
+        notes = f"95 % interval {told['low']} to {told['high']}{floor}{before}; {images}, {seen_by}"
         entries.append(EvalResultEntry(dataset_id=benchmark, task_id=task, value=row.metric_value, notes=notes))
     text: str = yaml_dump(eval_result_entries_to_yaml(entries))
     return text

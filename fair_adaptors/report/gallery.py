@@ -61,16 +61,22 @@ def worst_prompts(results: Results) -> list[int]:
     """Return the prompts in which a variant changed something beside its aim, those where it changed most first.
 
     Those in which a class is erased come first. Then it is the total variation between before and after of what a
-    variant is not aimed at, or the loss of what should stay, whichever is more.
+    variant is not aimed at and the prompt does not name, or the loss of what should stay, whichever is more.
     """
     changes: dict[int, float] = {}
     for variant in results.variants:
         gone = {one.prompt for one in variant.erasures}
         shifts = [
-            change for name in not_aimed_at(results, variant) if (change := results.figures(variant, name).change)
+            (name, change)
+            for name in not_aimed_at(results, variant)
+            if (change := results.figures(variant, name).change)
         ]
         for p in range(len(results.labels)):
-            found = [sum(abs(one.value) for one in change.prompts[p]) / 2 for change in shifts]
+            found = [
+                sum(abs(one.value) for one in change.prompts[p]) / 2
+                for name, change in shifts
+                if not results.named(name, p)
+            ]
             if variant.kept_prompts and results.original.kept_prompts:
                 found.append(results.original.kept_prompts[p].value - variant.kept_prompts[p].value)
             moved = max((value for value in found if value == value), default=0.0) + (p in gone)

@@ -100,7 +100,8 @@ function dots() {
       draw("circle", {cx: x(rows.v[p]), cy: y, r: before ? 4 : 5, fill: before ? "var(--card)" : colour, stroke: colour, "stroke-width": before ? 2 : 0}, draw("title", {}, said)),
     ];
   };
-  const line = (before, now, p, bound, classes, figure) => {
+  const line = (before, now, p, bound, classes, figure, named) => {
+    if (named) return make("small", {textContent: "the prompt names it: " + named});
     const count = typeof now.n === "number" ? now.n : now.n[p];
     const floor = now.floors[count];
     const svg = draw("svg", {role: "img"}, draw("line", {x1: 0, x2: "100%", y1: 17, y2: 17, stroke: "var(--rule)"}));
@@ -122,12 +123,12 @@ function dots() {
   const points = value => value === null ? "–" : (value > 0 ? "+" : "") + String(value).replace("-", "−");
   const share = value => value === null ? "–" : value + "%";
   /* A row for all prompts and one for each: every class before and after, coloured by what data.changes says of it. */
-  const changed = (found, names) => {
+  const changed = (found, names, named) => {
     const table = make("table", {}, make("thead", {}, make("tr", {}, head("prompt"), ...names.map(name => make("th", {className: "n", scope: "col", textContent: name})))), make("tbody"));
-    const titles = [["all prompts", ""], ...data.prompts];
+    const titles = [[named.some(Boolean) ? "all prompts that do not name it" : "all prompts", ""], ...data.prompts];
     classes.replaceChildren(make("div", {className: "scroll"}, table));
     sortable(table).replace(titles.map(([label, prompt], row) => {
-      const made = make("tr", {}, make("th", {scope: "row", title: prompt, textContent: label}), ...names.map((name, k) => {
+      const made = make("tr", {}, make("th", {scope: "row", title: prompt, textContent: label}, ...(row && named[row - 1] ? [make("small", {textContent: " names it"})] : [])), ...names.map((name, k) => {
         const at = row * names.length + k, [was, is] = [found.b[at], found.a[at]];
         const made = cell(name, was === null ? null : is - was, () => share(was) + " → " + share(is) + " ");
         made.append(make("small", {textContent: points(found.l[at]) + " to " + points(found.h[at])}));
@@ -136,24 +137,25 @@ function dots() {
       }));
       made.dataset.text = (label + " " + prompt).toLowerCase();
       return made;
-    }));
+    }).slice(named.length && named.every(Boolean) ? 1 : 0));
   };
   const fill = () => {
-    const {classes: names, figure, most: bound, aimed} = data.targets[target.value], found = data.rows[classifier.value][target.value];
+    const {classes: names, figure, most: bound, aimed, named, open} = data.targets[target.value], found = data.rows[classifier.value][target.value];
     const before = found[0], now = others.length ? found[variant.value + 1] : before;
     axis.replaceChildren(...[[0, "start"], [.5, "middle"], [1, "end"]].map(([part, anchor]) => draw("text", {x: 100 * part + "%", y: 12, "text-anchor": anchor}, String(+(part * bound).toFixed(3)))));
     about.textContent = figure[0].toUpperCase() + figure.slice(1) + ", mean over prompts: " + data.variants[0][0] + " " + range(before.mean) + (before === now ? "" : "; " + others[variant.value] + " " + range(now.mean)
       + "; change " + (now.change ? signed(now.change[0]) + " (" + signed(now.change[1]) + " to " + signed(now.change[2]) + ")" : "–") + ". " + (100 * now.same).toFixed(0) + "% of the images keep their class");
     about.textContent += ". Noise floor " + plain(now.floor) + ".";
+    if (open < data.prompts.length) about.textContent = open ? "Over the " + open + " prompts that do not name it. " + about.textContent : "Every prompt names it, so there is no bias of it.";
     const change = others.length ? data.changes[classifier.value][target.value][variant.value] : null;
     classes.hidden = !change;
     if (change) {
-      if (!aimed[Number(variant.value) + 1]) about.textContent += " Not aimed at: what counts is the distance from the original, a shift of " + range(change.shift) + ", floor " + plain(change.floor) + ".";
-      changed(change, names);
+      if (open && !aimed[Number(variant.value) + 1]) about.textContent += " Not aimed at: what counts is the distance from the original, a shift of " + range(change.shift) + ", floor " + plain(change.floor) + ".";
+      changed(change, names, named);
     }
     handle.replace(data.prompts.map(([label, prompt], p) => {
       const was = before.v[p] === null ? null : before.v[p] / 1000, is = now.v[p] === null ? null : now.v[p] / 1000;
-      const row = make("tr", {}, make("th", {scope: "row", title: prompt, textContent: label}), make("td", {}, line(before, now, p, bound, names, figure)),
+      const row = make("tr", {}, make("th", {scope: "row", title: prompt, textContent: label}), make("td", {}, line(before, now, p, bound, names, figure, named[p])),
         cell("before", was, plain), cell("after", before === now ? null : is, plain), cell("change", was === null || is === null || before === now ? null : is - was, signed));
       row.dataset.text = (label + " " + prompt).toLowerCase();
       return row;
@@ -165,10 +167,11 @@ function dots() {
 /* Bias, or distance from the target, against similarity: a line per adaptor over its strengths, a point per baseline. */
 function pareto() {
   const known = data.encoders.map((name, index) => [name, index]).filter(([, index]) => data.similarity[index].some(Boolean));
-  if (!known.length) return;
+  const told = data.targets.map((one, t) => t).filter(t => data.targets[t].open);
+  if (!known.length || !told.length) return;
   const box = document.getElementById("pareto"), card = box.querySelector(".card");
   box.hidden = false;
-  const target = choice("target", data.targets.map(one => one.name), () => fill());
+  const target = choice("target", told.map(t => data.targets[t].name), () => fill());
   const encoder = choice("encoder", known.map(pair => pair[0]), () => fill());
   const classifier = choice("classifier", data.classifiers, () => fill());
   const plot = draw("svg", {class: "plot", role: "img", "aria-label": "Fairness against similarity; the numbers are in the first table"});
@@ -188,7 +191,7 @@ function pareto() {
     return Array.from({length: Math.floor(high / step + 1e-9) - Math.ceil(low / step - 1e-9) + 1}, (_, k) => (Math.ceil(low / step - 1e-9) + k) * step);
   };
   const fill = () => {
-    const {figure, aimed} = data.targets[target.value], found = data.rows[classifier.value][target.value], similar = data.similarity[known[encoder.value][1]];
+    const {figure, aimed} = data.targets[told[target.value]], found = data.rows[classifier.value][told[target.value]], similar = data.similarity[known[encoder.value][1]];
     const points = found.map((rows, v) => v && rows.mean && similar[v] && {v, x: similar[v], y: rows.mean});
     const inside = points.filter(Boolean), width = card.clientWidth - parseFloat(getComputedStyle(card).paddingLeft) * 2, height = Math.min(440, Math.max(260, width * .5));
     const low = Math.min(.98, ...inside.map(p => p.x[1] ?? p.x[0])), start = low - (1 - low) * .06, top = 1.06 * Math.max(.05, found[0].floor ?? 0, found[0].mean ? found[0].mean[2] : 0, ...inside.map(p => p.y[2] ?? p.y[0]));

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.adaptor.results import Estimate, Figures, Results, VariantResults, headline
 from fair_adaptors.adaptor.results_file import load_results, to_json
-from fair_adaptors.evaluation.harm import class_judgement, fit_losses, harms, judgement, lost_prompts
+from fair_adaptors.evaluation.harm import class_judgement, fit_losses, judgement, lost_prompts
 from fair_adaptors.evaluation.metrics import CONFIDENCE
+from fair_adaptors.evaluation.obeyed import disobeyed_attributes, never_open, where_open
 from fair_adaptors.evaluation.store import PLOTS, REPORT_FILE, RESULTS_FILE, TIMING_FILE
 from fair_adaptors.evaluation.verdict import smallest_share, verdicts
 from fair_adaptors.evaluation.wording import direction, fine, number, percent, points, signed
@@ -64,10 +65,7 @@ def page(results: Results, timing: Mapping[str, float], pictures: gallery.Pictur
         results=results,
         timing=timing,
         command=command,
-        verdicts=[
-            (said, variant.summary, bool(harms(results, variant)))
-            for said, variant in zip(verdicts(results), results.variants, strict=True)
-        ],
+        verdicts=list(zip(verdicts(results), [variant.summary for variant in results.variants], strict=True)),
         sentences=SENTENCES,
         open_targets=OPEN_TARGETS,
         figure=_figure(results),
@@ -97,7 +95,6 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters["obeyed_attributes"] = _obeyed_attributes
     environment.globals |= {
         "aim": lambda results, variant, name: (
             "–" if variant is results.original else "yes" if name in variant.aimed else "no"
@@ -106,6 +103,7 @@ def _environment() -> "Environment":
         "asset": lambda name: (folder / name).read_text(encoding="utf-8"),
         "change_in_points": _change_in_points,
         "class_judgement": class_judgement,
+        "disobeyed_attributes": disobeyed_attributes,
         "encoders_of": _encoders_of,
         "fine": fine,
         "headline": headline,
@@ -114,12 +112,14 @@ def _environment() -> "Environment":
         "is_told": lambda found: found is not None and not math.isnan(found.value),
         "key": lambda value: "" if math.isnan(value) else f"{value:.6g}",
         "nan": math.nan,
+        "never_open": never_open,
         "number": number,
         "obeyed_attributes": _obeyed_attributes,
         "percent": percent,
         "signed": signed,
         "smallest_share": smallest_share,
         "thumbnail": gallery.thumbnail,
+        "where_open": where_open,
         "width": lambda share: f"{0.0 if math.isnan(share) else 100 * share:.2f}",
     }
     return environment

@@ -15,7 +15,10 @@ _MARKS = {"better": "+", "worse": "-", "": " "}
 
 
 def page_data(results: Results) -> dict[str, Any]:
-    """Return, by classifier, target and variant, each prompt's headline figure: bias, or total variation."""
+    """Return, by classifier, target and variant, each prompt's headline figure: bias, or total variation.
+
+    A target has what each prompt names of it, an empty text for nothing, and how many name nothing.
+    """
     variants, targets = results.variants, results.targets
     return {
         "prompts": list(zip(results.labels, results.settings.prompts, strict=True)),
@@ -29,6 +32,8 @@ def page_data(results: Results) -> dict[str, Any]:
                 "figure": figure_name(name, target),
                 "most": largest(target),
                 "aimed": [name in variant.aimed for variant in variants],
+                "named": [results.named(name, p) for p in range(len(results.labels))] if results.expected else [],
+                "open": len(results.open_prompts(name)),
             }
             for name, target in targets.items()
         ],
@@ -110,7 +115,8 @@ def _finite(value: float) -> float | None:
 
 
 def _hundredth(value: float) -> int | None:
-    return None if math.isnan(value) else round(100 * value)
+    """Round as ``wording.percent`` does, so that 1 of 8 is 13 everywhere on the page."""
+    return None if math.isnan(value) else round(100 * (value + math.copysign(1e-9, value)))
 
 
 def _thousandth(value: float) -> int | None:

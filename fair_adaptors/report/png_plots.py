@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fair_adaptors.adaptor.results import Estimate, PromptFigures, Results, TargetClasses, VariantResults, headline
 from fair_adaptors.errors import MissingExtraError
+from fair_adaptors.evaluation.obeyed import never_open, where_open
 from fair_adaptors.evaluation.verdict import figure_name, largest
 from fair_adaptors.evaluation.wording import number, percent
 
@@ -67,7 +68,9 @@ def write_grids(folder: Path, results: Results, pictures: Pictures) -> list[Path
         if not both:
             continue
         of_prompts = (results.figures(one, name).prompts for one in (first, variant))
-        was, now = ([_note(rows[prompt], target) for prompt in both] for rows in of_prompts)
+        was, now = (
+            [_note(rows[prompt], target, results.named(name, prompt)) for prompt in both] for rows in of_prompts
+        )
         sheet = before_after_grid(
             _stacked([pair[0] for pair in both.values()]),
             _stacked([pair[1] for pair in both.values()]),
@@ -83,9 +86,14 @@ def write_grids(folder: Path, results: Results, pictures: Pictures) -> list[Path
     return paths
 
 
-def _note(row: PromptFigures, target: TargetClasses) -> str:
-    """Say in a few words what was counted of a prompt: the share of the first of two classes, else how unequal."""
+def _note(row: PromptFigures, target: TargetClasses, named: str) -> str:
+    """Say in a few words what was counted of a prompt.
+
+    That is the share of the class that it names, or of the first of two classes; else how unequal they are.
+    """
     first, *others = target.classes
+    if named in target.classes:
+        return f"{percent(row.frequencies[target.classes.index(named)])} {named}" if row.images else "–"
     if len(others) == 1:
         return f"{percent(row.frequencies[0])} {first}" if row.images else "–"
     return f"{'bias' if target.is_uniform else 'off target'} {number(headline(row, target).value)}"
@@ -121,7 +129,7 @@ def bias_figure(results: Results) -> "Figure":
     variants = results.variants
     figure, panels = _panels(results, 0.3 * len(variants) + 1.1, f"As {results.classifier} sees it; 95 % intervals")
     short = _short([variant.name for variant in variants])
-    for k, (axes, (name, target)) in enumerate(zip(panels, results.targets.items(), strict=True)):
+    for k, (axes, (name, target)) in enumerate(zip(panels, _told(results).items(), strict=True)):
         _style(axes, figure_name(name, target))
         for row, variant in enumerate(variants):
             found = headline(results.figures(variant, name), target)
@@ -140,12 +148,19 @@ def bias_figure(results: Results) -> "Figure":
     return figure
 
 
+def _told(results: Results) -> dict[str, TargetClasses]:
+    """Return the targets that some prompt leaves open, which have a figure; all of them where there are none."""
+    return {name: one for name, one in results.targets.items() if not never_open(results, name)} or {**results.targets}
+
+
 def _aim(results: Results, name: str) -> str:
-    """Say which variants are not aimed at a target: nothing of it is better or worse there for being lower."""
-    others = results.variants[1:]
-    if all(name in variant.aimed for variant in others):
-        return ""
-    return "; not aimed at" if not any(name in variant.aimed for variant in others) else "; grey: not aimed at"
+    """Say in which prompts a target is counted, if not in all, and which variants are not aimed at it.
+
+    Nothing of it is better or worse for these for being lower.
+    """
+    aimed = [name in variant.aimed for variant in results.variants[1:]]
+    said = "" if all(aimed) else "; grey: not aimed at" if any(aimed) else "; not aimed at"
+    return said + (f";{where}" if (where := where_open(results, name)) else "")
 
 
 def pareto_figure(results: Results) -> "Figure":
@@ -160,7 +175,7 @@ def pareto_figure(results: Results) -> "Figure":
     labels: list[Label] = []
     groups = lines(variants)
     short = _short(list(groups))
-    for axes, (name, target) in zip(panels, results.targets.items(), strict=True):
+    for axes, (name, target) in zip(panels, _told(results).items(), strict=True):
         _style(axes, figure_name(name, target))
         before = headline(results.figures(results.original, name), target)
         if not math.isnan(before.value):
@@ -241,7 +256,7 @@ def _panels(results: Results, height: float, title: str) -> tuple["Figure", "lis
             f"the report is written, its plots are not: {error.name} is not installed:"
             " pip install 'fair-adaptors[eval]'"
         ) from error
-    count = len(results.targets)
+    count = len(_told(results))
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
     size = (max(6.0, 4.6 * columns), min(HIGHEST, rows * height + 0.5))

@@ -11,7 +11,7 @@ from fair_adaptors.adaptor.results import FlooredEstimate, Results, VariantResul
 from fair_adaptors.errors import MissingExtraError
 from fair_adaptors.evaluation import Evaluation, evaluate
 from fair_adaptors.evaluation.bounds import NO_BOUNDS, Bounds, failures
-from fair_adaptors.evaluation.harm import harms
+from fair_adaptors.evaluation.obeyed import never_open, obeyed_rates
 from fair_adaptors.evaluation.spec import Instruments
 from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE
 from fair_adaptors.evaluation.variants import Variant
@@ -87,9 +87,9 @@ def print_headline(console: "Console", results: Results) -> None:
 
     console.print(headline_table(results))
     said = verdicts(results)
-    for one, variant in zip(said[:SAID], results.variants, strict=False):
-        style = "bold red" if harms(results, variant) else "none"
-        told = [escape(one.aim), f"[{style}]{escape(one.beside)}[/]" if one.beside else "", escape(one.notes)]
+    for one in said[:SAID]:
+        parts = (one.aim, one.aim_harms), (one.beside, one.beside_harms), (one.notes, False)
+        told = [f"[{'bold red' if harm else 'none'}]{escape(text)}[/]" if text else "" for text, harm in parts]
         console.print(f"[bold]{escape(one.name)}[/]: {' '.join(filter(None, told))}\n", highlight=False)
     if len(said) > SAID:
         console.print(f"The report says the same of {len(said) - SAID} more.")
@@ -99,7 +99,8 @@ def headline_table(results: Results) -> "Table":
     """Return a table of every variant, target by target, as the first classifier that knows it sees it; 80 columns.
 
     Of the original, and of what a variant is aimed at, the figure is the bias, or the total variation where the target
-    is not uniform. Of what it is not aimed at, it is the shift: how far it moved from the original.
+    is not uniform. Of what it is not aimed at, it is the shift: how far it moved from the original. They are over the
+    prompts that leave the target open; where there are none, it is how often the class that they name is shown.
     """
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
@@ -109,7 +110,9 @@ def headline_table(results: Results) -> "Table":
     columns = (Column("", overflow="fold"), "aimed\nat", figure, "95 %", "floor", "smallest\nshare", "un-\nsure")
     table = Table(*columns, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name, target in results.targets.items():
-        table.add_row(f"[bold]{escape(name)}")
+        number = len(results.open_prompts(name))
+        some = f"in {number} of {len(results.labels)} prompts" if number < len(results.labels) else ""
+        table.add_row(f"[bold]{escape(name)}[/]\n{escape(never_open(results, name) or some)}".strip())
         for variant in results.variants:
             found = results.figures(variant, name)
             aimed = name in variant.aimed
@@ -127,6 +130,12 @@ def headline_table(results: Results) -> "Table":
 def _figure(results: Results, variant: VariantResults, name: str) -> tuple[str, str, str]:
     """Return the figure of a target with its name, its interval, and its floor."""
     found, target = results.figures(variant, name), results.targets[name]
+    if never_open(results, name):
+        rates = [obeyed_rates(results, one).get(name) for one in (results.original, variant)]
+        if not rates[1]:
+            return "–", "–", "–"
+        said = " → ".join(fine(rate.value) for rate in (rates if found.change else rates[1:]) if rate)
+        return f"obeyed {said}", f"{fine(rates[1].low).removesuffix('%')}–{fine(rates[1].high)}", "–"
     if found.change is not None and name not in variant.aimed:
         shown: FlooredEstimate = found.change.shift
         said = f"shift {number(shown.value)}"
