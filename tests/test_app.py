@@ -264,6 +264,8 @@ def test_every_image_is_counted_once_per_attribute(session: Session) -> None:
     for count in result.counts:
         assert np.sum([images for _, images in count.rows], axis=0).tolist() == [9, 9]
         assert count.floor == noise_floor(9, len(count.rows))
+        moved = sum(abs(after - before) for _, (before, after) in count.rows) / 18
+        assert count.shift == pytest.approx(moved) and 0 <= count.shift_floor <= 1
     (_, female), (_, male) = result.counts[0].rows
     assert result.counts[0].bias == pytest.approx(np.abs(np.subtract(female, male)) / 9)
 

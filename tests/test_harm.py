@@ -3,6 +3,7 @@
 import io
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from fair_adaptors.adaptor.results import Estimate, Results
 from fair_adaptors.attributes import people
 from fair_adaptors.evaluation.harm import class_judgement, harms, judgement, not_aimed_at
 from fair_adaptors.evaluation.verdict import ONE_IMAGE, verdicts
+from fair_adaptors.report import grid
+from fair_adaptors.report import page as report_page
+from fair_adaptors.report.page_data import page_data
 from fair_adaptors.report.terminal import print_headline
 from tests.reports import (
     DARK,
@@ -25,6 +29,8 @@ from tests.reports import (
     seen_results,
     without_dark,
 )
+
+PACKAGE = Path(__file__).parents[1] / "fair_adaptors"
 
 
 def said(results: Results) -> tuple[list[tuple[str, str]], str]:
@@ -98,6 +104,30 @@ def test_a_bias_that_was_not_aimed_at_never_falls() -> None:
     assert [judgement(results, variant, name) for name in ("gender", "tone")] == ["better", "worse"]
     aimed = replace(variant, aimed=("gender", "tone"))
     assert judgement(replace(results, variants=(results.original, aimed)), aimed, "tone") == ""
+
+
+def test_what_nothing_aims_at_is_never_better_in_any_table() -> None:
+    """Everything moves to equal shares, and the variant is made for none of it."""
+    results = seen_results(seen(0, DARK), seen(HALVES, np.arange(IMAGES) // 2 % 4))
+    variant = replace(results.variants[1], aimed=())
+    results = replace(results, variants=(results.original, variant))
+    text = report_page.page(results, {}, {}, "x")
+    assert re.findall(r'class="n better"|[▼▲]', text) == [] and 'class="n worse"' in text
+    assert {mark for row in page_data(results)["changes"][0] for mark in row[0]["marks"]} == {"-"}
+    assert not re.search(r"(falls|rises)", verdicts(results)[1].text)
+
+
+def test_green_stands_for_better_and_for_nothing_else() -> None:
+    """Neither before and after in pictures, report and app, nor anything else that is no judgement, is green."""
+    report, app = ((PACKAGE / name).read_text() for name in ("report/page.css", "app/page.html.jinja"))
+    assert re.findall(r"([^{}]*)\{[^{}]*var\(--better\)", report) == ["\n.better, .better small "]
+    sides = re.findall(r"--(?:before|after|was|now): (#\w{6})", report + app)
+    assert len(sides) == 8
+    for colour in (*sides, grid.BEFORE, grid.AFTER, grid.FAINT, grid.INK):
+        red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+        assert green <= max(red, blue), colour
+    judged = re.findall(r"--better: (#\w{6})", report)
+    assert [int(one[3:5], 16) > max(int(one[1:3], 16), int(one[5:7], 16)) for one in judged] == [True, True]
 
 
 def test_a_combination_of_something_aimed_at_and_something_else_is_nothing_beside_the_aim() -> None:

@@ -152,7 +152,7 @@ def test_the_page_says_which_prompts_count_and_which_are_to_be_obeyed() -> None:
 
 def test_a_share_is_rounded_alike_in_every_table_of_the_page() -> None:
     """Of 8 images one is male before."""
-    results = seen_results(seen(np.arange(8) == 0, 0, images=8), seen(0, 0, images=8), images=8)
+    results = seen_results(seen((np.arange(8) == 0).astype(int), 0, images=8), seen(0, 0, images=8), images=8)
     change = page_data(results)["changes"][0][0][0]
     assert (change["b"][:2], change["a"][:2]) == ([88, 13], [100, 0])
 

@@ -11,6 +11,7 @@ from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
 from fair_adaptors.adaptor.record import AdaptorRecord
 from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.errors import ConfigError, UnknownAdaptorError, did_you_mean
+from fair_adaptors.evaluation.beside import pairs_of, shift
 from fair_adaptors.evaluation.drawing import classify, generate
 from fair_adaptors.evaluation.estimates import count_classes
 from fair_adaptors.evaluation.metrics import CONFIDENCE, bias, noise_floor, undetermined_rate
@@ -92,6 +93,8 @@ class Count:
         rows: each class and its images.
         bias: see ``metrics.bias``.
         floor: what a perfectly fair model is expected to score with as many images.
+        shift: how far it moved from before, see ``beside.shift``: what counts where no adaptor aims at it.
+        shift_floor: the shift of images that change their class without a direction.
         undetermined: share of images whose class is undetermined.
     """
 
@@ -100,6 +103,8 @@ class Count:
     rows: list[tuple[str, tuple[int, int]]]
     bias: tuple[float, float]
     floor: float
+    shift: float
+    shift_floor: float
     undetermined: tuple[float, float]
 
 
@@ -240,12 +245,14 @@ class Session:
         counts = []
         for name in sorted(classes, key=lambda name: name not in aimed):
             pair = [side.seen[name][0] for side in (before, after)]
-            found = [count_classes(seen.argmax(-1), len(classes[name])) for seen in pair]
+            likeliest, number = [seen.argmax(-1) for seen in pair], len(classes[name])
+            found = [count_classes(seen, number) for seen in likeliest]
             rows = [(word, (int(was), int(now))) for word, was, now in zip(classes[name], *found, strict=True)]
             biases = float(bias(found[0])), float(bias(found[1]))
             undetermined = undetermined_rate(pair[0]), undetermined_rate(pair[1])
-            floor = noise_floor(request.images, len(classes[name]))
-            counts.append(Count(name, name in aimed, rows, biases, floor, undetermined))
+            moved = shift(pairs_of(likeliest[0][None], likeliest[1][None], number))
+            floor = noise_floor(request.images, number)
+            counts.append(Count(name, name in aimed, rows, biases, floor, moved.value, moved.floor, undetermined))
         shown = {name: words for name, words in classes.items() if name in aimed} or classes
         return Comparison(_captioned(before, shown), _captioned(after, shown), counts)
 
