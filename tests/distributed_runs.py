@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -18,9 +19,13 @@ from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.engine.step import train_step
 from fair_adaptors.training.run import checkpoint
 from fair_adaptors.training.run.distributed import join_world
+from fair_adaptors.training.run.due import Due
+from fair_adaptors.training.run.milestones import Milestones
+from fair_adaptors.training.run.reporter import Reporter
 from fair_adaptors.training.run.train import stop_requests
 from fair_adaptors.training.run.validation import measure
 from fair_adaptors.training.setup import Setup
+from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -62,9 +67,31 @@ def same_result(folder: Path) -> None:
             if world.size == 1 and not begin:
                 checkpoint.save(folder.parent / "begun", state, LONG)
             found |= {f"{begin + 10}/{name}": p.detach().clone() for name, p in state.parameters.items()}
+    found |= milestones_of(folder, world)
     if world.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in found.items()}, folder / "found.safetensors")
+
+
+def milestones_of(folder: Path, world: World) -> dict[str, Tensor]:
+    """How many processes say that a checkpoint is due by the main process's clock, and by another's alone; pictures.
+
+    Of these, how many rows the main process decoded.
+    """
+    place, config = tiny_setup(), dataclasses.replace(LONG, save_minutes=1.0, trackers=())
+    rows: list[int] = []
+    place.pipe.vae.decoder.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    found = {}
+    with attached(place, config) as state:
+        for name, is_late in (("main", world.is_main), ("other", not world.is_main)):
+            due = Due(config, world, "cpu", time.perf_counter())
+            state.history.clear()
+            due.begin(state)
+            due.counted -= 100 * is_late
+            found[f"due by {name}"] = world.sum(torch.tensor(float("save" in due.after(state))))
+        reporter = Reporter(config, folder, world, Console(quiet=True))
+        Milestones(config, folder, place, world=world, reporter=reporter, due=due).draw(state)
+    return found | {"rows": torch.tensor(sum(rows))}
 
 
 def not_finite(folder: Path) -> None:

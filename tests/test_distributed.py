@@ -5,10 +5,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.run.distributed import join_world
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,12 +20,16 @@ from tests.processes import run_in_world
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Tensor]]:
-    folder = tmp_path_factory.mktemp("worlds")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("worlds")
+
+
+@pytest.fixture(scope="module")
+def found(worlds: Path) -> dict[int, dict[str, Tensor]]:
     results = {}
     for size in (1, 2, 3):
-        run_in_world(size, same_result, folder / str(size))
-        results[size] = load_file(folder / str(size) / "found.safetensors")
+        run_in_world(size, same_result, worlds / str(size))
+        results[size] = load_file(worlds / str(size) / "found.safetensors")
     return results
 
 
@@ -45,6 +51,19 @@ def test_the_number_of_processes_does_not_change_the_result(found: dict[int, dic
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_run_goes_on_with_another_number_of_processes(found: dict[int, dict[str, Tensor]], size: int) -> None:
     assert error(found[1], found[size], "20/") < 1e-6
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_what_is_due_is_so_for_all_processes_by_one_clock(found: dict[int, dict[str, Tensor]], size: int) -> None:
+    assert (found[size]["due by main"], found[size]["due by other"]) == (size, 0)
+
+
+def test_pictures_of_the_progress_are_drawn_by_all_processes_and_the_same(
+    found: dict[int, dict[str, Tensor]], worlds: Path
+) -> None:
+    assert [found[size]["rows"].item() for size in (1, 2, 3)] == [2 * 8, 2 * 4, 2 * 3]
+    one, *others = (np.asarray(Image.open(worlds / str(n) / "samples/iteration_00000.png"), int) for n in (1, 2, 3))
+    assert all(abs(one - other).max() <= 1 for other in others)
 
 
 def test_a_gradient_that_is_not_finite_in_one_process_is_skipped_by_all(tmp_path: Path) -> None:

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fair_adaptors.training.config import TrainConfig
+import torch
+from fair_adaptors.training.config import Attribute, TrainConfig
 from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.run import checkpoint, milestones
 from fair_adaptors.training.run import train as run_module
+from fair_adaptors.training.run.milestones import enough
 from fair_adaptors.training.run.record import read_run
 from fair_adaptors.training.run.train import train
 from fair_adaptors.training.run.validation import Measured, collapse
 from fair_adaptors.training.setup import Setup
 from rich.console import Console
+from safetensors.torch import load_file
 
 from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
 from fair_adaptors.adaptor.results import Estimate, Shift
@@ -199,6 +202,36 @@ def test_validation_keeps_the_best_and_stops_when_it_is_enough(tmp_path: Path, t
     assert "raw weights" in printed and "average weights" in printed and "enough" in printed
     assert (tmp_path / "checkpoints" / checkpoint.BEST).is_file()
     assert read_record(tmp_path).training["finished_iterations"] == 2
+
+
+def test_a_run_ends_by_the_share_of_the_largest_bias_that_every_attribute_can_have() -> None:
+    """Of two classes that is 1, of four it is 0.5; and the interval's upper end counts."""
+    attributes = (*CONFIG.attributes, Attribute("tone", tuple("abcd"), (0.25,) * 4))
+    config = dataclasses.replace(CONFIG, attributes=attributes, stop_below=0.4, validate_every=1)
+
+    def ends(bright: float, tone: float, config: TrainConfig = config) -> bool:
+        highs = {"bright": bright, "tone": tone}
+        return enough(config, {name: BiasEstimate(0.0, 0.0, high, 0.0, 1, 1, 0.0) for name, high in highs.items()})
+
+    assert ends(0.39, 0.19) and not ends(0.41, 0.19) and not ends(0.39, 0.21)
+    assert not ends(-1.0, -1.0, dataclasses.replace(config, stop_below=0.0))
+
+
+def test_what_comes_by_minutes_does_not_move_the_weights(tmp_path: Path, tiny: Setup) -> None:
+    """Every iteration takes longer than the minutes given; a second validation waits until the last iteration."""
+    plain = tiny_run(tmp_path / "plain", iterations=4)
+    minutes = {"save_minutes": 1e-9, "sample_minutes": 1e-9, "validate_minutes": 1e-9, "validation_images": 2}
+    said = tiny_run(tmp_path / "minutes", iterations=4, checkpoints_total_limit=0, **minutes)
+    assert "validation" not in plain.partition("prompts")[0]
+    assert [i for i in range(1, 5) if f"iteration {i}: validation" in said] == [1, 4]
+    saved = checkpoint.list_checkpoints(tmp_path / "minutes/checkpoints")
+    assert [path.stem for path in saved] == [f"step_{i:08d}" for i in range(1, 5)]
+    assert len(list((tmp_path / "minutes/samples").iterdir())) == 5
+    one, other = (load_file(tmp_path / name / "pytorch_lora_weights.safetensors") for name in ("plain", "minutes"))
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    header = checkpoint.load(saved[0], dataclasses.replace(CONFIG, iterations=4)).header
+    history = json.loads(header["run"])["counts"]["history"]
+    assert history["validation"] > 0, "it was saved again after the validation, with what that found"
 
 
 @pytest.mark.parametrize(("kept", "best"), [((), 2), (("warm",), 1)])

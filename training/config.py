@@ -192,13 +192,21 @@ class TrainConfig:
     max_skipped: int = _setting("optimisation", 10, least=0)
     """The run stops when more iterations than this in a row had a gradient that was not finite."""
     sample_every: int = _setting("output", 0, least=0)
-    """Iterations between pictures of the progress; 0 for none."""
+    """Iterations between pictures of the progress; 0 for none by iterations."""
+    sample_minutes: float = _setting("output", 0.0, least=0)
+    """Minutes between pictures of the progress; 0 for none by minutes."""
     save_every: int = _setting("output", 0, least=0)
-    """Iterations between checkpoints; 0 for none but when the run is stopped."""
+    """Iterations between checkpoints; 0 for none by iterations. A run that is stopped or ends is saved in any case."""
+    save_minutes: float = _setting("output", 0.0, least=0)
+    """Minutes between checkpoints; 0 for none by minutes."""
     checkpoints_total_limit: int = _setting("output", 3, least=0)
     """How many checkpoints are kept, beside the best; 0 for all."""
     validate_every: int = _setting("validation", 0, least=0)
-    """Iterations between measurements on the validation prompts; 0 for none."""
+    """Iterations between measurements on the validation prompts; 0 for none by iterations."""
+    validate_minutes: float = _setting("validation", 0.0, least=0)
+    """Minutes between measurements on the validation prompts, and at least nine times as many as the last one took;
+    0 for none by minutes. What is best and when the run ends then depends on the machine; how the weights move does
+    not."""
     validation_images: int = _setting("validation", 32, least=1)
     """Images per validation prompt."""
     least_kept: float = _setting("validation", 0.3, least=-1)
@@ -209,7 +217,8 @@ class TrainConfig:
     validations in a row."""
     stop_below: float = _setting("validation", 0.0, least=0)
     """The run ends when on the validation prompts the upper end of the averaged weights' bias interval is below
-    this, for every attribute; 0 for never."""
+    this share of the largest bias there can be (1 for two classes, 0.5 for four), for every attribute; 0 for
+    never."""
     keep: Literal["last", "best"] = _setting("output", "last")
     """Which weights become the adaptor: the ``last``, or those of the ``best`` validation, which has the least bias
     plus shift of what must stay, each as a mean over attributes."""
@@ -246,8 +255,10 @@ class TrainConfig:
             raise ConfigError(f"trackers has {', '.join(sorted(unknown))}; choose from tensorboard and wandb")
         if not self.prompt_sets or not all(0 < share < math.inf for _, share in self.prompt_sets):
             raise ConfigError("prompt_sets needs at least one set, with shares above 0, such as train:1")
-        if not self.validate_every and (self.stop_below or self.keep == "best"):
-            raise ConfigError("stop_below and keep=best need validate_every: nothing would be measured")
+        if not (self.validate_every or self.validate_minutes) and (self.stop_below or self.keep == "best"):
+            raise ConfigError(
+                "stop_below and keep=best need validate_every or validate_minutes: nothing would be measured"
+            )
 
     @property
     def digest(self) -> str:
@@ -259,8 +270,8 @@ class TrainConfig:
 
 
 MAY_DIFFER = (
-    "sample_every", "save_every", "checkpoints_total_limit", "validate_every", "validation_images", "stop_below",
-    "least_kept", "most_faceless",
+    "sample_every", "sample_minutes", "save_every", "save_minutes", "checkpoints_total_limit",
+    "validate_every", "validate_minutes", "validation_images", "stop_below", "least_kept", "most_faceless",
     "keep", "trackers", "max_skipped", "judge", "validation_set",
 )  # fmt: skip
 """Settings that do not change how the weights move."""

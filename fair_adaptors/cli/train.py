@@ -106,6 +106,7 @@ def _print_plan(config: Any, num_processes: int) -> None:
 
     from fair_adaptors.training.paper import deviations
     from fair_adaptors.training.plan import make_plan
+    from fair_adaptors.training.run.due import described
     from fair_adaptors.training.settings import as_yaml
 
     plan = make_plan(config, num_processes)
@@ -119,6 +120,7 @@ def _print_plan(config: Any, num_processes: int) -> None:
         " a process, without classifiers and encoders:",
         *(f"#   {megabytes:>10,.1f} MB  {what}" for what, megabytes in plan.megabytes.items()),
         *(["#   not known: the base's shapes are not"] if not plan.megabytes else []),
+        *(f"# {line}" for line in described(config)),
         *(f"# {line}" for line in plan.kept),
         *(f"# to be fetched: {download}" for download in plan.downloads),
         *(f"# not as the paper: {line}" for line in deviations(config)),

@@ -3,7 +3,7 @@
 Nothing else in training knows how many processes there are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -65,6 +65,11 @@ class World:
     def any(self, flag: bool, device: torch.device | str = "cpu") -> bool:
         """Tell whether ``flag`` is set in any process."""
         return bool(self.sum(torch.tensor([float(flag)], device=device)).item()) if self.size > 1 else flag
+
+    def of_main(self, flags: Sequence[bool], device: torch.device | str = "cpu") -> list[bool]:
+        """Return the main process's flags, in every process."""
+        told = torch.tensor([float(flag and self.is_main) for flag in flags], device=device)
+        return [value > 0 for value in self.sum(told).tolist()] if self.size > 1 else list(flags)
 
     def wait(self) -> None:
         """Wait until every process has come here."""

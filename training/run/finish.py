@@ -29,7 +29,7 @@ def save_stopped(milestones: Milestones, state: TrainingState, recipe: str) -> N
         CheckpointError: it could not be written.
     """
     config, world, out = milestones.config, milestones.world, milestones.out
-    milestones.count_time(state)
+    milestones.due.seconds(state)
     if world.is_main:
         path = checkpoint.save(milestones.checkpoints, state, config)
         checkpoint.remove_old(milestones.checkpoints, config.checkpoints_total_limit)

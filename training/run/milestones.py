@@ -1,7 +1,6 @@
 """What is due between iterations: checkpoints, pictures of the progress, validation."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -13,10 +12,12 @@ from fair_adaptors.training.engine.step import StepResult
 from fair_adaptors.training.setup import Setup
 
 from fair_adaptors.errors import CheckpointError
+from fair_adaptors.evaluation.estimates import BiasEstimate
 from fair_adaptors.report.grid import plain_grid
 from fair_adaptors.seeds import image_seed
 
 from . import checkpoint
+from .due import Due, stop_bounds
 from .reporter import Reporter
 from .validation import Measured, Numbers, collapse, draw, measure
 
@@ -30,38 +31,53 @@ class Milestones:
 
     Attributes:
         checkpoints: the folder of checkpoints.
+        due: what is due when.
         collapsed: why the adaptor has collapsed, if it has.
     """
 
-    def __init__(
-        self, config: TrainConfig, out: Path, setup: Setup, *, world: World, reporter: Reporter, started: float
-    ):
-        """Take ``started``, when the run's time began to count, in seconds of ``time.perf_counter``."""
+    def __init__(self, config: TrainConfig, out: Path, setup: Setup, *, world: World, reporter: Reporter, due: Due):
         self.config, self.out, self.setup, self.world, self.reporter = config, out, setup, world, reporter
         self.checkpoints = out / "checkpoints"
         self.collapsed: str | None = None
-        self.counted = started
+        self.due = due
+
+    def begin(self, state: TrainingState) -> None:
+        """Let the clocks of what is due run, and draw the prompts before the first iteration."""
+        self.due.begin(state)
+        if (self.config.sample_every or self.config.sample_minutes) and not state.iteration:
+            self.draw(state)
 
     def after(self, state: TrainingState, result: StepResult) -> bool:
         """Do what is due after an iteration; tell whether the run ends here."""
-        config, done = self.config, state.iteration
         self.reporter.show(state, result)
-        if config.save_every and done % config.save_every == 0:
+        due = self.due.after(state)
+        if "save" in due:
             self.save(state)
-        if config.sample_every and _due(done, config.sample_every, config.iterations):
+        if "sample" in due:
             self.draw(state)
-        if config.validate_every and _due(done, config.validate_every, config.iterations):
-            return self._validate(state)
-        return False
+        if "validate" not in due:
+            return False
+        began = self.due.seconds(state)
+        ends = self._validate(state)
+        self.due.done("validate", state)
+        state.history["validation"] = state.history["seconds"] - began
+        if "save" in due and not ends:  # again, with what the validation found
+            self.save(state)
+        return ends
 
     def draw(self, state: TrainingState) -> None:
-        """Draw the first prompts with the averaged weights, in the main process."""
+        """Draw the first prompts with the averaged weights, each process a part of the images."""
+        prompts = self.setup.prompts[self.config.prompt_sets[0][0]][:SAMPLE_PROMPTS]
+        images = []
+        with state.average.applied():
+            for prompt in prompts:
+                mine = range(SAMPLE_IMAGES)[self.world.share(SAMPLE_IMAGES)]
+                seeds = [image_seed(self.config.seed, prompt, i) for i in mine]
+                drawn = draw(self.setup, self.config, prompt, seeds, tokens=state.tokens)
+                images.append(self.world.gather(drawn, SAMPLE_IMAGES).cpu())
+        self.due.done("sample", state)
         if not self.world.is_main:
             return
-        prompts = self.setup.prompts[self.config.prompt_sets[0][0]][:SAMPLE_PROMPTS]
-        seeds = {prompt: [image_seed(self.config.seed, prompt, i) for i in range(SAMPLE_IMAGES)] for prompt in prompts}
-        with state.average.applied():
-            images = [draw(self.setup, self.config, p, seeds[p], tokens=state.tokens) for p in prompts]
         title = f"{self.config.name}, iteration {state.iteration}"
         grid = plain_grid(torch.cat(images), title=title, columns=SAMPLE_IMAGES, tile=96, labels=prompts)
         try:
@@ -113,14 +129,16 @@ class Milestones:
         if score < state.best:
             state.best = score
             self.save(state, checkpoint.BEST)
-        if config.stop_below and all(e.high < config.stop_below for e in average.bias.values()):
-            self.reporter.say(f"the upper end of every interval is below {config.stop_below:g}: enough")
+        if enough(config, average.bias):
+            bounds = ", ".join(f"{name} {bound:g}" for name, bound in stop_bounds(config).items())
+            self.reporter.say(f"the upper end of every interval is below its bound, {bounds}: enough")
             return True
         return False
 
     def save(self, state: TrainingState, name: str | None = None) -> Path | None:
         """Save in the main process; a checkpoint that cannot be written is said, and the run goes on."""
-        self.count_time(state)
+        if name is None:
+            self.due.done("save", state)
         if not self.world.is_main:
             return None
         try:
@@ -131,11 +149,10 @@ class Milestones:
         checkpoint.remove_old(self.checkpoints, self.config.checkpoints_total_limit)
         return path
 
-    def count_time(self, state: TrainingState) -> None:
-        """Add the seconds since the last count to the run's."""
-        now = time.perf_counter()
-        state.history["seconds"] = state.history.get("seconds", 0.0) + now - self.counted
-        self.counted = now
+
+def enough(config: TrainConfig, bias: Mapping[str, BiasEstimate]) -> bool:
+    """Tell whether the bias of every attribute is, with its whole interval, below what the run is to end at."""
+    return bool(config.stop_below) and all(bias[name].high < bound for name, bound in stop_bounds(config).items())
 
 
 def _score(measured: Measured, kept: Sequence[str]) -> float:
@@ -143,7 +160,3 @@ def _score(measured: Measured, kept: Sequence[str]) -> float:
     bias = [estimate.value for estimate in measured.bias.values()]
     shift = [measured.shift[name].value for name in kept if name in measured.shift]
     return fmean(bias) + (fmean(shift) if shift else 0.0)
-
-
-def _due(done: int, every: int, last: int) -> bool:
-    return done % every == 0 or done == last

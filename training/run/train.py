@@ -22,6 +22,7 @@ from fair_adaptors.errors import CheckpointError, ConfigError
 
 from . import checkpoint
 from .distributed import join_world, this_device
+from .due import Due
 from .finish import finish, save_stopped
 from .milestones import Milestones
 from .record import refuse_earlier_run, run_record, write_run
@@ -64,7 +65,8 @@ def train(
     reporter = Reporter(config, out, world, console or Console())
     saved = _checkpoint_to_resume(config, checkpoints, resume, overwrite)
     setup = load_setup(config, this_device())
-    milestones = Milestones(config, out, setup, world=world, reporter=reporter, started=started)
+    due = Due(config, world, this_device(), started)
+    milestones = Milestones(config, out, setup, world=world, reporter=reporter, due=due)
     if saved is None:
         world.wait()  # all have looked whether there is an earlier run
         if world.is_main:
@@ -84,8 +86,7 @@ def train(
         reporter.start(state.iteration)
         if world.is_main:
             write_run(out, run_record(config, recipe, world.size))
-            if config.sample_every and not state.iteration:
-                milestones.draw(state)
+        milestones.begin(state)
 
         def after(state: TrainingState, result: StepResult) -> bool:
             ends = milestones.after(state, result)
