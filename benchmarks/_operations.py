@@ -1,7 +1,9 @@
 """Floating-point operations of models of the published sizes, counted on torch's meta device, without weights."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+from fair_adaptors.training.cost import Operations
 
 VISION = {
     "CLIP ViT-L/14": ((1024, 4096, 24, 16), (768, 3072, 12, 12)),
@@ -10,13 +12,6 @@ VISION = {
 }
 """What the recipes for people look at images with: width, width of the MLP, layers and heads of the vision tower and
 of the text tower, as the configurations on the Hub have them. All see 224² pixels in patches of 14²."""
-
-
-class Operations(NamedTuple):
-    """Teraflops of one row through a model with frozen weights: forward, and back to the gradient of its input."""
-
-    forward: float
-    backward: float
 
 
 def count_operations(call: Callable[[], Any]) -> Operations:

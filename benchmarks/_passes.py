@@ -1,59 +1,19 @@
 """How many rows go through each model in an iteration of training: by formula, and counted on a tiny pipeline."""
 
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from fair_adaptors.training.cost import Passes
 
 FORMS: Mapping[str, Mapping[str, Any]] = {
     "published: one graph, checkpointed": {"all_steps": True, "checkpointed": ("unet",)},
     "ours, all steps": {"all_steps": True},
     "ours, K steps": {},
-    "ours, K steps, originals kept": {"kept": True},
+    "ours, K steps, originals kept": {"originals": 0.0},
 }
 """How the gradient can be had, as arguments of ``passes``."""
-
-
-class Passes(NamedTuple):
-    """Rows through a model per image and iteration: forward without and with gradient, recomputed, backward."""
-
-    plain: float
-    graph: float
-    again: float
-    backward: float
-
-
-def passes(
-    steps: float,
-    gradient_steps: float,
-    *,
-    branches: int = 2,
-    all_steps: bool = False,
-    kept: bool = False,
-    checkpointed: Collection[str] = (),
-) -> dict[str, Passes]:
-    """Return by formula how many rows go through each model.
-
-    Originals and images are b·T rows each without gradient; the gradient is b·K rows forward and backward.
-
-    Args:
-        steps: T.
-        gradient_steps: K.
-        branches: b, two with guidance.
-        all_steps: K is T.
-        kept: what the losses need of the originals is read from a disk.
-        checkpointed: models whose forward pass is computed again in the backward pass.
-    """
-    rows = {
-        "unet": (branches * steps * (1 if kept else 2), branches * (steps if all_steps else gradient_steps)),
-        "decoder": (1 if kept else 2, 1),  # originals and images; images again with gradient
-        "classifier": (1 if kept else 2, 1),
-        "encoder": (0 if kept else 1, 1),  # originals; images with gradient
-    }
-    return {
-        model: Passes(plain, graph, graph if model in checkpointed else 0, graph)
-        for model, (plain, graph) in rows.items()
-    }
 
 
 def count_passes(form: str, steps: int, gradient_steps: int, *, images: int = 4) -> dict[str, Passes]:
@@ -87,10 +47,11 @@ def count_passes(form: str, steps: int, gradient_steps: int, *, images: int = 4)
         "classifier": (setup.classifier, None),
         "encoder": (setup.encoders["clip"], None),
     }
+    kept = wanted.get("originals") == 0.0
     ours, batch = step.accumulate_gradients, batch_at(config, setup.prompts, 0, 0)
     with tempfile.TemporaryDirectory() as folder, attached(setup, config) as state:
-        references = ReferenceImages(Path(folder) if wanted.get("kept") else None)
-        if wanted.get("kept"):
+        references = ReferenceImages(Path(folder) if kept else None)
+        if kept:
             step.train_step(setup, config, state, batch, references=references)  # which makes them
         if wanted.get("checkpointed"):
             step.accumulate_gradients = published_form(setup, config)  # type: ignore[assignment]

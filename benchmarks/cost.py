@@ -13,24 +13,26 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks._operations import VISION, Operations, base_operations, vision_operations
-from benchmarks._passes import FORMS, Passes, count_passes, passes
+from fair_adaptors.training.cost import (
+    CARDS,
+    SEES,
+    SUSTAINED,
+    Operations,
+    Passes,
+    passes,
+    seconds_per_image,
+    work_per_image,
+)
+
+from benchmarks._operations import VISION, base_operations, vision_operations
+from benchmarks._passes import FORMS, count_passes
 from benchmarks._report import report, table, write_tables
 
-CARDS: dict[str, dict[str, Any]] = {
-    "RTX 4090": {"bfloat16": 165.2, "float32": 82.6, "source": "Ada GPU Architecture, appendix A"},
-    "A100": {"bfloat16": 312.0, "float32": 19.5, "source": "A100 data sheet"},
-    "H100": {"bfloat16": 989.0, "float32": 67.0, "source": "H100 data sheet, SXM, without sparsity"},
-}
-"""Peak teraflops per second as NVIDIA states them: bfloat16 of the tensor cores, adding in float32; plain float32."""
 ROOM = 24 * 1.024**3
 """Gigabytes of the smallest of them: its 24 GB count 2³⁰ bytes each."""
 
-ASSUMED = {
-    "bfloat16": 0.35,  # share of its peak that a card sustains
-    "float32": 0.7,
-    "gigabytes": 3.0,  # activations of classifiers and encoders, the libraries' own, what the allocator wastes
-}
+ASSUMED = {**SUSTAINED, "gigabytes": 3.0}
+"""With the gigabytes of classifiers' and encoders' activations, the libraries' own, and what the allocator wastes."""
 KNOWN_TIMES: dict[str, dict[str, Any]] = {
     "the paper's training": {"card": "A100", "cards": 8, "hours": 48.0},  # we take it to be of its first adaptor
     "diffusers' sampling of SDXL": {"card": "A100", "cards": 1, "hours": 3.31 / 3600, "steps": 30},
@@ -43,14 +45,7 @@ PASSING = ("*U-Net*", "*U-Net, gradient*", "*decoding, validation*", "*decoding,
 """What the memory is counted of, as ``fair_adaptors.training.plan.memory`` has it; of the second, one at a time."""
 FORMULAS = ("4bT forward, bT backward", "3bT, bT", "2bT + bK, bK", "bT + bK, bK")
 STEPS, GRADIENT_STEPS = 21, 5  # the recipes draw T from 19 to 23
-SEES = {"classifier": ("CLIP ViT-L/14",), "encoder": ("CLIP ViT-H/14", "DINOv2 ViT-B/14")}
-"""What looks at the images of the recipes for people."""
 JUDGE = "CLIP ViT-L/14"
-
-
-def teraflops(rows: Passes, one: Operations) -> float:
-    """Return the operations of all rows through a model."""
-    return (rows.plain + rows.graph + rows.again) * one.forward + rows.backward * one.backward
 
 
 def count_forms(unet: Operations) -> list[dict[str, Any]]:
@@ -64,7 +59,7 @@ def count_forms(unet: Operations) -> list[dict[str, Any]]:
         counted = count_passes(form, STEPS, GRADIENT_STEPS)
         assert counted == passes(STEPS, GRADIENT_STEPS, **settings), f"{form}: {counted}"
         rows = counted["unet"]
-        found.append({"form": form, **rows._asdict(), "formula": formula, "teraflops": teraflops(rows, unet)})
+        found.append({"form": form, **rows._asdict(), "formula": formula, "teraflops": rows.teraflops(unet)})
     return found
 
 
@@ -83,20 +78,8 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
 
     config = get_recipe(name)
     base = next(known.short_name for known in BASES if config.base in known.names)
-    steps = (config.num_steps + max(config.num_steps, config.max_steps)) / 2
-    again = ("unet", "decoder") if config.activation_checkpointing else ()
-    made, kept = (passes(steps, config.gradient_steps, kept=kept, checkpointed=again) for kept in (False, True))
-    share = originals_made(config)
-    rows = {
-        model: Passes(
-            *(share * one + (1 - share) * other for one, other in zip(made[model], kept[model], strict=True))
-        )
-        for model in made
-    }
-    work = {
-        "bfloat16": sum(teraflops(rows[model], one) for model, one in bases[base].items()),
-        "float32": sum(teraflops(rows[role], vision[one][0]) for role, models in SEES.items() for one in models),
-    }
+    seeing = {model: one for model, (one, _) in vision.items()}
+    work = work_per_image(config, originals_made(config), bases[base], seeing)
     needed = memory(config, skeleton(config.base), config.images_per_prompt, branches=2)
     seen_by = sum(vision[one][1] for one in (JUDGE, *(model for models in SEES.values() for model in models)))
     gigabytes = {
@@ -119,11 +102,6 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
     }
 
 
-def seconds_per_image(work: Mapping[str, float], card: str) -> float:
-    """Return how long a card takes for teraflops by dtype."""
-    return sum(work[dtype] / (CARDS[card][dtype] * ASSUMED[dtype]) for dtype in work)
-
-
 def sustained(recipe: Mapping[str, Any], bases: Mapping[str, Mapping[str, Operations]]) -> dict[str, dict[str, Any]]:
     """Return of each of ``KNOWN_TIMES`` the teraflops of the base and the share of the card's peak that they mean.
 
@@ -133,7 +111,7 @@ def sustained(recipe: Mapping[str, Any], bases: Mapping[str, Mapping[str, Operat
     """
     training, sampling = KNOWN_TIMES
     rows = passes(STEPS, GRADIENT_STEPS, **FORMS["published: one graph, checkpointed"])
-    image = sum(teraflops(rows[model], one) for model, one in bases["sd15"].items())
+    image = sum(rows[model].teraflops(one) for model, one in bases["sd15"].items())
     xl = bases["sdxl"]
     work = {
         training: image * recipe["images"] * recipe["iterations"],

@@ -9,10 +9,11 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.cost import BASES, VISION, passes
 from fair_adaptors.training.recipes import RECIPES
 
 from benchmarks import cost, results_page, sandbox_bias, scaling, settings_page
-from benchmarks._passes import FORMS, count_passes, passes
+from benchmarks._passes import FORMS, count_passes
 from benchmarks._report import RESULTS, tables_in
 from fair_adaptors.adaptor.record import RESULTS_SCHEMA
 from fair_adaptors.adaptor.results import Results
@@ -77,6 +78,15 @@ def test_a_bar_is_for_the_mean_of_the_seeds_and_for_the_worst_seed_where_nothing
 def test_the_settings_page_is_what_the_code_says_of_every_setting() -> None:
     assert tables_in("settings") == settings_page.tables()
     assert list(settings_page.documentation()) == [field.name for field in dataclasses.fields(TrainConfig)]
+
+
+def test_a_dry_run_estimates_hours_from_the_operations_that_the_benchmark_counted() -> None:
+    counted = results("cost")
+    vision = {name: one for name, (one, _) in counted["vision"].items()}
+    assert BASES.keys() == counted["bases"].keys() and VISION.keys() == vision.keys()
+    for base, models in counted["bases"].items():
+        assert all(BASES[base][model] == pytest.approx(one, rel=1e-3) for model, one in models.items())
+    assert all(VISION[name] == pytest.approx(one, rel=1e-2) for name, one in vision.items())
 
 
 def test_what_every_recipe_for_people_costs_is_told() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from fair_adaptors.training.cost import hours
 from fair_adaptors.training.downloads import downloads, main_file, model_files, pipeline_files
 from fair_adaptors.training.engine import lora
 from fair_adaptors.training.meta_memory import peak_megabytes
@@ -22,7 +23,7 @@ from fair_adaptors.training.paper import (
     deviations,
     published_settings,
 )
-from fair_adaptors.training.plan import Plan, make_plan, memory, originals_made, skeleton, trained_values
+from fair_adaptors.training.plan import Plan, _time, make_plan, memory, originals_made, skeleton, trained_values
 from fair_adaptors.training.preflight import check
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 from fair_adaptors.training.run import validation
@@ -61,6 +62,36 @@ def test_every_recipe_can_be_planned_without_its_weights(name: str) -> None:
     assert all(math.isfinite(megabytes) and megabytes > 0 for megabytes in plan.megabytes.values())
     *kept, plain, taught, measured, decoded, together = plan.megabytes.values()
     assert together == pytest.approx(sum(kept) + max(plain, taught, measured, decoded))
+
+
+@pytest.mark.parametrize(
+    ("card", "here"),
+    [
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA A100-SXM4-80GB", "A100"),
+        ("NVIDIA H200", "H100"),
+        ("Tesla T4", None),
+        (None, None),
+    ],
+)
+def test_the_hours_on_the_card_that_is_here_are_told_and_those_on_others(
+    card: str | None, here: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 images and 10,000 iterations on an RTX 4090, all made by the published steps: by hand from docs/cost.md."""
+    config = get_recipe("gender", {"originals_pool": "0", "gradient_steps": "5"})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: card is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: card)
+    half, whole = 84 * 0.803 + 10 * (0.803 + 0.866) + 3 * 2.515 + 2.549, 3 * 0.162 + 0.169 + 2 * 0.381 + 0.394
+    found = hours(config, "sd15", 1.0)
+    assert found["RTX 4090"] == pytest.approx(240_000 / 3600 * (half / 0.35 / 165.2 + whole / 0.7 / 82.6), rel=2e-3)
+    assert hours(config, "sd15", 1.0, 2)["A100"] == pytest.approx(found["A100"] / 2)
+    told = _time(config, 1)
+    assert f"{found['A100']:,.0f} h on A100" in told
+    if here is not None:
+        assert f"{found[here]:,.0f} h on the card here ({card})" in told
+    else:
+        assert ("not known how long on the card here (Tesla T4)" in told) == (card is not None)
+    assert "not known" in _time(dataclasses.replace(config, base="who/knows"), 1)
 
 
 @pytest.mark.parametrize(

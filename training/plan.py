@@ -20,6 +20,7 @@ from fair_adaptors.hub.client import split_revision
 from fair_adaptors.hub.parts import KIND
 
 from .config import TrainConfig
+from .cost import hours, said
 from .downloads import Download, downloads
 from .engine import lora
 from .engine.denoisers import denoiser_of
@@ -58,6 +59,7 @@ class Plan:
         images: images per iteration, over all processes.
         rows: that go through the network per iteration without gradient, and with.
         iterations: how many.
+        time: how long they take on the card that is here and on others, by docs/cost.md, a line.
         trained: numbers that are trained; 0 for a base whose shapes are not known here.
         megabytes: of one process, by what needs them, and together; empty for such a base.
         kept: what stays as the original model shows it and what does not, a line each.
@@ -68,6 +70,7 @@ class Plan:
     images: int
     rows: tuple[float, float]
     iterations: int
+    time: str
     trained: int
     megabytes: dict[str, float]
     kept: tuple[str, ...]
@@ -97,12 +100,19 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
         images,
         (rows * steps * passes, rows * (config.gradient_steps or steps)),
         config.iterations,
+        _time(config, num_processes),
         trained_values(config, base) if base else 0,
         _rows(memory(config, base, local, branches)) if base else {},
         (*keeping(config, known_classes("classifier", config.classifier)), *_obeyed(config)),
         tuple(downloads(config)),
         _missing(config),
     )
+
+
+def _time(config: TrainConfig, num_processes: int) -> str:
+    known = find_base(split_revision(config.base)[0])
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return said(hours(config, known.short_name if known else "", originals_made(config), num_processes), card)
 
 
 def originals_made(config: TrainConfig) -> float:

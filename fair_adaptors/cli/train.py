@@ -116,6 +116,7 @@ def _print_plan(config: Any, num_processes: int) -> None:
         f"# {plan.iterations:,} iterations of {plan.images} images on {num_processes} process(es):",
         f"# {plan.images * plan.iterations:,} images; per iteration {plain:,.0f} rows through the network without"
         f" gradient and {trained:,.0f} with",
+        f"# {plan.time}",
         f"# {f'{plan.trained:,}' if plan.megabytes else 'not known how many'} numbers are trained; estimated memory of"
         " a process, without classifiers and encoders:",
         *(f"#   {megabytes:>10,.1f} MB  {what}" for what, megabytes in plan.megabytes.items()),
