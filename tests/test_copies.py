@@ -11,6 +11,7 @@ import torch
 from fair_adaptors import load_fair_adaptor
 from fair_adaptors.convert import export
 from fair_adaptors.errors import FairAdaptorError
+from tests.test_load_modified import animated
 from tests.tiny import FAMILIES, same, state, tiny_pipeline, write_tiny_adaptor
 
 
@@ -80,6 +81,28 @@ def test_a_merged_pipeline_does_not_take_it_again(tmp_path: Path, pipe: Any, ada
     export(adaptor, tmp_path / "merged", format="merged", pipe=pipe)
     with pytest.raises(FairAdaptorError, match="for good"):
         load_fair_adaptor(type(pipe).from_pretrained(tmp_path / "merged"), adaptor)
+
+
+@pytest.mark.parametrize("inject", [False, True])
+@pytest.mark.parametrize("first", ["loaded", "unloaded", "fused"])
+def test_a_copy_that_does_not_say_it_is_known_by_its_weights(
+    tmp_path: Path, pipe: Any, adaptor: Path, inject: bool, first: str
+) -> None:
+    """AnimateDiff makes its U-Net of another one, and leaves out what its configuration says."""
+    handle = load_fair_adaptor(pipe, adaptor, weight=0.5)
+    other = animated(pipe)
+    if first != "loaded":
+        handle.unload() if first == "unloaded" else handle.fuse()
+    other.text_encoder = tiny_pipeline().text_encoder
+    before = state(other)
+    with pytest.raises(FairAdaptorError, match="for good"):
+        load_fair_adaptor(other, adaptor, inject=inject)
+    assert same(state(other), before)
+    with load_fair_adaptor(other, write_tiny_adaptor(tmp_path / "other", pipe, seed=2)):
+        with pytest.raises(FairAdaptorError, match="for good"):
+            load_fair_adaptor(other, adaptor, inject=inject)
+    with load_fair_adaptor(animated(tiny_pipeline()), adaptor, inject=inject):
+        pass
 
 
 def image(pipe: Any) -> torch.Tensor:

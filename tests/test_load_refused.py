@@ -194,3 +194,17 @@ def test_an_adaptor_whose_product_is_not_finite_is_refused_and_nothing_changes(p
     with pytest.raises(FairAdaptorError, match="not be finite"):
         load_fair_adaptor(pipe, adaptor)
     assert same(state(pipe), before)
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pt", "x.pth", "x.zip"])
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_weights_of_others_are_refused_with_the_command_that_converts_them(
+    pipe: Any, tmp_path: Path, name: str, given: str
+) -> None:
+    place = tmp_path / "a lora"
+    place.mkdir()
+    (place / name).write_bytes(b"weights")
+    wanted = place / name if given == "file" else place
+    with pytest.raises(FairAdaptorError) as refused:
+        load_fair_adaptor(pipe, str(wanted))
+    assert f"`fair-adaptors convert '{wanted}' --base sd15" in str(refused.value)

@@ -1,6 +1,7 @@
 """Changes of weights add up, leave without a trace, and keep no memory that nobody needs."""
 
 import gc
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -61,6 +62,29 @@ def test_the_original_is_kept_while_it_is_needed(module: nn.Linear, one: Change,
         assert copies() == 0
     finally:
         gc.unfreeze()
+
+
+def offload(module: nn.Module) -> None:
+    from diffusers.hooks import apply_group_offloading
+
+    apply_group_offloading(module, torch.device("cpu"), torch.device("cpu"), "leaf_level")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("prepare", "replaced"), [(lambda model: None, True), (nn.Module.share_memory, False), (offload, False)]
+)
+def test_the_original_is_not_copied_unless_others_know_its_place(
+    module: nn.Linear, one: Change, prepare: Callable[[nn.Module], object], replaced: bool, dtype: torch.dtype
+) -> None:
+    """Others are processes that share the memory, and group offloading, which may come back to it."""
+    prepare(one.models[0].to(dtype))
+    place, before, table = module.weight.data, module.weight.detach().clone(), WeightPatches()
+    for strength in (1.0, 0.5):
+        table.set(one, strength)
+        assert torch.equal(place, before) == replaced and torch.equal(place, module.weight) != replaced
+    table.set(one, 0)
+    assert torch.equal(place, before) and module.weight.data_ptr() == place.data_ptr()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from fair_adaptors import InvalidAdaptorError, load_fair_adaptor
 from fair_adaptors.adaptor import bases
@@ -284,22 +285,42 @@ def test_the_default_is_known_by_the_shapes_of_its_base_too(pipe: Any) -> None:
         default_for(tiny_pipeline(width=64))
 
 
-def test_a_published_adaptor_goes_by_its_name(
+def test_a_strangers_path_from_the_one_line_to_the_report(
     drive: Drive, pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the authors published is fetched, converted, loaded, measured and reported by one command."""
-    pipe.save_pretrained(tmp_path / "base")
-    words = ["--classifier", f"mobilenet:{authors_file(tmp_path, 6)}", "--faces", "whole", "--base", "base"]
-    small = ["--limit", "1", "-n", "2", "--steps", "1", "--padded", "--out", "table"]
+    """Load, generate, evaluate, reproduce, report. With an empty cache each command fetches, and shows how far."""
+    before = image(pipe)
+    with load_fair_adaptor(pipe) as adaptor:
+        assert adaptor.info.name == "gender-race" and abs(image(pipe) - before).max() > 1e-3
     monkeypatch.chdir(tmp_path)
-    for command in (["reproduce", "gender-race", *words, *small], ["info", "gender-race"]):
+    pipe.save_pretrained("base")
+    Path("few.txt").write_text("a photo of a nurse\n")
+    few = ["--adaptor", "gender-race", "-n", "2", "--steps", "1"]
+    judge = ["--classifier", f"mobilenet:{authors_file(tmp_path, 6)}", "--faces", "whole"]
+    table = ["-n", "2", "--steps", "1", "--limit", "1", "--padded", "--out", "table"]
+    for command in (
+        ["generate", "a nurse", "--base", "base", *few],
+        ["evaluate", "base", "--prompts", "few.txt", "--target", "gender", *judge, *few],
+        ["reproduce", "gender-race", "--base", "base", *judge, *table],
+    ):
+        shutil.rmtree("cache")
+        capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["fair-adaptors", *command])
         with pytest.raises(SystemExit) as end:
             main()
-        assert not end.value.code
-    assert "occupations, gender: 0.67 ± 0.29 → 0.16 ± 0.13" in capsys.readouterr().out
-    results = load_results(tmp_path / "table" / "results.json")
-    assert [one.adaptor for one in results.variants] == [None, "gender-race"]
+        said = capsys.readouterr()
+        assert not end.value.code and re.search("exp-3-checkpoints.zip: *100%", said.err), said.err
+    with Image.open("grid.png") as grid:
+        assert grid.width > 2 * 16
+    for folder in (Path("evaluation"), Path("table")):
+        results = load_results(folder / "results.json")
+        assert [one.adaptor for one in results.variants] == [None, "gender-race"]
+        assert results.settings.images_per_prompt == 2 == len(list((folder / "images").rglob("*.png"))) / 2
+        assert "gender-race" in (folder / "report.html").read_text(encoding="utf-8")
     row = next(row for row in rows(results, "gender-race", "occupations") if row.model == "gender-race")
     assert (row.figure, row.published) == ("gender", PublishedFigure(0.16, 0.13)) and row.measured is not None
-    assert (tmp_path / "table" / "report.html").is_file() and (tmp_path / "table" / "reproduction.md").is_file()
+    assert "| gender-race | gender | 0.16 ± 0.13 | " in Path("table/reproduction.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["fair-adaptors", "info", "gender-race"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "occupations, gender: 0.67 ± 0.29 → 0.16 ± 0.13" in capsys.readouterr().out

@@ -170,6 +170,11 @@ def _check_bank(config: TrainConfig) -> None:
 
 def _components(base: str) -> set[str] | None:
     """Return the names of a base's models; None if it is one of the Hub that does not answer."""
+    if Path(base).expanduser().is_file():
+        raise ConfigError(
+            f"base is {base}, one file, and training takes a pipeline's folder, which says its shapes before it is"
+            f" loaded. Make one: StableDiffusionPipeline.from_single_file({base!r}).save_pretrained(FOLDER)"
+        )
     if plugin_of(base) or is_folder(base):
         folder = Path(split_revision(base)[0])
         if not plugin_of(base) and not (folder / "model_index.json").is_file():

@@ -58,6 +58,8 @@ def misfit_beside(module: "Target", down: "Tensor", up: "Tensor") -> str | None:
 
 def set_beside(change: Change, weight: float) -> None:
     """Put the ``beside`` layers of a change into force with a strength; with 0 they return what they would alone."""
+    if not change.beside:
+        return
     added = False
     for module, down, up in (*change.beside, *_fused_layers(change)):
         hook = next((hook for hook in module._forward_hooks.values() if _is_of(hook, change.identity)), None)

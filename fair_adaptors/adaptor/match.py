@@ -9,7 +9,8 @@ from fair_adaptors.families.table import family_of, family_with
 from .folder import AdaptorFiles
 from .injected import misfit_beside
 from .modules import all_modules, weight_shape
-from .patches import Change, obstacle, on_disk
+from .patches import Change
+from .writable import obstacle, on_disk
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

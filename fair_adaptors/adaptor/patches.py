@@ -1,7 +1,11 @@
-"""Low-rank changes of weights, in place and with an exact way back: W = W₀ + Σᵢ wᵢ·BᵢAᵢ."""
+"""Low-rank changes of weights, in place and with an exact way back: W = W₀ + Σᵢ wᵢ·BᵢAᵢ.
+
+On the CPU W₀ stays where it is, and the parameter gets other memory, for W. A base that is mapped from its files, as
+``from_pretrained`` leaves it, takes half the memory so, and less time: new memory is what costs most.
+"""
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +14,7 @@ from fair_adaptors.errors import FairAdaptorError
 from .folder import is_finite
 from .fused import FusedProjection, fused_projections
 from .marks import mark, marks
+from .writable import may_replace, obstacle, offloaded, on_disk
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +59,7 @@ class _Record:
     """What is known of a module that was changed.
 
     Attributes:
-        original: W₀ on the CPU.
+        original: W₀ on the CPU, never in the memory that the module has now.
         summands: the changes in force, one at least.
         checksum: of the weight, as it was left.
     """
@@ -72,6 +77,7 @@ class WeightPatches:
 
     def __init__(self) -> None:
         self._records: weakref.WeakKeyDictionary[Target, _Record] = weakref.WeakKeyDictionary()
+        self._left: dict[str, set[int]] = {}  # by identity, checksums of some weights with it
 
     def set(self, change: Change, weight: float) -> None:
         """Put a change into force with a strength, or take it out with 0. On any error every weight is what it was.
@@ -88,13 +94,17 @@ class WeightPatches:
         for module, _, _ in change.layers:
             if problem := self._foreign_change(module):
                 raise FairAdaptorError(f"{change.name!r} cannot be changed: the model {problem}")
-        fused = self._fused(change)
+        fused, held = self._fused(change), offloaded(change.models)
         records = {}
         try:
             for module, down, up in change.layers:
                 summand = {change.identity: (weight, down, up)} if weight else {}
-                records[module] = record = self._with_summand(module, change.identity, summand)
-                _write(module, record.original, record.summands, is_original=module not in self._records)
+                known, movable = self._records.get(module), may_replace(module, held)
+                if known is None:
+                    known = _Record(module.weight.data if movable else module.weight.data.to("cpu", copy=True), {})
+                others = {name: other for name, other in known.summands.items() if name != change.identity}
+                records[module] = record = _Record(known.original, others | summand)
+                _write(module, record, movable, is_original=module not in self._records)
                 if not _stays_finite(module, record.summands):
                     raise FairAdaptorError(f"with {change.name!r} a weight would not be finite: lower its weight")
                 record.checksum = _checksum(module.weight)
@@ -102,8 +112,8 @@ class WeightPatches:
                 projection.renew()
         except BaseException:
             for module, record in records.items():
-                known = self._records.get(module)
-                _write(module, record.original, known.summands if known else {})
+                before = self._records.get(module) or _Record(record.original, {})
+                _write(module, before, may_replace(module, held))
             for projection in fused:
                 projection.renew()
             raise
@@ -112,6 +122,9 @@ class WeightPatches:
                 self._records[module] = record
             else:
                 self._records.pop(module, None)
+        for module in _some(change) & records.keys() if weight else ():
+            if (checksum := records[module].checksum) != _checksum(records[module].original):
+                self._left.setdefault(change.identity, set()).add(checksum)
         for model in change.models:
             if not records.keys().isdisjoint(model.modules()):
                 mark(model, change.identity, change.name if weight else None)
@@ -137,10 +150,21 @@ class WeightPatches:
     def is_permanent(self, change: Change) -> bool:
         """Tell whether a model has a change in its weights that cannot be taken out any more.
 
-        That is so after ``fuse``, and where the model is a copy, or was saved, with the change in force.
+        That is so after ``fuse``, and where the model is a copy, or was saved, with the change in force. A copy whose
+        configuration is another, such as the U-Net that AnimateDiff makes, is known by its weights, if it is of this
+        process.
         """
+        if any(self._is_copied(module, change.identity) for module in _some(change)):
+            return True
         marked = [model for model in change.models if change.identity in marks(model)]
         return any(not any(self._has(module, change.identity) for module in model.modules()) for model in marked)
+
+    def _is_copied(self, module: "Target", identity: str) -> bool:
+        """Tell whether a module's own weight is one that another module had with a change."""
+        left, record = self._left.get(identity), self._records.get(module)
+        if left is None or self._has(module, identity) or obstacle(module):
+            return False
+        return _checksum(record.original if record else module.weight) in left
 
     def _has(self, module: "nn.Module", identity: str) -> bool:
         record = self._records.get(module)  # type: ignore[call-overload]
@@ -156,15 +180,6 @@ class WeightPatches:
                 " copied them. Call unfuse_qkv_projections and fuse_qkv_projections again first"
             )
         return current
-
-    def _with_summand(self, module: "Target", identity: str, summand: "Summands") -> _Record:
-        """Return a module's record with one change set, or taken out if ``summand`` is empty."""
-        known = self._records.get(module)
-        if known is None:
-            original = module.weight.detach().to("cpu", copy=True)
-            return _Record(original, summand)
-        others = {name: other for name, other in known.summands.items() if name != identity}
-        return _Record(known.original, others | summand)
 
     def _foreign_change(self, module: "Target") -> str | None:
         """Say that something else has changed a weight since it was written; rounding to another dtype is not meant.
@@ -188,48 +203,35 @@ def obstacles(change: Change) -> str | None:
     return next(filter(None, texts), None)
 
 
-def obstacle(module: "Target") -> str | None:
-    """Say why a module's weight cannot be changed in place; None if it can, unless it is ``on_disk``."""
-    import torch
-
-    weight = module.weight
-    if weight.is_meta:
-        return "is not in memory, as enable_sequential_cpu_offload leaves it (pipe.remove_all_hooks() brings it back)"
-    if type(weight) is not torch.nn.Parameter or weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        return f"is quantised, cast or sharded ({type(weight).__name__}, {weight.dtype})"
-    return None
+def _some(change: Change) -> "set[Target]":
+    """Return the first and the last module of a change: of two parts, where it changes two."""
+    return {module for module, _, _ in (change.layers + change.beside)[:: max(1, len(change.modules) - 1)]}
 
 
-def on_disk(models: "Iterable[nn.Module]") -> "set[nn.Module]":
-    """Return the modules of those models of which diffusers' group offloading keeps weights in files.
-
-    What such a module has in memory is not read before it is read from there.
-    """
-    found: set[nn.Module] = set()
-    for model in models:
-        registries = [vars(module).get("_diffusers_hook") for module in model.modules()]
-        hooks = [registry.get_hook("group_offloading") for registry in registries if registry is not None]
-        if any(hook is not None and hook.group.offload_to_disk_path is not None for hook in hooks):
-            found |= set(model.modules())
-    return found
-
-
-def _write(module: "Target", original: "Tensor", summands: "Summands", *, is_original: bool = False) -> None:
-    """Set a module's weight to ``_total``, without a second copy of it if it is float32 already.
+def _write(module: "Target", record: _Record, movable: bool, *, is_original: bool = False) -> None:
+    """Set a module's weight to ``_total``.
 
     Args:
+        movable: whether it may be given other memory: W₀'s own where nothing is added.
         is_original: whether it is W₀ now.
     """
     import torch
 
-    weight = module.weight.data
+    original, summands, weight = record.original, record.summands, module.weight.data
+    alike = original.dtype == weight.dtype and original.stride() == weight.stride()
+    if movable and not summands and alike:
+        module.weight.data = original
+        return
+    if weight.data_ptr() == original.data_ptr():
+        weight, is_original = torch.empty_like(original), False
     if weight.dtype != torch.float32 or not weight.is_contiguous():
         weight.copy_(_total(original, summands, weight.device))
-        return
-    if not is_original:
-        weight.copy_(original)
-    for strength, *factors in _matrices(summands, weight.device):
-        weight.flatten(1).addmm_(*factors, alpha=strength)
+    else:
+        if not is_original:
+            weight.copy_(original)
+        for strength, *factors in _matrices(summands, weight.device):
+            weight.flatten(1).addmm_(*factors, alpha=strength)
+    module.weight.data = weight
 
 
 def _stays_finite(module: "Target", summands: "Summands") -> bool:
@@ -251,9 +253,11 @@ def _total(original: "Tensor", summands: "Summands", device: "torch.device | str
     """Return W₀ + Σ w·BA, summed in float32; W₀ itself, in its own dtype, if nothing is added."""
     import torch
 
-    total = original.to(device)
+    if not summands:
+        return original.to(device)
+    total = original.to(device, torch.float32, copy=True, memory_format=torch.contiguous_format)
     for strength, *factors in _matrices(summands, device):
-        total = torch.addmm(total.float().flatten(1), *factors, alpha=strength).view_as(total)
+        total.flatten(1).addmm_(*factors, alpha=strength)
     return total
 
 

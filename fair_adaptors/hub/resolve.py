@@ -1,15 +1,18 @@
 """From a registry name, a folder or a Hub repository to a local folder with an adaptor's files."""
 
+import shlex
 from functools import partial
 from pathlib import Path
 
-from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
+from fair_adaptors.adaptor.record import CONFIG_FILE, pickles_in, read_record
 from fair_adaptors.adaptor.registry import AdaptorInfo, find, list_adaptors
 from fair_adaptors.errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
 
 from .download import download
 from .files import Wanted
 from .published import fetch_published
+
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".zip")
 
 
 def resolve(
@@ -32,9 +35,10 @@ def resolve(
         cache_dir, local_files_only, token, endpoint: as for ``huggingface_hub.snapshot_download``.
 
     Raises:
-        UnknownAdaptorError: nothing goes by that name, or the Hub may not be asked.
+        UnknownAdaptorError: nothing goes by that name, it is a file, or the Hub may not be asked.
         NotPublishedError: known, but not published.
-        InvalidAdaptorError: the Hub repository is none of ours, or not the one that the registry's name stands for.
+        InvalidAdaptorError: the folder has other people's weights, or the Hub repository is none of ours, or not the
+            one that the registry's name stands for.
         HubError: the Hub gives no access or no answer.
         ArchiveError: the archive of the paper's authors cannot be had.
     """
@@ -49,7 +53,13 @@ def resolve(
     known = isinstance(name, str) and any(name == info.name for info in list_adaptors())
     if folder.is_dir() and not (known and not (folder / CONFIG_FILE).is_file()):
         _refuse_revision(text, revision)
+        if not (folder / CONFIG_FILE).is_file() and any(path.suffix in _WEIGHTS for path in folder.iterdir()):
+            raise InvalidAdaptorError(
+                f"{folder} is no adaptor folder: it has no {CONFIG_FILE}{pickles_in(folder)}. {_converted(folder)}"
+            )
         return folder
+    if folder.suffix in _WEIGHTS and folder.is_file() and not (folder.parent / CONFIG_FILE).is_file():
+        raise UnknownAdaptorError(f"{text!r} is a file, and no adaptor folder. {_converted(folder)}")
     if folder.is_file():
         raise UnknownAdaptorError(f"{text!r} is a file; give the folder that has it and its {CONFIG_FILE}")
     if isinstance(name, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
@@ -81,6 +91,12 @@ def resolve(
     if revision is None:
         check_pinned(folder, info)
     return folder
+
+
+def _converted(place: Path) -> str:
+    """Name the command that makes an adaptor of other people's weights."""
+    command = f"fair-adaptors convert {shlex.quote(str(place))} --base sd15 --attribute gender --out FOLDER"
+    return f"If it is a LoRA or a checkpoint of sd15, sd21 or sdxl, `{command}` makes an adaptor of it"
 
 
 def _refuse_revision(text: str, revision: str | None) -> None:
