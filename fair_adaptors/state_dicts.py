@@ -104,7 +104,7 @@ def _files_of(source: Path) -> _Files:
     if not source.is_file():
         raise InvalidAdaptorError(f"there is no file or folder {source}")
     data = _read_file(source)
-    archive = _open_zip(data, str(source)) if data[:2] == b"PK" else None
+    archive = _open_zip(data, str(source)) if _is_zip(data) else None
     if archive and not any(map(_is_pickle_of_torch, archive.infolist())):
         return {member.filename: partial(_read_member, archive, member) for member in archive.infolist()}
     config = source.with_name(PEFT_CONFIG)
@@ -141,6 +141,10 @@ class _Bounded(io.BytesIO):
         if self.most is not None and (size or 0) > self.most:
             raise zipfile.BadZipFile("its table of contents is too long")
         return super().read(size)
+
+
+def _is_zip(data: bytes) -> bool:
+    return data[:2] == b"PK" and data[8:9] != b"{"  # or it is the length of a safetensors header
 
 
 def _open_zip(data: bytes, name: str) -> zipfile.ZipFile:
@@ -195,7 +199,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 def _parse(name: str, data: bytes, files: _Files) -> "tuple[dict[str, Tensor], dict[str, Any]]":
     settings: dict[str, Any] = {}
-    if data[:2] == b"PK":
+    if _is_zip(data):
         loaded = _load_torch(name, data)
     else:
         loaded, metadata = _load_safetensors(name, data)

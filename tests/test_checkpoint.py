@@ -15,7 +15,7 @@ from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine.loop import fit
 from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.run import checkpoint
-from fair_adaptors.training.run.record import RUN_FILE, refuse_earlier_run, was_restarted
+from fair_adaptors.training.run.record import RUN_FILE, read_run, refuse_earlier_run, was_restarted
 
 from fair_adaptors.errors import CheckpointError
 from tests.tiny_training import CONFIG, tiny_setup
@@ -250,6 +250,13 @@ def test_a_process_is_one_that_torchrun_restarted_if_its_run_has_begun(
             assert not was_restarted(tmp_path)
     (tmp_path / RUN_FILE).write_text("{")
     assert not was_restarted(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"recipe": "tiny"}', '{"recipe": "tiny", "config": {}}'])
+def test_a_run_whose_record_cannot_be_read_is_not_gone_on_with(tmp_path: Path, text: str) -> None:
+    (tmp_path / RUN_FILE).write_text(text)
+    with pytest.raises(CheckpointError, match="no run to resume"):
+        read_run(tmp_path, "tiny")
 
 
 def test_a_folder_with_an_earlier_run_is_refused(tmp_path: Path) -> None:

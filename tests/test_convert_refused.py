@@ -59,6 +59,7 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     ),
     "a shape is wrong": (lambda t: {**t, FIRST: torch.zeros(3, 31)}, r"shapes \[3, 31\]"),
     "the ranks of a pair differ": (lambda t: {**t, FIRST: torch.zeros(2, 32)}, r"shapes \[2, 32\]"),
+    "a factor is one row": (lambda t: {**t, FIRST.replace("down", "up"): torch.zeros(64)}, r"\[64\] are not"),
     "the rank is 0": (lambda t: {k: v[:0] if "down" in k else v[:, :0] for k, v in t.items()}, "are not a LoRA"),
     "the ranks of layers differ": (
         lambda t: {**t, FIRST: torch.zeros(9, 32), FIRST.replace("down", "up"): torch.zeros(64, 9)},

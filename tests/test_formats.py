@@ -2,20 +2,22 @@
 
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
 from fair_adaptors.adaptor.modules import linear_modules, shape_signature
 from fair_adaptors.adaptor.record import CONFIG_FILE, TOKENS_FILE, WEIGHTS_FILE, AdaptorRecord, read_record
 from fair_adaptors.adaptor.registry import EMBEDDED
 from fair_adaptors.errors import InvalidAdaptorError
-from tests.tiny import AIM, State, tiny_pipeline, write_tensors, write_tiny_adaptor, write_weights
+from fair_adaptors.state_dicts import read_state_dicts
+from tests.tiny import AIM, State, tiny_pipeline, write_tensors, write_tiny_adaptor, write_tiny_tokens, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,8 @@ def test_what_is_read_is_written_byte_for_byte(name: str) -> None:
     assert json.dumps(record.to_json(), indent=2, ensure_ascii=False) + "\n" == text
 
 
-def test_nothing_but_the_two_files_is_left(adaptor: Path) -> None:
+def test_nothing_but_the_two_files_is_left(adaptor: Path, pipe: Any) -> None:
+    write_tiny_adaptor(write_tiny_tokens(adaptor, pipe), pipe)
     assert sorted(path.name for path in adaptor.iterdir()) == sorted([CONFIG_FILE, WEIGHTS_FILE])
 
 
@@ -196,11 +199,30 @@ def test_a_folder_or_a_pipe_in_a_files_place_is_refused(adaptor: Path) -> None:
         read_record(adaptor)
 
 
-def test_a_file_that_is_longer_than_recorded_is_refused(adaptor: Path) -> None:
-    with (adaptor / WEIGHTS_FILE).open("ab") as file:
-        file.write(b"more")
+@pytest.mark.parametrize("more", [4, 2**40])
+def test_a_file_that_is_longer_than_recorded_is_refused_and_not_read(adaptor: Path, more: int) -> None:
+    """The one of a terabyte is a hole: it takes no room on the disk, and memory that nobody has."""
+    os.truncate(adaptor / WEIGHTS_FILE, (adaptor / WEIGHTS_FILE).stat().st_size + more)
     with pytest.raises(InvalidAdaptorError, match="sha256"):
         read_adaptor(adaptor)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_of_any_protocol_is_called_one(adaptor: Path, protocol: int) -> None:
+    write_weights(adaptor, pickle.dumps({"a": 1}, protocol))
+    with pytest.raises(InvalidAdaptorError, match="is a pickle"):
+        read_adaptor(adaptor)
+
+
+@pytest.mark.parametrize("start", [b"PK", b"\x80\x02", b"\x80\x05"])
+def test_a_header_as_long_as_a_pickles_beginning_is_no_pickle(adaptor: Path, start: bytes) -> None:
+    stem = "unet.mid_block.attentions.0.proj_in"
+    data = save({f"{stem}.lora_A.weight": torch.zeros(2, 64), f"{stem}.lora_B.weight": torch.zeros(64, 2)})
+    end, length = 8 + int.from_bytes(data[:8], "little"), int.from_bytes(start, "little")
+    write_weights(adaptor, length.to_bytes(8, "little") + data[8:end].ljust(length) + data[end:])
+    set_config(adaptor, trained_parts=["unet"])
+    assert len(read_adaptor(adaptor).tensors) == 2
+    assert len(read_state_dicts(adaptor / WEIGHTS_FILE)[0][0].tensors) == 2
 
 
 def test_unexpected_and_missing_keys_are_reported_together(adaptor: Path) -> None:
@@ -284,6 +306,18 @@ def test_either_half_of_a_pair_is_looked_at(adaptor: Path, end: str, value: floa
     tensors[key] = tensors[key][..., None, None] if value is None else torch.full_like(tensors[key], value)
     write_tensors(adaptor, tensors)
     with pytest.raises(InvalidAdaptorError, match=message):
+        read_adaptor(adaptor)
+
+
+@pytest.mark.parametrize(
+    ("down", "up"), [((2,), (4,)), ((2, 4, 1), (4, 2, 1)), ((2, 4), (4, 3)), ((0, 4), (4, 0)), ((2, 4), (4, 2, 1, 1))]
+)
+def test_two_factors_that_have_no_product_are_refused(
+    adaptor: Path, down: tuple[int, ...], up: tuple[int, ...]
+) -> None:
+    pair = {"unet.a.lora_A.weight": torch.zeros(down), "unet.a.lora_B.weight": torch.zeros(up)}
+    write_tensors(adaptor, load_file(adaptor / WEIGHTS_FILE) | pair)
+    with pytest.raises(InvalidAdaptorError, match=r"unet\.a: .* are no pair of one rank"):
         read_adaptor(adaptor)
 
 

@@ -4,13 +4,14 @@ import time
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import get_session
 
 from fair_adaptors import load_fair_adaptor
 from fair_adaptors.adaptor import registry
 from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE
 from fair_adaptors.adaptor.registry import AdaptorInfo, find
 from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, InvalidAdaptorError, UnknownAdaptorError
-from fair_adaptors.hub import pull, push, search
+from fair_adaptors.hub import client, pull, push, search
 from fair_adaptors.hub.download import download
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
@@ -298,6 +299,16 @@ def test_a_list_that_never_comes_is_not_waited_for(hub: Hub, tmp_path: Path) -> 
     started = time.monotonic()
     assert search(namespace="nobody", cache_dir=tmp_path, endpoint=hub.url) == []  # it is asked once more
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("asked", [None, 1.5])
+def test_a_request_without_a_timeout_gets_ours_and_only_while_we_ask(hub: Hub, asked: float | None) -> None:
+    def timeouts() -> set[float | None]:
+        request = get_session().get(f"{hub.url}/api/models", timeout=asked).request
+        return set(request.extensions["timeout"].values())
+
+    assert client.ask(client.connect(hub.url, False), "a list", timeouts) == {asked or client.TIMEOUT}
+    assert timeouts() == {asked}
 
 
 def test_what_is_fetched_can_be_counted_and_so_does_not_come_through_xet(

@@ -17,9 +17,17 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from fair_adaptors import load_fair_adaptor
 from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5
-from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, EVAL_RESULTS_FILE, RESULTS_FILE, WEIGHTS_FILE
+from fair_adaptors.adaptor.record import (
+    CARD_FILE,
+    CONFIG_FILE,
+    EVAL_RESULTS_FILE,
+    RESULTS_FILE,
+    TOKENS_FILE,
+    WEIGHTS_FILE,
+)
 from fair_adaptors.errors import HubError, InvalidAdaptorError, UnknownAdaptorError, WrongBaseError
-from fair_adaptors.hub import client, pull, push
+from fair_adaptors.hub import client, publish, pull, push
+from fair_adaptors.hub.publish import files_to_publish
 from fair_adaptors.report.card import card_of
 from tests.hub.connection import Answer, Hub
 from tests.hub.fixtures import ADAPTOR, ANN, BOB, NOWHERE, retitle
@@ -50,6 +58,14 @@ def test_a_push_leaves_what_is_no_adaptors_and_takes_away_what_was(hub: Hub, san
     push(sandbox_copy, "ann/other", token=ANN, endpoint=hub.url)
     published = {".gitattributes", "LICENSE", "code.py", CARD_FILE, CONFIG_FILE, RESULTS_FILE, WEIGHTS_FILE}
     assert set(hub.repositories["ann/other"].files("main")) == published
+
+
+def test_weights_that_the_record_does_not_name_are_not_published(sandbox_copy: Path) -> None:
+    """Soft tokens that an earlier training left are loaded by nobody; a file for other programs is its own."""
+    for name in (TOKENS_FILE, "x_kohya.safetensors"):
+        shutil.copyfile(sandbox_copy / WEIGHTS_FILE, sandbox_copy / name)
+    files = files_to_publish(sandbox_copy, "ann/x")
+    assert TOKENS_FILE not in files and {WEIGHTS_FILE, "x_kohya.safetensors"} <= files.keys()
 
 
 def test_a_benchmark_gets_the_figures_in_the_hubs_own_format(hub: Hub, sandbox_copy: Path) -> None:
@@ -121,6 +137,24 @@ def test_a_branch_and_a_tag(hub: Hub, sandbox_copy: Path) -> None:
     with pytest.raises(HubError, match="'v1' is already at commit .*Nothing was pushed"):
         push(sandbox_copy, "ann/refs", tag="v1", token=ANN, endpoint=hub.url)
     assert repository.commit_of("main") == main.commit
+
+
+def test_a_tag_that_somebody_else_puts_meanwhile_is_named_and_our_own_is_no_fault(
+    hub: Hub, sandbox_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = push(sandbox_copy, "ann/tagged", tag="v1", token=ANN, endpoint=hub.url)
+    look = publish._commit_of_tag
+
+    def push_before_anybody_had_the_tag() -> None:
+        looks = iter([None])
+        monkeypatch.setattr(publish, "_commit_of_tag", lambda *asked: next(looks, look(*asked)))
+        push(sandbox_copy, "ann/tagged", tag="v1", token=ANN, endpoint=hub.url)
+
+    push_before_anybody_had_the_tag()
+    retitle(sandbox_copy, "later")
+    with pytest.raises(HubError, match=f"somebody else put the tag 'v1' at {first.commit[:12]}"):
+        push_before_anybody_had_the_tag()
+    assert hub.repositories["ann/tagged"].refs("tags") == {"v1": first.commit}
 
 
 @pytest.mark.parametrize(

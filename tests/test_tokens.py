@@ -9,6 +9,7 @@ import pytest
 import torch
 from fair_adaptors.training.engine.sampling import encode_prompts
 
+from fair_adaptors.adaptor.tokens import set_prefix
 from fair_adaptors.convert import export
 from fair_adaptors.errors import FairAdaptorError, WrongBaseError
 from fair_adaptors.load import load_fair_adaptor
@@ -248,10 +249,24 @@ def test_a_copy_of_the_pipeline_has_none_and_says_so(
     expected, other = encoded(pipe, "a nurse")[0], deepcopy(pipe)
     handle.unload()
     other.text_encoder.to(torch.float64)  # it is the copy's own that is asked
+    encoded(other, "a guard")
     assert torch.allclose(encoded(other, "a nurse")[0].float(), plain, atol=1e-5) and told(caplog) == 1
     with load_fair_adaptor(other, tmp_path):
         assert torch.allclose(encoded(other, "a nurse")[0].float(), expected, atol=1e-5)
     assert torch.allclose(encoded(other, "a nurse")[0].float(), plain, atol=1e-5) and told(caplog) == 0
+
+
+def test_a_text_encoder_compiled_as_one_graph_can_be_asked_directly(tmp_path: Path, pipe: Any) -> None:
+    """What tells of prompts without soft tokens is no part of the graph: it would break it."""
+    pipe.text_encoder.compile(backend="eager", fullgraph=True)
+    with load_fair_adaptor(pipe, write(tmp_path, pipe)), torch.no_grad():
+        read_directly(pipe)
+
+
+def test_taking_out_what_was_never_in_leaves_the_pipelines_own_way_to_encode(pipe: Any) -> None:
+    pipe.encode_prompt = own = lambda *prompt: None
+    set_prefix(pipe, "none", None)
+    assert vars(pipe)["encode_prompt"] is own
 
 
 @pytest.mark.parametrize("out", ["fair.safetensors", "folder"])

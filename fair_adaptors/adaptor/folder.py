@@ -33,6 +33,8 @@ from .record import (
 )
 
 _ENDS = (".lora_A.weight", ".lora_B.weight")
+_PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""How files of torch.save begin: zips, and pickles of every protocol that begins in a way of its own."""
 
 
 @dataclass(frozen=True)
@@ -143,13 +145,13 @@ def _read_recorded(path: Path, recorded: WeightFile) -> bytes:
         raise InvalidAdaptorError(f"{path.parent} has no {path.name}{pickles_in(path.parent)}. Download it again")
     try:
         with path.open("rb") as file:
-            size, start = os.fstat(file.fileno()).st_size, file.read(2)
+            size, start = os.fstat(file.fileno()).st_size, file.read(9)
             # Only a file of the recorded size is read: neither number alone says how much memory it may take.
             file.seek(0)
             data = file.read(size) if size == recorded.bytes else b""
     except OSError as error:
         raise InvalidAdaptorError(f"{path} cannot be read: {error}") from error
-    if start in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
+    if start[:2] in _PICKLES and start[8:] != b"{":  # or it is the length of a safetensors header
         raise InvalidAdaptorError(f"{path} is a pickle (torch.save), which can run code: only safetensors is read")
     if size < recorded.bytes:
         raise InvalidAdaptorError(f"{path} is truncated: {size} of {recorded.bytes} bytes. Download or copy it again")
