@@ -122,7 +122,7 @@ def _ask_for(what: str, kind: str, source: str, endpoint: str | None) -> Downloa
 
 
 def pipeline_files(paths: Sequence[str], index: Mapping[str, Any]) -> list[str]:
-    """Return the files that diffusers' ``DiffusionPipeline.from_pretrained`` fetches, chosen by its own functions.
+    """Return the files that diffusers' ``from_pretrained`` fetches. It has no dry run: its public functions choose.
 
     The safety checker is left out, as training does. Weights of the usual names are taken from every folder, one that
     is no component too, such as ``vae_1_0`` of Stable Diffusion XL.
@@ -137,16 +137,8 @@ def pipeline_files(paths: Sequence[str], index: Mapping[str, Any]) -> list[str]:
 
     components = {name for name, value in index.items() if isinstance(value, list)} - {"_class_name", "safety_checker"}
     with_weights = {path.rpartition("/")[0] for path in of_diffusers.filter_model_files(paths)} & components
-    unwanted = of_diffusers._get_ignore_patterns(
-        passed_components=["safety_checker"],
-        model_folder_names=with_weights,
-        model_filenames=paths,
-        use_safetensors=True,
-        allow_pickle=True,
-        use_onnx=False,
-        is_onnx=False,
-        use_flashpack=False,
-    )
+    safe = of_diffusers.is_safetensors_compatible(paths, folder_names=with_weights)
+    unwanted = ["*.bin" if safe else "*.safetensors", "*.msgpack", "*.onnx", "*.pb"]
     usual, _ = of_diffusers.variant_compatible_siblings(paths, ignore_patterns=unwanted)
     wanted = [path for path in usual if not path.startswith("safety_checker/")] + TRANSFORMERS_COMPONENT_AUX_FILES
     wanted += ["model_index.json", "config.json", "scheduler_config.json", "pipeline.py"]
