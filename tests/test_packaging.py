@@ -1,9 +1,6 @@
 """What is installed is what is in the checkout: nothing missing, nothing extra."""
 
 import re
-import shutil
-import subprocess
-import sys
 import zipfile
 from configparser import ConfigParser
 from importlib.metadata import entry_points, version
@@ -12,7 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[1]
+from tests.wheels import ROOT, build_wheel
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +40,7 @@ def test_the_packages_listed_by_hand_are_the_folders(setup_cfg: ConfigParser) ->
 
 
 def test_the_wheel_holds_every_module_and_data_file_and_nothing_else(tmp_path: Path) -> None:
-    copy = tmp_path / "source"  # a build leaves folders behind, and takes along what an earlier one left
-    ignore = shutil.ignore_patterns("__pycache__")
-    for folder in ("fair_adaptors", "training"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(copy)]
-    ran = subprocess.run(build, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    names = zipfile.ZipFile(build_wheel(tmp_path)).namelist()
     assert {name for name in names if ".dist-info/" not in name} == source_files()
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 

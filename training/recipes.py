@@ -19,14 +19,20 @@ from .settings import is_true, override
 from .setup import known_attributes
 
 
-def _sandbox(
-    name: str, attributes: Sequence[str], shares: Mapping[str, tuple[float, ...]] | None = None, **settings: Any
-) -> TrainConfig:
-    known = known_attributes(SANDBOX)
-    aimed = tuple(
+def _aims(
+    base: str, attributes: Sequence[str], shares: Mapping[str, tuple[float, ...]] | None
+) -> tuple[Attribute, ...]:
+    """Return the attributes to make fair, with the shares that are wanted in place of equal ones."""
+    known = known_attributes(base)
+    return tuple(
         dataclasses.replace(known[attribute], target=(shares or {}).get(attribute, known[attribute].target))
         for attribute in attributes
     )
+
+
+def _sandbox(
+    name: str, attributes: Sequence[str], shares: Mapping[str, tuple[float, ...]] | None = None, **settings: Any
+) -> TrainConfig:
     common: dict[str, Any] = {
         "classifier": "sandbox:training",
         "judge": "sandbox:evaluation",
@@ -50,7 +56,7 @@ def _sandbox(
         "sample_every": 40,
         "save_every": 40,
     }
-    return TrainConfig(name, SANDBOX, aimed, **(common | settings))
+    return TrainConfig(name, SANDBOX, _aims(SANDBOX, attributes, shares), **(common | settings))
 
 
 def _people(
@@ -61,11 +67,6 @@ def _people(
     base: str = STABLE_DIFFUSION_1_5,
     **settings: Any,
 ) -> TrainConfig:
-    known = known_attributes(base)
-    aimed = tuple(
-        dataclasses.replace(known[attribute], target=(shares or {}).get(attribute, known[attribute].target))
-        for attribute in attributes
-    )
     common: dict[str, Any] = {
         "prompt_sets": obeying((("occupations-train", 1.0),), attributes),
         "named_images": NAMED_IMAGES,
@@ -79,7 +80,7 @@ def _people(
         "stop_below": 0.4,  # by the paper's figures, about what its adaptors would score here, with the whole interval
         "keep": "best",
     }
-    return TrainConfig(name, base, aimed, **(PAPER | _values(OURS) | common | settings))
+    return TrainConfig(name, base, _aims(base, attributes, shares), **(PAPER | _values(OURS) | common | settings))
 
 
 def _values(ours: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
