@@ -77,7 +77,6 @@ def _people(
         "save_minutes": 10.0,
         "validate_minutes": 30.0,
         "validation_images": 24,
-        "stop_below": 0.4,  # by the paper's figures, about what its adaptors would score here, with the whole interval
         "keep": "best",
     }
     return TrainConfig(name, base, _aims(base, attributes, shares), **(PAPER | _values(OURS) | common | settings))
