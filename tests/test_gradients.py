@@ -19,7 +19,7 @@ from fair_adaptors.training.engine.gradients import (
     published_factors,
     step_weights,
 )
-from fair_adaptors.training.engine.sampling import encode_prompts, initial_noise, sample
+from fair_adaptors.training.engine.sampling import encode_prompts, initial_noise, predict, sample
 from torch import Tensor
 
 from fair_adaptors.errors import UnsupportedSchedulerError
@@ -73,6 +73,34 @@ def test_per_step_gradients_are_those_of_the_whole_graph(
     reference = gradients(parameters)
     assert reference.norm() > 0
     assert (ours - reference).norm() <= 1e-5 * reference.norm()
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet"])
+def test_without_the_unconditional_branch_the_gradient_is_that_of_the_conditional_one(part: str) -> None:
+    """Of the guided output whose unconditional prediction is a constant, as if it was kept from the rollout."""
+    pipe, parameters = with_adaptor(DPM, part)
+    noise, guidance = initial_noise(pipe, [0, 1]), 7.5
+    v, weights = torch.randn_like(noise), step_weights(DPM, 3)
+    rows: list[int] = []
+    hook = pipe.unet.register_forward_pre_hook(lambda _, inputs: rows.append(torch.is_grad_enabled() * len(inputs[0])))
+    per_step(pipe, noise, v, guidance, weights, unconditional=False)
+    ours = gradients(parameters)
+    hook.remove()
+    assert rows == [0] * 3 + [len(noise)] * 3
+    with torch.no_grad():
+        both = encode_prompts(pipe, ["a nurse"], guidance_scale=guidance)
+    run = sample(pipe, both, noise, num_steps=3, guidance_scale=guidance)
+    for step, weight in enumerate(weights):
+        own = encode_prompts(pipe, ["a nurse"], guidance_scale=1.0)
+        inputs, timestep = run.scaled_inputs[step], run.timesteps[step]
+        with torch.no_grad():
+            kept = predict(pipe, inputs, timestep, tuple(each[:1] for each in both), guidance_scale=1.0)
+        output = kept + guidance * (predict(pipe, inputs, timestep, own, guidance_scale=1.0) - kept)
+        output.backward(weight.to(v) * v)
+    wanted = gradients(parameters)
+    assert (ours - wanted).norm() <= 1e-5 * wanted.norm() > 0
+    per_step(pipe, noise, v, guidance, weights)
+    assert (gradients(parameters) - wanted).norm() > 0.01 * wanted.norm(), "the other branch has a gradient, too"
 
 
 @pytest.mark.parametrize("images_per_call", [1, 3, 4, 99])

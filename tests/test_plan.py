@@ -84,6 +84,8 @@ def test_the_hours_on_the_card_that_is_here_are_told_and_those_on_others(
     half, whole = 84 * 0.803 + 10 * (0.803 + 0.866) + 3 * 2.515 + 2.549, 3 * 0.162 + 0.169 + 2 * 0.381 + 0.394
     found = hours(config, "sd15", 1.0)
     assert found["RTX 4090"] == pytest.approx(240_000 / 3600 * (half / 0.35 / 165.2 + whole / 0.7 / 82.6), rel=2e-3)
+    less = hours(dataclasses.replace(config, unconditional_gradient=False), "sd15", 1.0)["RTX 4090"]
+    assert found["RTX 4090"] - less == pytest.approx(240_000 / 3600 * 5 * (0.803 + 0.866) / 0.35 / 165.2, rel=2e-3)
     assert hours(config, "sd15", 1.0, 2)["A100"] == pytest.approx(found["A100"] / 2)
     told = _time(config, 1)
     assert f"{found['A100']:,.0f} h on A100" in told

@@ -140,6 +140,9 @@ class TrainConfig:
     unguided: int = _setting("sampling", 0, least=0)
     """Iterations at the start that do without guidance: half the cost, and gentler where guidance drives a bias to
     its extreme."""
+    unconditional_gradient: bool = _setting("sampling", True)
+    """Whether the gradient goes through the unconditional branch of guidance too; without, the gradient pass has half
+    the rows, and nothing tells that branch where to go."""
     originals_pool: int = _setting("data", 0, least=0)
     """If more than 0, each prompt has this many sets of noises, which come again in turn; the original model's
     images of them are kept on disk in the run's folder."""

@@ -61,24 +61,26 @@ def passes(
     gradient_steps: float,
     *,
     branches: int = 2,
+    gradient_branches: int = 2,
     all_steps: bool = False,
     originals: float = 1.0,
     checkpointed: Collection[str] = (),
 ) -> dict[str, Passes]:
     """Return by formula how many rows go through each model.
 
-    Originals and images are b·T rows each without gradient; the gradient is b·K rows forward and backward.
+    Originals and images are b·T rows each without gradient; the gradient is b′·K rows forward and backward.
 
     Args:
         steps: T.
         gradient_steps: K.
         branches: b, two with guidance.
+        gradient_branches: b′.
         all_steps: K is T.
         originals: share of the images whose originals are made; what is needed of the others is read from a disk.
         checkpointed: models whose forward pass is computed again in the backward pass.
     """
     rows = {
-        "unet": (branches * steps * (1 + originals), branches * (steps if all_steps else gradient_steps)),
+        "unet": (branches * steps * (1 + originals), gradient_branches * (steps if all_steps else gradient_steps)),
         "decoder": (1 + originals, 1),  # originals and images; images again with gradient
         "classifier": (1 + originals, 1),
         "encoder": (originals, 1),  # originals; images with gradient
@@ -99,10 +101,12 @@ def work_per_image(
         base: operations of its U-Net and its decoder.
     """
     steps = (config.num_steps + max(config.num_steps, config.max_steps)) / 2
+    branches = 2 if config.guidance_scale > 1 else 1
     rows = passes(
         steps,
         config.gradient_steps or steps,
-        branches=2 if config.guidance_scale > 1 else 1,
+        branches=branches,
+        gradient_branches=branches if config.unconditional_gradient else 1,
         originals=originals,
         checkpointed=("unet", "decoder") if config.activation_checkpointing else (),
     )

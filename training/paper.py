@@ -28,6 +28,7 @@ PAPER: dict[str, Any] = {
     "gradient_steps": 0,
     "step_weights": "published",
     "guidance_scale": 7.5,
+    "unconditional_gradient": True,
     "unguided": 0,
     "optimizer": "adamw",
     "learning_rate": 5e-5,

@@ -93,12 +93,13 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
     images = config.prompts_per_step * config.images_per_prompt
     guided = 1 - config.unguided / config.iterations if config.unguided < config.iterations else 0.0
     rows = images * (1 + (branches - 1) * guided)
+    taught = rows if config.unconditional_gradient else images
     passes = 1 + originals_made(config)
     local = -(-config.images_per_prompt // num_processes)
     base = skeleton(config.base)
     return Plan(
         images,
-        (rows * steps * passes, rows * (config.gradient_steps or steps)),
+        (rows * steps * passes, taught * (config.gradient_steps or steps)),
         config.iterations,
         _time(config, num_processes),
         trained_values(config, base) if base else 0,
@@ -211,7 +212,7 @@ def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iter
     steps = config.gradient_steps or max(config.num_steps, config.max_steps)
     call, chunk = config.images_per_call, config.images_per_decode
     plain_rows = branches * min(images, WITHOUT_GRADIENT * call or images)
-    rows = branches * min(images * steps, call or images)
+    rows = (branches if config.unconditional_gradient else 1) * min(images * steps, call or images)
     decoded = min(images, chunk or images)
     with torch.no_grad():
         yield f"a call of the network with {plain_rows} rows", peak_megabytes(lambda: denoise(plain_rows), there)

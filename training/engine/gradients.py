@@ -143,6 +143,7 @@ def accumulate_gradients(
     *,
     guidance_scale: float,
     weights: Tensor,
+    unconditional: bool = True,
     steps: Sequence[int] | Tensor | None = None,
     images_per_call: int | None = None,
     tokens: Tensor | None = None,
@@ -156,6 +157,8 @@ def accumulate_gradients(
         latent_gradient: v = ∂L/∂z₀ [N, C, h, w].
         prompts: one for all images, or one for each of N.
         weights: from ``step_weights``, [T].
+        unconditional: whether the gradient goes through the unconditional branch of guidance too. Without, that branch
+            is not even called: the output is affine in the conditional one, with slope g.
         steps: the steps to use, [K], or [K, N] with steps of its own for each image; None for all. Their weights are
             multiplied by T/K.
         images_per_call: rows of one call of the U-Net. Fewer than N split a step and need less memory; more let steps
@@ -165,6 +168,8 @@ def accumulate_gradients(
     total = len(trajectory.timesteps)
     chosen = torch.arange(total) if steps is None else torch.as_tensor(steps)
     scale, images = total / len(chosen), len(latent_gradient)
+    if not unconditional and guidance_scale > 1:
+        scale, guidance_scale = guidance_scale * scale, 1.0
     if chosen.ndim == 1:
         chosen = chosen[:, None].expand(-1, images)
     pairs = torch.stack([chosen.flatten(), torch.arange(images).repeat(len(chosen))], 1)

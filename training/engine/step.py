@@ -127,6 +127,7 @@ def train_step(
             prompts,
             guidance_scale=batch.guidance_scale,
             weights=state.step_weights[batch.num_steps],
+            unconditional=config.unconditional_gradient,
             steps=steps,
             images_per_call=config.images_per_call or None,
             tokens=state.tokens,
