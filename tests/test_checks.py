@@ -43,6 +43,7 @@ WRONG = [
     ("gender", "validation_set=ocupations-test", "validation_set: .*Did you mean 'occupations-test'"),
     ("gender", "base=sd15", "write its Hub id, stable-diffusion-v1-5/stable-diffusion-v1-5"),
     ("gender", "base=./nothing", "there is no folder of a pipeline, with a model_index.json"),
+    ("gender", "base=damaged.safetensors", "one file, and training takes .*from_single_file\\(.*save_pretrained"),
     ("gender", "base=./empty", "empty is no folder of a pipeline that is known: text_encoder/config.json is not"),
     ("gender", "parts=text_encoder_2", "parts has text_encoder_2, and the base has none"),
     ("sdxl-gender-race", "parts=tokens", "XL takes no soft tokens: .*parts=text_encoder,text_encoder_2"),

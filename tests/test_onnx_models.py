@@ -23,7 +23,7 @@ IMAGENET = "mean=0.485/0.456/0.406:std=0.229/0.224/0.225"
 
 
 def one_operation(
-    name: str, opset: int, shape: tuple[int, ...], given: tuple[Any, ...], settings: dict[str, Any]
+    name: str, opset: int, shape: tuple[int | str, ...], given: tuple[Any, ...], settings: dict[str, Any]
 ) -> bytes:
     """A file of one operation on an input, with constants as its other inputs."""
     constants = [
@@ -70,9 +70,17 @@ def test_an_operation_is_what_onnxs_own_evaluator_makes_of_it(
     assert torch.allclose(found, torch.from_numpy(expected), atol=1e-6)
 
 
+CONSTANTS = {
+    "Conv": (np.ones((2, 3, 1, 1), np.float32),),
+    "BatchNormalization": (np.ones(3, np.float32),) * 4,
+}
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "settings", "said"),
     [
+        ("Conv", (3, 8, 8), {"auto_pad": "SAME_UPPER"}, "Conv pads by SAME_UPPER"),
+        ("BatchNormalization", (3, 8, 8), {"training_mode": 1}, "in training mode"),
         ("AveragePool", (3, 8, 8), {"kernel_shape": [2, 2], "auto_pad": "SAME_UPPER"}, "pads by SAME_UPPER"),
         ("MaxPool", (3, 8, 8), {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]}, r"pads by \[0, 0, 1, 1\]"),
         ("AveragePool", (3, 8, 8), {"kernel_shape": [2, 2], "dilations": [2, 2]}, r"dilated by \[2, 2\]"),
@@ -84,7 +92,8 @@ def test_an_operation_is_what_onnxs_own_evaluator_makes_of_it(
 def test_what_files_say_in_ways_that_are_not_known_is_refused(
     name: str, shape: tuple[int, ...], settings: dict[str, Any], said: str
 ) -> None:
-    network = onnx_network(read_onnx(one_operation(name, 18, shape, (), settings), "one"), "one", "cpu")
+    data = one_operation(name, 18, shape, CONSTANTS.get(name, ()), settings)
+    network = onnx_network(read_onnx(data, "one"), "one", "cpu")
     with pytest.raises(ValueError, match=said):
         network(torch.rand(2, *shape))
 
@@ -97,6 +106,15 @@ def classifier(outputs: int, *last: nn.Module) -> nn.Module:
     ).eval()  # fmt: skip
 
 
+def of_letters(inputs: str, outputs: str, last: list[str] | None) -> bytes:
+    """A file that makes a = the means of the channels of x, b = Relu(a), and z by another node; or an empty one."""
+    nodes = [("GlobalAveragePool", "x", "p"), ("Flatten", "p", "a"), ("Relu", "a", "b")]
+    nodes = [*nodes, (*last, "z")] if last else []  # type: ignore[list-item]
+    ends = [[make_tensor_value_info(name, FLOAT, [1, 3, 8, 8]) for name in names] for names in (inputs, outputs)]
+    graph = make_graph([make_node(kind, list(given), [made]) for kind, given, made in nodes], "g", *ends)
+    return make_model(graph, opset_imports=[make_opsetid("", 18)]).SerializeToString()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of a classifier with a softmax at its end, one without, an encoder, and one for any size of image."""
@@ -107,6 +125,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     free = {"data": {0: "N", 2: "height", 3: "width"}}
     (place / "any.onnx").write_bytes(exported(classifier(2), dynamic_axes=free))
     (place / "one.onnx").write_bytes(one_operation("Sigmoid", 18, (1, 8, 8), (), {}))
+    (place / "flat.onnx").write_bytes(one_operation("Sigmoid", 18, (3, 8), (), {}))
+    (place / "wide.onnx").write_bytes(one_operation("Sigmoid", 18, (3, 8, "width"), (), {}))
+    (place / "axes.onnx").write_bytes(one_operation("ReduceMean", 18, (3, 8, 8), (), {}))
+    (place / "strange.onnx").write_bytes(one_operation("Sigmoid", 18, (3, 8, 8), (), {"strange": 1}))
+    (place / "misfit.onnx").write_bytes(one_operation("Add", 18, (3, 8, 8), (np.ones(5, np.float32),), {}))
+    for name, inputs, outputs, last in (
+        ("absent", "x", "b", ["Add", "xw"]),
+        ("inputs", "xw", "b", ["Add", "xw"]),
+        ("outputs", "x", "ab", ["Relu", "a"]),
+        ("empty", "x", "x", None),
+        ("aside", "x", "b", ["Softmax", "a"]),
+    ):
+        (place / f"{name}.onnx").write_bytes(of_letters(inputs, outputs, last))
     return place
 
 
@@ -174,15 +205,29 @@ G, MS = "gender=female/male:", "mean=0:std=1:"
         (f"{G}mean=0/0:std=1:softmax.onnx", "mean is '0/0'; it must be one number, or three with /"),
         (f"{G}mean=zero:std=1:softmax.onnx", "mean is 'zero'"),
         (f"{G}{MS}channels=grb:softmax.onnx", "channels is 'grb'; it must be rgb or bgr"),
+        (f"{G}std=1:softmax.onnx", "say what makes its input of pixels"),
+        (f"{G}{MS}size=0:any.onnx", "size is '0'"),
         (f"{G}{MS}size=64:softmax.onnx", "size is 64, and the file takes 112 × 112 pixels"),
         (f"{G}{MS}size=big:any.onnx", "size is 'big'"),
         (f"{G}{MS}any.onnx", "takes images of any size: say which it was trained with, such as size=224"),
         (f"{G}{G}{MS}softmax.onnx", "says gender twice"),
         (f"gender=female:{MS}softmax.onnx", "gender needs two classes or more"),
+        (f"gender=male/male:{MS}softmax.onnx", "gender needs two classes or more, each once"),
+        (f"gender=male/female/male:{MS}seven.onnx", "gender needs two classes or more, each once"),
+        (f"gender=female/:{MS}softmax.onnx", "gender needs two classes or more"),
         (f"gender=male/man/him:{MS}seven.onnx", r"gives an output of the shape \[1, 7\].*must be \[1, 3\]"),
         (f"gender=male/him:{MS}softmax.onnx", "male/him are not the classes of gender, which are female: female"),
         (f"{G}{MS}map.onnx", r"gives an output of the shape \[1, 2, 110, 110\]"),
         (f"{G}{MS}one.onnx", r"takes an input of the shape \[1, 1, 8, 8\]; it must be \[N, 3, height, width\]"),
+        (f"{G}{MS}flat.onnx", r"takes an input of the shape \[1, 3, 8\]"),
+        (f"{G}{MS}wide.onnx", "takes images of any size"),
+        (f"{G}{MS}axes.onnx", "axes.onnx cannot see an image: ReduceMean names no axes"),
+        (f"{G}{MS}strange.onnx", "strange.onnx cannot see an image: .*strange"),
+        (f"{G}{MS}misfit.onnx", "misfit.onnx cannot see an image: The size of tensor"),
+        (f"{G}{MS}absent.onnx", "absent.onnx cannot see an image: 'w'"),
+        (f"{G}{MS}inputs.onnx", "has 2 inputs and 1 outputs; it must have one of each"),
+        (f"{G}{MS}outputs.onnx", "has 1 inputs and 2 outputs"),
+        (f"{G}{MS}empty.onnx", r"gives an output of the shape \[1, 3, 8, 8\]"),
     ],
 )  # fmt: skip
 def test_a_word_that_lacks_something_says_what(
@@ -193,9 +238,26 @@ def test_a_word_that_lacks_something_says_what(
         load_classifier(f"onnx:{word}")
 
 
-def test_an_encoder_has_no_classes(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="an encoder knows mean, std, size, channels, and not gender"):
-        load_encoder(f"onnx:{G}{MS}{folder / 'seven.onnx'}")
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        (f"{G}{MS}seven.onnx", "an encoder knows mean, std, size, channels, and not gender"),
+        (f"{MS}map.onnx", r"gives an output of the shape .* it must be \[1, D\]"),
+    ],
+)
+def test_an_encoder_has_no_classes_and_one_row_for_an_image(
+    word: str, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match=said):
+        load_encoder(f"onnx:{word}")
+
+
+def test_a_softmax_that_is_not_at_the_end_is_no_end(folder: Path) -> None:
+    known = load_classifier(f"onnx:hair=a/b/c:mean=0.5:std=0.1:{folder / 'aside.onnx'}")
+    images = pictures(2, side=8)
+    expected = ((images.mean((2, 3)) - 0.5) / 0.1).relu()
+    assert torch.allclose(known.logits(images)["hair"].softmax(1), expected.softmax(1), atol=1e-5)
 
 
 def test_a_margin_may_stand_anywhere_before_the_file() -> None:

@@ -173,7 +173,8 @@ def _components(base: str) -> set[str] | None:
     if Path(base).expanduser().is_file():
         raise ConfigError(
             f"base is {base}, one file, and training takes a pipeline's folder, which says its shapes before it is"
-            f" loaded. Make one: StableDiffusionPipeline.from_single_file({base!r}).save_pretrained(FOLDER)"
+            f" loaded. Make one: StableDiffusionPipeline.from_single_file({base!r}).save_pretrained(FOLDER), with"
+            " StableDiffusionXLPipeline for XL"
         )
     if plugin_of(base) or is_folder(base):
         folder = Path(split_revision(base)[0])
