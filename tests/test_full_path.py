@@ -42,6 +42,7 @@ RACES = ("White", "Black", "Indian", "East Asian")
 SMALL = """
 iterations: 3
 images_per_prompt: 4
+named_images: 2
 num_steps: 2
 max_steps: 3
 gradient_steps: 2
