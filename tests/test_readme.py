@@ -48,6 +48,7 @@ for command in commands:
         if end.code not in allowed:
             sys.exit(f"{command} ended with {end.code}")
 exec(example)
+print("all were run")
 """
 
 
@@ -96,6 +97,6 @@ def test_every_command_that_needs_no_network_works_from_the_wheel(tmp_path: Path
         text=True,
     )
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
-    assert ran.stdout.startswith(str(installed)), ran.stdout[:200]
+    assert ran.stdout.startswith(str(installed)) and ran.stdout.endswith("all were run\n"), ran.stdout[:200]
     made = ["grid.png", "my-adaptor.safetensors", "audit/report.html", "runs/mine/fair_adaptor.json", "converted"]
     assert [name for name in made if not (place / name).exists()] == []
