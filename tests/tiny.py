@@ -169,6 +169,12 @@ def write_tiny_tokens(folder: Path, pipe: Any, *, count: int = 2, width: int = 3
     )
 
 
+def set_config(folder: Path, **fields: Any) -> None:
+    """Change fields of an adaptor's record."""
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps({**config, **fields}))
+
+
 def write_tensors(folder: Path, tensors: State, file: str = WEIGHTS_FILE) -> None:
     """Put other tensors into an adaptor folder, with a record that fits them, as another tool might."""
     write_weights(folder, save(tensors), file)
