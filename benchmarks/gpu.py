@@ -12,7 +12,7 @@ import dataclasses
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +113,10 @@ def build_setup(base: str, tiny: bool, dtype: torch.dtype, device: torch.device)
 def published_form(setup: Setup, config: TrainConfig) -> Callable[..., None]:
     """Return what replaces our gradient: the whole graph over the steps; the pass without gradient stays."""
 
-    def gradient(pipe: Any, run: Any, latent_gradient: Tensor, prompt: str, **settings: Any) -> None:
+    def gradient(pipe: Any, run: Any, latent_gradient: Tensor, prompts: Sequence[str], **settings: Any) -> None:
         whole_graph_gradients(
             pipe,
-            prompt,
+            prompts[0],
             run.scaled_inputs[0],  # the noise itself: the scheduler is DPM-Solver
             latent_gradient.to(run.latents),
             num_steps=config.num_steps,
