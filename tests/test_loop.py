@@ -284,7 +284,7 @@ def test_other_attributes_of_a_prompt_that_names_a_class_are_made_fair(monkeypat
 def test_a_batch_of_several_prompts_is_the_mean_of_their_batches(guidance_scale: float) -> None:
     place = tiny_setup("warm")
     place = dataclasses.replace(place, named={"a guard": {"bright": "dark"}})
-    config = dataclasses.replace(CONFIG, parts=("text_encoder", "unet", "tokens"), gradient_steps=0, keep_weight=1.0)
+    config = dataclasses.replace(CONFIG, parts=("text_encoder", "unet", "tokens"), gradient_steps=0, images_per_call=1)
     every = batch(prompts=("a nurse",) * 4 + ("a guard",) * 4, guidance_scale=guidance_scale)
     alone = [
         dataclasses.replace(every, prompts=every.prompts[half], seeds=every.seeds[half])
