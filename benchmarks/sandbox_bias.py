@@ -170,15 +170,18 @@ def main(name: str = "sandbox_bias", bars: Bars = BARS, splits: tuple[str, ...] 
     parser.add_argument(
         "--adaptors", type=Path, help="use the adaptors in this folder, RECIPE-SEED, if they are there"
     )
+    parser.add_argument("--found", action="store_true", help="only those that are there; none is trained")
     parser.add_argument("--name", default=name, help="name of the JSON file")
     arguments = parser.parse_args()
     pipe, rows = load_sandbox_pipeline(), []
     runs = [(recipe, seed) for recipe in arguments.recipes for seed in arguments.seeds]
     with tempfile.TemporaryDirectory() as temporary:
         folders = {run: (arguments.adaptors or Path(temporary)) / f"{run[0]}-{run[1]}" for run in runs}
+        if arguments.found:
+            folders = {run: folder for run, folder in folders.items() if (folder / CONFIG_FILE).exists()}
         training = {run: train(*run, folder) for run, folder in folders.items()}
         for split in arguments.splits:
-            chosen = [run for run in runs if split != "train" or (run[0], split) in bars]
+            chosen = [run for run in folders if split != "train" or (run[0], split) in bars]
             adaptors = {folders[run].name: folders[run] for run in chosen}
             results = measure(pipe, split, adaptors, arguments.images)
             each = [figures(results, variant) for variant in results.variants]
