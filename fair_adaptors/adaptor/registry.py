@@ -138,7 +138,7 @@ ADAPTORS: tuple[AdaptorInfo, ...] = (
         ("gender",),
         SANDBOX,
         "embedded",
-        sha256="b095641447bc9022b1d51ea1dba652610a7affb402578245ad3fe432f43806ab",
+        sha256="4656a0beb83802ce3b0d553d01d3e425a597f0f4498cb4da09fe52a8abf81a56",
         trained_parts=("text_encoder", "unet"),
         recipe="sandbox-gender",
     ),
