@@ -26,7 +26,7 @@ _FAIR = {"prompt_sets": "train:1", "gradient_steps": 3}
 _BOTH = _FAIR | {"iterations": 160, "unguided": 100, "parts": "text_encoder,unet", "learning_rate": 3e-3}
 _TONE = _FAIR | {"iterations": 165, "unguided": 100, "learning_rate": 5e-3, "preservation": 24}
 _BY_IMAGE, _BY_PROMPT, _NOT = {"keep_by": "image"}, {"keep_by": "prompt"}, {"keep_attributes": ""}
-TRIED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+TRIED: Mapping[str, tuple[str, dict[str, Any]]] = {
     "not kept, preservation 60": ("sandbox-gender", _BOTH | _NOT | {"preservation": 60}),
     "by image": ("sandbox-gender", _BOTH | _BY_IMAGE | {"preservation": 30}),
     "by prompt": ("sandbox-gender", _BOTH | _BY_PROMPT | {"preservation": 30}),
@@ -60,17 +60,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", type=int, default=range(len(TRIED)), help="numbers of the ways, from 0")
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--set", nargs="+", default=[], help="other settings, such as iterations=2: does it run?")
     parser.add_argument("--name", default="keeping", help="name of the JSON file")
     arguments = parser.parse_args()
     pipe, rows = load_sandbox_pipeline(), []
+    changed = dict(setting.split("=", 1) for setting in arguments.set)
     before = measure(pipe, "validation", images_per_prompt=arguments.images, seed=SEED)
     for name in [list(TRIED)[number] for number in arguments.only]:
         with tempfile.TemporaryDirectory() as folder:
-            train(Path(folder) / "adaptor", *TRIED[name])
+            recipe, settings = TRIED[name]
+            train(Path(folder) / "adaptor", recipe, settings | changed)
             with load_fair_adaptor(pipe, Path(folder) / "adaptor"):
                 after = measure(pipe, "validation", images_per_prompt=arguments.images, seed=SEED)
         rows.append({"tried": name, **figures(before, after)})
-    report(arguments.name, rows, settings=TRIED, images=arguments.images)
+    report(arguments.name, rows, settings=TRIED, images=arguments.images, **({"changed": changed} if changed else {}))
 
 
 def train(folder: Path, recipe: str, settings: Mapping[str, Any]) -> None:

@@ -171,6 +171,7 @@ def main(name: str = "sandbox_bias", bars: Bars = BARS, splits: tuple[str, ...] 
         "--adaptors", type=Path, help="use the adaptors in this folder, RECIPE-SEED, if they are there"
     )
     parser.add_argument("--found", action="store_true", help="only those that are there; none is trained")
+    parser.add_argument("--set", nargs="+", default=[], help="other settings, such as iterations=2: does it run?")
     parser.add_argument("--name", default=name, help="name of the JSON file")
     arguments = parser.parse_args()
     pipe, rows = load_sandbox_pipeline(), []
@@ -179,7 +180,7 @@ def main(name: str = "sandbox_bias", bars: Bars = BARS, splits: tuple[str, ...] 
         folders = {run: (arguments.adaptors or Path(temporary)) / f"{run[0]}-{run[1]}" for run in runs}
         if arguments.found:
             folders = {run: folder for run, folder in folders.items() if (folder / CONFIG_FILE).exists()}
-        training = {run: train(*run, folder) for run, folder in folders.items()}
+        training = {run: train(*run, folder, arguments.set) for run, folder in folders.items()}
         for split in arguments.splits:
             chosen = [run for run in folders if split != "train" or (run[0], split) in bars]
             adaptors = {folders[run].name: folders[run] for run in chosen}
@@ -194,10 +195,10 @@ def main(name: str = "sandbox_bias", bars: Bars = BARS, splits: tuple[str, ...] 
     report(arguments.name, summary(rows, bars), runs=rows, images=arguments.images)
 
 
-def train(recipe: str, seed: int, folder: Path) -> dict[str, float | None]:
+def train(recipe: str, seed: int, folder: Path, changed: Sequence[str] = ()) -> dict[str, float | None]:
     """Train in a process of its own, unless it was done; return the minutes it took and the memory."""
     if not (folder / CONFIG_FILE).exists():
-        settings = ["sample_every=0", "save_every=0", "trackers="]
+        settings = ["sample_every=0", "save_every=0", "trackers=", *changed]
         options = [word for setting in settings for word in ("--set", setting)]
         command = [sys.executable, "-m", "fair_adaptors", "train", recipe, "--seed", str(seed), "--out", str(folder)]
         subprocess.run([*command, *options], check=True)
