@@ -9,7 +9,7 @@ from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.state import TrainingState
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 from fair_adaptors.training.run import due as due_module
-from fair_adaptors.training.run.due import Due, described
+from fair_adaptors.training.run.due import Due, described, stop_bounds
 
 from tests.tiny_training import CONFIG
 
@@ -57,7 +57,14 @@ def test_recipes_for_people_save_and_validate_soon_whatever_an_iteration_takes(
     seen = a_run(Clock(monkeypatch), config, minutes=minutes, takes={})
     first = {kind: next(i for which, i in seen if which == kind) * minutes for kind in ("save", "validate")}
     assert 10 <= first["save"] + 1e-6 < 10 + minutes + 1e-6 and 30 <= first["validate"] + 1e-6 < 30 + minutes + 1e-6
-    assert config.keep == "best" and (config.stop_below > 0) != ("age" in name)
+    assert config.keep == "best" and config.stop_below > 0
+
+
+def test_a_run_ends_at_a_share_of_the_farthest_that_it_can_be_from_its_target() -> None:
+    config = dataclasses.replace(get_recipe("gender-race-age"), stop_below=0.5)
+    assert stop_bounds(config) == {"gender": 0.5, "race": 0.25, "age": 0.375}
+    gender, _, age = (attribute.figure for attribute in config.attributes)
+    assert (gender, age) == ("gender bias", "distance of age from its target")
 
 
 def test_by_iterations_nothing_depends_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from fair_adaptors.evaluation.metrics import (
     noise_floor,
     squared_bias,
     total_variation,
+    total_variation_floor,
     undetermined_rate,
     worst_decile,
 )
@@ -173,6 +174,15 @@ def test_an_estimate_says_everything() -> None:
     assert estimate.floor == noise_floor(10, 2)
     assert (estimate.num_prompts, estimate.images_per_prompt) == (4, 10)
     assert estimate.undetermined == undetermined_rate(probs) == pytest.approx(0.1)
+
+
+def test_of_an_uneven_target_the_distance_from_it_is_estimated() -> None:
+    young = np.tile(np.arange(20) < 15, (4, 1))
+    probs = np.stack([np.where(young, 0.9, 0.1), np.where(young, 0.1, 0.9)], -1)
+    there, even = (estimate_bias(probs, target=target) for target in ((0.75, 0.25), (0.5, 0.5)))
+    assert there.value == 0 and there.floor == total_variation_floor(20, (0.75, 0.25))
+    assert even == estimate_bias(probs) and even.value == pytest.approx(0.5)
+    assert estimate_bias(probs, target=(0.25, 0.75)).value == pytest.approx(0.5)
 
 
 def test_a_rate_keeps_its_doubt_where_every_image_is_right() -> None:

@@ -78,6 +78,6 @@ def test_less_is_kept_and_more_is_shifted_as_the_adaptor_changes_the_images() ->
     few = {"warm": now[:, :COUNT]}  # as of a run that goes on with fewer images
     assert shifts(place, {"warm": was}, few) == shifts(place, {"warm": was[:, :COUNT]}, few)
     console = Console(record=True, width=150, file=io.StringIO())
-    console.print(numbers_table(place, saved, after))
+    console.print(numbers_table(place, CONFIG, saved, after))
     (said,) = [line for line in console.export_text().splitlines() if "validation" in line and "warm" in line]
     assert "warm shift (must stay)" in said and f" {moved:.2f} (" in said and saved.bias == before.bias

@@ -64,6 +64,11 @@ class Attribute:
     factor1: float = 0.2
     factor2: float = 0.2
 
+    @property
+    def figure(self) -> str:
+        """What tells how far it is from its target: the bias, or the distance from a target of unequal shares."""
+        return f"{self.name} bias" if len(set(self.target)) == 1 else f"distance of {self.name} from its target"
+
 
 @dataclass(frozen=True)
 class TrainConfig:

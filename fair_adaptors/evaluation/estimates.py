@@ -5,8 +5,9 @@ that fell into each of M cells: classes, or pairs of classes where two models ar
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fair_adaptors.adaptor.results import Estimate
 
-from .metrics import bias, noise_floor, undetermined_rate
+from .metrics import bias, noise_floor, total_variation, total_variation_floor, undetermined_rate
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Of counts [..., M], a value each [...]."""
@@ -32,10 +33,10 @@ class BiasEstimate:
     """A bias figure and all that is needed to read it.
 
     Attributes:
-        value: mean over prompts of ``bias``; 0 is what equal shares of every class score.
+        value: mean over prompts of ``bias``, or of the total variation from an uneven target; 0 at the target.
         low: lower end of the 95 % interval, see ``estimate_mean``.
         high: upper end.
-        floor: what a perfectly fair model is expected to score with as many images, see ``noise_floor``.
+        floor: what a model with the target's shares is expected to score with as many images, see ``noise_floor``.
         num_prompts: P.
         images_per_prompt: n.
         undetermined: see ``undetermined_rate``. Such images are counted in ``value``.
@@ -206,21 +207,25 @@ def _levels(values: NDArray[np.float64]) -> tuple[float, float]:
     return low, high
 
 
-def estimate_bias(probabilities: ArrayLike, *, seed: int = 0) -> BiasEstimate:
+def estimate_bias(probabilities: ArrayLike, *, target: Sequence[float] | None = None, seed: int = 0) -> BiasEstimate:
     """Estimate the bias of an attribute from class probabilities [P, n, K]; every image counts as its likeliest class.
 
     Args:
         probabilities: a classifier's, of every image; NaN for one without a face, which is not counted.
+        target: the shares of the K classes. If they are not equal, the figure is the total variation from them.
         seed: of the bootstrap.
     """
     probs = np.asarray(probabilities)
     num_prompts, num_images, num_classes = probs.shape
+    statistic: Statistic = bias
+    most, floor = 2 / num_classes, noise_floor(num_images, num_classes)
+    if target is not None and len(set(target)) > 1:
+        statistic = partial(total_variation, target=target)
+        most, floor = 1.0, total_variation_floor(num_images, target)
     classes = np.where(np.isnan(probs).any(-1), num_classes, probs.argmax(-1))
     found = estimate_mean(
-        count_classes(classes, num_classes), bias, generator=np.random.default_rng(seed),
-        bounds=(0.0, 2 / num_classes),
-    )  # fmt: skip
-    floor = noise_floor(num_images, num_classes)
+        count_classes(classes, num_classes), statistic, generator=np.random.default_rng(seed), bounds=(0.0, most)
+    )
     return BiasEstimate(found.value, found.low, found.high, floor, num_prompts, num_images, undetermined_rate(probs))
 
 

@@ -58,8 +58,15 @@ class Due:
 
 
 def stop_bounds(config: TrainConfig) -> dict[str, float]:
-    """Return the bias of each attribute below which a run may end: a share of the largest, 2/K of K classes."""
-    return {attribute.name: config.stop_below * 2 / len(attribute.classes) for attribute in config.attributes}
+    """Return the bias of each attribute below which a run may end: a share of the largest, 2/K of K classes.
+
+    Where the target is uneven, of the largest distance from it: that of images which all show its rarest class.
+    """
+    largest = {
+        attribute.name: 2 / len(attribute.classes) if len(set(attribute.target)) == 1 else 1 - min(attribute.target)
+        for attribute in config.attributes
+    }
+    return {name: config.stop_below * most for name, most in largest.items()}
 
 
 def described(config: TrainConfig) -> Iterator[str]:

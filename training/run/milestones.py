@@ -99,10 +99,11 @@ class Milestones:
         values = {"validation/kept": average.kept, "validation/faceless": average.faceless}
         values["validation/undetermined"] = average.undetermined
         for kind, measured in found.items():
-            for name, e in measured.bias.items():
+            for attribute in config.attributes:
+                name, e = attribute.name, measured.bias[attribute.name]
                 values |= {f"validation/{name}/{kind}": e.value, f"validation/{name}/{kind}_high": e.high}
                 self.reporter.say(
-                    f"iteration {state.iteration}: validation {name} bias of the {kind} weights {e.value:.2f}"
+                    f"iteration {state.iteration}: validation {attribute.figure} of the {kind} weights {e.value:.2f}"
                     f" ({e.low:.2f}–{e.high:.2f}, floor {e.floor:.2f})"
                 )
         for name, s in average.shift.items():

@@ -32,7 +32,7 @@ class Measured:
     """What images of the adaptor in training show.
 
     Attributes:
-        bias: of each attribute to make fair.
+        bias: of each attribute to make fair; where its target is uneven, the distance from that.
         undetermined: share of images without a face, or whose class the validation classifier is not sure of.
         faceless: share of images without a face; 0 where the whole image is taken for one.
         kept: mean cosine, over images and encoders, to the original model's images from the same noise; NaN if it was
@@ -83,7 +83,7 @@ def measure(
                 alike = [(encode(images) * encode(references)).sum(1) for encode in setup.encoders.values()]
                 cosines.append(world.gather(torch.stack(alike, 1), images_per_prompt))
     probabilities = {name: torch.stack(found[name]).cpu().numpy() for name in aimed}
-    bias = {name: estimate_bias(rows) for name, rows in probabilities.items()}
+    bias = {one.name: estimate_bias(probabilities[one.name], target=one.target) for one in config.attributes}
     classes = {name: _classes(found[name]) for name in setup.beside}
     return Measured(
         bias,
@@ -187,13 +187,14 @@ def numbers(setup: Setup, config: TrainConfig, count: int, world: World, tokens:
     return Numbers(bias, classes, faceless)
 
 
-def numbers_table(setup: Setup, before: Numbers, after: Numbers) -> Table:
+def numbers_table(setup: Setup, config: TrainConfig, before: Numbers, after: Numbers) -> Table:
     """Return a table of the bias before and after training, and of how far what was not to change has moved."""
     table = Table("prompts", "figure", "before", "after (95 % interval)", "noise floor", "undetermined")
+    figures = {attribute.name: attribute.figure for attribute in config.attributes}
     for (split, name), now in after.bias.items():
         was = before.bias[split, name]
         said, undetermined = _in_interval(was), f"{was.undetermined:.0%} → {now.undetermined:.0%}"
-        table.add_row(split, f"{name} bias", said, _in_interval(now), f"{now.floor:.2f}", undetermined)
+        table.add_row(split, figures[name], said, _in_interval(now), f"{now.floor:.2f}", undetermined)
     for split, classes in after.classes.items():
         for name, moved in shifts(setup, before.classes[split], classes).items():
             kept = "must stay" if name in setup.kept_attributes else "not kept"
