@@ -177,7 +177,7 @@ def test_a_card_says_who_is_harmed_before_anything_else() -> None:
     gone = "**⚠ Beside its aim: dark-skinned people all but vanish (10% → 0%)"
     assert top.index("**Gender bias falls from") < top.index(gone)
     assert f"in 1 of 16 prompts they all but vanish ({label} 10% → 0%)" in top
-    assert f"most of all for {results.labels[2]} (100% → 50%)" in top and "tone bias" not in top
+    assert f"falls for {results.labels[2]} (100% → 50%)" in top and "tone bias" not in top
     assert f"| tone | dark | {label} | 10% | 0% | −0.10 (−0.20 to −0.05) |" in card
     assert f"| {results.labels[2]} | 100% (" in card and "| 50% (30% to 70%) |" in card
     assert re.search(r"\n\| tone bias \| no \| sandbox:evaluation \| [^|]+ \| [^|]+ \| – \|", card), "no change of it"

@@ -229,7 +229,7 @@ def test_a_dry_run_prints_settings_that_can_be_read_back_and_the_plan(
         "train", "sandbox-gender", "--dry-run", "--target", "age=0.75,0.25", "--set", "optimizer=adamw8bit"
     )
     assert status == 0 and "# --target age=0.75,0.25" in printed
-    assert "300 iterations of 48 images" in printed and "U-Net" in printed and "MB" in printed
+    assert "300 iterations of 48 images" in printed and "through the network" in printed and "MB" in printed
     assert "missing: bitsandbytes" in printed
     (tmp_path / "settings.yaml").write_text(printed)
     options = ["--target", "age=0.75,0.25", "--config", str(tmp_path / "settings.yaml")]

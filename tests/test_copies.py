@@ -11,8 +11,7 @@ import torch
 from fair_adaptors import load_fair_adaptor
 from fair_adaptors.convert import export
 from fair_adaptors.errors import FairAdaptorError
-from tests.test_load_modified import animated
-from tests.tiny import FAMILIES, same, state, tiny_pipeline, write_tiny_adaptor
+from tests.tiny import FAMILIES, animated, same, state, tiny_pipeline, write_tiny_adaptor
 
 
 def saved(pipe: Any, folder: Path) -> Any:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AnimateDiffPipeline, MotionAdapter, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 
 from fair_adaptors import WrongBaseError, load_fair_adaptor
 from fair_adaptors.adaptor.modules import all_modules
-from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
+from tests.tiny import FAMILIES, animated, tiny_pipeline, write_tiny_adaptor
 
 
 def with_unet(pipe: Any, **changes: Any) -> Any:
@@ -34,19 +34,6 @@ def ip_adapter(pipe: Any) -> Any:
             module.processor = IPAdapterAttnProcessor2_0(module.to_q.out_features, width)
     pipe.unet.encoder_hid_proj = MultiIPAdapterImageProjection([ImageProjection(width, width)])
     return pipe
-
-
-def animated(pipe: Any) -> Any:
-    motion = MotionAdapter(
-        block_out_channels=(32, 64),
-        motion_layers_per_block=1,
-        motion_num_attention_heads=4,
-        motion_norm_num_groups=8,
-        motion_max_seq_length=4,
-        use_motion_mid_block=False,
-    )
-    parts = (pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.unet, motion, pipe.scheduler)
-    return AnimateDiffPipeline(*parts)
 
 
 MODELS = {

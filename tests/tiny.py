@@ -201,3 +201,19 @@ def same(one: State, two: State) -> bool:
     return one.keys() == two.keys() and all(
         one[key].dtype == two[key].dtype and torch.equal(one[key], two[key]) for key in one
     )
+
+
+def animated(pipe: Any) -> Any:
+    """Return AnimateDiff's pipeline with the parts of another."""
+    from diffusers import AnimateDiffPipeline, MotionAdapter
+
+    motion = MotionAdapter(
+        block_out_channels=(32, 64),
+        motion_layers_per_block=1,
+        motion_num_attention_heads=4,
+        motion_norm_num_groups=8,
+        motion_max_seq_length=4,
+        use_motion_mid_block=False,
+    )
+    parts = (pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.unet, motion, pipe.scheduler)
+    return AnimateDiffPipeline(*parts)

@@ -48,7 +48,9 @@ def shift(pairs: Pairs) -> Shift:
     still = (np.eye(number) / number).ravel()
     mean = estimate_mean(cells, _variation, generator=_generator(), bounds=(0.0, 1.0), extra=still)
     squared = estimate_mean(cells, _squared_variation, generator=_generator(), bounds=(-1.0, 1.0), extra=still)
-    high = min(1.0, max(squared.high, _most_of_squares(cells.astype(np.float64))))
+    high = squared.high  # NaN where no prompt tells anything
+    if not math.isnan(high):
+        high = min(1.0, max(high, _most_of_squares(cells.astype(np.float64))))
     removed = Estimate(*(signed_root(value) for value in (squared.value, squared.low, high)))
     return Shift(mean.value, mean.low, mean.high, _shift_floor(pairs), floor_removed=removed)
 
