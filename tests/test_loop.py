@@ -20,7 +20,7 @@ from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.engine.step import LOSS_SCALE, StepResult, _kept_targets, batch_bias, train_step
 from fair_adaptors.training.setup import Setup
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError, MissingExtraError, TrainingError, UnsupportedSchedulerError
@@ -433,12 +433,23 @@ def test_reference_images_of_a_pool_come_from_disk_and_are_the_same(
     assert not calls and all(torch.equal(without[name], again[name]) for name in without)
 
 
-def test_a_damaged_file_of_originals_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda tensors: {},
+        lambda tensors: {"latents": torch.zeros(8, 4, 8, 8)},  # of another version
+        lambda tensors: {name: rows[:3] for name, rows in tensors.items()},
+        lambda tensors: {name: rows for name, rows in tensors.items() if not name.startswith("features")},
+        lambda tensors: tensors | {"faces.boxes": torch.zeros(8, 4)},
+        lambda tensors: tensors | {"nobody.knows": torch.zeros(8)},
+    ],
+)
+def test_a_damaged_file_of_originals_is_made_again(tmp_path: Path, damage: Callable[[Any], Any]) -> None:
     place, config = tiny_setup(), dataclasses.replace(CONFIG, originals_pool=1)
     without = trained(place, config, references=ReferenceImages(tmp_path))
     first, second = tmp_path.iterdir()
     first.write_bytes(first.read_bytes()[:50])
-    save_file({"latents": torch.zeros(8, 4, 8, 8)}, second)  # of another version
+    save_file(damage(load_file(second)), second)
     again = trained(place, config, references=ReferenceImages(tmp_path))
     assert all(torch.equal(without[name], again[name]) for name in without)
 

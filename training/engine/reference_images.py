@@ -35,7 +35,8 @@ class ReferenceImages:
     def of(self, setup: Setup, config: TrainConfig, batch: Batch, mine: slice, noise: Tensor) -> OriginalImages:
         """Return what is known of the images of ``noise`` [n, C, h, w], without any adaptor.
 
-        A file that cannot be read is made again, and one that cannot be written is done without.
+        A file that cannot be read, or does not hold what the run needs, is made again, and one that cannot be written
+        is done without.
 
         Args:
             mine: which images of the batch these are.
@@ -43,7 +44,10 @@ class ReferenceImages:
         prompts, seeds = batch.prompts[mine], batch.seeds[mine]
         groups = [images for _, images in by_prompt(prompts)]
         paths = [self._path(setup.pipe, batch, prompts[g[0]], [seeds[i] for i in g]) for g in groups]
-        known = [None if path is None else _read(path, noise.device) for path in paths]
+        known = [
+            None if path is None else _read(path, setup, len(group), noise.device)
+            for path, group in zip(paths, groups, strict=True)
+        ]
         missing = [group for group, each in zip(groups, known, strict=True) if each is None]
         if missing:
             every = torch.cat(missing)
@@ -88,15 +92,24 @@ class ReferenceImages:
         return self.folder / f"{key}.safetensors"
 
 
-def _read(path: Path, device: torch.device) -> OriginalImages | None:
+def _read(path: Path, setup: Setup, count: int, device: torch.device) -> OriginalImages | None:
+    """Read what is known of ``count`` images; None unless it is all that the run needs, of as many."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        known = OriginalImages.of({name: rows.to(device) for name, rows in load_file(path).items()})
-    except (OSError, SafetensorError):
+        tensors = load_file(path)
+        known = OriginalImages.of({name: rows.to(device) for name, rows in tensors.items()})
+    except (OSError, SafetensorError, KeyError, TypeError):  # damaged, or of another version
         return None
-    return known if known.logits else None
+    whole = (
+        known.logits
+        and set(known.features) == set(setup.encoders)
+        and (known.faces is not None) == (setup.faces is not None)
+        and (known.face_features is not None) == (setup.face_encoder is not None and setup.faces is not None)
+        and all(rows.ndim and len(rows) == count for rows in tensors.values())
+    )
+    return known if whole else None
 
 
 def _write(path: Path | None, known: OriginalImages) -> None:
