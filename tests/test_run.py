@@ -74,6 +74,39 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(tmp_pa
     assert latest.name in printed and not (tmp_path / CONFIG_FILE).exists()
 
 
+@pytest.mark.parametrize(("looking", "look", "last", "done"), [("training", 5, 6, 1), ("validation", 7, 8, 2)])
+def test_a_signal_within_an_iteration_or_a_validation_stops_between_prompts_and_costs_nothing(
+    tiny: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looking: str, look: int, last: int, done: int
+) -> None:
+    """The training classifier looks twice at each of two prompts, so the fifth time is in the second iteration.
+
+    The other one looks at four prompts before training, and in a validation at two and, together with theirs of the
+    original model, at two again: the seventh time is there.
+    """
+    looks = {"training": 0, "validation": 0}
+
+    def sees(what: str) -> Any:
+        def classifier(images: torch.Tensor) -> Any:
+            looks[what] += 1
+            if (what, looks[what]) == (looking, look):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return tiny.classifier(images)
+
+        return classifier
+
+    place = dataclasses.replace(tiny, classifier=sees("training"), validation_classifier=sees("validation"))
+    monkeypatch.setattr(run_module, "load_setup", lambda config, device: place)
+    settings = {"prompts_per_step": 2, "images_per_prompt": 2, "validate_every": 2, "validation_images": 2}
+    folder, whole = tmp_path / "stopped", tmp_path / "whole"
+    assert f"stopped after iteration {done} of 3" in tiny_run(folder, **settings)
+    assert looks[looking] == last
+    for where, options in ((folder, {"resume": "latest"}), (whole, {})):
+        tiny_run(where, **options, **settings)
+    one, other = (load_file(checkpoint.list_checkpoints(each / "checkpoints")[-1]) for each in (folder, whole))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert (folder / "checkpoints" / checkpoint.BEST).is_file()
+
+
 def test_a_process_that_is_killed_is_restarted_and_the_run_goes_on_to_its_end(tmp_path: Path) -> None:
     """torchrun starts both again, and they go on from the latest checkpoint; SIGTERM reaches both."""
     import psutil

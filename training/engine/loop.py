@@ -34,14 +34,16 @@ def fit(
     """Train until ``config.iterations``, or until ``on_step`` returns True. It is called after every iteration.
 
     Raises:
+        StopRequested: a process was told to stop. The iteration that has begun counts for nothing: the state is that
+            after the one before.
         TrainingError: the gradient was not finite in more than ``max_skipped`` iterations in a row.
     """
     while state.iteration < config.iterations:
-        batches = [
-            batch_at(config, setup.prompts, state.iteration, number, named=setup.named)
-            for number in range(config.prompts_per_step)
-        ]
-        results = [train_step(setup, config, state, batch, references=references, world=world) for batch in batches]
+        results = []
+        for number in range(config.prompts_per_step):
+            world.may_stop(next(iter(state.parameters.values())).device)
+            batch = batch_at(config, setup.prompts, state.iteration, number, named=setup.named)
+            results.append(train_step(setup, config, state, batch, references=references, world=world))
         result = apply_gradients(state, config, results, world)
         state.iteration += 1
         if state.skipped_in_a_row > config.max_skipped:

@@ -3,7 +3,7 @@
 Nothing else in training knows how many processes there are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,10 @@ from torch import Tensor
 from fair_adaptors.errors import PeersLostError
 
 
+class StopRequested(Exception):
+    """A process was told to stop, and all stop at the same place: nothing of the work that is cut short has effect."""
+
+
 @dataclass(frozen=True)
 class World:
     """This process among all.
@@ -21,10 +25,12 @@ class World:
     Attributes:
         rank: its number, 0 to size − 1.
         size: how many there are.
+        told_to_stop: whether this process was.
     """
 
     rank: int = 0
     size: int = 1
+    told_to_stop: Callable[[], bool] = lambda: False
 
     @property
     def is_main(self) -> bool:
@@ -65,6 +71,15 @@ class World:
     def any(self, flag: bool, device: torch.device | str = "cpu") -> bool:
         """Tell whether ``flag`` is set in any process."""
         return bool(self.sum(torch.tensor([float(flag)], device=device)).item()) if self.size > 1 else flag
+
+    def may_stop(self, device: torch.device | str = "cpu") -> None:
+        """Stop here if any process was told to: this place lies between prompts, where it costs nothing.
+
+        Raises:
+            StopRequested: in every process.
+        """
+        if self.any(self.told_to_stop(), device):
+            raise StopRequested
 
     def of_main(self, flags: Sequence[bool], device: torch.device | str = "cpu") -> list[bool]:
         """Return the main process's flags, in every process."""

@@ -17,8 +17,9 @@ theirs, whatever the base and the card."""
 class Due:
     """Tells what is due, and counts the run's time, over all times that it was resumed.
 
-    ``state.history`` has ``seconds``, the run's, ``at``, its seconds when each kind was last done, and ``validation``,
-    how many the last one took: so a run that is stopped every half hour is validated too.
+    ``state.history`` has ``seconds``, the run's, ``at``, its seconds when each kind was last done, ``validation``, how
+    many the last one took, and ``unvalidated`` if that was cut short: so a run that is stopped every half hour is
+    validated too.
     """
 
     def __init__(self, config: TrainConfig, world: World, device: torch.device | str, started: float):
@@ -47,7 +48,8 @@ class Due:
             by_count = iterations and state.iteration % iterations == 0
             by_clock = minutes and seconds - state.history["at"][kind] >= pause
             at_the_end = last and kind != "save" and (iterations or minutes)  # the end is saved in any case
-            due.append(bool(by_count or by_clock or at_the_end))
+            was_cut = kind == "validate" and "unvalidated" in state.history
+            due.append(bool(by_count or by_clock or at_the_end or was_cut))
         if any(minutes for _, minutes in self.every.values()):
             due = self.world.of_main(due, self.device)
         return frozenset(kind for kind, now in zip(KINDS, due, strict=True) if now)

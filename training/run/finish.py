@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from fair_adaptors.training.engine import lora
+from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.state import TrainingState
 from torch import Tensor
 
@@ -47,7 +48,8 @@ def finish(milestones: Milestones, state: TrainingState, images_per_prompt: int)
     Raises:
         TrainingError: the adaptor has collapsed, and no validation had been good before.
     """
-    config, setup, world, reporter = milestones.config, milestones.setup, milestones.world, milestones.reporter
+    config, setup, reporter = milestones.config, milestones.setup, milestones.reporter
+    world = World(milestones.world.rank, milestones.world.size)  # what is told to stop from now on ends by itself
     milestones.save(state)
     _go_back_to_best(milestones, state)
     with state.average.applied():

@@ -58,7 +58,9 @@ class Milestones:
         if "validate" not in due:
             return False
         began = self.due.seconds(state)
+        state.history["unvalidated"] = True  # where it is cut short, the run that goes on makes it anew
         ends = self._validate(state)
+        del state.history["unvalidated"]
         self.due.done("validate", state)
         state.history["validation"] = state.history["seconds"] - began
         if "save" in due and not ends:  # again, with what the validation found

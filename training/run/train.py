@@ -1,5 +1,6 @@
 """``train``: a training run from its configuration to the folder of an adaptor."""
 
+import dataclasses
 import shutil
 import signal
 import threading
@@ -11,10 +12,9 @@ from pathlib import Path
 import torch
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine.loop import fit
-from fair_adaptors.training.engine.processes import World
+from fair_adaptors.training.engine.processes import StopRequested, World
 from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import TrainingState, attached
-from fair_adaptors.training.engine.step import StepResult
 from fair_adaptors.training.setup import load_setup
 from rich.console import Console
 
@@ -42,8 +42,8 @@ def train(
 ) -> bool:
     """Train an adaptor and leave its folder, with checkpoints, pictures of the way and trackers' logs in it.
 
-    Every process of a distributed run calls this. SIGTERM or SIGINT end it after the present iteration, with a
-    checkpoint.
+    Every process of a distributed run calls this. SIGTERM or SIGINT end it after the present prompt, with a checkpoint
+    of the last whole iteration.
 
     Args:
         out: the adaptor's folder; made if need be.
@@ -66,7 +66,6 @@ def train(
     saved = _checkpoint_to_resume(config, checkpoints, resume, overwrite)
     setup = load_setup(config, this_device())
     due = Due(config, world, this_device(), started)
-    milestones = Milestones(config, out, setup, world=world, reporter=reporter, due=due)
     if saved is None:
         world.wait()  # all have looked whether there is an earlier run
         if world.is_main:
@@ -76,6 +75,7 @@ def train(
         reporter.say(warning)
     before = numbers(setup, config, images_per_prompt, world).to_json() if saved is None else None
     with stop_requests() as stop, attached(setup, config) as state:
+        world = dataclasses.replace(world, told_to_stop=stop.is_set)
         if saved is not None:
             _go_on_from(saved, state, world)
             if world.is_main and resume != "latest":
@@ -83,29 +83,25 @@ def train(
             reporter.say(f"resumed from {saved.path}, iteration {state.iteration}")
         else:
             state.history["before"] = before
+        milestones = Milestones(config, out, setup, world=world, reporter=reporter, due=due)
         reporter.start(state.iteration)
         if world.is_main:
             write_run(out, run_record(config, recipe, world.size))
         milestones.begin(state)
-
-        def after(state: TrainingState, result: StepResult) -> bool:
-            ends = milestones.after(state, result)
-            if world.any(stop.is_set(), this_device()):  # all processes end in the same iteration
-                stop.set()
-                return True
-            return ends
-
         references = ReferenceImages(out / "originals") if config.originals_pool else None
-        with reporter.progress:
-            fit(setup, config, state, world=world, references=references, on_step=after)
-        stopped = stop.is_set()
-        if stopped:
+        try:
+            with reporter.progress:
+                fit(setup, config, state, world=world, references=references, on_step=milestones.after)
+            world.may_stop(this_device())
+        except StopRequested:
             save_stopped(milestones, state, recipe)
+            finished = False
         else:
             finish(milestones, state, images_per_prompt)
+            finished = True
         reporter.close()
         world.wait()
-    return not stopped
+    return finished
 
 
 @contextmanager

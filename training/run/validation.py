@@ -62,6 +62,9 @@ def measure(
 ) -> Measured:
     """Measure the adaptor on prompts, with the validation classifier. The same in every process.
 
+    Raises:
+        StopRequested: a process was told to stop.
+
     Args:
         kept: whether to compare with the original model's images too, which costs as many images again: how much of
             them is kept, and how far what is not to change has moved.
@@ -71,6 +74,7 @@ def measure(
     before: dict[str, list[Tensor]] = {name: [] for name in setup.beside}
     cosines = []
     for prompt in prompts:
+        world.may_stop(denoiser_for(setup.pipe).model.device)
         mine = range(images_per_prompt)[world.share(images_per_prompt)]
         seeds = [image_seed(config.seed, prompt, i) for i in mine]
         images = draw(setup, config, prompt, seeds, tokens=tokens)
