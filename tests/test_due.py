@@ -89,6 +89,9 @@ def test_a_run_that_is_stopped_again_and_again_is_validated_all_the_same(monkeyp
         clock.now += 3 * 60
         found.append(sorted(due.after(state)))
     assert found == [["save"], ["save"], ["save", "validate"]]
+    assert "validate" in Due(CONFIG, World(), "cpu", clock.now).after(
+        TrainingState({}, None, None, {}, history=history | {"unvalidated": True})  # type: ignore[arg-type]
+    ), "one that was cut short is made anew"
 
 
 def test_what_is_due_when_is_told_before_the_run() -> None:
