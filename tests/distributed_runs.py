@@ -39,6 +39,7 @@ LONG = dataclasses.replace(
     iterations=20,
     max_steps=4,
     gradient_steps=2,
+    updates_per_rollout=2,
     keep_by="prompt",
     keep_confidence=0.6,
 )

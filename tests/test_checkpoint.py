@@ -42,7 +42,10 @@ def run(config: TrainConfig, folder: Path, *, until: int = 10**9, resume: bool =
 EIGHT_BIT = {"optimizer": "adamw8bit", "rank": 256}  # the moments of small matrices have 32 bits
 
 
-@pytest.mark.parametrize("settings", [{"parts": ("text_encoder", "unet")}, {"parts": ("tokens",)}, EIGHT_BIT])
+TWICE = {"parts": ("text_encoder", "unet"), "updates_per_rollout": 2}
+
+
+@pytest.mark.parametrize("settings", [TWICE, {"parts": ("tokens",)}, EIGHT_BIT])
 def test_twenty_steps_are_ten_and_ten_bit_for_bit(tmp_path: Path, settings: dict[str, Any]) -> None:
     config = dataclasses.replace(LONG, **settings)
     whole = run(config, tmp_path / "whole")

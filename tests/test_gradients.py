@@ -144,14 +144,21 @@ def test_steps_of_each_image_s_own_average_to_the_whole_gradient() -> None:
     assert (gradients(parameters) / 2 - whole).norm() <= 1e-5 * whole.norm()
 
 
-@pytest.mark.parametrize(("steps", "count"), [(20, 5), (7, 3), (5, 5)])
-def test_every_step_is_chosen_as_often_for_every_image(steps: int, count: int) -> None:
+@pytest.mark.parametrize(("steps", "count", "shift"), [(20, 5, 0.0), (7, 3, 0.0), (7, 3, 0.6), (5, 5, 0.0)])
+def test_every_step_is_chosen_as_often_for_every_image(steps: int, count: int, shift: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    chosen = torch.stack([choose_steps(steps, count, 3, generator=generator) for _ in range(3_000)])
+    chosen = torch.stack([choose_steps(steps, count, 3, generator=generator, shift=shift) for _ in range(3_000)])
     assert (chosen.diff(dim=1) > 0).all()
     for image in range(3):
         shares = chosen[:, :, image].flatten().bincount(minlength=steps) / 3_000
         assert (shares - count / steps).abs().max() < 0.04
+
+
+def test_shifted_places_are_other_steps_of_the_same_parts_of_the_run() -> None:
+    """Four updates of five steps each: every image has each of twenty steps once."""
+    each = [choose_steps(20, 5, 7, generator=torch.Generator().manual_seed(0), shift=u / 4) for u in range(4)]
+    assert torch.equal(torch.cat(each).sort(0).values, torch.arange(20)[:, None].expand(-1, 7))
+    assert all(torch.equal(steps // 4, torch.arange(5)[:, None].expand(-1, 7)) for steps in each)
 
 
 def test_the_images_of_a_batch_share_the_steps_evenly() -> None:

@@ -84,6 +84,24 @@ def test_every_iteration_is_announced_and_can_be_the_last() -> None:
     assert all(result.images == result.took_part == 16 for _, result in steps)
 
 
+def test_a_rollout_can_serve_several_updates_each_of_other_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as many steps of the optimiser, with images made once, and in all every step of theirs."""
+    place, config = tiny_setup(), dataclasses.replace(CONFIG, num_steps=4, gradient_steps=2, updates_per_rollout=2)
+    walked: list[tuple[Any, Tensor]] = []
+
+    def note(pipe: Any, run: Any, *arguments: Any, steps: Tensor, **settings: Any) -> None:
+        walked.append((run, steps))
+        gradients.accumulate_gradients(pipe, run, *arguments, steps=steps, **settings)
+
+    monkeypatch.setattr(step, "accumulate_gradients", note)
+    with attached(place, config) as state:
+        fit(place, config, state)
+        assert {int(each["step"]) for each in state.optimizer.state.values()} == {6} and state.average.updates == 6
+    assert [walked[i][0] is walked[i + 1][0] for i in range(5)] == [True, False, True, False, True]
+    for (_, first), (_, second) in zip(walked[::2], walked[1::2], strict=True):
+        assert torch.equal(torch.cat([first, second]).sort(0).values, torch.arange(4)[:, None].expand(-1, 8))
+
+
 def test_step_weights_are_computed_once_for_each_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
@@ -387,11 +405,12 @@ def test_what_must_stay_has_a_target_only_where_both_images_show_a_face_and_the_
     assert _kept_targets(tiny_setup(), config, (new, old), taking_part, ("a nurse",) * 6, world=World()) == {}
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_counted_and_ends_the_run_in_the_end() -> None:
+@pytest.mark.parametrize("updates", [1, 2])
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted_and_ends_the_run_in_the_end(updates: int) -> None:
     place = tiny_setup()
     bad = {"nan": lambda images: torch.nn.functional.normalize(images.flatten(1), dim=1) * math.nan}
     place = dataclasses.replace(place, encoders=bad)
-    config = dataclasses.replace(CONFIG, max_skipped=1)
+    config = dataclasses.replace(CONFIG, max_skipped=1, updates_per_rollout=updates)
     with attached(place, config) as state:
         before = {name: parameter.detach().clone() for name, parameter in state.parameters.items()}
         results: list[StepResult] = []

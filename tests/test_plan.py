@@ -86,6 +86,8 @@ def test_the_hours_on_the_card_that_is_here_are_told_and_those_on_others(
     assert found["RTX 4090"] == pytest.approx(240_000 / 3600 * (half / 0.35 / 165.2 + whole / 0.7 / 82.6), rel=2e-3)
     less = hours(dataclasses.replace(config, unconditional_gradient=False), "sd15", 1.0)["RTX 4090"]
     assert found["RTX 4090"] - less == pytest.approx(240_000 / 3600 * 5 * (0.803 + 0.866) / 0.35 / 165.2, rel=2e-3)
+    more = hours(dataclasses.replace(config, updates_per_rollout=2), "sd15", 1.0)["RTX 4090"]
+    assert more - found["RTX 4090"] == pytest.approx(2 * (found["RTX 4090"] - less), rel=1e-6)
     assert hours(config, "sd15", 1.0, 2)["A100"] == pytest.approx(found["A100"] / 2)
     told = _time(config, 1)
     assert f"{found['A100']:,.0f} h on A100" in told
@@ -397,3 +399,8 @@ def test_of_a_pool_the_originals_are_made_once() -> None:
     assert originals_made(get_recipe("sandbox-gender", given | {"originals_pool": "0"})) == 1
     made = [make_plan(get_recipe("sandbox-gender", given | {"originals_pool": pool})).rows[0] for pool in "02"]
     assert made[1] / made[0] == pytest.approx((1 + originals_made(config)) / 2)
+
+
+def test_each_update_of_a_rollout_has_rows_with_gradient_of_its_own() -> None:
+    once, thrice = (make_plan(get_recipe("sandbox-gender", {"updates_per_rollout": n})).rows for n in "13")
+    assert thrice == (once[0], 3 * once[1])

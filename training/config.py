@@ -118,7 +118,10 @@ class TrainConfig:
     validation_set: str = _setting("validation", "occupations-validation")
     """The prompts to validate on: a prompt set, or a file of prompts (.txt, .json, .yaml)."""
     iterations: int = _setting("optimisation", 10_000, least=1)
-    """Optimiser steps."""
+    """How often images are made and the weights moved by them."""
+    updates_per_rollout: int = _setting("optimisation", 1, least=1)
+    """Optimiser steps by the images of one iteration. Making them costs most of it, so more steps are cheap; but all
+    that come after the first are by images of the weights before. Each takes other ``gradient_steps``."""
     prompts_per_step: int = _setting("data", 1, least=1)
     """Prompts whose gradients make one optimiser step."""
     images_per_prompt: int = _setting("data", 24, least=2)
@@ -154,12 +157,12 @@ class TrainConfig:
     optimizer: Literal["adamw", "adamw8bit"] = _setting("optimisation", "adamw")
     """``adamw``, or ``adamw8bit`` of bitsandbytes."""
     learning_rate: float = _setting("optimisation", 5e-5, above=0)
-    """AdamW's learning rate, reached after ``warmup`` steps."""
+    """AdamW's learning rate, reached after ``warmup`` iterations."""
     schedule: Literal["constant", "cosine", "linear"] = _setting("optimisation", "constant")
     """What the learning rate does then: it stays ``constant``, or falls to zero, as half a ``cosine`` or
     ``linear``ly."""
     warmup: int = _setting("optimisation", 5, least=0)
-    """Optimiser steps until the learning rate is reached."""
+    """Iterations until the learning rate is reached."""
     weight_decay: float = _setting("optimisation", 1e-2, least=0)
     """AdamW's weight decay."""
     max_grad_norm: float = _setting("optimisation", 1.0, above=0)

@@ -104,7 +104,7 @@ def work_per_image(
     branches = 2 if config.guidance_scale > 1 else 1
     rows = passes(
         steps,
-        config.gradient_steps or steps,
+        config.updates_per_rollout * (config.gradient_steps or steps),
         branches=branches,
         gradient_branches=branches if config.unconditional_gradient else 1,
         originals=originals,

@@ -34,6 +34,7 @@ PAPER: dict[str, Any] = {
     "learning_rate": 5e-5,
     "schedule": "constant",
     "warmup": 0,
+    "updates_per_rollout": 1,
     "weight_decay": 1e-2,
     "max_grad_norm": math.inf,
     "ema": 0.996,

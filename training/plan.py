@@ -99,7 +99,7 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
     base = skeleton(config.base)
     return Plan(
         images,
-        (rows * steps * passes, taught * (config.gradient_steps or steps)),
+        (rows * steps * passes, config.updates_per_rollout * taught * (config.gradient_steps or steps)),
         config.iterations,
         _time(config, num_processes),
         trained_values(config, base) if base else 0,

@@ -117,7 +117,7 @@ def step_weights(scheduler: Any, num_steps: int, kind: StepWeights = "uniform") 
     return coefficients
 
 
-def choose_steps(num_steps: int, count: int, images: int, *, generator: torch.Generator) -> Tensor:
+def choose_steps(num_steps: int, count: int, images: int, *, generator: torch.Generator, shift: float = 0.0) -> Tensor:
     """Choose K of T steps for each image, [K, N], ascending: one from each K-th part of the run, ⌊(k + uᵢ)·T/K⌋.
 
     Every image has a place uᵢ in [0, 1) of its own, and the places of all images are spread evenly. So each step is
@@ -129,9 +129,11 @@ def choose_steps(num_steps: int, count: int, images: int, *, generator: torch.Ge
         count: K.
         images: N.
         generator: the source of the places.
+        shift: in [0, 1), goes on from each place by this part of T/K steps, and round to the start of the same part of
+            the run: with the same places, other steps.
     """
     places = torch.randperm(images, generator=generator) + torch.rand(images, generator=generator, dtype=torch.float64)
-    chosen = (torch.arange(count)[:, None] + places / images) * (num_steps / count)
+    chosen = (torch.arange(count)[:, None] + (places / images + shift) % 1) * (num_steps / count)
     return chosen.long().clamp(max=num_steps - 1)
 
 

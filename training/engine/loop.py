@@ -19,7 +19,7 @@ from .objective import LOSSES
 from .processes import World
 from .reference_images import ReferenceImages
 from .state import TrainingState
-from .step import LOSS_SCALE, StepResult, train_step
+from .step import LOSS_SCALE, StepResult, add_gradient, roll_out
 
 
 def fit(
@@ -39,12 +39,17 @@ def fit(
         TrainingError: the gradient was not finite in more than ``max_skipped`` iterations in a row.
     """
     while state.iteration < config.iterations:
-        results = []
+        rollouts = []
         for number in range(config.prompts_per_step):
             world.may_stop(next(iter(state.parameters.values())).device)
             batch = batch_at(config, setup.prompts, state.iteration, number, named=setup.named)
-            results.append(train_step(setup, config, state, batch, references=references, world=world))
-        result = apply_gradients(state, config, results, world)
+            rollouts.append(roll_out(setup, config, state, batch, references=references, world=world))
+        for update in range(config.updates_per_rollout):
+            for rollout in rollouts:
+                add_gradient(setup, config, state, rollout, update=update)
+            result = apply_gradients(state, config, [rollout.result for rollout in rollouts], world)
+            if not result.applied:
+                break
         state.iteration += 1
         if state.skipped_in_a_row > config.max_skipped:
             raise TrainingError(

@@ -1,4 +1,4 @@
-"""``train_step``: the gradient of the loss on the images of one batch."""
+"""The gradient of the loss on the images of one batch: they are made, and then steps of that are walked again."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from .gradients import accumulate_gradients, choose_steps
 from .objective import LOSSES, ObservedImages, OriginalImages, losses, observe, observe_each
 from .processes import World
 from .reference_images import ReferenceImages
-from .sampling import WITHOUT_GRADIENT, encode_prompts, initial_noise, sample
+from .sampling import WITHOUT_GRADIENT, Trajectory, encode_prompts, initial_noise, sample
 from .state import TrainingState
 from .targets import Targets, assign_targets, joined, one_class, original_targets
 
@@ -54,6 +54,25 @@ class StepResult:
         return sum(self.losses.values())
 
 
+@dataclass(frozen=True)
+class Rollout:
+    """A batch's images as they were made, and the gradient of their loss: what the gradient pass goes back through.
+
+    Attributes:
+        batch: whose images they are.
+        mine: which of them are this process's.
+        run: how these were sampled.
+        latent_gradient: of the loss at their final latents [n, C, h, w]; None if no image of the batch took part.
+        result: what the images showed; the losses are this process's part, the rest is the same in every process.
+    """
+
+    batch: Batch
+    mine: slice
+    run: Trajectory
+    latent_gradient: Tensor | None
+    result: StepResult
+
+
 def train_step(
     setup: Setup,
     config: TrainConfig,
@@ -65,27 +84,41 @@ def train_step(
 ) -> StepResult:
     """Add to ``.grad`` this process's part of the gradient of the loss on the N images of a batch.
 
-    Samples without gradient, takes the loss and its gradient at the final latents, then walks the steps. The losses of
-    the result are this process's part too; the rest is the same in every process.
+    Args:
+        references: where the original model's images are kept, if they are.
+    """
+    rollout = roll_out(setup, config, state, batch, references=references, world=world)
+    add_gradient(setup, config, state, rollout)
+    return rollout.result
+
+
+def roll_out(
+    setup: Setup,
+    config: TrainConfig,
+    state: TrainingState,
+    batch: Batch,
+    *,
+    references: ReferenceImages | None = None,
+    world: World = World(),  # noqa: B008 (frozen)
+) -> Rollout:
+    """Make the images of a batch without gradient; take their loss and its gradient at the final latents.
 
     Args:
         references: where the original model's images are kept, if they are.
     """
     pipe, count = setup.pipe, len(batch.seeds)
     mine = world.share(count)
-    prompts = batch.prompts[mine]
     noise = initial_noise(pipe, batch.seeds[mine])
-    few = WITHOUT_GRADIENT * config.images_per_call or None
     original = (references or ReferenceImages()).of(setup, config, batch, mine, noise)
     with torch.no_grad():
-        embeds = encode_prompts(pipe, prompts, guidance_scale=batch.guidance_scale, tokens=state.tokens)
+        embeds = encode_prompts(pipe, batch.prompts[mine], guidance_scale=batch.guidance_scale, tokens=state.tokens)
     run = sample(
         pipe,
         embeds,
         noise,
         num_steps=batch.num_steps,
         guidance_scale=batch.guidance_scale,
-        images_per_call=few,
+        images_per_call=WITHOUT_GRADIENT * config.images_per_call or None,
     )
 
     chunks = torch.arange(len(noise)).split(config.images_per_decode or len(noise))
@@ -96,7 +129,8 @@ def train_step(
     targets = _targets(setup, config, seen, batch)
     took_part = int(seen.takes_part.sum())
     if not took_part:
-        return StepResult(dict.fromkeys(LOSSES, 0.0), {a.name: math.nan for a in config.attributes}, count, 0)
+        nothing = StepResult(dict.fromkeys(LOSSES, 0.0), {a.name: math.nan for a in config.attributes}, count, 0)
+        return Rollout(batch, mine, run, None, nothing)
 
     kept = _kept_targets(setup, config, (observed, [original]), seen.takes_part, batch.prompts, world=world)
     gradients: list[Tensor] = []
@@ -113,18 +147,38 @@ def train_step(
         # Scaled before the autoencoder's backward pass, in which gradients of single pixels would vanish first.
         whole_loss = torch.stack(list(found.values())).sum() * LOSS_SCALE.get(config.dtype, 1.0)
         gradients += torch.autograd.grad(whole_loss, images.latents)
-    latent_gradient = torch.cat(gradients).float()
+    shown = {name: value.item() for name, value in total.items()}
+    result = StepResult(shown, _bias(setup, seen, batch), count, took_part)
+    return Rollout(batch, mine, run, torch.cat(gradients).float(), result)
 
+
+def add_gradient(
+    setup: Setup, config: TrainConfig, state: TrainingState, rollout: Rollout, *, update: int = 0
+) -> None:
+    """Walk steps of a rollout, and add their part of the gradient to ``.grad``.
+
+    Args:
+        update: which of the ``updates_per_rollout`` it is for. Each walks other steps: the places of an image in its
+            parts of the run are shifted by the share of the updates that were before.
+    """
+    if rollout.latent_gradient is None:
+        return
+    batch, run = rollout.batch, rollout.run
     steps = None
     if config.gradient_steps:  # of the scheduler's calls, which may be more than T
-        generator = torch.Generator().manual_seed(batch.draws + 1)
-        steps = choose_steps(len(run.timesteps), config.gradient_steps, count, generator=generator)[:, mine]
-    with lora.dropout_on(pipe, batch.draws):
+        steps = choose_steps(
+            len(run.timesteps),
+            config.gradient_steps,
+            len(batch.seeds),
+            generator=torch.Generator().manual_seed(batch.draws + 1),
+            shift=update / config.updates_per_rollout,
+        )[:, rollout.mine]
+    with lora.dropout_on(setup.pipe, batch.draws + update):
         accumulate_gradients(
-            pipe,
+            setup.pipe,
             run,
-            latent_gradient,
-            prompts,
+            rollout.latent_gradient,
+            batch.prompts[rollout.mine],
             guidance_scale=batch.guidance_scale,
             weights=state.step_weights[batch.num_steps],
             unconditional=config.unconditional_gradient,
@@ -132,8 +186,6 @@ def train_step(
             images_per_call=config.images_per_call or None,
             tokens=state.tokens,
         )
-    bias = _bias(setup, seen, batch)
-    return StepResult({name: value.item() for name, value in total.items()}, bias, count, took_part)
 
 
 _Known = ObservedImages | OriginalImages
