@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fair_adaptors import InvalidAdaptorError
 from fair_adaptors.adaptor.folder import read_adaptor
+from fair_adaptors.adaptor.registry import AdaptorInfo, list_adaptors
 from fair_adaptors.convert import convert
 
 State = dict[str, Tensor]
@@ -133,3 +134,43 @@ def refused(source: Path, folder: Path, message: str, base: str) -> None:
     with pytest.raises(InvalidAdaptorError, match=message):
         converted(source, folder / "out", base)
     assert sorted(folder.rglob("*")) == before
+
+
+class Hostile:
+    """A pickle that would make a file if it were run."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (self.path,)
+
+
+PUBLISHED = [info for info in list_adaptors() if info.checkpoint]
+"""The rows of what the authors published."""
+FILES = {"text_encoder": "text_encoder_lora", "unet": "unet_lora", "tokens": "prefix_embedding"}
+
+
+def published_weights(part: str, seed: int) -> State:
+    """The authors' file of a part, by the seed of its values."""
+    if part == "tokens":
+        torch.manual_seed(seed)
+        return token_checkpoint()
+    return text_checkpoint(seed=seed) if part == "text_encoder" else unet_checkpoint(TINY_UNET, seed=seed)
+
+
+def members(info: AdaptorInfo) -> dict[str, bytes]:
+    """The files of a run in the authors' layout: of each part the weights, and their moving average."""
+    assert info.checkpoint is not None
+    seed = PUBLISHED.index(info)
+    return {
+        f"{info.checkpoint.member}/{FILES[part]}{end}.pth": as_bytes(published_weights(part, seed + i))
+        for part in info.trained_parts
+        for i, end in enumerate(("", "_EMA"), start=10)
+    }
+
+
+def packed(path: Path, name: str) -> Path:
+    """An archive of the authors with all of its runs, for a tiny base."""
+    rows = [info for info in PUBLISHED if info.checkpoint and info.checkpoint.archive == name]
+    return zipped(path / name, {member: data for info in rows for member, data in members(info).items()})

@@ -13,9 +13,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 
-pytest_plugins = ("tests.authors_data", "tests.browser", "tests.hub.fixtures", "tests.reports")
+pytest_plugins = ("tests.authors_data", "tests.browser", "tests.hub.fixtures", "tests.commands", "tests.reports")
 
-BEGIN_FIRST = ("test_run", "test_full_path", "test_sandbox", "test_distributed", "test_evaluate", "test_loop")
+BEGIN_FIRST = ("test_run", "test_full_path", "test_sandbox", "test_distributed", "test_evaluate", "test_step")
 """The files that take longest, so that in the end no process is left alone with one of them."""
 NO_SKIPS = "FAIR_ADAPTORS_NO_SKIPS"
 """Environment variable: with 1, as in .ci/run, a test that would be skipped fails."""
@@ -90,6 +90,23 @@ def adaptor(tmp_path: Path, pipe: Any) -> Path:
     from tests.tiny import write_tiny_adaptor
 
     return write_tiny_adaptor(tmp_path / "adaptor", pipe)
+
+
+@pytest.fixture
+def datasets_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps what the datasets library writes out of the user's cache, and spares its rest of 5 s after a stream."""
+    from datasets import config
+
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+    monkeypatch.setattr(config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+
+
+@pytest.fixture
+def other(tmp_path: Path, pipe: Any) -> Path:
+    """The folder of another adaptor for it."""
+    from tests.tiny import write_tiny_adaptor
+
+    return write_tiny_adaptor(tmp_path / "other", pipe, seed=2)
 
 
 @pytest.fixture(scope="session")

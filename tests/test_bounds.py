@@ -22,6 +22,7 @@ from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.bounds import Bounds, failures, read_bounds
 from fair_adaptors.evaluation.spec import Target
 from fair_adaptors.evaluation.variants import Variant
+from tests.commands import Command
 from tests.processes import run_in_world
 from tests.reports import HALF, OLD, QUARTER, instruments, measured, named, record
 
@@ -127,19 +128,17 @@ def test_the_original_alone_can_do_no_harm() -> None:
 
 
 def test_the_workflow_in_the_documentation_runs_and_keeps_the_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```yaml\n(name: .*?)```", page, re.DOTALL)
     *_, step, upload = yaml.safe_load(block)["jobs"]["evaluate"]["steps"]
-    command = shlex.split(step["run"])
-    assert command[0] == "fair-adaptors" and upload["if"] == "always()" and upload["with"]["path"] in command
+    name, *words = shlex.split(step["run"])
+    assert name == "fair-adaptors" and upload["if"] == "always()" and upload["with"]["path"] in words
     shutil.copytree(EMBEDDED / "sandbox-gender", tmp_path / "adaptors" / "mine")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [*command, "--plan", "0.1"])  # all is read, and nothing drawn
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code in (None, 0) and "16 prompts × 64 images × 2 variants" in capsys.readouterr().out
+    status, said, _ = command(*words, "--plan", "0.1")  # all is read, and nothing drawn
+    assert status == 0 and "16 prompts × 64 images × 2 variants" in said
 
 
 def evaluate_and_fail(folder: Path) -> None:

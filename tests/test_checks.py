@@ -1,6 +1,6 @@
 """What is named wrongly is refused at once: in the dry run, and in training before anything large is loaded."""
 
-import sys
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from fair_adaptors.training.faces.bank import FaceBank, save_face_bank
 from fair_adaptors.training.preflight import check
 from fair_adaptors.training.recipes import get_recipe
 
-from fair_adaptors.cli import main
 from fair_adaptors.errors import ConfigError
+from tests.commands import Command
 from tests.hub.fixtures import contents, publish
 from tests.hub.repos import Repository
 from tests.hub.server import Hub
@@ -80,18 +80,13 @@ def test_a_wrong_name_is_refused_by_the_dry_run_and_before_anything_large_is_loa
     wrong: str,
     message: str,
     nothing_large: None,
+    command: Command,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for options in (["--dry-run"], ["--out", str(tmp_path / "run")]):
-        monkeypatch.setattr(sys, "argv", ["fair-adaptors", "train", recipe, "--set", wrong, *options])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert end.value.code == 1 and not said.out, "no plan as if all were fine"
-        with pytest.raises(ConfigError, match=message):
-            raise ConfigError(said.err)
+        status, said, error = command("train", recipe, "--set", wrong, *options)
+        assert (status, said) == (1, ""), "no plan as if all were fine"
+        assert re.search(message, error)
     assert not (tmp_path / "run").exists()
 
 
@@ -99,21 +94,18 @@ def test_what_is_right_passes_though_its_weights_are_elsewhere(nothing_large: No
     right = {
         "face_bank": "gender.safetensors",
         "classifier": "mobilenet:gender:two.pth+transformers:who/knows",
-        "judge": "tests.test_face_bank:ENCODER",
+        "judge": "tests.face_networks:ENCODER",
         "faces": "insightface",
     }
     check(get_recipe("gender", right))
     check(get_recipe("gender", {"faces": "whole", "base": "who/knows", "parts": "text_encoder_2"}))
 
 
-def test_a_wrong_name_does_not_give_up_an_earlier_run(nothing_large: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_name_does_not_give_up_an_earlier_run(nothing_large: None, command: Command) -> None:
     checkpoint = Path("run/checkpoints/step_00000001.safetensors")
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"hours of work")
-    words = ["fair-adaptors", "train", "gender", "--overwrite", "--out", "run", "--set", "faces=yunit"]
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit):
-        main()
+    assert command("train", "gender", "--overwrite", "--out", "run", "--set", "faces=yunit")[0] == 1
     assert checkpoint.is_file()
 
 

@@ -10,30 +10,12 @@ from PIL import Image
 from fair_adaptors import __version__
 from fair_adaptors.adaptor.archives import ARCHIVES
 from fair_adaptors.adaptor.registry import list_adaptors
-from fair_adaptors.cli import main
+from tests.commands import Command
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Run the command in this process: (exit status, stdout, stderr)."""
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fair-adaptors", *arguments])
-        try:
-            main()
-            status = 0
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
-def test_the_demo_prints_numbers_and_leaves_a_grid_a_report_and_results(run, tmp_path: Path) -> None:
+def test_the_demo_prints_numbers_and_leaves_a_grid_a_report_and_results(command: Command, tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder"
-    status, printed, _ = run("demo", "-n", "8", "--out", str(out))
+    status, printed, _ = command("demo", "-n", "8", "--out", str(out))
     assert status == 0 and "noise floor" in printed and "Beside its aim" in " ".join(printed.split())
     table = [line.split() for line in printed.splitlines() if line.startswith(" sandbox-gender")]
     assert [row[1:3] for row in table] == [["yes", "bias"], ["no", "shift"], ["no", "shift"]]
@@ -48,64 +30,64 @@ def test_the_demo_prints_numbers_and_leaves_a_grid_a_report_and_results(run, tmp
     results = json.loads((out / "results.json").read_text())
     assert list(results["targets"]) == ["gender", "tone", "age"], "what it was trained for, and what it was not"
     assert results["variants"][1]["bias"]["sandbox:evaluation"]["gender"]["change"]["bias"]["high"] < 0
-    status, _, error = run("demo", "-n", "9", "--out", str(out))
+    status, _, error = command("demo", "-n", "9", "--out", str(out))
     assert status == 1 and "--overwrite" in error
 
 
 def test_the_demo_needs_no_extra_and_shows_the_joint_adaptor_too(
-    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] in ("matplotlib", "cv2")] + ["matplotlib", "cv2"]:
         monkeypatch.setitem(sys.modules, name, None)
-    status, printed, _ = run("demo", "-n", "4", "--adaptor", "sandbox-gender-tone", "--out", str(tmp_path))
+    status, printed, _ = command("demo", "-n", "4", "--adaptor", "sandbox-gender-tone", "--out", str(tmp_path))
     assert status == 0 and "gender × tone bias" in printed and "fair-adaptors[eval]" in printed
     assert (tmp_path / "report.html").exists()
     assert [path.name for path in tmp_path.glob("plots/*")] == ["grid_sandbox-gender-tone.png"]
 
 
-def test_generate_draws_a_grid_and_the_adaptor_changes_it(run, tmp_path: Path) -> None:
+def test_generate_draws_a_grid_and_the_adaptor_changes_it(command: Command, tmp_path: Path) -> None:
     plain, fair = tmp_path / "plain.png", tmp_path / "fair.png"
     prompt = "A photo of the face of a hospital nurse, a person"
-    assert run("generate", prompt, "-n", "2", "--out", str(plain), "--seed", "3")[0] == 0
-    status, printed, _ = run(
+    assert command("generate", prompt, "-n", "2", "--out", str(plain), "--seed", "3")[0] == 0
+    status, printed, _ = command(
         "generate", prompt, "--adaptor", "sandbox-gender", "-n", "2", "--out", str(fair), "--seed", "3"
     )
     assert status == 0 and "2 images" in printed
     assert plain.read_bytes() != fair.read_bytes()
 
 
-def test_list_names_every_adaptor_and_its_status(run) -> None:
-    status, printed, _ = run("list")
+def test_list_names_every_adaptor_and_its_status(command: Command) -> None:
+    status, printed, _ = command("list")
     assert status == 0
     for word in ("sandbox-gender", "sandbox-gender-tone", "gender-race-age", "embedded", "published", "recipe-only"):
         assert word in printed
 
 
-def test_info_shows_the_card_of_a_shipped_adaptor(run) -> None:
-    status, printed, _ = run("info", "sandbox-gender")
+def test_info_shows_the_card_of_a_shipped_adaptor(command: Command) -> None:
+    status, printed, _ = command("info", "sandbox-gender")
     assert status == 0
     assert "female 50%" in printed and "noise floor" in printed and "Limits" in printed
 
 
-def test_a_narrow_terminal_has_room_for_every_name(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_narrow_terminal_has_room_for_every_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    printed = run("list")[1]
+    printed = command("list")[1]
     assert all(info.name in printed for info in list_adaptors())
     assert max(len(line) for line in printed.splitlines() if line[0] in "┏│") == 80
 
 
-def test_what_others_published_and_what_was_measured_stand_apart(run) -> None:
+def test_what_others_published_and_what_was_measured_stand_apart(command: Command) -> None:
     """The paper's figures have columns, lines and fields of their own, and only where the weights are the authors'."""
-    line = next(line for line in run("list")[1].splitlines() if "gender 0.67 → 0.16" in line)
+    line = next(line for line in command("list")[1].splitlines() if "gender 0.67 → 0.16" in line)
     measured, published = line.split("│")[-3:-1]
     assert not measured.strip() and published.strip() == "gender 0.67 → 0.16"
-    status, printed, _ = run("info", "gender-race-age")
+    status, printed, _ = command("info", "gender-race-age")
     told, figures = printed.split("as published, not measured here (")
     assert status == 0 and "checkpoint-11800_exported" in told and "creativeml-openrail-m" in told and "MIT" in told
     assert "fair-adaptors pull gender-race-age" in told and ARCHIVES["exp-4-checkpoints.zip"].page in told
     assert "gender: 0.67 ± 0.29 → 0.15\n" in figures and "share of old: 0.202 ± 0.263 → 0.248 ± 0.091" in figures
-    assert "no figures of this run" in run("info", "gender-tokens")[1]
-    rows = {row["name"]: row for row in json.loads(run("list", "--json")[1])}
+    assert "no figures of this run" in command("info", "gender-tokens")[1]
+    rows = {row["name"]: row for row in json.loads(command("list", "--json")[1])}
     for info in list_adaptors():
         row = rows[info.name]
         assert (row["measured"] is not None) == (info.status == "embedded")
@@ -119,13 +101,13 @@ def test_what_others_published_and_what_was_measured_stand_apart(run) -> None:
     }
 
 
-def test_info_of_a_planned_one_says_that_nothing_is_published(run) -> None:
-    status, printed, _ = run("info", "sd21-gender-race")
+def test_info_of_a_planned_one_says_that_nothing_is_published(command: Command) -> None:
+    status, printed, _ = command("info", "sd21-gender-race")
     assert status == 0 and "Not published" in printed
 
 
-def test_the_version_is_printed(run) -> None:
-    assert run("--version")[:2] == (0, f"{__version__}\n")
+def test_the_version_is_printed(command: Command) -> None:
+    assert command("--version")[:2] == (0, f"{__version__}\n")
 
 
 @pytest.mark.parametrize(
@@ -175,18 +157,20 @@ def test_the_version_is_printed(run) -> None:
         (["evaluate", "sandbox", "--plan", "2"], "between 0 and 1"),
     ],
 )
-def test_wrong_input_is_one_line_that_helps(run, arguments: list[str], message: str) -> None:
-    status, _, error = run(*arguments)
+def test_wrong_input_is_one_line_that_helps(command: Command, arguments: list[str], message: str) -> None:
+    status, _, error = command(*arguments)
     assert status == 1
     assert message in error and error.startswith("fair-adaptors: ") and error.count("\n") == 1
 
 
-def test_evaluate_prints_the_headline_and_leaves_a_report_that_says_how_to_repeat_it(run, tmp_path: Path) -> None:
+def test_evaluate_prints_the_headline_and_leaves_a_report_that_says_how_to_repeat_it(
+    command: Command, tmp_path: Path
+) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("A photo of the face of a hospital nurse, a person\n", encoding="utf-8")
-    command = ["evaluate", "sandbox", "--adaptor", "sandbox-gender", "--weight", "0.5", "--prompts", str(prompts)]
-    command += ["--baseline", "attribute-injection", "-n", "4", "--steps", "2", "--out", str(tmp_path / "out")]
-    status, printed, _ = run(*command, "--classifier", "sandbox:evaluation", "--encoder", "sandbox")
+    words = ["evaluate", "sandbox", "--adaptor", "sandbox-gender", "--weight", "0.5", "--prompts", str(prompts)]
+    words += ["--baseline", "attribute-injection", "-n", "4", "--steps", "2", "--out", str(tmp_path / "out")]
+    status, printed, _ = command(*words, "--classifier", "sandbox:evaluation", "--encoder", "sandbox")
     assert status == 0
     assert "sandbox-gender × 0.5" in printed and "attribute injection" in printed and "12/12" in printed
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -195,37 +179,37 @@ def test_evaluate_prints_the_headline_and_leaves_a_report_that_says_how_to_repea
     assert {path.name for path in (tmp_path / "out" / "plots").iterdir()} >= {"bias.png", "pareto.png"}
 
 
-def test_evaluate_only_plans_if_asked_to(run, tmp_path: Path) -> None:
-    status, printed, _ = run("evaluate", "sandbox", "--plan", "0.1", "--out", str(tmp_path / "none"))
+def test_evaluate_only_plans_if_asked_to(command: Command, tmp_path: Path) -> None:
+    status, printed, _ = command("evaluate", "sandbox", "--plan", "0.1", "--out", str(tmp_path / "none"))
     assert status == 0 and "99 images per prompt" in printed and not (tmp_path / "none").exists()
     for what in (["--prompts", "list"], ["--baseline", "list"]):
-        status, printed, _ = run("evaluate", "sandbox", *what)
+        status, printed, _ = command("evaluate", "sandbox", *what)
         assert status == 0 and ("authors:occupations-test" in printed or "semantic-guidance" in printed)
 
 
 @pytest.mark.parametrize("arguments", [["demo", "-n", "0"], ["demo", "--seed", "-1"], ["generate"], ["paint"]])
-def test_wrong_usage_exits_with_2(run, arguments: list[str]) -> None:
-    assert run(*arguments)[0] == 2
+def test_wrong_usage_exits_with_2(command: Command, arguments: list[str]) -> None:
+    assert command(*arguments)[0] == 2
 
 
-def test_train_leaves_an_adaptor_with_pictures_of_the_way(run, tmp_path: Path) -> None:
+def test_train_leaves_an_adaptor_with_pictures_of_the_way(command: Command, tmp_path: Path) -> None:
     settings = ["iterations=2", "images_per_prompt=4", "num_steps=3", "gradient_steps=2", "sample_every=1"]
     options = [word for setting in settings for word in ("--set", setting)]
-    status, printed, _ = run("train", "sandbox-gender", "--out", str(tmp_path / "a"), *options)
+    status, printed, _ = command("train", "sandbox-gender", "--out", str(tmp_path / "a"), *options)
     assert status == 0
     assert "validation" in printed and "before" in printed and "after" in printed
     assert {file.name for file in (tmp_path / "a" / "samples").iterdir()} == {
         f"iteration_{i:05d}.png" for i in range(3)
     }
     assert (tmp_path / "a" / "fair_adaptor.json").exists()
-    assert run("info", str(tmp_path / "a"))[0] == 0
+    assert command("info", str(tmp_path / "a"))[0] == 0
 
 
 def test_a_dry_run_prints_settings_that_can_be_read_back_and_the_plan(
-    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    status, printed, _ = run(
+    status, printed, _ = command(
         "train", "sandbox-gender", "--dry-run", "--target", "age=0.75,0.25", "--set", "optimizer=adamw8bit"
     )
     assert status == 0 and "# --target age=0.75,0.25" in printed
@@ -233,22 +217,22 @@ def test_a_dry_run_prints_settings_that_can_be_read_back_and_the_plan(
     assert "missing: bitsandbytes" in printed
     (tmp_path / "settings.yaml").write_text(printed)
     options = ["--target", "age=0.75,0.25", "--config", str(tmp_path / "settings.yaml")]
-    assert run("train", "sandbox-gender", "--dry-run", *options)[1] == printed
+    assert command("train", "sandbox-gender", "--dry-run", *options)[1] == printed
 
 
-def test_settings_of_a_file_come_before_those_of_the_command_line(run, tmp_path: Path) -> None:
+def test_settings_of_a_file_come_before_those_of_the_command_line(command: Command, tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_text(
         "iterations: 7\nrank: 3\nprompt_sets: {train: 2, bare: 1}\nparts: [unet]\n"
     )
     options = ["--config", str(tmp_path / "settings.yaml"), "--set", "rank=5"]
-    status, printed, _ = run("train", "sandbox-gender", "--dry-run", *options)
+    status, printed, _ = command("train", "sandbox-gender", "--dry-run", *options)
     assert status == 0 and "iterations: 7\n" in printed and "rank: 5\n" in printed and "bare: 1.0" in printed
     (tmp_path / "settings.yaml").write_text("iteration: 7")
-    status, _, error = run("train", "sandbox-gender", "--dry-run", *options)
+    status, _, error = command("train", "sandbox-gender", "--dry-run", *options)
     assert status == 1 and "Did you mean 'iterations'" in error
 
 
-def test_what_an_adaptor_folder_says_is_shown_as_it_is(run, tmp_path: Path) -> None:
+def test_what_an_adaptor_folder_says_is_shown_as_it_is(command: Command, tmp_path: Path) -> None:
     import shutil
 
     from fair_adaptors.adaptor.bases import EMBEDDED
@@ -256,5 +240,5 @@ def test_what_an_adaptor_folder_says_is_shown_as_it_is(run, tmp_path: Path) -> N
     folder = tmp_path / "a[red]b"
     shutil.copytree(EMBEDDED / "sandbox-gender", folder)
     (folder / "README.md").write_bytes(b"---\n---\n\xff\xfe not UTF-8")
-    status, printed, _ = run("info", str(folder))
+    status, printed, _ = command("info", str(folder))
     assert status == 0 and "a[red]b" in printed and "not UTF-8" in printed

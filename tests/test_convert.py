@@ -1,16 +1,13 @@
 """The authors' checkpoints become adaptors of the same change, and say what was used of them and what not."""
 
 import os
-import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from fair_adaptors import load_fair_adaptor
@@ -18,7 +15,6 @@ from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.modules import shape_signature
 from fair_adaptors.adaptor.record import TOKENS_FILE, WEIGHTS_FILE, AttributeTarget
-from fair_adaptors.cli import main
 from fair_adaptors.convert.importing import convert, parse_attributes
 from fair_adaptors.errors import ConfigError
 from tests.checkpoints import (
@@ -39,7 +35,8 @@ from tests.checkpoints import (
     unet_checkpoint,
     zipped,
 )
-from tests.tiny import tiny_pipeline
+from tests.commands import Command
+from tests.tiny import image, tiny_pipeline
 
 
 def test_real_stable_diffusion_checkpoints_keep_the_change_of_every_layer(tmp_path: Path) -> None:
@@ -99,11 +96,6 @@ def test_the_pipeline_draws_what_it_draws_with_the_changes_added_by_hand(
                 getattr(by_hand, module).get_submodule(path).weight += change
     assert not torch.allclose(image(pipe), plain, atol=1e-3)
     assert torch.allclose(image(pipe), image(by_hand), atol=1e-6)
-
-
-def image(pipe: Any) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return pipe("a nurse", num_inference_steps=3, generator=generator, output_type="pt").images
 
 
 def test_soft_tokens_are_all_rows_but_the_empty_one(tmp_path: Path, base: str) -> None:
@@ -225,21 +217,13 @@ def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:
             converted(source, tmp_path / "out", base)
 
 
-def test_the_command_says_what_was_used_and_what_not(
-    tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_what_was_used_and_what_not(command: Command, tmp_path: Path, base: str) -> None:
     for name in (TEXT, TEXT.replace("_EMA", "")):
         saved(tmp_path / "checkpoint" / name, text_checkpoint())
     saved(tmp_path / "checkpoint" / TOKENS, token_checkpoint())
     arguments = ["convert", str(tmp_path / "checkpoint"), "--base", base, "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", ["fair-adaptors", *arguments])
-    with pytest.raises(SystemExit):
-        main()
-    assert "name its attributes, such as gender" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["fair-adaptors", *arguments, "--attribute", "gender", "--name", "mine"])
-    with pytest.raises(SystemExit) as end:
-        main()
-    printed = capsys.readouterr().out
-    assert not end.value.code and "mine: text_encoder and tokens" in printed
+    assert "name its attributes, such as gender" in command(*arguments)[2]
+    status, printed, _ = command(*arguments, "--attribute", "gender", "--name", "mine")
+    assert status == 0 and "mine: text_encoder and tokens" in printed
     assert f"{TEXT} (authors, moving average of the training)" in printed
     assert "text_encoder_lora.pth: left out" in printed and "position_ids: not used" in printed

@@ -19,6 +19,7 @@ from fair_adaptors.state_dicts import read_state_dicts
 from tests.checkpoints import (
     TEXT,
     TOKENS,
+    Hostile,
     State,
     as_bytes,
     converted,
@@ -28,17 +29,6 @@ from tests.checkpoints import (
     token_checkpoint,
     zipped,
 )
-
-
-class Hostile:
-    """A pickle that would make a file if it were run."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return Path.touch, (self.path,)
-
 
 FIRST = "text_model.encoder.layers.0.mlp.fc1.lora_linear_layer.down.weight"
 

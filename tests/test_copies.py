@@ -11,7 +11,7 @@ import torch
 from fair_adaptors import load_fair_adaptor
 from fair_adaptors.convert import export
 from fair_adaptors.errors import FairAdaptorError
-from tests.tiny import FAMILIES, animated, same, state, tiny_pipeline, write_tiny_adaptor
+from tests.tiny import FAMILIES, animated, latents, same, state, tiny_pipeline, write_tiny_adaptor
 
 
 def saved(pipe: Any, folder: Path) -> Any:
@@ -104,19 +104,14 @@ def test_a_copy_that_does_not_say_it_is_known_by_its_weights(
         pass
 
 
-def image(pipe: Any) -> torch.Tensor:
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    return pipe("a nurse", latents=noise, num_inference_steps=2, output_type="latent").images
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("inject", [False, True])
 @pytest.mark.parametrize("first", ["fuse", "load"])
 def test_fused_projections_have_it_and_lose_it(tmp_path: Path, family: str, inject: bool, first: str) -> None:
     pipe = FAMILIES[family]()
-    folder, plain, before = write_tiny_adaptor(tmp_path, pipe), image(pipe), state(pipe)
+    folder, plain, before = write_tiny_adaptor(tmp_path, pipe), latents(pipe), state(pipe)
     with load_fair_adaptor(pipe, folder):
-        expected = image(pipe)
+        expected = latents(pipe)
     if first == "fuse":
         pipe.fuse_qkv_projections(vae=False)
     handle = load_fair_adaptor(pipe, folder, inject=inject)
@@ -124,18 +119,18 @@ def test_fused_projections_have_it_and_lose_it(tmp_path: Path, family: str, inje
         pipe.fuse_qkv_projections(vae=False)
         if inject:
             with pytest.raises(FairAdaptorError, match="Load it again, with `inject=True`"):
-                image(pipe)
+                latents(pipe)
             load_fair_adaptor(pipe, folder, inject=True)
     for strength, picture in ((1.0, expected), (0.0, plain), (1.0, expected)):
         handle.set_weight(strength)
-        assert torch.allclose(image(pipe), picture, atol=1e-4)
+        assert torch.allclose(latents(pipe), picture, atol=1e-4)
     pipe.unfuse_qkv_projections()
-    assert torch.allclose(image(pipe), expected, atol=1e-4)
+    assert torch.allclose(latents(pipe), expected, atol=1e-4)
     pipe.fuse_qkv_projections(vae=False)
     handle.unload()
-    assert torch.allclose(image(pipe), plain, atol=1e-4)
+    assert torch.allclose(latents(pipe), plain, atol=1e-4)
     pipe.unfuse_qkv_projections()
-    assert torch.equal(image(pipe), plain)
+    assert torch.equal(latents(pipe), plain)
     assert same({key: value for key, value in state(pipe).items() if key in before}, before)
 
 

@@ -1,21 +1,19 @@
 """One place decides where models run and in which precision, and bases load as they are asked for."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import tqdm
-from torch import Tensor
 
 from fair_adaptors import devices
 from fair_adaptors.cli.common import load_base, quiet
 from fair_adaptors.devices import accelerator, choose_device, weights_dtype
 from fair_adaptors.errors import ConfigError
-from tests.hub.fixtures import command  # noqa: F401
+from tests.commands import Command
 from tests.single_file import write_single_file
-from tests.tiny import tiny_pipeline, write_tiny_adaptor
+from tests.tiny import image, tiny_pipeline, write_tiny_adaptor
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +34,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     tiny_pipeline().save_pretrained(folder)
     tiny_pipeline(seed=1).save_pretrained(folder, variant="fp16")
     return str(folder)
-
-
-def image(pipe: object) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return pipe("a nurse", num_inference_steps=2, generator=generator, output_type="pt").images  # type: ignore
 
 
 def test_any_accelerator_of_torch_is_taken_and_each_process_gets_its_own(
@@ -117,22 +110,14 @@ def test_one_file_without_its_configuration_or_of_another_kind_is_refused(base: 
 )
 @pytest.mark.parametrize("name", ["generate nurse", "evaluate sandbox -n 1", "app --port 0 --no-browser"])
 def test_every_command_that_loads_a_base_has_the_settings(
-    command: Callable[..., tuple[int, str, str]],  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    words: list[str],
-    message: str,
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     status, _, said = command(*name.split(), *words)
     assert status == 1 and message in said and "Traceback" not in said
 
 
-def test_the_instruments_go_where_the_base_goes(
-    command: Callable[..., tuple[int, str, str]],  # noqa: F811
-    xpu: None,
-) -> None:
+def test_the_instruments_go_where_the_base_goes(command: Command, xpu: None) -> None:
     status, printed, said = command("evaluate", "sandbox", "--device", "cpu", "--plan", "0.1")
     assert status == 0 and printed, said
     status, _, said = command("reproduce", "sandbox-gender", "--device", "nonsense")

@@ -3,8 +3,6 @@
 import csv
 import dataclasses
 import itertools
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,14 @@ from fair_adaptors.adaptor.results_file import load_results
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation import evaluate
 from fair_adaptors.evaluation.images_csv import plain_cell, write_csv
-from fair_adaptors.evaluation.spec import Instruments, Target, plan, targets_for
-from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE, claim, settings_of, variant_folder
+from fair_adaptors.evaluation.spec import Instruments, Target
+from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE
 from fair_adaptors.evaluation.summary import diversity
-from fair_adaptors.evaluation.variants import Variant, distinct, original, variants_for, with_adaptor
-from fair_adaptors.hub.resolve import resolve
-from fair_adaptors.load import load_fair_adaptor
+from fair_adaptors.evaluation.variants import Variant, with_adaptor
 from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.sandbox.instruments import calibrate, instruments
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import occupations
-from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from fair_adaptors.vision.types import FaceDetector, Faces
 from tests.evaluated import few, run_killed, run_whole, small
 from tests.processes import run_alone, run_in_world
@@ -141,36 +136,6 @@ def test_what_is_done_is_not_done_again(pipe: Any, tmp_path: Path) -> None:
     assert again == results, "a record that was cut is made again"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"seed": 1},
-        {"num_steps": 4},
-        {"guidance_scale": 2.0},
-        {"batch_size": 2},
-        {"images_per_prompt": 3},
-        {"base": "x"},
-    ],
-)
-def test_other_settings_in_the_same_folder_are_refused(pipe: Any, tmp_path: Path, change: dict[str, Any]) -> None:
-    claim(tmp_path, settings_of(pipe, small(), instruments()), False)
-    other = settings_of(pipe, dataclasses.replace(small(), **change), instruments())
-    with pytest.raises(ConfigError, match=f"another evaluation, with other {next(iter(change))}"):
-        claim(tmp_path, other, False)
-
-
-def test_other_labels_weights_and_instruments_are_other_settings(pipe: Any, tmp_path: Path) -> None:
-    mine = settings_of(pipe, small(), instruments())
-    prompts = dataclasses.replace(small().prompts, labels=tuple("abcd"))
-    assert settings_of(pipe, dataclasses.replace(small(), prompts=prompts), instruments()) != mine
-    assert settings_of(pipe, small(), Instruments(instruments().classifiers[:1])) != mine
-    changed = load_sandbox_pipeline()
-    assert settings_of(changed, small(), instruments()) == mine
-    with torch.no_grad():
-        changed.unet.conv_in.weight.mul_(1.001)
-    assert settings_of(changed, small(), instruments()) != mine
-
-
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, pipe: Any) -> None:
     (tmp_path / "settings.json").write_text('{"theme": "dark"}')
     (tmp_path / "images").mkdir()
@@ -180,12 +145,6 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, pipe: Any) -> 
     assert (tmp_path / "images" / "holiday.jpg").exists()
 
 
-def test_variants_never_share_a_folder() -> None:
-    names = [("男", "variant-1"), ("女", "variant-2"), ("mine", "weights-a"), ("mine", "weights-b"), ("x", "/../../y")]
-    folders = [variant_folder(Variant(name, identity)) for name, identity in names]
-    assert len(set(folders)) == len(names) and not any("/" in folder or "." in folder for folder in folders)
-
-
 def test_a_picture_that_is_gone_is_drawn_again(pipe: Any, tmp_path: Path) -> None:
     evaluate(pipe, small(), [], instruments(), tmp_path)
     picture = next(tmp_path.glob("images/*/0001/0002.png"))
@@ -193,17 +152,6 @@ def test_a_picture_that_is_gone_is_drawn_again(pipe: Any, tmp_path: Path) -> Non
     picture.unlink()
     evaluate(pipe, small(), [], instruments(), tmp_path)
     assert picture.read_bytes() == content
-
-
-def test_an_adaptor_that_changes_on_the_way_is_an_error(pipe: Any, tmp_path: Path) -> None:
-    source = load_fair_adaptor(pipe, "sandbox-gender")
-    source.unload()
-    shutil.copytree(resolve("sandbox-gender"), tmp_path / "mine")
-    variant = with_adaptor(str(tmp_path / "mine"))
-    shutil.rmtree(tmp_path / "mine")
-    shutil.copytree(resolve("sandbox-gender-tone"), tmp_path / "mine")
-    with pytest.raises(ConfigError, match="has changed since"), variant.applied(pipe):
-        pass
 
 
 def test_prompts_of_the_users_own_say_nothing_of_occupations(pipe: Any, tmp_path: Path) -> None:
@@ -299,67 +247,6 @@ def test_diversity_is_the_mean_distance_of_pairs() -> None:
     assert np.isnan(diversity(unit[:, :1]).value)
 
 
-def test_targets_are_what_adaptors_were_trained_for_unless_some_are_named() -> None:
-    tools = instruments()
-    gender, tone, age = (Target((name,), (1 / n,) * n) for name, n in (("gender", 2), ("tone", 4), ("age", 2)))
-    others = [dataclasses.replace(target, declared=False) for target in (gender, tone, age)]
-    joint = Target(("gender", "tone"), (0.125,) * 8)
-    assert targets_for([], [], tools) == tuple(others)
-    assert targets_for([], ["sandbox-gender"], tools) == (gender, *others[1:])
-    assert targets_for([], ["sandbox-gender-tone"], tools) == (gender, tone, joint, others[2])
-    assert targets_for(["age=0.75,0.25"], [], tools) == (Target(("age",), (0.75, 0.25)), *others[:2])
-    for text, said in (("hair", "no attribute 'hair'"), ("gender=1,1", "sum to 1"), ("gender=x", "write it as")):
-        with pytest.raises(ConfigError, match=said):
-            targets_for([text], [], tools)
-
-
-def test_variants_have_distinct_names() -> None:
-    assert [variant.name for variant in distinct(variants_for(["sandbox-gender"], [0.5, 1.0]))] == [
-        "original", "sandbox-gender × 0.5", "sandbox-gender × 1"
-    ]  # fmt: skip
-    with pytest.raises(ConfigError, match="given twice"):
-        distinct([original(), *variants_for(["sandbox-gender", "sandbox-gender"], [])])
-    with pytest.raises(ConfigError, match="name an adaptor"):
-        variants_for([], [1.0])
-    with pytest.raises(ConfigError, match="finite"):
-        variants_for(["sandbox-gender"], [float("nan")])
-
-
-def test_a_plan_says_how_many_images_tell_a_difference() -> None:
-    said = "\n".join(plan(small(images_per_prompt=40), 2, 0.2))
-    assert "4 prompts × 40 images × 2 variants = 320 images" in said and "gender: " in said and "floor at 40" in said
-    with pytest.raises(ConfigError, match="between 0 and 1"):
-        plan(small(), 1, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (
-            lambda gender: {"gender": gender * torch.nan},
-            r"evaluation returned NaN .* gender for 4 of 4 images",
-        ),
-        (lambda gender: {"gender": gender.log()}, "NaN or infinite logits of gender"),
-        (lambda gender: {"gender": torch.zeros(4, 5)}, r"returned gender \(4, 5\).* must be .*: gender \(4, 2\)"),
-        (lambda gender: {"gender": gender[1:]}, r"gender \(3, 2\)"),
-        (lambda gender: {"gender": gender[:, 0]}, r"gender \(4,\)"),
-        (lambda gender: {"age": gender}, r"returned age \(4, 2\)"),
-        (lambda gender: {"gender": [0.5] * 4}, "returned gender list"),
-        (lambda gender: gender, "no tensor by attribute but Tensor"),
-    ],
-)
-def test_a_classifier_that_returns_anything_else_is_an_error(
-    pipe: Any, tmp_path: Path, change: Callable[[torch.Tensor], Any], said: str
-) -> None:
-    sees = instruments().classifiers[0]
-    broken = dataclasses.replace(
-        sees, classes={"gender": sees.classes["gender"]}, logits=lambda images: change(sees.logits(images)["gender"])
-    )
-    evaluation = dataclasses.replace(small(few("sandbox-test", 1)), targets=())
-    with pytest.raises(ConfigError, match=said):
-        evaluate(pipe, evaluation, [], Instruments((broken,)), tmp_path)
-
-
 def test_where_there_is_no_face_a_classifier_may_return_anything(pipe: Any, tmp_path: Path) -> None:
     def second(images: torch.Tensor) -> Faces:
         found = torch.arange(len(images)) == 1
@@ -388,25 +275,3 @@ def test_targets_of_an_earlier_evaluation_are_kept(pipe: Any, tmp_path: Path) ->
     assert set(after.variants[1].bias["sandbox:training"]) == set(wanted)
     anew = evaluate(pipe, dataclasses.replace(asked, seed=1), [], instruments(), tmp_path, overwrite=True)
     assert set(anew.targets) == {"gender", "tone", "age"}, "of another evaluation that was given up none is left"
-
-
-def test_instruments_that_are_none() -> None:
-    for load in (load_classifier, load_encoder):
-        for spec, said in (("nothing", "MODULE:OBJECT"), ("no.such:thing", "No module"), ("json:dumps", "is no")):
-            with pytest.raises(ConfigError, match=said):
-                load(spec)
-    with pytest.raises(ConfigError, match="choose sandbox:evaluation"):
-        load_classifier("sandbox:other")
-    with pytest.raises(ConfigError, match="nothing to measure"):
-        Instruments(())
-
-
-def test_a_target_has_to_fit_the_classifiers(tmp_path: Path, pipe: Any) -> None:
-    for target, said in (
-        (Target(("hair",), (0.5, 0.5)), "no classifier knows hair"),
-        (Target(("gender",), (0.2,) * 5), "2 classes; 5 shares"),
-    ):
-        with pytest.raises(ConfigError, match=said):
-            evaluate(pipe, dataclasses.replace(small(), targets=(target,)), [], instruments(), tmp_path)
-    with pytest.raises(ConfigError, match="at least 1"):
-        small(images_per_prompt=0)

@@ -1,7 +1,6 @@
 """An adaptor in another format is the same change of every layer, as other programs read it, and comes back."""
 
 import json
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,23 +8,23 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fair_adaptors import ConfigError, FairAdaptorError, InvalidAdaptorError, WrongBaseError, load_fair_adaptor
+from fair_adaptors import load_fair_adaptor
 from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
 from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
-from fair_adaptors.cli import main
 from fair_adaptors.convert import convert
 from fair_adaptors.convert.exporting import export, kohya_tensors
 from fair_adaptors.families.sdxl import STABLE_DIFFUSION_XL
 from fair_adaptors.families.table import family_of
 from tests.checkpoints import TOKENS, converted, saved, token_checkpoint
 from tests.checkpoints import refused as refused_by_convert
-from tests.tiny import AIM, FAMILIES, tiny_pipeline, write_tiny_adaptor
+from tests.commands import Command
+from tests.tiny import AIM, FAMILIES, image, write_tiny_adaptor
 
 State = dict[str, Tensor]
 
@@ -83,11 +82,6 @@ def difference(one: State, two: State) -> float:
 def with_adaptor(pipe: Any, adaptor: Path) -> State:
     with load_fair_adaptor(pipe, adaptor):
         return weights(pipe)
-
-
-def image(pipe: Any) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return pipe("a nurse", num_inference_steps=3, generator=generator, output_type="pt").images
 
 
 # kohya
@@ -259,15 +253,6 @@ def test_any_format_becomes_any_other_and_nothing_is_lost(
     assert read_adaptor(back).record.base_signature == read_adaptor(adaptor).record.base_signature
 
 
-@every_family
-@pytest.mark.parametrize("format", ["kohya", "diffusers", "peft"])
-def test_any_format_can_be_merged(tmp_path: Path, pipe: Any, adaptor: Path, base: str, format: str) -> None:
-    expected = with_adaptor(pipe, adaptor)
-    there = converted(export(adaptor, tmp_path / "1", format=format), tmp_path / "2", base)
-    merged = DiffusionPipeline.from_pretrained(export(there, tmp_path / "3", format="merged", pipe=pipe))
-    assert difference(weights(merged), expected) == 0
-
-
 def test_half_precision_stays_as_it_is(tmp_path: Path, pipe: Any, adaptor: Path, base: str) -> None:
     tensors = {key: value.half() for key, value in load_file(adaptor / WEIGHTS_FILE).items()}
     half = write_adaptor(
@@ -279,81 +264,6 @@ def test_half_precision_stays_as_it_is(tmp_path: Path, pipe: Any, adaptor: Path,
 
 
 # What is refused, with nothing written
-
-
-def refused(error: type[Exception], message: str, folder: Path, **settings: Any) -> None:
-    before = sorted(folder.parent.rglob("*"))
-    with pytest.raises(error, match=message):
-        export(folder, folder.parent / "out", **settings)
-    assert sorted(folder.parent.rglob("*")) == before
-
-
-@pytest.mark.parametrize("format", ["kohya", "diffusers", "peft", "merged"])
-def test_soft_tokens_have_no_place_in_a_lora(tmp_path: Path, pipe: Any, format: str) -> None:
-    tokens = {"text_encoder": torch.randn(2, 32)}
-    folder = write_adaptor(
-        tmp_path / "tokens",
-        {},
-        tokens=tokens,
-        name="tokens",
-        pipe=pipe,
-        base_model="tiny",
-        attributes={},
-        rank=1,
-        training={},
-    )
-    refused(FairAdaptorError, "soft tokens, .*; textual-inversion has", folder, format=format, pipe=pipe)
-
-
-def test_a_format_that_is_none_is_refused(adaptor: Path) -> None:
-    refused(ConfigError, "Did you mean 'kohya'", adaptor, format="kohia")
-
-
-def test_a_damaged_adaptor_is_refused(adaptor: Path) -> None:
-    (adaptor / WEIGHTS_FILE).write_bytes((adaptor / WEIGHTS_FILE).read_bytes()[:-1])
-    refused(InvalidAdaptorError, "truncated", adaptor, format="diffusers")
-
-
-def test_merging_needs_a_base_that_fits_and_is_plain(adaptor: Path, pipe: Any) -> None:
-    refused(ConfigError, "give the base", adaptor, format="merged")
-    refused(WrongBaseError, "another model", adaptor, format="merged", pipe=tiny_pipeline(width=64))
-    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
-    refused(FairAdaptorError, "unload it first", adaptor, format="merged", pipe=pipe)
-    other = tiny_pipeline()
-    other.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
-    refused(FairAdaptorError, "cannot be merged into weights that are quantised", adaptor, format="merged", pipe=other)
-
-
-def test_what_is_there_is_not_overwritten(tmp_path: Path, adaptor: Path) -> None:
-    path = export(adaptor, tmp_path / "x.safetensors", format="kohya")
-    with pytest.raises(ConfigError, match="exists already"):
-        export(adaptor, path, format="kohya")
-    with pytest.raises(ConfigError, match="exists already"):
-        export(adaptor, adaptor, format="diffusers")
-
-
-@pytest.mark.parametrize(("name", "file"), [("../../etc/ nice", "etc-nice"), ("../..", "adaptor")])
-def test_a_name_that_would_lead_elsewhere_does_not(tmp_path: Path, adaptor: Path, name: str, file: str) -> None:
-    config = json.loads((adaptor / CONFIG_FILE).read_text())
-    (adaptor / CONFIG_FILE).write_text(json.dumps({**config, "name": name}))
-    path = export(adaptor, tmp_path / "out", format="kohya")
-    assert path == tmp_path / "out" / f"{file}_kohya.safetensors" and path.is_file()
-
-
-def test_a_format_mixed_of_two_is_not_read(tmp_path: Path, adaptor: Path, base: str) -> None:
-    kohya = load_file(export(adaptor, tmp_path / "x.safetensors", format="kohya"))
-    plain = {key: value for key, value in load_file(adaptor / WEIGHTS_FILE).items() if key.startswith("unet.")}
-    save_file({**{k: v for k, v in kohya.items() if "_te_" in k}, **plain}, tmp_path / "mixed.safetensors")
-    with pytest.raises(InvalidAdaptorError, match="mixes the names of diffusers and kohya"):
-        converted(tmp_path / "mixed.safetensors", tmp_path / "out", base)
-
-
-def test_a_layer_under_two_names_is_not_read(tmp_path: Path, adaptor: Path, base: str) -> None:
-    tensors = load_file(adaptor / WEIGHTS_FILE)
-    flat = {key.replace("text_model.", ""): t.clone() for key, t in tensors.items() if key.startswith("text_e")}
-    save_file(tensors | flat, tmp_path / "twice.safetensors")
-    with pytest.raises(InvalidAdaptorError, match="two keys stand for text_encoder.text_model.encoder"):
-        converted(tmp_path / "twice.safetensors", tmp_path / "out", base)
 
 
 @pytest.mark.parametrize("family", ["SDXL"], indirect=True)
@@ -375,24 +285,15 @@ def test_soft_tokens_are_not_read_for_a_base_with_two_text_encoders(tmp_path: Pa
     refused_by_convert(saved(tmp_path / TOKENS, token_checkpoint()), tmp_path, "XL, takes none", base)
 
 
-def test_the_commands_go_there_and_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["fair-adaptors", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out + captured.err
-
+def test_the_commands_go_there_and_back(command: Command, tmp_path: Path) -> None:
     file, back, merged = tmp_path / "x.safetensors", tmp_path / "back", tmp_path / "merged"
-    status, said = run("export", "sandbox-gender", "--format", "kohya", "--out", str(file))
+    status, said, _ = command("export", "sandbox-gender", "--format", "kohya", "--out", str(file))
     assert status == 0 and str(file) in said
-    status, said = run("convert", str(file), "--base", "sandbox", "--out", str(back), "--attribute", "gender")
+    status, said, _ = command("convert", str(file), "--base", "sandbox", "--out", str(back), "--attribute", "gender")
     assert status == 0 and "x.safetensors (kohya)" in said
-    status, said = run("export", str(back), "--format", "merged", "--out", str(merged))
-    assert status == 0 and (merged / "model_index.json").is_file()
-    status, said = run("export", str(back), "--format", "onnx", "--out", str(tmp_path / "new"))
-    assert status == 1 and "no format 'onnx'" in said and "Traceback" not in said
-    status, said = run("export", "nobody", "--format", "peft", "--out", str(tmp_path / "new"))
-    assert status == 1 and "there is no adaptor 'nobody'" in said
+    assert command("export", str(back), "--format", "merged", "--out", str(merged))[0] == 0
+    assert (merged / "model_index.json").is_file()
+    status, _, error = command("export", str(back), "--format", "onnx", "--out", str(tmp_path / "new"))
+    assert status == 1 and "no format 'onnx'" in error and "Traceback" not in error
+    status, _, error = command("export", "nobody", "--format", "peft", "--out", str(tmp_path / "new"))
+    assert status == 1 and "there is no adaptor 'nobody'" in error

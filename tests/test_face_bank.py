@@ -1,8 +1,6 @@
 """A bank of real faces finds the nearest one of the class that is wanted, and is of the encoder that made it."""
 
-import io
 import json
-import pickle
 import resource
 import sys
 import time
@@ -12,39 +10,30 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from fair_adaptors.training.engine.targets import Targets
 from fair_adaptors.training.faces import bank as bank_module
-from fair_adaptors.training.faces.authors import convert_published_bank
 from fair_adaptors.training.faces.bank import FaceBank, load_face_bank, save_face_bank
 from PIL import Image
 from safetensors.torch import save_file
 
-from fair_adaptors.cli import main
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.sandbox import world
 from fair_adaptors.sandbox.prompts import GENDERS
 from fair_adaptors.sandbox.renderer import render
-from fair_adaptors.vision.face_encoders import FaceEncoder
 from fair_adaptors.vision.faces import whole_image
 from fair_adaptors.vision.types import FaceDetector, Faces
+from tests.commands import Command
+from tests.face_networks import ENCODER, WIDTH, encode
 
 CLASSES = {"gender": ("female", "male"), "race": ("WMELH", "Black", "Indian", "Asian")}
-WIDTH = 3 * 16
+TOOLS = ["--encoder", "tests.face_networks:ENCODER", "--faces", "my_faces:faces"]
 
 # The datasets library does not close a folder's metadata.csv.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-
-
-def encode(faces: torch.Tensor) -> torch.Tensor:
-    return F.normalize(F.adaptive_avg_pool2d(faces, 4).flatten(1) + 1e-3, dim=1)
-
-
-ENCODER = FaceEncoder("small", "small 1", encode)
 
 
 def brightly(images: torch.Tensor) -> Faces:
@@ -54,20 +43,10 @@ def brightly(images: torch.Tensor) -> Faces:
 
 
 @pytest.fixture(autouse=True)
-def mine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instruments that users bring along, and no cache of the datasets library in their home."""
-    tools = SimpleNamespace(encoder=ENCODER, faces=FaceDetector("brightly", "1", brightly))
+def mine(datasets_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instruments that users bring along."""
+    tools = SimpleNamespace(faces=FaceDetector("brightly", "1", brightly))
     monkeypatch.setitem(sys.modules, "my_faces", tools)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-
-
-def run(*arguments: str) -> int:
-    """Run the command line; return its exit status."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["fair-adaptors", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-    return int(end.value.code or 0)
 
 
 def bank_of(count: int, seed: int = 0, width: int = WIDTH) -> FaceBank:
@@ -217,12 +196,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_a_bank_is_made_of_the_pictures_with_a_face(folder: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_bank_is_made_of_the_pictures_with_a_face(command: Command, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "bank.safetensors"
-    command = ["face-bank", "--dataset", str(folder), "--attributes", "gender", "--out", str(out)]
-    command += ["--encoder", "my_faces:encoder", "--faces", "my_faces:faces"]
-    assert run(*command) == 0
-    said = capsys.readouterr().out
+    words = ["face-bank", "--dataset", str(folder), "--attributes", "gender", "--out", str(out), *TOOLS]
+    status, said, _ = command(*words)
+    assert status == 0
     bank = load_face_bank(out, encoder=ENCODER)
     assert bank.classes == {"gender": ("female", "male")} and bank.source == folder.name
     assert f"{len(bank.features)} faces in {out}" in said and "licence: as the folder's owner says" in said
@@ -237,20 +215,25 @@ def test_a_bank_is_made_of_the_pictures_with_a_face(folder: Path, tmp_path: Path
     nearest = (bank.features.float() @ torch.cat(list(people.values())).T).max(1)
     assert nearest.values.min() > 0.999
     assert torch.equal(wanted[nearest.indices], bank.labels["gender"].long())
-    assert run(*command) == 1 and "exists; choose another --out" in capsys.readouterr().err
+    status, _, error = command(*words)
+    assert status == 1 and "exists; choose another --out" in error
 
 
-def test_pictures_without_faces_make_no_bank(folder: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+def test_pictures_without_faces_make_no_bank(
+    command: Command, folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     blind = FaceDetector(
         "blind", "1", lambda images: replace(whole_image().find(images), found=images[:, 0, 0, 0] > 9)
     )
     monkeypatch.setattr(sys.modules["my_faces"], "faces", blind)
-    command = ["face-bank", "--dataset", str(folder), "--attributes", "gender", "--out", str(tmp_path / "bank")]
-    assert run(*command, "--encoder", "my_faces:encoder", "--faces", "my_faces:faces", "--limit", "8") == 1
-    assert "blind leaves none of 8 pictures: no face in 8" in capsys.readouterr().err
+    words = ["face-bank", "--dataset", str(folder), "--attributes", "gender", "--out", str(tmp_path / "bank")]
+    status, _, error = command(*words, *TOOLS, "--limit", "8")
+    assert status == 1 and "blind leaves none of 8 pictures: no face in 8" in error
 
 
-def test_it_is_said_how_many_pictures_are_left_out_and_why(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+def test_it_is_said_how_many_pictures_are_left_out_and_why(
+    command: Command, tmp_path: Path, monkeypatch: Any
+) -> None:
     """Grey pictures: the darkest have no face, the next a small one, the next one that the detector is unsure of."""
 
     def by_grey(images: torch.Tensor) -> Faces:
@@ -266,74 +249,13 @@ def test_it_is_said_how_many_pictures_are_left_out_and_why(tmp_path: Path, capsy
             Image.new("RGB", (100, 100), (grey,) * 3).save(tmp_path / "greys" / part / f"{index}.png")
             rows.append(f"{index}.png,{GENDERS[index % 2]}")
         (tmp_path / "greys" / part / "metadata.csv").write_text("\n".join(rows) + "\n")
-    command = ["face-bank", "--dataset", str(tmp_path / "greys"), "--attributes", "gender"]
-    command += ["--out", str(tmp_path / "bank"), "--encoder", "my_faces:encoder", "--faces", "my_faces:faces"]
-    assert run(*command) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert [line for line in said if line.startswith("left out")] == [
+    words = ["face-bank", "--dataset", str(tmp_path / "greys"), "--attributes", "gender"]
+    status, said, _ = command(*words, "--out", str(tmp_path / "bank"), *TOOLS)
+    assert status == 0
+    assert [line for line in said.splitlines() if line.startswith("left out")] == [
         "left out with no face: 3",
         "left out with a face smaller than 40 pixels: 2",
         "left out with a face that is not clear: 1",
     ]
     bank = load_face_bank(tmp_path / "bank", encoder=ENCODER)
     assert len(bank.features) == 4 and sum(bank.counts().values()) == 4
-
-
-def published(tmp_path: Path, parts: Any) -> Path:
-    path = tmp_path / "face_feats.pkl"
-    path.write_bytes(pickle.dumps(parts))
-    return path
-
-
-def test_the_authors_banks_convert(tmp_path: Path, capsys: Any) -> None:
-    """They are pickles of (features, genders, logits), or with races and their logits too."""
-    features, genders, races = torch.randn(9, WIDTH), torch.arange(9) % 2, torch.arange(9) % 4
-    path = published(tmp_path, (features, genders, torch.randn(9, 2), races.tolist(), torch.randn(9, 4)))
-    out = tmp_path / "bank.safetensors"
-    assert run("face-bank", "--dataset", str(path), "--encoder", "my_faces:encoder", "--out", str(out)) == 0
-    bank = load_face_bank(out, encoder=ENCODER)
-    assert torch.allclose(bank.features.float(), F.normalize(features, dim=1), atol=1e-3)
-    assert torch.equal(bank.labels["gender"].long(), genders) and torch.equal(bank.labels["race"].long(), races)
-    assert bank.classes == CLASSES and "female WMELH: 3 faces" in capsys.readouterr().out
-    few = convert_published_bank(published(tmp_path, (features, genders, torch.randn(9, 2))), ENCODER)
-    assert few.classes == {"gender": ("female", "male")}
-
-
-class Hostile:
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.path,)
-
-
-def test_nothing_in_a_pickle_is_run(tmp_path: Path) -> None:
-    harm = tmp_path / "harm"
-    inside = io.BytesIO()
-    torch.save(Hostile(harm), inside, _use_new_zipfile_serialization=False)
-
-    class Hidden:
-        def __reduce__(self) -> Any:
-            return torch.storage._load_from_bytes, (inside.getvalue(),)
-
-    for parts in (Hostile(harm), (torch.ones(2, WIDTH), Hostile(harm), 1), Hidden(), (Hidden(), 1, 2)):
-        with pytest.raises(ConfigError, match="is no pickle of tensors alone"):
-            convert_published_bank(published(tmp_path, parts), ENCODER)
-    assert not harm.exists()
-
-
-@pytest.mark.parametrize(
-    ("parts", "message"),
-    [
-        ((torch.randn(4, WIDTH), torch.zeros(4)), "is not as the authors'"),
-        ({"features": torch.randn(4, WIDTH)}, "is not as the authors'"),
-        ((torch.randn(4, 7), torch.zeros(4), torch.zeros(4, 2)), "has features of 7 numbers; those of small have 48"),
-        ((torch.randn(4, WIDTH), torch.zeros(3), torch.zeros(4, 2)), "gender is no list of 4 classes"),
-        ((torch.randn(4, WIDTH), torch.full((4,), 2), torch.zeros(4, 2)), "gender is no list of 4 classes"),
-        ((torch.randn(4, WIDTH), ["a"] * 4, torch.zeros(4, 2)), "the classes of gender are no numbers"),
-        ((torch.ones(1, 1).expand(99_999, WIDTH), 1, 2), "is smaller than the features that it says to have"),
-    ],
-)
-def test_other_pickles_are_refused(parts: Any, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
-        convert_published_bank(published(tmp_path, parts), ENCODER)

@@ -12,7 +12,7 @@ from fair_adaptors.adaptor.modules import linear_modules
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.convert import convert, export
 from fair_adaptors.errors import WrongBaseError
-from tests.tiny import FAMILIES, tiny_pipeline, write_tiny_adaptor
+from tests.tiny import FAMILIES, latents, tiny_pipeline, write_tiny_adaptor
 
 PARTS = {
     "SD 1.x": ("text_encoder", "unet"),
@@ -41,11 +41,6 @@ def weights(pipe: Any) -> dict[str, torch.Tensor]:
     return {name: module.weight.detach().clone() for found in modules for name, module in found.items()}
 
 
-def image(pipe: Any) -> torch.Tensor:
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    return pipe("a nurse", latents=noise, num_inference_steps=2, output_type="latent").images
-
-
 def test_what_is_added_is_the_product_of_the_factors_and_unloading_is_exact(pipe: Any, adaptor: Path) -> None:
     before, tensors = weights(pipe), read_adaptor(adaptor).tensors
     handle = load_fair_adaptor(pipe, adaptor)
@@ -60,10 +55,10 @@ def test_what_is_added_is_the_product_of_the_factors_and_unloading_is_exact(pipe
 
 def test_diffusers_own_loader_makes_the_same_image_of_the_file(pipe: Any, adaptor: Path) -> None:
     with load_fair_adaptor(pipe, adaptor):
-        ours = image(pipe)
-    plain = image(pipe)
+        ours = latents(pipe)
+    plain = latents(pipe)
     pipe.load_lora_weights(adaptor, weight_name=WEIGHTS_FILE)
-    theirs = image(pipe)
+    theirs = latents(pipe)
     assert (plain - ours).norm() > 0.01 * plain.norm()
     assert (theirs - ours).norm() < 1e-4 * ours.norm()
 
@@ -87,7 +82,7 @@ def test_a_merged_pipeline_is_the_base_with_the_adaptor(tmp_path: Path, pipe: An
     merged = type(pipe).from_pretrained(tmp_path / "merged", dtype=torch.float32)
     merged.set_progress_bar_config(disable=True)
     with load_fair_adaptor(pipe, adaptor):
-        assert (image(merged) - image(pipe)).norm() < 1e-5 * image(pipe).norm()
+        assert (latents(merged) - latents(pipe)).norm() < 1e-5 * latents(pipe).norm()
 
 
 def test_an_adaptor_of_another_family_is_refused(family: str, adaptor: Path) -> None:

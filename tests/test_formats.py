@@ -22,11 +22,6 @@ def pipe() -> Any:
     return tiny_pipeline()
 
 
-@pytest.fixture
-def adaptor(tmp_path: Path, pipe: Any) -> Path:
-    return write_tiny_adaptor(tmp_path / "adaptor", pipe)
-
-
 def write(folder: Path, pipe: Any, tensors: State) -> Path:
     return write_adaptor(
         folder, tensors, name="x", pipe=pipe, base_model="tiny", attributes=AIM, rank=2, training={"seed": 3}

@@ -5,7 +5,6 @@ The models are of the real classes and lie in the real layout, in folders with t
 
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from PIL import Image
 
 from fair_adaptors import load_fair_adaptor
 from fair_adaptors.adaptor.record import read_record
-from fair_adaptors.cli import main
+from tests.commands import Command
 from tests.face_networks import exported, network
 from tests.hub.fixtures import ANN
 from tests.hub.server import Hub
@@ -94,7 +93,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def run(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a command of the document there, in this process; give what it printed."""
     monkeypatch.chdir(place)
     monkeypatch.setenv("COLUMNS", "200")
@@ -103,13 +102,10 @@ def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     few = lambda setting, config, count, *rest: numbers(setting, config, 2, *rest)  # noqa: E731
     monkeypatch.setattr(training_run, "numbers", few)
 
-    def call(command: str) -> str:
-        monkeypatch.setattr(sys, "argv", shlex.split(command))
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        assert end.value.code in (0, None), f"{command}\n{captured.out[-1500:]}\n{captured.err[-1500:]}"
-        return captured.out
+    def call(line: str) -> str:
+        status, said, error = command(*shlex.split(line)[1:])
+        assert status == 0, f"{line}\n{said[-1500:]}\n{error[-1500:]}"
+        return said
 
     return call
 

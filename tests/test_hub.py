@@ -4,7 +4,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.hub import pull, push
+from tests.commands import Command
 from tests.hub.connection import Hub
 from tests.hub.fixtures import ADAPTOR, ANN, NOWHERE, contents, retitle
 
@@ -55,7 +55,7 @@ def test_a_pushed_adaptor_is_pulled_as_it_was_by_both_servers(hub: Hub, mirror: 
 def test_what_is_trained_is_pushed_pulled_and_draws_the_same_image(
     hub: Hub,
     mirror: str,
-    command: Callable[..., tuple[int, str, str]],
+    command: Command,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,12 +11,11 @@ from fair_adaptors.adaptor.registry import NAMESPACE
 from fair_adaptors.files import CACHE
 from fair_adaptors.hub import client
 from fair_adaptors.hub.files import MOST_BYTES
+from tests.commands import Command
 from tests.hub.connection import Hub
 from tests.hub.fixtures import ADAPTOR, NOWHERE, contents, retitle
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 def test_an_adaptor_goes_to_the_hub_and_comes_back(

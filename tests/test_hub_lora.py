@@ -15,9 +15,10 @@ from fair_adaptors.adaptor.modules import all_modules
 from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
 from fair_adaptors.errors import FairAdaptorError, InvalidAdaptorError
 from fair_adaptors.hub.lora import fetch_lora
+from tests.commands import Command
 from tests.hub.connection import Hub
 from tests.hub.fixtures import publish
-from tests.tiny import tiny_xl_pipeline
+from tests.tiny import image, tiny_xl_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
 
@@ -48,16 +49,11 @@ def lora(layout: str, parts: tuple[str, ...]) -> bytes:
     return save(tensors, {"format": "pt"})
 
 
-def image(pipe: object) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return pipe("a nurse", num_inference_steps=2, generator=generator, output_type="pt").images  # type: ignore
-
-
 @pytest.mark.parametrize(
     ("layout", "parts"), [(layout, ("unet.",)) for layout in LAYOUTS] + [(layout, ("",)) for layout in LAYOUTS]
 )
 def test_a_plain_lora_is_refused_with_the_command_that_makes_an_adaptor_of_it(
-    online_hub: Hub, command: Callable[..., tuple[int, str, str]], tmp_path: Path, layout: str, parts: tuple[str, ...]
+    online_hub: Hub, command: Command, tmp_path: Path, layout: str, parts: tuple[str, ...]
 ) -> None:
     repo_id = f"org/Asian_Female_Profession_Model_{len(online_hub.repositories)}"
     data = lora(layout, parts)

@@ -31,7 +31,7 @@ from fair_adaptors.hub.publish import files_to_publish
 from fair_adaptors.report.card import card_of
 from tests.hub.connection import Answer, Hub
 from tests.hub.fixtures import ADAPTOR, ANN, BOB, NOWHERE, retitle
-from tests.tiny import tiny_pipeline, write_tiny_adaptor
+from tests.tiny import image, tiny_pipeline, write_tiny_adaptor
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
 
@@ -74,12 +74,9 @@ def test_a_benchmark_gets_the_figures_in_the_hubs_own_format(hub: Hub, sandbox_c
     text = repository.read(repository.files("main")[EVAL_RESULTS_FILE]).decode()
     entries = parse_eval_result_entries(yaml.safe_load(text))
     card = {row.metric_name: row.metric_value for row in ModelCard(card_of(sandbox_copy)).data.eval_results}
-    assert {one.task_id: one.value for one in entries} == {
-        name.replace(" ", "-"): value for name, value in card.items()
-    }
-    assert {one.dataset_id for one in entries} == {"org/fair"} and {"gender-bias", "tone-shift"} <= {
-        one.task_id for one in entries
-    }
+    found = {one.task_id: one.value for one in entries}
+    assert found == {name.replace(" ", "-"): value for name, value in card.items()}
+    assert {one.dataset_id for one in entries} == {"org/fair"} and {"gender-bias", "tone-shift"} <= found.keys()
     assert all("floor 0." in one.notes and "; 16 prompts of sandbox-test, " in one.notes for one in entries)
     push(sandbox_copy, "ann/measured", token=ANN, endpoint=hub.url)
     assert EVAL_RESULTS_FILE not in repository.files("main")
@@ -157,9 +154,7 @@ def test_a_tag_that_somebody_else_puts_meanwhile_is_named_and_our_own_is_no_faul
     assert hub.repositories["ann/tagged"].refs("tags") == {"v1": first.commit}
 
 
-@pytest.mark.parametrize(
-    "name", ["", "noowner", "a/b/c", "../up", "org/..", "org/x y", "org/x--y", "org/x.git", "ö/x"]
-)
+@pytest.mark.parametrize("name", ["", "noowner", "a/b/c", "../x", "org/..", "org/x y", "org/x--y", "org/x.git", "ö/x"])
 def test_a_name_that_no_hub_allows_is_refused_before_anybody_is_asked(name: str) -> None:
     with pytest.raises(UnknownAdaptorError):
         push(ADAPTOR, name, token=ANN, endpoint=NOWHERE)
@@ -207,7 +202,7 @@ def test_results_of_other_weights_are_not_pushed(sandbox_copy: Path) -> None:
         push(sandbox_copy, "ann/x", token=ANN, endpoint=NOWHERE)
 
 
-def test_more_than_anybody_would_fetch_is_not_pushed(adaptor: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_more_than_anybody_would_fetch_is_not_pushed(adaptor: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fair_adaptors.hub.publish.MOST_BYTES", 1_000)
     with pytest.raises(InvalidAdaptorError, match="is not loaded"):
         push(adaptor, "ann/x", token=ANN, endpoint=NOWHERE)
@@ -227,15 +222,11 @@ def test_an_adaptor_of_a_published_base_goes_up_with_a_file_for_other_programs(h
     folder = pull("ann/comfy", out=tmp_path / "out", endpoint=hub.url)
     assert "name ends in `_kohya.safetensors`" in (folder / CARD_FILE).read_text()
 
-    def image() -> torch.Tensor:
-        generator = torch.Generator().manual_seed(0)
-        return pipe("a nurse", num_inference_steps=2, generator=generator, output_type="pt").images
-
     with load_fair_adaptor(pipe, folder):
-        expected = image()
-    assert not torch.allclose(image(), expected, atol=1e-2)
+        expected = image(pipe)
+    assert not torch.allclose(image(pipe), expected, atol=1e-2)
     pipe.load_lora_weights(folder, weight_name="tiny-1_kohya.safetensors")
-    assert torch.allclose(image(), expected, atol=1e-4)
+    assert torch.allclose(image(pipe), expected, atol=1e-4)
     assert not push(tmp_path / "tiny", "ann/comfy", token=ANN, endpoint=hub.url).changed
 
 
@@ -269,9 +260,7 @@ def test_private_is_private_and_never_by_mistake_public(hub: Hub, tmp_path: Path
 
 
 def test_who_may_not_push_is_told_why_and_the_token_is_shown_nowhere(
-    hub: Hub,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    hub: Hub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def repeat(repo_id: str) -> None:
         raise Answer(403, {"error": f"the token {ANN} may not commit"})
@@ -300,10 +289,7 @@ def test_a_server_without_xet_storage_says_what_to_set(hub: Hub, monkeypatch: py
 
 @pytest.mark.parametrize(("fault", "pauses"), [("503", [1, 2, 4]), ("429", [3, 3, 4])])
 def test_a_server_that_is_not_well_is_asked_again_later_and_later(
-    hub: Hub,
-    monkeypatch: pytest.MonkeyPatch,
-    fault: str,
-    pauses: list[float],
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, fault: str, pauses: list[float]
 ) -> None:
     waited: list[float] = []
     monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=time.monotonic, sleep=waited.append))

@@ -1,7 +1,6 @@
 """Injected beside the weights an adaptor does what it does in them: the same pictures, and an exact unload."""
 
 import copy
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,36 +14,25 @@ from fair_adaptors import load_fair_adaptor
 from fair_adaptors.adaptor.modules import all_modules
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.errors import FairAdaptorError
-from tests.tiny import FAMILIES, same, state, tiny_pipeline, write_tensors, write_tiny_adaptor
-
-Module = nn.Module
-
-
-def image(pipe: Any) -> Tensor:
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(pipe.vae.dtype)
-    return pipe("a nurse", latents=noise, num_inference_steps=2, output_type="latent").images
+from tests.tiny import FAMILIES, latents, same, state, tiny_pipeline, write_tensors, write_tiny_adaptor
+from tests.unwritable import WAYS, to_disk
 
 
 def in_place(folder: Path, pipe: Any = None, weight: float = 1.0) -> Tensor:
     """What a pipeline draws with an adaptor in its weights."""
     pipe = pipe or tiny_pipeline()
     with load_fair_adaptor(pipe, folder, weight=weight):
-        return image(pipe)
+        return latents(pipe)
 
 
 def close(one: Tensor, other: Tensor, tolerance: float = 1e-5) -> bool:
     return bool((one - other).norm() < tolerance * other.norm())
 
 
-@pytest.fixture
-def other(tmp_path: Path, pipe: Any) -> Path:
-    return write_tiny_adaptor(tmp_path / "other", pipe, seed=2)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_pictures_are_those_of_in_place_at_every_strength(tmp_path: Path, family: str) -> None:
     pipe = FAMILIES[family]()
-    folder, before, plain = write_tiny_adaptor(tmp_path, pipe), state(pipe), image(pipe)
+    folder, before, plain = write_tiny_adaptor(tmp_path, pipe), state(pipe), latents(pipe)
     tensors = load_file(folder / WEIGHTS_FILE)
     convolution = {"lora_A": torch.randn(2, 4, 3, 3) / 9, "lora_B": torch.randn(32, 2, 1, 1) / 9}
     write_tensors(folder, tensors | {f"unet.conv_in.{role}.weight": factor for role, factor in convolution.items()})
@@ -54,140 +42,20 @@ def test_the_pictures_are_those_of_in_place_at_every_strength(tmp_path: Path, fa
     handle = load_fair_adaptor(pipe, folder, inject=True)
     for weight, picture in expected.items():
         handle.set_weight(weight)
-        assert close(image(pipe), picture) and not close(plain, picture, 1e-2)
+        assert close(latents(pipe), picture) and not close(plain, picture, 1e-2)
     handle.disable()
-    assert torch.equal(image(pipe), plain)
+    assert torch.equal(latents(pipe), plain)
     handle.enable()
-    assert close(image(pipe), expected[-1.0]) and same(state(pipe), before)
+    assert close(latents(pipe), expected[-1.0]) and same(state(pipe), before)
     handle.unload()
-    assert torch.equal(image(pipe), plain) and [list(module._forward_hooks) for module in modules] == hooks
+    assert torch.equal(latents(pipe), plain) and [list(module._forward_hooks) for module in modules] == hooks
 
 
 def test_half_precision_has_the_adaptor_in_its_dtype(pipe: Any, adaptor: Path) -> None:
     expected = in_place(adaptor, pipe)
     handle = load_fair_adaptor(pipe, adaptor, inject=True)
-    assert close(image(pipe.to(dtype=torch.bfloat16)).float(), expected, 0.1)
-    assert close(image(pipe.to(dtype=torch.float32)), expected, 0.1) and handle.enabled
-
-
-def layers(pipe: Any) -> dict[str, nn.Linear]:
-    """The linear layers of a pipeline's attentions."""
-    found = {name: module for name, module in all_modules(pipe).items() if isinstance(module, nn.Linear)}
-    return {name: module for name, module in found.items() if "attn" in name}
-
-
-def each(pipe: Any, make: Callable[[nn.Linear], Module]) -> None:
-    """Put another layer in the place of each of ``layers``."""
-    made = {module: make(module) for module in layers(pipe).values()}
-    for model in (pipe.text_encoder, pipe.unet):
-        for parent in list(model.modules()):
-            for name, child in list(parent.named_children()):
-                if child in made:
-                    setattr(parent, name, made[child])
-
-
-def bitsandbytes(bits: int) -> Callable[[Any], None]:
-    def quantise(layer: nn.Linear) -> Module:
-        import bitsandbytes as bnb
-
-        sizes = layer.in_features, layer.out_features, layer.bias is not None
-        made = (
-            bnb.nn.Linear8bitLt(*sizes, has_fp16_weights=False)
-            if bits == 8
-            else bnb.nn.Linear4bit(*sizes, compute_dtype=torch.float32, quant_type="nf4")
-        )
-        made.load_state_dict(layer.state_dict())
-        return made.to("cpu")
-
-    return lambda pipe: each(pipe, quantise)
-
-
-def quanto(pipe: Any) -> None:
-    from optimum.quanto import freeze, qint8, quantize
-
-    for model in (pipe.text_encoder, pipe.unet):
-        quantize(model, weights=qint8, include="*attn*")
-        freeze(model)
-
-
-def torchao(pipe: Any) -> None:
-    from torchao.quantization import Int8WeightOnlyConfig, quantize_
-
-    for model in (pipe.text_encoder, pipe.unet):
-        quantize_(model, Int8WeightOnlyConfig())
-
-
-def gguf(pipe: Any) -> None:
-    def quantise(layer: nn.Linear) -> Module:
-        import gguf
-        from diffusers.quantizers.gguf.utils import GGUFLinear, GGUFParameter
-
-        kind = gguf.GGMLQuantizationType.Q8_0
-        made = GGUFLinear(layer.in_features, layer.out_features, layer.bias is not None, compute_dtype=torch.float32)
-        packed = gguf.quants.quantize(layer.weight.detach().numpy(), kind)
-        made.weight, made.bias = GGUFParameter(torch.from_numpy(packed), quant_type=kind), layer.bias
-        return made
-
-    each(pipe, quantise)
-
-
-class Packed(nn.Linear):
-    """Stands for the layers of libraries that quantise: its weight is bytes of another shape, until it is called."""
-
-    def __init__(self, layer: nn.Linear):
-        super().__init__(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
-        self.bias = layer.bias
-        self.weight = nn.Parameter(layer.weight.detach().flatten().view(torch.uint8)[:, None], requires_grad=False)
-
-    def forward(self, given: Tensor) -> Tensor:
-        weight = self.weight.flatten().view(torch.float32).view(self.out_features, self.in_features)
-        return nn.functional.linear(given, weight, self.bias)
-
-
-class Sharded(nn.Parameter):
-    """Stands for the weights of libraries that shard: another class, of a floating dtype."""
-
-
-def shard(pipe: Any) -> None:
-    for layer in layers(pipe).values():
-        layer.weight = Sharded(layer.weight.detach())
-
-
-def cast(pipe: Any) -> None:
-    pipe.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
-
-
-def to_disk(pipe: Any, folder: Path, kind: str = "leaf_level") -> None:
-    from diffusers.hooks import apply_group_offloading
-
-    cpu = torch.device("cpu")
-    for model in (pipe.text_encoder, pipe.unet):
-        blocks = {} if kind == "leaf_level" else {"num_blocks_per_group": 1}
-        apply_group_offloading(
-            model, cpu, cpu, kind, offload_to_disk_path=str(folder / type(model).__name__), **blocks
-        )
-
-
-def out_of_memory(pipe: Any) -> None:
-    """What enable_sequential_cpu_offload and a device_map leave: weights come when a layer is called."""
-    from accelerate import cpu_offload
-
-    for model in (pipe.text_encoder, pipe.unet, pipe.vae):
-        cpu_offload(model, torch.device("cpu"))
-
-
-WAYS: dict[str, tuple[Callable[[Any], None], float, str]] = {
-    "bitsandbytes, 8 bits": (bitsandbytes(8), 0.05, "bitsandbytes"),  # it rounds inputs as well
-    "bitsandbytes, 4 bits": (bitsandbytes(4), 1e-4, "bitsandbytes"),
-    "quanto": (quanto, 1e-4, "optimum"),
-    "torchao": (torchao, 1e-4, "torchao"),
-    "GGUF": (gguf, 1e-4, "gguf"),
-    "bytes": (lambda pipe: each(pipe, Packed), 1e-5, "torch"),
-    "sharded": (shard, 1e-5, "torch"),
-    "8-bit casting": (cast, 1e-5, "diffusers"),
-    "sequential offload": (out_of_memory, 1e-5, "accelerate"),
-}
-"""What makes weights that cannot be written, how far products may then be off, and the library that it takes."""
+    assert close(latents(pipe.to(dtype=torch.bfloat16)).float(), expected, 0.1)
+    assert close(latents(pipe.to(dtype=torch.float32)), expected, 0.1) and handle.enabled
 
 
 def of_the_same_weights(pipe: Any) -> Any:
@@ -210,23 +78,23 @@ def test_weights_that_cannot_be_written_take_it_beside_them(pipe: Any, adaptor: 
     change, tolerance, _ = WAYS[way]
     change(pipe)
     twin = of_the_same_weights(pipe)
-    plain, expected = image(pipe), in_place(adaptor, twin)
+    plain, expected = latents(pipe), in_place(adaptor, twin)
     handle = load_fair_adaptor(pipe, adaptor)
-    assert close(image(pipe) - plain, expected - image(twin), 10 * tolerance)
+    assert close(latents(pipe) - plain, expected - latents(twin), 10 * tolerance)
     with pytest.raises(FairAdaptorError, match=r"cannot be fused: the model is .* before you quantise"):
         handle.fuse()
     handle.unload()
-    assert torch.equal(image(pipe), plain)
+    assert torch.equal(latents(pipe), plain)
 
 
 @pytest.mark.parametrize("kind", ["leaf_level", "block_level"])
 def test_weights_on_disk_take_it_beside_them(pipe: Any, adaptor: Path, tmp_path: Path, kind: str) -> None:
-    expected, plain = in_place(adaptor, pipe), image(pipe)
+    expected, plain = in_place(adaptor, pipe), latents(pipe)
     to_disk(pipe, tmp_path, kind)
     handle = load_fair_adaptor(pipe, adaptor)
-    assert close(image(pipe), expected)
+    assert close(latents(pipe), expected)
     handle.unload()
-    assert torch.equal(image(pipe), plain)
+    assert torch.equal(latents(pipe), plain)
 
 
 @pytest.mark.parametrize("way", ["8-bit casting", "sequential offload", "disk"])
@@ -235,56 +103,56 @@ def test_in_weights_that_cannot_be_written_any_more_it_stays_and_says_what_to_do
 ) -> None:
     handle = load_fair_adaptor(pipe, adaptor)
     to_disk(pipe, tmp_path) if way == "disk" else WAYS[way][0](pipe)
-    picture = image(pipe)
+    picture = latents(pipe)
     for change in (handle.unload, lambda: handle.set_weight(0.5), lambda: load_fair_adaptor(pipe, adaptor)):
         with pytest.raises(FairAdaptorError, match=r"the model is .*Unload adaptors before .*`inject=True`"):
             change()
-    assert handle.enabled and torch.equal(image(pipe), picture)
+    assert handle.enabled and torch.equal(latents(pipe), picture)
 
 
 def test_loras_of_diffusers_come_are_fused_and_go_beside_it(pipe: Any, adaptor: Path, other: Path) -> None:
-    plain, alone = image(pipe), in_place(adaptor, pipe)
+    plain, alone = latents(pipe), in_place(adaptor, pipe)
     with load_fair_adaptor(pipe, adaptor), load_fair_adaptor(pipe, other):
-        both = image(pipe)
+        both = latents(pipe)
     handle = load_fair_adaptor(pipe, adaptor, inject=True)
     pipe.load_lora_weights(other, weight_name=WEIGHTS_FILE, adapter_name="other")
-    assert close(image(pipe), both)
+    assert close(latents(pipe), both)
     pipe.fuse_lora()
-    assert close(image(pipe), both)
+    assert close(latents(pipe), both)
     pipe.unfuse_lora()
     pipe.set_adapters(["other"], [0.0])
-    assert close(image(pipe), alone)
+    assert close(latents(pipe), alone)
     pipe.unload_lora_weights()
-    assert close(image(pipe), alone)
+    assert close(latents(pipe), alone)
     handle.unload()
-    assert close(image(pipe), plain)  # diffusers' own drift
+    assert close(latents(pipe), plain)  # diffusers' own drift
     pipe.load_lora_weights(other, weight_name=WEIGHTS_FILE)
-    only_other = image(pipe)
+    only_other = latents(pipe)
     with load_fair_adaptor(pipe, adaptor, inject=True):
-        assert close(image(pipe), both)
-    assert torch.equal(image(pipe), only_other)
+        assert close(latents(pipe), both)
+    assert torch.equal(latents(pipe), only_other)
 
 
 def test_injected_ones_and_those_in_the_weights_add_up(pipe: Any, adaptor: Path, other: Path) -> None:
-    before, plain = state(pipe), image(pipe)
+    before, plain = state(pipe), latents(pipe)
     with load_fair_adaptor(pipe, adaptor), load_fair_adaptor(pipe, other, weight=0.5):
-        both = image(pipe)
+        both = latents(pipe)
     one, two = load_fair_adaptor(pipe, adaptor, inject=True), load_fair_adaptor(pipe, other, weight=0.5)
-    assert close(image(pipe), both)
+    assert close(latents(pipe), both)
     one.unload()
-    assert close(image(pipe), in_place(other, weight=0.5))
+    assert close(latents(pipe), in_place(other, weight=0.5))
     two.unload()
-    assert same(state(pipe), before) and torch.equal(image(pipe), plain)
+    assert same(state(pipe), before) and torch.equal(latents(pipe), plain)
 
 
 def test_loaded_again_it_is_moved_out_of_the_weights_and_not_doubled(pipe: Any, adaptor: Path) -> None:
     before = state(pipe)
     handle = load_fair_adaptor(pipe, adaptor)
-    expected = image(pipe)
+    expected = latents(pipe)
     assert load_fair_adaptor(pipe, adaptor, inject=True) is handle
-    assert same(state(pipe), before) and close(image(pipe), expected)
+    assert same(state(pipe), before) and close(latents(pipe), expected)
     assert load_fair_adaptor(pipe, adaptor, weight=0.5) is handle and same(state(pipe), before)
-    assert close(image(pipe), in_place(adaptor, weight=0.5))
+    assert close(latents(pipe), in_place(adaptor, weight=0.5))
 
 
 def test_fused_it_is_in_the_weights(pipe: Any, adaptor: Path) -> None:
@@ -293,21 +161,21 @@ def test_fused_it_is_in_the_weights(pipe: Any, adaptor: Path) -> None:
     pipe = tiny_pipeline()
     handle = load_fair_adaptor(pipe, adaptor, weight=0.5, inject=True)
     handle.fuse()
-    assert same(state(pipe), expected) and close(image(pipe), in_place(adaptor, weight=0.5))
+    assert same(state(pipe), expected) and close(latents(pipe), in_place(adaptor, weight=0.5))
     with pytest.raises(FairAdaptorError, match="fused"):
         load_fair_adaptor(pipe, adaptor, inject=True)
 
 
 def test_a_copy_of_the_pipeline_has_it_once(pipe: Any, adaptor: Path) -> None:
-    plain = image(pipe)
+    plain = latents(pipe)
     handle = load_fair_adaptor(pipe, adaptor, inject=True)
-    other, expected = copy.deepcopy(pipe), image(pipe)
+    other, expected = copy.deepcopy(pipe), latents(pipe)
     handle.unload()
-    assert torch.equal(image(pipe), plain) and torch.equal(image(other), expected)
+    assert torch.equal(latents(pipe), plain) and torch.equal(latents(other), expected)
     again = load_fair_adaptor(other, adaptor, inject=True)
-    assert torch.equal(image(other), expected)
+    assert torch.equal(latents(other), expected)
     again.unload()
-    assert torch.equal(image(other), plain)
+    assert torch.equal(latents(other), plain)
 
 
 def test_what_was_compiled_before_has_it_and_loses_it(pipe: Any, adaptor: Path) -> None:
@@ -328,7 +196,7 @@ def test_what_was_compiled_before_has_it_and_loses_it(pipe: Any, adaptor: Path) 
 
 def test_what_cannot_stand_beside_a_layer_is_refused(pipe: Any, adaptor: Path) -> None:
     pipe.unet.conv_in = nn.Conv2d(4, 32, 3, padding=1, padding_mode="circular")
-    tensors, plain = load_file(adaptor / WEIGHTS_FILE), image(pipe)
+    tensors, plain = load_file(adaptor / WEIGHTS_FILE), latents(pipe)
     factors = {"lora_A": torch.randn(2, 4, 3, 3), "lora_B": torch.randn(32, 2, 1, 1)}
     more = {f"unet.conv_in.{role}.weight": factor for role, factor in factors.items()}
     large = {key: torch.full_like(value, 1e19) for key, value in tensors.items()}
@@ -336,4 +204,4 @@ def test_what_cannot_stand_beside_a_layer_is_refused(pipe: Any, adaptor: Path) -
         write_tensors(adaptor, content)
         with pytest.raises(FairAdaptorError, match=f"cannot be injected: .* {message}.*Nothing was changed"):
             load_fair_adaptor(pipe, adaptor, inject=True)
-    assert torch.equal(image(pipe), plain)
+    assert torch.equal(latents(pipe), plain)

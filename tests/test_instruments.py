@@ -1,6 +1,5 @@
 """Real weights on real photographs: faces are found, aligned, recognised and told, as OpenCV does, with gradients."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from benchmarks._published import FOLDER, NPM, PACKAGES, PORTRAITS, Portrait, photograph
 from fair_adaptors.adaptor.results_file import load_results
-from fair_adaptors.cli import main
 from fair_adaptors.evaluation.store import read_seen, record_path
 from fair_adaptors.evaluation.variants import original
 from fair_adaptors.vision.catalog import load_classifier
@@ -23,6 +21,7 @@ from fair_adaptors.vision.crops import align_faces
 from fair_adaptors.vision.face_encoders import load_face_encoder
 from fair_adaptors.vision.faces import load_face_detector
 from fair_adaptors.vision.seeing import see
+from tests.commands import Command
 from tests.conftest import NO_NPM
 
 FILES = [FOLDER / Path(path).name for package in PACKAGES if package.client != NPM for path in package.files]
@@ -177,7 +176,7 @@ def square(name: str) -> Tensor:
 
 @with_mobilefacenet
 def test_an_evaluation_of_photographs_counts_who_is_in_them(
-    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the command, with the detector that comes along; photographs stand for what a model draws of two prompts."""
     shown = {
@@ -193,10 +192,8 @@ def test_an_evaluation_of_photographs_counts_who_is_in_them(
     (tmp_path / "prompts.txt").write_text("a photo of an astronaut\na photo of a president\n")
     words = ["evaluate", base, "--prompts", str(tmp_path / "prompts.txt"), "-n", "4", "--out", str(tmp_path / "out")]
     words += ["--classifier", gender(0.1), "--encoder", f"onnx:mean=0.5:std=0.5:{NETWORK}"]
-    monkeypatch.setattr(sys, "argv", ["fair-adaptors", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code, capsys.readouterr().err
+    status, _, error = command(*words)
+    assert status == 0, error
     results = load_results(tmp_path / "out" / "results.json")
     assert results.face_detector == "yunet" and results.classifiers == ("onnx:gender-v1.onnx",)
     (variant,) = results.variants

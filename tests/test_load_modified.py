@@ -10,7 +10,9 @@ from diffusers import UNet2DConditionModel
 
 from fair_adaptors import WrongBaseError, load_fair_adaptor
 from fair_adaptors.adaptor.modules import all_modules
-from tests.tiny import FAMILIES, animated, tiny_pipeline, write_tiny_adaptor
+from fair_adaptors.adaptor.record import WEIGHTS_FILE
+from fair_adaptors.errors import FairAdaptorError
+from tests.tiny import FAMILIES, animated, image, same, state, tiny_pipeline, write_tiny_adaptor
 
 
 def with_unet(pipe: Any, **changes: Any) -> Any:
@@ -97,3 +99,80 @@ def test_an_adaptor_of_the_text_encoder_that_two_families_share_is_refused_by_th
 def test_pipelines_of_other_families_are_told_which_ones_are_known(adaptor: Path, parts: dict[str, Any]) -> None:
     with pytest.raises(WrongBaseError, match=r"Stable Diffusion 1\.x or 2\.x \(text_encoder, unet\); .* XL \("):
         load_fair_adaptor(SimpleNamespace(**parts), adaptor)
+
+
+def test_the_hooks_of_model_offloading_are_no_obstacle(pipe: Any, adaptor: Path) -> None:
+    """enable_model_cpu_offload itself needs an accelerator; its hooks are accelerate's, here on the CPU."""
+    from accelerate import cpu_offload_with_hook
+
+    with load_fair_adaptor(pipe, adaptor):
+        expected = image(pipe)
+    before = state(pipe)
+    for model in (pipe.text_encoder, pipe.unet, pipe.vae):
+        cpu_offload_with_hook(model, torch.device("cpu"))
+    handle = load_fair_adaptor(pipe, adaptor)
+    assert torch.equal(image(pipe), expected)
+    handle.unload()
+    assert same(state(pipe), before)
+
+
+def test_a_compiled_model_takes_an_adaptor(pipe: Any, adaptor: Path) -> None:
+    """Wrapping renames the modules; nothing is compiled before the first call."""
+    load_fair_adaptor(pipe, adaptor)
+    expected = state(pipe)
+    other = tiny_pipeline()
+    unet, other.unet = other.unet, torch.compile(other.unet, backend="eager")
+    load_fair_adaptor(other, adaptor)
+    assert all(torch.equal(value, expected["unet." + key]) for key, value in unet.state_dict().items())
+
+
+def test_beside_a_lora_of_diffusers_the_base_layer_is_changed(pipe: Any, adaptor: Path, other: Path) -> None:
+    with load_fair_adaptor(pipe, adaptor), load_fair_adaptor(pipe, other):
+        expected = image(pipe)
+    pipe.load_lora_weights(other, weight_name=WEIGHTS_FILE)
+    only_other = image(pipe)
+    with load_fair_adaptor(pipe, adaptor):
+        assert torch.allclose(image(pipe), expected, atol=1e-4)
+    assert torch.equal(image(pipe), only_other)
+
+
+def test_a_lora_of_diffusers_can_come_and_go_while_loaded(pipe: Any, adaptor: Path, other: Path) -> None:
+    before = state(pipe)
+    handle = load_fair_adaptor(pipe, adaptor)
+    pipe.load_lora_weights(other, weight_name=WEIGHTS_FILE)
+    pipe.unload_lora_weights()
+    handle.unload()
+    assert same(state(pipe), before)
+
+
+@pytest.mark.parametrize("cast", [False, True])
+def test_one_value_that_something_else_changed_is_not_overwritten(pipe: Any, adaptor: Path, cast: bool) -> None:
+    handle = load_fair_adaptor(pipe, adaptor)
+    if cast:
+        pipe.to(dtype=torch.bfloat16)
+    weight = next(m for m in pipe.unet.modules() if type(m).__name__ == "Attention").to_q.weight.data
+    ours = weight.clone()
+    weight[-1, -1] += 1
+    changed = state(pipe)
+    for change in (handle.unload, handle.disable, handle.enable, lambda: load_fair_adaptor(pipe, adaptor, weight=0.5)):
+        with pytest.raises(FairAdaptorError, match="changed by something else"):
+            change()
+    assert same(state(pipe), changed) and handle.enabled and handle.weight == 1
+    weight.copy_(ours)
+    handle.unload()
+    assert same(state(pipe), state(tiny_pipeline().to(dtype=weight.dtype)))
+
+
+def test_what_something_else_changed_since_is_not_overwritten(pipe: Any, adaptor: Path, other: Path) -> None:
+    """diffusers' fuse_lora changes the same weights: taken out in another order, the base would be lost."""
+    before = state(pipe)
+    handle = load_fair_adaptor(pipe, adaptor)
+    pipe.load_lora_weights(other, weight_name=WEIGHTS_FILE)
+    pipe.fuse_lora()
+    with pytest.raises(FairAdaptorError, match="changed by something else"):
+        handle.unload()
+    pipe.unfuse_lora()
+    pipe.unload_lora_weights()
+    handle.unload()
+    after = state(pipe)
+    assert all(torch.allclose(after[key], before[key], atol=1e-6) for key in before)  # diffusers' own drift

@@ -6,25 +6,20 @@ from fair_adaptors.training.engine import lora
 
 from fair_adaptors.adaptor.folder import write_adaptor
 from fair_adaptors.load import load_fair_adaptor
-from tests.tiny import tiny_pipeline
+from tests.tiny import image, tiny_pipeline
 
 PARTS = ("text_encoder", "unet")
 
 
-def picture(pipe: object) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return pipe("a nurse", num_inference_steps=2, generator=generator, output_type="pt").images  # type: ignore[operator]
-
-
 def test_a_new_adaptor_changes_nothing_and_detaching_leaves_the_base() -> None:
     pipe = tiny_pipeline()
-    before = picture(pipe)
+    before = image(pipe)
     names = [name for name, _ in pipe.unet.named_modules()]
     lora.attach(pipe, PARTS, rank=2)
-    assert torch.equal(picture(pipe), before)
+    assert torch.equal(image(pipe), before)
     lora.detach(pipe, PARTS)
     assert [name for name, _ in pipe.unet.named_modules()] == names
-    assert torch.equal(picture(pipe), before)
+    assert torch.equal(image(pipe), before)
 
 
 def test_only_the_adaptor_is_trained_and_in_float32() -> None:
@@ -52,24 +47,24 @@ def test_an_extracted_adaptor_loads_to_the_same_images(tmp_path: Path) -> None:
     pipe = tiny_pipeline()
     for parameter in lora.attach(pipe, PARTS, rank=2).values():
         torch.nn.init.normal_(parameter, std=0.2)
-    trained = picture(pipe)
+    trained = image(pipe)
     tensors = lora.extract(pipe, PARTS)
     lora.detach(pipe, PARTS)
     write_adaptor(tmp_path, tensors, name="t", pipe=pipe, base_model="tiny", attributes={}, rank=2, training={})
     load_fair_adaptor(pipe, tmp_path)
-    assert torch.allclose(picture(pipe), trained, atol=1e-5)
+    assert torch.allclose(image(pipe), trained, atol=1e-5)
 
 
 def test_switched_off_it_is_the_original_model_even_after_an_error() -> None:
     pipe = tiny_pipeline()
-    original = picture(pipe)
+    original = image(pipe)
     for parameter in lora.attach(pipe, PARTS, rank=2).values():
         torch.nn.init.normal_(parameter, std=0.2)
-    trained = picture(pipe)
+    trained = image(pipe)
     with pytest.raises(RuntimeError), lora.switched_off(pipe):
-        assert torch.equal(picture(pipe), original)
+        assert torch.equal(image(pipe), original)
         raise RuntimeError
-    assert torch.equal(picture(pipe), trained)
+    assert torch.equal(image(pipe), trained)
 
 
 def test_the_average_starts_at_the_values_and_follows_them() -> None:

@@ -3,13 +3,11 @@
 import dataclasses
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from fair_adaptors import InvalidAdaptorError, load_fair_adaptor
@@ -18,9 +16,8 @@ from fair_adaptors.adaptor.archives import ARCHIVES
 from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
-from fair_adaptors.adaptor.registry import AdaptorInfo, default_for, find, folder_in_cache, list_adaptors
+from fair_adaptors.adaptor.registry import AdaptorInfo, default_for, find, folder_in_cache
 from fair_adaptors.adaptor.results_file import load_results
-from fair_adaptors.cli import main
 from fair_adaptors.errors import ArchiveError, ConfigError, UnknownAdaptorError
 from fair_adaptors.evaluation.published import PublishedFigure
 from fair_adaptors.evaluation.reproduction import rows
@@ -30,50 +27,25 @@ from fair_adaptors.hub.archive import archive_path
 from fair_adaptors.hub.published import fetch_published
 from fair_adaptors.hub.resolve import resolve
 from tests.checkpoints import (
+    FILES,
+    PUBLISHED,
     SD15_UNET,
-    TINY_UNET,
-    State,
     as_bytes,
     changes,
     converted_changes,
     largest_difference,
+    members,
     our_name,
+    packed,
+    published_weights,
     text_checkpoint,
-    token_checkpoint,
     unet_checkpoint,
     zipped,
 )
+from tests.commands import Command
 from tests.drive import Drive, drive_server
-from tests.tiny import tiny_pipeline
+from tests.tiny import image, tiny_pipeline
 from tests.vision_models import authors_file
-
-PUBLISHED = [info for info in list_adaptors() if info.checkpoint]
-FILES = {"text_encoder": "text_encoder_lora", "unet": "unet_lora", "tokens": "prefix_embedding"}
-PROMPT = {"prompt": "a nurse", "num_inference_steps": 2, "output_type": "np"}
-
-
-def weights(part: str, seed: int) -> State:
-    if part == "tokens":
-        torch.manual_seed(seed)
-        return token_checkpoint()
-    return text_checkpoint(seed=seed) if part == "text_encoder" else unet_checkpoint(TINY_UNET, seed=seed)
-
-
-def members(info: AdaptorInfo) -> dict[str, bytes]:
-    """The files of a run in the authors' layout: of each part the weights, and their moving average."""
-    assert info.checkpoint is not None
-    seed = PUBLISHED.index(info)
-    return {
-        f"{info.checkpoint.member}/{FILES[part]}{end}.pth": as_bytes(weights(part, seed + i))
-        for part in info.trained_parts
-        for i, end in enumerate(("", "_EMA"), start=10)
-    }
-
-
-def packed(path: Path, name: str) -> Path:
-    """An archive of the authors with all of its runs, for a tiny base."""
-    rows = [info for info in PUBLISHED if info.checkpoint and info.checkpoint.archive == name]
-    return zipped(path / name, {member: data for info in rows for member, data in members(info).items()})
 
 
 @pytest.fixture
@@ -105,10 +77,6 @@ def drive(monkeypatch: pytest.MonkeyPatch, pipe: Any, archives: dict[str, bytes]
     with drive_server(monkeypatch) as server:
         server.files |= archives
         yield server
-
-
-def image(pipe: Any) -> Any:
-    return pipe(**PROMPT, generator=torch.Generator().manual_seed(0)).images
 
 
 def test_the_one_line_fetches_converts_tells_and_changes_the_images(
@@ -148,7 +116,7 @@ def test_every_row_loads_its_own_run_as_the_authors_evaluate_it(drive: Drive, pi
     assert (files.record.name, files.record.trained_parts) == (info.name, info.trained_parts)
     assert tuple(files.record.attributes) == info.attributes and files.record.base_model == STABLE_DIFFUSION_1_5
     assert files.record.attributes["gender" if "gender" in info.attributes else "race"].target[0] in (0.5, 0.25)
-    averaged = [weights(part, PUBLISHED.index(info) + 11) for part in info.trained_parts]
+    averaged = [published_weights(part, PUBLISHED.index(info) + 11) for part in info.trained_parts]
     if info.trained_parts == ("tokens",):
         assert files.tokens["text_encoder"].equal(averaged[0]["token_embedding.weight"][1:])
     else:
@@ -183,13 +151,10 @@ def test_it_works_on_the_real_shapes(tmp_path: Path) -> None:
 
 
 def test_an_archive_that_was_fetched_by_hand_serves_all_its_adaptors(
-    pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, pipe: Any, tmp_path: Path
 ) -> None:
     source = packed(tmp_path, "exp-1-checkpoints.zip").rename(tmp_path / "download (1).zip")
-    monkeypatch.setattr(sys, "argv", ["fair-adaptors", "pull", "gender", "--from", str(source)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code and capsys.readouterr().out.strip() == str(folder_in_cache("gender"))
+    assert command("pull", "gender", "--from", str(source))[:2] == (0, f"{folder_in_cache('gender')}\n")
     source.unlink()
     assert pull("gender-unet", out=tmp_path / "mine") == tmp_path / "mine"
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {CONFIG_FILE, WEIGHTS_FILE, CARD_FILE}
@@ -239,7 +204,7 @@ def test_what_is_in_the_archive_is_checked_before_anything_is_kept(pipe: Any, tm
         ({f"{run}/notes.txt": b"nothing"}, "no file of weights"),
         ({f"{info.checkpoint.run}/checkpoint-1_exported/a.pth": b""}, "should have one folder"),
         ({**good, f"twice/{run}/text_encoder_lora_EMA.pth": b""}, "should have one folder"),
-        ({f"{run}/{FILES['unet']}_EMA.pth": as_bytes(weights("unet", 1))}, "has weights of unet"),
+        ({f"{run}/{FILES['unet']}_EMA.pth": as_bytes(published_weights("unet", 1))}, "has weights of unet"),
     ):
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
         with pytest.raises(InvalidAdaptorError, match=message):
@@ -286,7 +251,7 @@ def test_the_default_is_known_by_the_shapes_of_its_base_too(pipe: Any) -> None:
 
 
 def test_a_strangers_path_from_the_one_line_to_the_report(
-    drive: Drive, pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, drive: Drive, pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Load, generate, evaluate, reproduce, report. With an empty cache each command fetches, and shows how far."""
     before = image(pipe)
@@ -298,18 +263,14 @@ def test_a_strangers_path_from_the_one_line_to_the_report(
     few = ["--adaptor", "gender-race", "-n", "2", "--steps", "1"]
     judge = ["--classifier", f"mobilenet:{authors_file(tmp_path, 6)}", "--faces", "whole"]
     table = ["-n", "2", "--steps", "1", "--limit", "1", "--padded", "--out", "table"]
-    for command in (
+    for words in (
         ["generate", "a nurse", "--base", "base", *few],
         ["evaluate", "base", "--prompts", "few.txt", "--target", "gender", *judge, *few],
         ["reproduce", "gender-race", "--base", "base", *judge, *table],
     ):
         shutil.rmtree("cache")
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["fair-adaptors", *command])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert not end.value.code and re.search("exp-3-checkpoints.zip: *100%", said.err), said.err
+        status, _, error = command(*words)
+        assert status == 0 and re.search("exp-3-checkpoints.zip: *100%", error), error
     with Image.open("grid.png") as grid:
         assert grid.width > 2 * 16
     for folder in (Path("evaluation"), Path("table")):
@@ -320,7 +281,4 @@ def test_a_strangers_path_from_the_one_line_to_the_report(
     row = next(row for row in rows(results, "gender-race", "occupations") if row.model == "gender-race")
     assert (row.figure, row.published) == ("gender", PublishedFigure(0.16, 0.13)) and row.measured is not None
     assert "| gender-race | gender | 0.16 ± 0.13 | " in Path("table/reproduction.md").read_text(encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["fair-adaptors", "info", "gender-race"])
-    with pytest.raises(SystemExit):
-        main()
-    assert "occupations, gender: 0.67 ± 0.29 → 0.16 ± 0.13" in capsys.readouterr().out
+    assert "occupations, gender: 0.67 ± 0.29 → 0.16 ± 0.13" in command("info", "gender-race")[1]

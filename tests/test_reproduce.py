@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +18,13 @@ from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import CONFIG_FILE
 from fair_adaptors.adaptor.registry import ADAPTORS
 from fair_adaptors.adaptor.results_file import load_results
-from fair_adaptors.cli import main
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation import published, reproduction
 from fair_adaptors.evaluation.protocol import draw_as_authors, unpadded
 from fair_adaptors.evaluation.published import BOTH, DINO, GENDER, IMAGE, OLD, RACE, TEXT
 from fair_adaptors.report.reproduction import cells
 from tests.authors_data import OCCUPATIONS
+from tests.commands import Command
 from tests.tiny import tiny_pipeline, tiny_xl_pipeline, write_tiny_adaptor, write_tiny_tokens
 from tests.vision_models import authors_file, small_clip, small_dino
 from tests.yunet import known_yunet
@@ -146,19 +145,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def run(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Reproduce with the small models; give what was printed, and the error if there was one."""
     monkeypatch.chdir(place)
-    monkeypatch.setenv("COLUMNS", "160")
 
     def call(*more: str, status: int = 0) -> str:
         small = ["--base", "base", "-n", "2", "--steps", "2", "--faces", "yunet:yunet.onnx"]
-        monkeypatch.setattr(sys, "argv", ["fair-adaptors", "reproduce", "adaptor", *small, *more])
-        with pytest.raises(SystemExit) as end:
-            main()
-        captured = capsys.readouterr()
-        assert (end.value.code or 0) == status, captured.out + captured.err
-        return captured.out + captured.err
+        found, said, error = command("reproduce", "adaptor", *small, *more)
+        assert found == status, said + error
+        return said + error
 
     return call
 
@@ -232,14 +227,14 @@ DOC = Path(__file__).parents[1] / "docs" / "reproduce.md"
 
 
 @pytest.mark.usefixtures("authors_data")
-def test_every_command_of_the_document_works(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_command_of_the_document_works(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     found = re.findall(r"^    fair-adaptors (reproduce .+)$", DOC.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(found) == 3
     monkeypatch.chdir(place)
-    for number, command in enumerate(found):
-        words = [SMALLER.get(word, word) for word in command.split()]
+    for number, line in enumerate(found):
+        words = [SMALLER.get(word, word) for word in line.split()]
         small = ["--base", "base", "-n", "1", "--steps", "1", "--limit", "1", "--faces", "yunet:yunet.onnx"]
-        monkeypatch.setattr(sys, "argv", ["fair-adaptors", *words, *small, "--out", str(tmp_path / str(number))])
-        with pytest.raises(SystemExit) as end:
-            main()
-        assert not end.value.code and (tmp_path / str(number) / "reproduction.md").is_file()
+        assert command(*words, *small, "--out", str(tmp_path / str(number)))[0] == 0
+        assert (tmp_path / str(number) / "reproduction.md").is_file()

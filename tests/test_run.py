@@ -15,14 +15,13 @@ from typing import Any
 
 import pytest
 import torch
-from fair_adaptors.training.config import Attribute, TrainConfig
+from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.run import checkpoint, milestones
 from fair_adaptors.training.run import train as run_module
-from fair_adaptors.training.run.milestones import enough
 from fair_adaptors.training.run.record import read_run
 from fair_adaptors.training.run.train import train
-from fair_adaptors.training.run.validation import Measured, collapse
+from fair_adaptors.training.run.validation import Measured
 from fair_adaptors.training.setup import Setup
 from rich.console import Console
 from safetensors.torch import load_file
@@ -175,16 +174,6 @@ def test_a_run_that_has_collapsed_ends_with_the_best_adaptor_and_says_why(
     assert read_record(tmp_path / "later").training["finished_iterations"] in (1, 3)
 
 
-def test_what_counts_as_collapsed() -> None:
-    """Images whose class is unsure are no sign: here the class of nearly all is."""
-    config = dataclasses.replace(CONFIG, least_kept=0.3, most_faceless=0.1)
-    assert collapse(config, Measured({}, 0.9, 0.2, 0.9), faceless_before=0.15) is None
-    assert "only 0.20" in str(collapse(config, Measured({}, 0.9, 0.2, 0.2), faceless_before=0.15))
-    nobody = collapse(config, Measured({}, 0.9, 0.26, 0.9), faceless_before=0.15)
-    assert "26% of the images show no face" in str(nobody)
-    assert collapse(config, Measured({}, 0.9, 0.2), faceless_before=0.15) is None, "nothing was compared"
-
-
 @pytest.mark.parametrize("parts", [("text_encoder", "unet"), ("tokens",), ("tokens", "unet")])
 def test_what_was_trained_can_be_loaded(tmp_path: Path, tiny: Setup, parts: tuple[str, ...]) -> None:
     printed = tiny_run(tmp_path, parts=parts, num_tokens=2)
@@ -235,19 +224,6 @@ def test_validation_keeps_the_best_and_stops_when_it_is_enough(tmp_path: Path, t
     assert "raw weights" in printed and "average weights" in printed and "enough" in printed
     assert (tmp_path / "checkpoints" / checkpoint.BEST).is_file()
     assert read_record(tmp_path).training["finished_iterations"] == 2
-
-
-def test_a_run_ends_by_the_share_of_the_largest_bias_that_every_attribute_can_have() -> None:
-    """Of two classes that is 1, of four it is 0.5; and the interval's upper end counts."""
-    attributes = (*CONFIG.attributes, Attribute("tone", tuple("abcd"), (0.25,) * 4))
-    config = dataclasses.replace(CONFIG, attributes=attributes, stop_below=0.4, validate_every=1)
-
-    def ends(bright: float, tone: float, config: TrainConfig = config) -> bool:
-        highs = {"bright": bright, "tone": tone}
-        return enough(config, {name: BiasEstimate(0.0, 0.0, high, 0.0, 1, 1, 0.0) for name, high in highs.items()})
-
-    assert ends(0.39, 0.19) and not ends(0.41, 0.19) and not ends(0.39, 0.21)
-    assert not ends(-1.0, -1.0, dataclasses.replace(config, stop_below=0.0))
 
 
 def test_what_comes_by_minutes_does_not_move_the_weights(tmp_path: Path, tiny: Setup) -> None:

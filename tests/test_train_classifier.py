@@ -1,40 +1,39 @@
 """Classifiers are trained on pictures whose truth is known: how right they are, for whom, and how they say so."""
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import datasets
 import pytest
 import torch
 import torch.nn.functional as F
 from fair_adaptors.training.classifier import data as classifier_data
 from fair_adaptors.training.classifier.card import calibration_error
-from fair_adaptors.training.classifier.data import KNOWN, Labelled, find_source
+from fair_adaptors.training.classifier.data import Labelled, find_source
 from fair_adaptors.training.classifier.model import load_trainee
 from fair_adaptors.training.classifier.train import (
     ClassifierConfig,
     balanced_loss,
     fit_temperature,
-    plan,
     train_classifier,
 )
 from PIL import Image
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
 
-from fair_adaptors.cli import main
-from fair_adaptors.errors import ConfigError, TrainingError
+from fair_adaptors.errors import TrainingError
 from fair_adaptors.sandbox import world
 from fair_adaptors.sandbox.prompts import GENDERS, TONES
 from fair_adaptors.sandbox.renderer import render
 from fair_adaptors.vision.catalog import load_classifier
 from fair_adaptors.vision.mobilenet import mobilenet_v3_large
+from tests.commands import Command
 
 # The datasets library does not close a folder's metadata.csv.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.usefixtures("datasets_cache"),
+]
 
 COUNT = 500
 
@@ -42,13 +41,6 @@ COUNT = 500
 def people(count: int, seed: int) -> world.People:
     generator = torch.Generator().manual_seed(seed)
     return world.sample_people(*world.random_occupations(count, generator=generator), generator=generator)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps what the datasets library writes out of the user's cache, and spares its rest of 5 s after a stream."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +140,8 @@ def test_a_mobilenet_is_trained_too_and_starts_from_a_state_dict(portraits: Path
     trainee = load_trainee(started, {"gender": GENDERS})
     given = torch.load(tmp_path / "imagenet.pth", weights_only=True)
     found = trainee.network.state_dict()
-    assert {name for name in given if not torch.equal(found[name], given[name])} == {
-        "classifier.3.weight",
-        "classifier.3.bias",
-    }
+    changed = {name for name in given if not torch.equal(found[name], given[name])}
+    assert changed == {"classifier.3.weight", "classifier.3.bias"}
     settings = {"steps": 1, "batch_size": 2, "limit": 20, "margin": 0.25}
     results = train_classifier(wanted(portraits, started, ("gender",), **settings), tmp_path / "out")
     assert results["training"]["model"] == "mobilenet:imagenet.pth"
@@ -159,67 +149,6 @@ def test_a_mobilenet_is_trained_too_and_starts_from_a_state_dict(portraits: Path
     assert classifier.classes == {"gender": GENDERS} and classifier.margin == 0.25
     assert load_classifier(f"mobilenet:margin=0:{tmp_path / 'out'}").margin == 0
     assert "--classifier mobilenet:FOLDER" in (tmp_path / "out" / "README.md").read_text()
-
-
-def hub_like(folder: Path, columns: dict[str, list], features: datasets.Features, held_out: str) -> Path:
-    """Parquet files in splits, as repositories of the Hub have them."""
-    folder.mkdir()
-    rows = datasets.Dataset.from_dict(columns, features=features)
-    for split in ("train", held_out):
-        rows.to_parquet(folder / f"{split}-00000-of-00001.parquet")
-    return folder
-
-
-def pictures(count: int) -> list[Image.Image]:
-    return [Image.new("RGB", (20, 24), (10 * index, 50, 90)) for index in range(count)]
-
-
-def as_the_hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[tuple]:
-    """Let a folder stand for every repository of the Hub; returns what is asked for."""
-    asked: list[tuple] = []
-
-    def load(place: str, config: str | None, *, revision: str | None, streaming: bool) -> Any:
-        asked.append((place, config, revision, streaming))
-        return datasets.load_dataset(str(folder), streaming=streaming)
-
-    monkeypatch.setattr(classifier_data, "load_dataset", load)
-    return asked
-
-
-def test_fairface_is_streamed_and_its_labels_become_the_papers_classes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    races = ["East Asian", "Indian", "Black", "White", "Middle Eastern", "Latino_Hispanic", "Southeast Asian"]
-    ages = ["0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"]
-    columns = {
-        "image": pictures(9), "age": list(range(9)), "gender": [0, 1] * 4 + [0], "race": [*range(7), 0, 1],
-        "service_test": [True] * 9,
-    }  # fmt: skip
-    features = datasets.Features(
-        image=datasets.Image(), age=datasets.ClassLabel(names=ages), race=datasets.ClassLabel(names=races),
-        gender=datasets.ClassLabel(names=["Male", "Female"]), service_test=datasets.Value("bool"),
-    )  # fmt: skip
-    asked = as_the_hub(monkeypatch, hub_like(tmp_path / "hub", columns, features, "validation"))
-    data = Labelled(KNOWN["fairface"], ("gender", "race", "age"))
-    assert asked == [("HuggingFaceM4/FairFace", "0.25", "54d573cdb8b5af490ba8da9da2799628f6e5c496", True)]
-    assert data.classes["race"] == ("WMELH", "Black", "Indian", "Asian")
-    found = {picture.getpixel((0, 0))[0] // 10: labels for picture, labels in data.train(0)}  # type: ignore[index]
-    assert [found[index]["gender"] for index in range(4)] == [1, 0, 1, 0]
-    assert [found[index]["race"] for index in range(7)] == [3, 2, 1, 0, 0, 0, 3]
-    assert [found[index]["age"] for index in range(9)] == [0] * 5 + [1] * 4
-
-
-def test_celebas_columns_are_gender_and_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = {"image": pictures(4), "Male": [True, True, False, False], "Young": [True, False, True, False]}
-    features = datasets.Features(image=datasets.Image(), Male=datasets.Value("bool"), Young=datasets.Value("bool"))
-    asked = as_the_hub(monkeypatch, hub_like(tmp_path / "hub", columns, features, "test"))
-    data = Labelled(KNOWN["celeba"], ("gender", "age"), limit=4)
-    assert asked[0][0] == "flwrlabs/celeba" and asked[0][3]
-    found = {picture.getpixel((0, 0))[0] // 10: labels for picture, labels in data.held_out()}  # type: ignore[index]
-    assert [found[index] for index in range(4)] == [
-        {"gender": 1, "age": 0}, {"gender": 1, "age": 1}, {"gender": 0, "age": 0}, {"gender": 0, "age": 1},
-    ]  # fmt: skip
-    assert data.num_train == 4
 
 
 def test_epochs_differ_in_order_and_the_held_out_are_never_trained_on(portraits: Path) -> None:
@@ -271,67 +200,23 @@ def test_a_model_whose_logits_are_not_of_one_layer_cannot_be_calibrated(model: P
         bent.divide({"gender": 0.1}, trainee.prepare(torch.rand(2, 3, 32, 32)))
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["fair-adaptors", "train-classifier", *arguments])
-    try:
-        main()
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    return 0
-
-
 def test_a_dry_run_says_repository_revision_and_licence_and_fetches_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(classifier_data, "load_dataset", lambda *args, **settings: pytest.fail("fetched"))
     out = ["--out", str(tmp_path / "out"), "--dry-run"]
-    assert run(monkeypatch, "--dataset", "fairface", "--attributes", "gender,race", *out) == 0
-    said = capsys.readouterr().out
-    for words in (
-        "HuggingFaceM4/FairFace",
-        "54d573cdb8b5",
-        "CC BY 4.0",
-        "0.56 GB",
-        "nothing is downloaded",
-        "3 epochs",
-    ):
+    status, said, _ = command("train-classifier", "--dataset", "fairface", "--attributes", "gender,race", *out)
+    assert status == 0
+    for words in ("HuggingFaceM4/FairFace", "54d573cdb8b5", "CC BY 4.0", "0.56 GB", "nothing is downl", "3 epochs"):
         assert words in said, words
     assert not (tmp_path / "out").exists()
-
-
-def test_of_any_repository_the_commit_is_pinned_if_the_hub_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = ClassifierConfig("somebody/faces", ("gender",), "somebody/model")
-    assert "revision: main, whatever it is now" in "\n".join(plan(config))  # the tests are offline
-    info = SimpleNamespace(sha="c0ffee", card_data=SimpleNamespace(license="cc0-1.0"))
-    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda self, repo, repo_type: info)
-    said = plan(config)
-    assert said[0].startswith("data: somebody/faces on the Hub, streamed")
-    assert said[1:3] == ["  revision: c0ffee", "  licence: cc0-1.0"] and "c0ffee; licence: cc0-1.0" in said[3]
-    pinned = dataclasses.replace(config, model="somebody/model@123")
-    assert plan(pinned)[3].startswith("model: somebody/model on the Hub, revision 123;")
-
-
-def test_a_stream_of_unknown_length_needs_steps_and_known_classes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path
-) -> None:
-    columns = {"image": pictures(4), "gender": ["male", "female"] * 2, "hair": ["dark", "fair"] * 2}
-    text = datasets.Value("string")
-    features = datasets.Features(image=datasets.Image(), gender=text, hair=text)
-    as_the_hub(monkeypatch, hub_like(tmp_path / "hub", columns, features, "valid"))
-    config = ClassifierConfig("somebody/faces", ("gender",), str(model))
-    with pytest.raises(ConfigError, match="give steps"):
-        train_classifier(config, tmp_path / "out")
-    with pytest.raises(ConfigError, match="holds out 4 images; at least 20 are needed$"):
-        train_classifier(dataclasses.replace(config, steps=1, model="./nothing"), tmp_path / "out")
-    with pytest.raises(ConfigError, match="does not name the classes of 'hair' before it is read"):
-        Labelled(find_source("somebody/faces"), ("hair",))
 
 
 def labelled(folder: Path, labels: list[str]) -> Path:
     """A folder of a picture for each label of gender."""
     folder.mkdir(parents=True)
     for index in range(len(labels)):
-        pictures(1)[0].save(folder / f"{index}.png")
+        Image.new("RGB", (20, 24)).save(folder / f"{index}.png")
     rows = [f"{index}.png,{label}" for index, label in enumerate(labels)]
     (folder / "metadata.csv").write_text("\n".join(["file_name,gender", *rows]) + "\n")
     return folder
@@ -366,9 +251,8 @@ def labelled(folder: Path, labels: list[str]) -> Path:
     ],
 )
 def test_wrong_input_is_one_line_that_says_what_to_do(
-    arguments: list[str], message: str, portraits: Path, model: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    command: Command, arguments: list[str], message: str, portraits: Path, model: Path, tmp_path: Path
+) -> None:
     folders = {"PORTRAITS": portraits, "EMPTY": tmp_path / "empty"}
     folders["EMPTY"].mkdir()
     for name, last in (("WRONG", "femal"), ("FEW", "male")):
@@ -382,28 +266,29 @@ def test_wrong_input_is_one_line_that_says_what_to_do(
     filled = [str(folders.get(word, word)) for word in arguments]
     for option, value in (("--out", tmp_path / "out"), ("--model", model), ("--steps", 2)):
         filled += [] if option in filled else [option, str(value)]
-    assert run(monkeypatch, *filled) == 1
-    said = capsys.readouterr().err.strip().splitlines()
-    assert message in said[-1] and said[-1].startswith("fair-adaptors: "), said
+    status, _, error = command("train-classifier", *filled)
+    said = error.strip().splitlines()
+    assert status == 1 and message in said[-1] and said[-1].startswith("fair-adaptors: "), said
     assert not (tmp_path / "out").exists()
 
 
 def test_the_command_trains_and_says_how_to_use_the_result(
-    portraits: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, portraits: Path, model: Path, tmp_path: Path
 ) -> None:
     arguments = ["--dataset", str(portraits), "--attributes", "tone", "--model", str(model), "--epochs", "1"]
-    assert run(monkeypatch, *arguments, "--lr", "0.01", "--out", str(tmp_path / "tone")) == 0
-    said = capsys.readouterr().out
-    assert "tone: " in said and "% right (" in said and f"--classifier transformers:{tmp_path / 'tone'}" in said
+    status, said, _ = command("train-classifier", *arguments, "--lr", "0.01", "--out", str(tmp_path / "tone"))
+    assert status == 0 and "tone: " in said and "% right (" in said
+    assert f"--classifier transformers:{tmp_path / 'tone'}" in said
     card = (tmp_path / "tone" / "README.md").read_text()
     assert "| tone | right |" in card and f"{-(-COUNT * 4 // 5 // 64)} steps of 64 images" in card
 
 
 def test_without_the_extra_the_command_names_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for module in ("classifier.train", "classifier.data"):
         monkeypatch.delitem(sys.modules, f"fair_adaptors.training.{module}")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    assert run(monkeypatch, "--dataset", "celeba", "--attributes", "gender", "--out", str(tmp_path / "out")) == 1
-    assert "pip install 'fair-adaptors[classifier]'" in capsys.readouterr().err
+    words = ["--dataset", "celeba", "--attributes", "gender", "--out", str(tmp_path / "out")]
+    status, _, error = command("train-classifier", *words)
+    assert status == 1 and "pip install 'fair-adaptors[classifier]'" in error

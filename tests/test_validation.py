@@ -7,12 +7,24 @@ import math
 
 import pytest
 import torch
+from fair_adaptors.training.config import Attribute, TrainConfig
 from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.state import attached
-from fair_adaptors.training.run.validation import Numbers, collapse, draw, measure, numbers, numbers_table, shifts
+from fair_adaptors.training.run.milestones import enough
+from fair_adaptors.training.run.validation import (
+    Measured,
+    Numbers,
+    collapse,
+    draw,
+    measure,
+    numbers,
+    numbers_table,
+    shifts,
+)
 from rich.console import Console
 from torch import Tensor
 
+from fair_adaptors.evaluation.estimates import BiasEstimate
 from fair_adaptors.seeds import image_seed
 from fair_adaptors.vision.checked import checked
 from fair_adaptors.vision.crops import crop_faces
@@ -81,3 +93,26 @@ def test_less_is_kept_and_more_is_shifted_as_the_adaptor_changes_the_images() ->
     console.print(numbers_table(place, CONFIG, saved, after))
     (said,) = [line for line in console.export_text().splitlines() if "validation" in line and "warm" in line]
     assert "warm shift (must stay)" in said and f" {moved:.2f} (" in said and saved.bias == before.bias
+
+
+def test_what_counts_as_collapsed() -> None:
+    """Images whose class is unsure are no sign: here the class of nearly all is."""
+    config = dataclasses.replace(CONFIG, least_kept=0.3, most_faceless=0.1)
+    assert collapse(config, Measured({}, 0.9, 0.2, 0.9), faceless_before=0.15) is None
+    assert "only 0.20" in str(collapse(config, Measured({}, 0.9, 0.2, 0.2), faceless_before=0.15))
+    nobody = collapse(config, Measured({}, 0.9, 0.26, 0.9), faceless_before=0.15)
+    assert "26% of the images show no face" in str(nobody)
+    assert collapse(config, Measured({}, 0.9, 0.2), faceless_before=0.15) is None, "nothing was compared"
+
+
+def test_a_run_ends_by_the_share_of_the_largest_bias_that_every_attribute_can_have() -> None:
+    """Of two classes that is 1, of four it is 0.5; and the interval's upper end counts."""
+    attributes = (*CONFIG.attributes, Attribute("tone", tuple("abcd"), (0.25,) * 4))
+    config = dataclasses.replace(CONFIG, attributes=attributes, stop_below=0.4, validate_every=1)
+
+    def ends(bright: float, tone: float, config: TrainConfig = config) -> bool:
+        highs = {"bright": bright, "tone": tone}
+        return enough(config, {name: BiasEstimate(0.0, 0.0, high, 0.0, 1, 1, 0.0) for name, high in highs.items()})
+
+    assert ends(0.39, 0.19) and not ends(0.41, 0.19) and not ends(0.39, 0.21)
+    assert not ends(-1.0, -1.0, dataclasses.replace(config, stop_below=0.0))

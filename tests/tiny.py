@@ -188,6 +188,18 @@ def write_weights(folder: Path, data: bytes, file: str = WEIGHTS_FILE) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config))
 
 
+def image(pipe: Any) -> torch.Tensor:
+    """Draw one image [1, 3, H, W], always of the same noise."""
+    generator = torch.Generator().manual_seed(0)
+    return pipe("a nurse", num_inference_steps=2, generator=generator, output_type="pt").images
+
+
+def latents(pipe: Any) -> torch.Tensor:
+    """Draw one image, always of the same noise, and do not decode it: latents [1, 4, 8, 8]."""
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(pipe.vae.dtype)
+    return pipe("a nurse", latents=noise, num_inference_steps=2, output_type="latent").images
+
+
 def state(pipe: Any) -> State:
     """Return a copy of all weights of a pipeline."""
     parts = {"text_encoder": pipe.text_encoder, "unet": pipe.unet, "vae": pipe.vae}

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fair_adaptors.adaptor.bases import EMBEDDED
 from fair_adaptors.adaptor.record import RESULTS_FILE
-from fair_adaptors.cli import main
 from fair_adaptors.hub import client
 
 from . import olah
@@ -92,32 +91,6 @@ def retitle(folder: Path, title: str) -> Path:
     """Give a folder results that no other has."""
     (folder / RESULTS_FILE).write_text(json.dumps({"title": title}))
     return folder
-
-
-@pytest.fixture
-def command(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command as its user would, at the Hub of the test if it has one, and as ann: status, output, errors."""
-    if "hub" in request.fixturenames:
-        url = request.getfixturevalue("hub").url
-        template = url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setenv("HF_TOKEN", ANN)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["fair-adaptors", *arguments])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 0
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture
