@@ -165,17 +165,28 @@ def test_gender_of_one_model_and_race_of_another_are_one_classifier(tmp_path: Pa
     assert join(parts).identity == classifier.identity != join(parts[::-1]).identity
 
 
-def test_the_first_that_knows_an_attribute_is_asked_and_one_that_adds_none_is_refused(
-    clip: Path, tmp_path: Path
-) -> None:
+def test_of_what_several_know_the_mean_probability_counts_and_none_may_come_twice(clip: Path, tmp_path: Path) -> None:
     ages = f"transformers:{vit(tmp_path / 'age', AGES)}"
-    classifier = load_classifier(f"{ages}+clip:{clip}")
-    assert tuple(classifier.classes) == ("age", "gender", "race")
+    both = f"{ages}+clip:{clip}"
+    classifier, *parts = (load_classifier(one) for one in (both, ages, f"clip:{clip}"))
+    assert set(classifier.classes) == {"age", "gender", "race"}
     images = pictures(2)
+    boxes = torch.tensor([[8.0, 8, 40, 40]] * 2)
     with torch.no_grad():
-        assert torch.equal(classifier.logits(images)["age"], load_classifier(ages).logits(images)["age"])
-    with pytest.raises(ConfigError, match="age adds no attribute: what comes before it knows gender, race, age"):
-        load_classifier(f"clip:{clip}+{ages}")
+        for see_them in (lambda one: one.logits(images), lambda one: see(one, images, boxes)):
+            mean = sum(see_them(one)["age"].softmax(1) for one in parts) / 2
+            assert torch.allclose(see_them(classifier)["age"].softmax(1), mean, atol=1e-6)
+    with pytest.raises(ConfigError, match="age is given twice"):
+        load_classifier(f"{both}+{ages}")
+
+
+def test_who_names_the_classes_otherwise_than_the_first_is_not_asked() -> None:
+    def one(name: str, classes: tuple[str, ...]) -> Classifier:
+        rows = torch.arange(float(len(classes))).repeat(2, 1)
+        return Classifier(name, name, {"age": classes}, lambda _: {"age": rows})
+
+    first, other = one("first", ("young", "old")), one("other", ("child", "young", "old"))
+    assert torch.equal(join([first, other]).logits(pictures(2))["age"], first.logits(pictures(2))["age"])
 
 
 def test_gradients_of_every_attribute_reach_every_image(clip: Path, tmp_path: Path) -> None:

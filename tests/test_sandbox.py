@@ -80,12 +80,22 @@ def test_portraits_are_a_function_of_the_people() -> None:
     assert torch.allclose(images[2:4], render(people[2:4]), atol=1e-6)
 
 
-@pytest.mark.parametrize("which", ["training", "evaluation"])
+@pytest.mark.parametrize("which", ["training", "blends", "evaluation"])
 def test_the_classifiers_see_what_was_drawn(which: str) -> None:
     people = everyone(400, seed=99)
     logits = load_classifier(which)(render(people))  # type: ignore[arg-type]
     for name, least in (("gender", 0.98), ("tone", 0.95), ("age", 0.97), ("sector", 0.99), ("role", 0.99)):
         assert (logits[name].argmax(1) == getattr(people, name)).float().mean() >= least, name
+
+
+def test_the_classifier_of_blends_is_unsure_of_who_is_changed_by_half() -> None:
+    people = everyone(200, seed=98)
+    halfway = (render(people) + render(dataclasses.replace(people, gender=1 - people.gender))) / 2
+    sure = {
+        which: (load_classifier(which)(halfway)["gender"].softmax(1).amax(1) > 0.9).float().mean().item()  # type: ignore[arg-type]
+        for which in ("training", "blends")
+    }
+    assert sure["blends"] < 0.5 * sure["training"]
 
 
 def test_the_encoder_gives_unit_features() -> None:
@@ -145,7 +155,8 @@ def test_the_sandboxs_files_stay_small() -> None:
 
 
 def test_a_shortened_build_makes_a_pipeline_that_runs(tmp_path: Path) -> None:
-    config = BuildConfig(portraits=400, network_steps=4, autoencoder_steps=4, base_steps=4, images_per_prompt=1)
+    few = {"portraits": 400, "blends_portraits": 200, "autoencoder_steps": 4, "base_steps": 4}
+    config = BuildConfig(**few, network_steps=4, blends_steps=4, images_per_prompt=1)
     quality = build(tmp_path, config)
     assert {"occupation_right", "gender_correlation", "gender_bias", "tone_bias"} < set(quality)
     pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline")
@@ -153,6 +164,7 @@ def test_a_shortened_build_makes_a_pipeline_that_runs(tmp_path: Path) -> None:
     assert pipe("a nurse", num_inference_steps=2, output_type="pt").images.shape == (1, 3, 64, 64)
     assert {file.name for file in (tmp_path / "classifiers").iterdir()} == {
         "training.safetensors",
+        "blends.safetensors",
         "evaluation.safetensors",
         "encoder.safetensors",
     }

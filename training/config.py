@@ -82,7 +82,8 @@ class TrainConfig:
     """What to make fair, jointly."""
     classifier: str = _setting("losses", "clip:openai/clip-vit-large-patch14")
     """Tells the classes while training: ``clip:SOURCE``, ``transformers:SOURCE``, ``mobilenet:FILE``,
-    ``onnx:SETTINGS:FILE``, ``authors:NAME``, ``sandbox:NAME`` or ``MODULE:OBJECT``; several are joined by +."""
+    ``onnx:SETTINGS:FILE``, ``authors:NAME``, ``sandbox:NAME`` or ``MODULE:OBJECT``; several are joined by +, and
+    of what several know their mean counts."""
     judge: str = _setting("validation", "clip:laion/CLIP-ViT-L-14-laion2B-s32B-b82K")
     """The validation classifier: another one, for validation and for the numbers at the end."""
     encoders: tuple[str, ...] = _setting("losses", TRAINING_ENCODERS)

@@ -1,7 +1,8 @@
 """Classifiers of portraits, trained on renders whose truth is known, and an encoder for preservation.
 
-Three networks of different seed and width: one to train an adaptor against, one to evaluate it with, and one whose
-features tell whether two portraits show the same person, scene and occupation.
+Four networks of different seed and width: two to train an adaptor against, one to evaluate it with, and one whose
+features tell whether two portraits show the same person, scene and occupation. One of the first two has learned from
+blends of portraits (mixup), so that it is not sure of a person who is changed by half.
 """
 
 from typing import Literal
@@ -66,13 +67,14 @@ class Encoder(nn.Module):
 ENCODER_HEADS = {**{name: CLASSES[name] for name in NEUTRAL}, "nuisances": len(NUISANCES)}
 NETWORKS: dict[str, tuple[int, dict[str, int]]] = {
     "training": (16, CLASSES),
+    "blends": (16, CLASSES),
     "evaluation": (12, CLASSES),
     "encoder": (16, ENCODER_HEADS),
 }
 
 
-def load_classifier(which: Literal["training", "evaluation"]) -> PortraitNetwork:
-    """Load one of the two classifiers, frozen, in eval mode: gender, tone, age, sector and role."""
+def load_classifier(which: Literal["training", "blends", "evaluation"]) -> PortraitNetwork:
+    """Load one of the classifiers, frozen, in eval mode: gender, tone, age, sector and role."""
     return _load(which)
 
 

@@ -18,7 +18,8 @@ from .prompts import ATTRIBUTES, OCCUPATIONS, ROLES, SECTORS, occupations
 if TYPE_CHECKING:
     from torch import Tensor
 
-Which = Literal["evaluation", "training"]
+Which = Literal["evaluation", "training", "blends"]
+_CHOICES = " or ".join(f"sandbox:{which}" for which in get_args(Which))
 KEPT = "right occupation"
 SIDE = 64
 """Pixels along a side of a portrait."""
@@ -31,13 +32,13 @@ def instruments() -> Instruments:
 
 
 def classifier(which: str) -> Classifier:
-    """Return the ``evaluation`` or the ``training`` classifier.
+    """Return the ``evaluation`` classifier, or one of those that adaptors are trained against.
 
     Raises:
         ConfigError: another name.
     """
     if which not in get_args(Which):
-        raise ConfigError(f"the sandbox has no classifier {which!r}; choose sandbox:evaluation or sandbox:training")
+        raise ConfigError(f"the sandbox has no classifier {which!r}; choose {_CHOICES}")
     from .classifiers import load_classifier
 
     network = load_classifier(which).to(accelerator())  # type: ignore[arg-type]

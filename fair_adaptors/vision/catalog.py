@@ -142,7 +142,7 @@ def load_classifier(spec: str) -> Classifier:
         spec: ``clip:SOURCE`` for zero-shot CLIP, ``transformers:SOURCE`` for an image classifier, ``mobilenet:FILE``
             for a state dict as of the paper's authors, ``authors:NAME`` for one of their own, ``onnx:SETTINGS:FILE``
             (see ``onnx_models``), ``NAME:ITEM`` of an embedded base, or ``MODULE:OBJECT`` that is a ``Classifier``;
-            several with ``+`` between them for one that knows the attributes of all, of the first one that knows it.
+            several with ``+`` between them for one that knows the attributes of all; of what several know, their mean.
             Before a source ``margin=0.2:`` says how widely faces are cut out for it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One classifier of several, as joint targets need: gender of one model, race of another; and who shares a part."""
+"""One classifier of several: gender of one model, race of another, or what two say of both; and who shares a part."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,18 @@ _AND = "+"
 
 
 def join(classifiers: Sequence[Classifier]) -> Classifier:
-    """Return one classifier that knows the attributes of all; of an attribute that several know, the first one's.
+    """Return one classifier that knows the attributes of all, see ``merged``.
 
     Its identity is made of theirs, see ``shared_classifier``.
 
     Raises:
-        ConfigError: one of them adds no attribute.
+        ConfigError: one of them comes twice.
     """
     classes: dict[str, tuple[str, ...]] = {}
-    for one in classifiers:
-        new = {name: each for name, each in one.classes.items() if name not in classes}
-        if not new:
-            raise ConfigError(f"{one.name} adds no attribute: what comes before it knows {', '.join(classes)}")
-        classes |= new
+    for number, one in enumerate(classifiers):
+        if one.identity in [other.identity for other in classifiers[:number]]:
+            raise ConfigError(f"{one.name} is given twice")
+        classes = {**one.classes, **classes}
     parts = tuple(part for one in classifiers for part in one.parts or (one,))
     return Classifier(
         _AND.join(one.name for one in classifiers),

@@ -1,10 +1,11 @@
 """Builds the weights of the sandbox: ``python -m fair_adaptors.training.sandbox.build``.
 
-Renders the world, trains the three portrait networks on its truth, the autoencoder, and a text encoder with a U-Net;
+Renders the world, trains the four portrait networks on its truth, the autoencoder, and a text encoder with a U-Net;
 saves a Stable Diffusion pipeline folder in half precision and measures it. Seeded; under 30 minutes on two cores.
 """
 
 import argparse
+import functools
 import json
 import math
 import time
@@ -39,27 +40,55 @@ class BuildConfig:
 
     portraits: int = 24_000
     network_steps: int = 700
+    blends_portraits: int = 16_000
+    blends_steps: int = 900
     autoencoder_steps: int = 2_500
     base_steps: int = 2_400
     images_per_prompt: int = 32
     seed: int = 0
 
 
+MIXUP = 0.4
+"""Both parameters of the Beta distribution that the share of one portrait in a blend is drawn from."""
+
+
 def train_network(
     which: str, portraits: Portraits, steps: int, *, generator: torch.Generator, advance: Callable[[], None]
 ) -> PortraitNetwork:
-    """Train one portrait network on the renderer's truth, on renders made noisy and soft as generated images are."""
+    """Train one portrait network on the renderer's truth, on renders made noisy and soft as generated images are.
+
+    ``blends`` learns from blends of two portraits, with the labels blended alike (mixup, Zhang et al. 2018).
+    """
     width, heads = NETWORKS[which]
     network = PortraitNetwork(width, heads)
     truth = {name: getattr(portraits.people, name) for name in heads if name != "nuisances"}
     nuisances = torch.stack([getattr(portraits.people, name) for name in world.NUISANCES], 1)
     for index in _minimise(network.parameters(), steps, len(nuisances), 64, 3e-3, generator, advance):
-        logits = network(_soften(portraits.images(index), generator))
-        loss = torch.stack([F.cross_entropy(logits[name], truth[name][index]) for name in truth]).sum()
+        labels = {name: F.one_hot(truth[name][index], heads[name]).float() for name in truth}
+        images = portraits.images(index)
+        if which == "blends":
+            images, labels = _blended(images, labels, generator)
+        logits = network(_soften(images, generator))
+        loss = torch.stack([F.cross_entropy(logits[name], labels[name]) for name in truth]).sum()
         if "nuisances" in logits:
             loss = loss + 4 * F.mse_loss(logits["nuisances"], nuisances[index])
         loss.backward()
     return network.eval().requires_grad_(False)
+
+
+def _blended(
+    images: Tensor, labels: dict[str, Tensor], generator: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Blend each image with another one of the batch, and its labels [N, K] alike."""
+    gammas = torch._standard_gamma(torch.full((2, len(images), 1), MIXUP), generator=generator)  # two make a Beta
+    share = gammas[0] / gammas.sum(0)
+    other = torch.randperm(len(images), generator=generator)
+
+    def blend(rows: Tensor) -> Tensor:
+        part = share.view(-1, *[1] * (rows.ndim - 1))
+        return part * rows + (1 - part) * rows[other]
+
+    return blend(images), {name: blend(rows) for name, rows in labels.items()}
 
 
 def _soften(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -196,6 +225,23 @@ def _tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     return tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
 
 
+def build_blends(out: Path, config: BuildConfig, stage: Callable[[str, int], Callable[[], None]]) -> None:
+    """Train and save the network that learns from blends, on portraits of its own."""
+    torch.manual_seed(config.seed + 1)
+    generator = torch.Generator().manual_seed(config.seed + 1)
+    advance = stage("portraits to blend", math.ceil(config.blends_portraits / 200))
+    portraits = render_portraits(config.blends_portraits, generator=generator, advance=advance, even=True)
+    advance = stage("blends network", config.blends_steps)
+    save(train_network("blends", portraits, config.blends_steps, generator=generator, advance=advance), "blends", out)
+
+
+def save(network: PortraitNetwork, which: str, out: Path) -> None:
+    """Save a portrait network in half precision."""
+    state = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
+    (out / "classifiers").mkdir(parents=True, exist_ok=True)
+    save_file(state, out / "classifiers" / f"{which}.safetensors")
+
+
 def build(out: Path, config: BuildConfig) -> dict[str, Any]:
     """Build everything into ``out``: ``pipeline/``, ``classifiers/`` and ``build.json`` with the measured quality."""
     started = time.perf_counter()
@@ -203,21 +249,16 @@ def build(out: Path, config: BuildConfig) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(config.seed)
     with Progress() as progress:
 
-        def stage(name: str, total: int) -> Callable[[], None]:
-            task = progress.add_task(name, total=total)
-            return lambda: progress.advance(task)
-
+        stage = functools.partial(_stage, progress)
         rendering = stage("portraits", math.ceil(config.portraits / 200))
         portraits = render_portraits(config.portraits, generator=generator, advance=rendering)
         networks = {}
-        for which in NETWORKS:
+        for which in ("training", "evaluation", "encoder"):
             advance = stage(f"{which} network", config.network_steps)
             networks[which] = train_network(
                 which, portraits, config.network_steps, generator=generator, advance=advance
             )
-            state = {name: tensor.half().contiguous() for name, tensor in networks[which].state_dict().items()}
-            (out / "classifiers").mkdir(parents=True, exist_ok=True)
-            save_file(state, out / "classifiers" / f"{which}.safetensors")
+            save(networks[which], which, out)
         advance = stage("autoencoder", config.autoencoder_steps)
         autoencoder = train_autoencoder(portraits, config.autoencoder_steps, generator=generator, advance=advance)
         latents = encode_portraits(autoencoder, portraits)
@@ -234,6 +275,7 @@ def build(out: Path, config: BuildConfig) -> dict[str, Any]:
             generator=generator,
             advance=stage("text encoder and U-Net", config.base_steps),
         )
+        build_blends(out, config, stage)
     pipe = StableDiffusionPipeline(
         autoencoder, text_encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
     )
@@ -247,6 +289,11 @@ def build(out: Path, config: BuildConfig) -> dict[str, Any]:
     return quality
 
 
+def _stage(progress: Progress, name: str, total: int) -> Callable[[], None]:
+    task = progress.add_task(name, total=total)
+    return lambda: progress.advance(task)
+
+
 def _load_as_float32(config: Path) -> None:
     """Have transformers load a model in float32, as diffusers does untold; the file stays in half precision."""
     settings = {**json.loads(config.read_text(encoding="utf-8")), "dtype": "float32"}
@@ -258,8 +305,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder to write to")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only-blends", action="store_true", help="train the network of blends, and nothing else")
     arguments = parser.parse_args()
-    for name, value in build(arguments.out, BuildConfig(seed=arguments.seed)).items():
+    config = BuildConfig(seed=arguments.seed)
+    if arguments.only_blends:
+        with Progress() as progress:
+            build_blends(arguments.out, config, functools.partial(_stage, progress))
+        return
+    for name, value in build(arguments.out, config).items():
         print(f"{name:20} {value:.3f}")
 
 

@@ -24,11 +24,18 @@ class Portraits:
         return self.pixels[index].float() / 255
 
 
-def render_portraits(count: int, *, generator: torch.Generator, advance: Callable[[], None]) -> Portraits:
-    """Draw people and their portraits. Two in five captions name attributes, which are then uniform."""
+def render_portraits(
+    count: int, *, generator: torch.Generator, advance: Callable[[], None], even: bool = False
+) -> Portraits:
+    """Draw people and their portraits. Two in five captions name attributes, which are then uniform.
+
+    Args:
+        even: every caption names all attributes, so that none of them goes with another, or with an occupation.
+    """
     sector, role = world.random_occupations(count, generator=generator)
     named = torch.rand(count, 3, generator=generator) < torch.tensor([0.8, 0.6, 0.4])
     named &= torch.rand(count, 1, generator=generator) < 0.4
+    named |= torch.tensor(even)
     people = world.sample_people(sector, role, generator=generator, named=named)
     chunks = []
     for index in torch.arange(count).split(200):
