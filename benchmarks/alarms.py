@@ -7,10 +7,6 @@ after in one prompt, 16 % and 7 % over 16 prompts. It is told if the alarm names
 """
 
 import argparse
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 from numpy.typing import NDArray

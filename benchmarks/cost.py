@@ -6,12 +6,8 @@ torch's meta device. From both, the cards' data sheets and the assumptions in ``
 each recipe. Writes the tables of ``docs/cost.md``.
 """
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fair_adaptors.training.cost import (
     CARDS,

@@ -5,11 +5,7 @@ many prompts. The last two columns are the least and the most of 100 trials, ove
 """
 
 import argparse
-import sys
 from collections.abc import Callable
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,12 +1,8 @@
 """How many faces YuNet misses, and how far its landmarks are off, by the size to which images are shrunk for it."""
 
 import argparse
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks._published import PORTRAITS, Portrait, photograph
 from benchmarks._report import report

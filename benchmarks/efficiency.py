@@ -9,13 +9,10 @@ of operations when all three are good for the first time, and stay so to the end
 import argparse
 import dataclasses
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks._operations import VISION, Operations, base_operations, vision_operations
 from benchmarks._passes import first_tensor

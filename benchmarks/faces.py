@@ -1,13 +1,9 @@
 """Time of cutting out and aligning faces, with the gradient to the pixels, and of looking for them."""
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks._report import report
 

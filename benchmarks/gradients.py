@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks._report import report
 
 PROMPT = "A photo of the face of a hospital nurse, a person"
@@ -75,7 +73,7 @@ def _memory(field: str) -> float:
 
 def in_process(*case: object) -> dict[str, Any]:
     """Measure one case in a fresh process."""
-    command = [sys.executable, __file__, "--case", json.dumps(case)]
+    command = [sys.executable, "-m", "benchmarks.gradients", "--case", json.dumps(case)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks._report import report
 from fair_adaptors import load_fair_adaptor
 from fair_adaptors.evaluation.metrics import bias, frequencies, total_variation

@@ -8,14 +8,11 @@ Seconds are the processor's, on one thread, so that what else runs on the machin
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel

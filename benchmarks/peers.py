@@ -8,14 +8,11 @@ gender or a tone tell whether a method still does what it is asked for.
 import argparse
 import dataclasses
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch

@@ -9,9 +9,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def work(iterations: int) -> None:
@@ -35,13 +32,12 @@ def work(iterations: int) -> None:
 
 def measure(processes: int, threads: int, iterations: int) -> float:
     """Return the images per second of so many processes with so many threads each."""
-    start = [sys.executable]
+    command = [sys.executable]
     if processes > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", "benchmarks.processes", "--work", str(iterations)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [*start, __file__, "--work", str(iterations)], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout.strip().splitlines()[-1])["images_per_second"])
 
 

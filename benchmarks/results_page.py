@@ -1,10 +1,6 @@
 """Write the tables of docs/results.md from the JSON files in results/: a row a row, as it was printed."""
 
 import json
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks._report import RESULTS, table, tables_of, text_of, write_tables
 

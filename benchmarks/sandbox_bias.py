@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks._report import report
 from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
 from fair_adaptors.adaptor.results import Results, VariantResults, headline

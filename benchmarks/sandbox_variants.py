@@ -3,10 +3,6 @@
 Held-out prompts, the evaluation classifier, as in ``sandbox_bias``.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.sandbox_bias import Bars, main
 

@@ -12,10 +12,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks._operations import base_operations
 from benchmarks._report import report, table, write_tables
@@ -80,7 +77,7 @@ def parts_of_an_iteration(images: int, repeats: int) -> dict[str, float]:
 
 def in_process(images: int, repeats: int) -> dict[str, float]:
     """Measure in a fresh process."""
-    command = [sys.executable, __file__, "--case", str(images), "--repeats", str(repeats)]
+    command = [sys.executable, "-m", "benchmarks.scaling", "--case", str(images), "--repeats", str(repeats)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 

@@ -3,12 +3,8 @@
 import ast
 import dataclasses
 import inspect
-import sys
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, get_args
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fair_adaptors.training.config import Part, TrainConfig
 

@@ -7,10 +7,6 @@ the same between batches of other noises: what no choice of steps can take away.
 """
 
 import argparse
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from fair_adaptors.training.engine import lora
