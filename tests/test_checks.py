@@ -76,12 +76,7 @@ def nothing_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("recipe", "wrong", "message"), WRONG, ids=[wrong for _, wrong, _ in WRONG])
 def test_a_wrong_name_is_refused_by_the_dry_run_and_before_anything_large_is_loaded(
-    recipe: str,
-    wrong: str,
-    message: str,
-    nothing_large: None,
-    command: Command,
-    tmp_path: Path,
+    recipe: str, wrong: str, message: str, nothing_large: None, command: Command, tmp_path: Path
 ) -> None:
     for options in (["--dry-run"], ["--out", str(tmp_path / "run")]):
         status, said, error = command("train", recipe, "--set", wrong, *options)

@@ -46,9 +46,7 @@ def test_real_stable_diffusion_checkpoints_keep_the_change_of_every_layer(tmp_pa
     assert (len(unet), sum(t.numel() for t in unet.values())) == (256, 9_964_800)
     run = "run/checkpoint-9000_exported"
     source = zipped(
-        tmp_path / "both.zip",
-        {f"{run}/{TEXT}": as_bytes(text), f"{run}/{UNET}": as_bytes(unet)},
-        zipfile.ZIP_STORED,
+        tmp_path / "both.zip", {f"{run}/{TEXT}": as_bytes(text), f"{run}/{UNET}": as_bytes(unet)}, zipfile.ZIP_STORED
     )
     out = convert(source, tmp_path / "gender", attributes=["gender"])
     record = read_adaptor(out).record
@@ -104,10 +102,7 @@ def test_soft_tokens_are_all_rows_but_the_empty_one(tmp_path: Path, base: str) -
     files = read_adaptor(out)
     assert torch.equal(files.tokens["text_encoder"], tensors["token_embedding.weight"][1:])
     assert files.record.trained_parts == ("tokens",) and not (out / WEIGHTS_FILE).exists()
-    assert files.record.training["converted_from"]["not_used"].keys() == {
-        "position_ids",
-        "position_embedding.weight",
-    }
+    assert files.record.training["converted_from"]["not_used"].keys() == {"position_ids", "position_embedding.weight"}
     pipe = tiny_pipeline()
     plain = image(pipe)
     with load_fair_adaptor(pipe, out):

@@ -219,9 +219,7 @@ def test_a_bank_is_made_of_the_pictures_with_a_face(command: Command, folder: Pa
     assert status == 1 and "exists; choose another --out" in error
 
 
-def test_pictures_without_faces_make_no_bank(
-    command: Command, folder: Path, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_pictures_without_faces_make_no_bank(command: Command, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     blind = FaceDetector(
         "blind", "1", lambda images: replace(whole_image().find(images), found=images[:, 0, 0, 0] > 9)
     )
@@ -231,9 +229,7 @@ def test_pictures_without_faces_make_no_bank(
     assert status == 1 and "blind leaves none of 8 pictures: no face in 8" in error
 
 
-def test_it_is_said_how_many_pictures_are_left_out_and_why(
-    command: Command, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_it_is_said_how_many_pictures_are_left_out_and_why(command: Command, tmp_path: Path, monkeypatch: Any) -> None:
     """Grey pictures: the darkest have no face, the next a small one, the next one that the detector is unsure of."""
 
     def by_grey(images: torch.Tensor) -> Faces:

@@ -180,10 +180,7 @@ def test_a_damaged_file_is_refused_wherever_it_ends(file: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (
-            nn.Sequential(nn.Conv2d(3, 4, 3), nn.ELU(), nn.Flatten()),
-            "has the operations Elu; known here: Add,",
-        ),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ELU(), nn.Flatten()), "has the operations Elu; known here: Add,"),
         (nn.Conv2d(3, 4, 3), r"gives features of shape \[1, 4, 110, 110\] for a face"),
         (nn.Sequential(nn.Flatten(), nn.Linear(3 * 112 * 112, 2)), None),
     ],

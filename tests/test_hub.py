@@ -53,11 +53,7 @@ def test_a_pushed_adaptor_is_pulled_as_it_was_by_both_servers(hub: Hub, mirror: 
 
 @pytest.mark.slow
 def test_what_is_trained_is_pushed_pulled_and_draws_the_same_image(
-    hub: Hub,
-    mirror: str,
-    command: Command,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    hub: Hub, mirror: str, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The push at the end fails at first, with a token that is none: the adaptor stays, and is pushed as was said."""
     folder, settings = tmp_path / "trained", [word for text in QUICK for word in ("--set", text)]

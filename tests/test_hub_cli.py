@@ -19,10 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 
 def test_an_adaptor_goes_to_the_hub_and_comes_back(
-    hub: Hub,
-    sandbox_copy: Path,
-    command: Command,
-    tmp_path: Path,
+    hub: Hub, sandbox_copy: Path, command: Command, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     status, printed, _ = command("push", str(ADAPTOR), "ann/cli", "--tag", "v1", "--private")
@@ -51,10 +48,7 @@ def test_the_table_says_what_each_row_needs(command: Command, monkeypatch: pytes
 
 
 def test_in_a_namespace_of_ones_own_a_name_of_the_table_is_pulled_from_there(
-    hub: Hub,
-    command: Command,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    hub: Hub, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert command("push", str(ADAPTOR), "ann/sd21-gender-race")[0] == 0
     monkeypatch.setenv(NAMESPACE, "ann")
@@ -140,12 +134,7 @@ STRANGE = [
 
 @pytest.mark.parametrize(("line", "message"), STRANGE, ids=[line for line, _ in STRANGE])
 def test_wrong_input_is_one_line_that_helps(
-    place: None,
-    command: Command,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    line: str,
-    message: str,
+    place: None, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     before = contents(tmp_path)

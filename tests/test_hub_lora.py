@@ -80,11 +80,7 @@ def test_a_plain_lora_is_refused_with_the_command_that_makes_an_adaptor_of_it(
 @pytest.mark.parametrize(
     ("files", "asked", "message"),
     [
-        (
-            {"a.safetensors": b"a", "b.safetensors": b"b"},
-            "",
-            "several files that could be meant: a.safetensors, b",
-        ),
+        ({"a.safetensors": b"a", "b.safetensors": b"b"}, "", "several files that could be meant: a.safetensors, b"),
         ({"model.bin": b"a"}, "", "has no .safetensors file"),
         ({"a.safetensors": b"a"}, "/c.safetensors", "no file 'c.safetensors'.*Did you mean 'a.safetensors'"),
         ({"a.safetensors": b"a"}, "@v9", "no such|v9"),

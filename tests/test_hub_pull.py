@@ -52,11 +52,7 @@ def test_a_revision_or_repository_that_is_not_there(hub: Hub, tmp_path: Path) ->
 
 
 def test_the_cache_serves_when_the_hub_does_not_and_says_so(
-    hub: Hub,
-    sandbox_copy: Path,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    hub: Hub, sandbox_copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fair_adaptors.hub.client.PATIENCE", 1.5)
     old = push(sandbox_copy, "ann/cached", token=ANN, endpoint=hub.url).commit
@@ -86,9 +82,7 @@ def test_a_file_that_rotted_in_the_cache_is_refused_and_a_pull_mends_it(hub: Hub
 
 
 def test_only_an_adaptors_files_are_fetched_and_only_if_they_are_small_enough(
-    hub: Hub,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(ADAPTOR, "ann/stuffed", token=ANN, endpoint=hub.url)
     foreign = {"model.py": b"evil", "weights.bin": b"pickle", "images/x.svg": b"<svg/>", "images/a/b.png": b"deep"}
@@ -105,10 +99,7 @@ def test_only_an_adaptors_files_are_fetched_and_only_if_they_are_small_enough(
 
 
 def test_what_tells_of_an_adaptor_comes_without_its_weights(
-    hub: Hub,
-    sandbox_copy: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    hub: Hub, sandbox_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = push(sandbox_copy, "ann/told", token=ANN, endpoint=hub.url).commit
     loaded = resolve("ann/told", cache_dir=tmp_path, endpoint=hub.url)
@@ -131,9 +122,7 @@ def test_what_tells_of_an_adaptor_comes_without_its_weights(
 
 
 def test_a_name_of_the_table_is_only_what_the_table_says(
-    hub: Hub,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever gets hold of a published repository cannot put other weights under a known name."""
     commit = push(ADAPTOR, "org/pinned", token=ANN, endpoint=hub.url).commit
@@ -186,9 +175,7 @@ def test_search_finds_by_base_attribute_and_owner_across_pages(hub: Hub, tmp_pat
 
 
 def test_a_mirror_that_tells_only_the_names_of_the_files_is_read_as_carefully(
-    hub: Hub,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Blob, "sibling", lambda self: {"rfilename": self.path})
     push(ADAPTOR, "ann/names", token=ANN, endpoint=hub.url)

@@ -9,11 +9,7 @@ import datasets
 import pytest
 from fair_adaptors.training.classifier import data as classifier_data
 from fair_adaptors.training.classifier.data import KNOWN, Labelled, find_source
-from fair_adaptors.training.classifier.train import (
-    ClassifierConfig,
-    plan,
-    train_classifier,
-)
+from fair_adaptors.training.classifier.train import ClassifierConfig, plan, train_classifier
 from PIL import Image
 
 from fair_adaptors.errors import ConfigError

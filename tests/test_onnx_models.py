@@ -70,10 +70,7 @@ def test_an_operation_is_what_onnxs_own_evaluator_makes_of_it(
     assert torch.allclose(found, torch.from_numpy(expected), atol=1e-6)
 
 
-CONSTANTS = {
-    "Conv": (np.ones((2, 3, 1, 1), np.float32),),
-    "BatchNormalization": (np.ones(3, np.float32),) * 4,
-}
+CONSTANTS = {"Conv": (np.ones((2, 3, 1, 1), np.float32),), "BatchNormalization": (np.ones(3, np.float32),) * 4}
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,7 @@
 
 import pytest
 import torch
-from fair_adaptors.training.paper import (
-    OURS,
-    OURS_FOR_XL,
-    PAPER,
-    TABLE,
-    authors_parts,
-    deviations,
-    published_settings,
-)
+from fair_adaptors.training.paper import OURS, OURS_FOR_XL, PAPER, TABLE, authors_parts, deviations, published_settings
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 from fair_adaptors.training.run import validation
 

@@ -14,13 +14,7 @@ from fair_adaptors.adaptor import registry
 from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import RESULTS_FILE, read_record
-from fair_adaptors.adaptor.registry import (
-    NAMESPACE,
-    AdaptorInfo,
-    default_for,
-    find,
-    list_adaptors,
-)
+from fair_adaptors.adaptor.registry import NAMESPACE, AdaptorInfo, default_for, find, list_adaptors
 from fair_adaptors.adaptor.results_file import load_results
 from fair_adaptors.errors import NotPublishedError, UnknownAdaptorError
 from fair_adaptors.hub.resolve import resolve

@@ -188,12 +188,7 @@ def test_a_short_training_lowers_the_bias_of_its_prompts() -> None:
 
     def look() -> tuple[float, float]:
         images = generate(
-            setup.pipe,
-            setup.prompts["train"],
-            images_per_prompt=24,
-            seed=1,
-            num_steps=STEPS,
-            guidance_scale=GUIDANCE,
+            setup.pipe, setup.prompts["train"], images_per_prompt=24, seed=1, num_steps=STEPS, guidance_scale=GUIDANCE
         )
         seen = classify(images, setup.validation_classifier)
         right = occupation_right(seen, [occupations("train")[i] for i in range(0, 56, 7)])

@@ -31,12 +31,7 @@ def dtypes(pipe: Any) -> dict[str, torch.dtype]:
 
 
 @pytest.mark.parametrize(
-    ("parts", "precise"),
-    [
-        (("text_encoder",), {"text_encoder"}),
-        (("tokens",), {"text_encoder"}),
-        (("unet",), set()),
-    ],
+    ("parts", "precise"), [(("text_encoder",), {"text_encoder"}), (("tokens",), {"text_encoder"}), (("unet",), set())]
 )
 def test_a_text_encoder_that_is_trained_keeps_the_bits_of_float32(
     base: str, parts: tuple[str, ...], precise: set[str]

@@ -105,10 +105,7 @@ def test_a_plan_says_how_many_images_tell_a_difference() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (
-            lambda gender: {"gender": gender * torch.nan},
-            r"evaluation returned NaN .* gender for 4 of 4 images",
-        ),
+        (lambda gender: {"gender": gender * torch.nan}, r"evaluation returned NaN .* gender for 4 of 4 images"),
         (lambda gender: {"gender": gender.log()}, "NaN or infinite logits of gender"),
         (lambda gender: {"gender": torch.zeros(4, 5)}, r"returned gender \(4, 5\).* must be .*: gender \(4, 2\)"),
         (lambda gender: {"gender": gender[1:]}, r"gender \(3, 2\)"),

@@ -101,11 +101,7 @@ def test_dropout_acts_in_the_gradient_only_and_is_repeatable() -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "side", "alike"),
-    [
-        ("bfloat16", 8, 0.98),
-        ("float16", 8, 0.99999),
-        pytest.param("float16", 20, 0.99999, marks=pytest.mark.slow),
-    ],
+    [("bfloat16", 8, 0.98), ("float16", 8, 0.99999), pytest.param("float16", 20, 0.99999, marks=pytest.mark.slow)],
 )
 def test_a_base_in_half_precision_has_nearly_the_same_gradient(dtype: str, side: int, alike: float) -> None:
     """A pixel's gradient is near the smallest number of float16, the nearer the larger the image: the scale helps."""

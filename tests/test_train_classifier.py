@@ -12,12 +12,7 @@ from fair_adaptors.training.classifier import data as classifier_data
 from fair_adaptors.training.classifier.card import calibration_error
 from fair_adaptors.training.classifier.data import Labelled, find_source
 from fair_adaptors.training.classifier.model import load_trainee
-from fair_adaptors.training.classifier.train import (
-    ClassifierConfig,
-    balanced_loss,
-    fit_temperature,
-    train_classifier,
-)
+from fair_adaptors.training.classifier.train import ClassifierConfig, balanced_loss, fit_temperature, train_classifier
 from PIL import Image
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
 

@@ -12,15 +12,7 @@ from fair_adaptors.adaptor.results import Estimate
 from fair_adaptors.evaluation.spec import Target
 from fair_adaptors.evaluation.verdict import verdicts
 from fair_adaptors.evaluation.wording import direction, number, percent, signed
-from tests.reports import (
-    HALF,
-    OLD,
-    instruments,
-    measured,
-    more_targets,
-    named,
-    record,
-)
+from tests.reports import HALF, OLD, instruments, measured, more_targets, named, record
 
 
 def said(targets: tuple[Target, ...], *, before: float, after: float, **changes: Any) -> dict[str, str]:

@@ -9,11 +9,7 @@ import torch
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.setup import load_setup
 from PIL import Image
-from transformers import (
-    CLIPImageProcessorPil,
-    CLIPModel,
-    ViTForImageClassification,
-)
+from transformers import CLIPImageProcessorPil, CLIPModel, ViTForImageClassification
 
 from fair_adaptors.errors import ConfigError, MissingExtraError
 from fair_adaptors.evaluation.run import check_targets, evaluate

@@ -141,14 +141,7 @@ def write_tiny_adaptor(
     tensors = lora.extract(pipe, parts)
     lora.detach(pipe, parts)
     return write_adaptor(
-        folder,
-        tensors,
-        name=f"tiny-{seed}",
-        pipe=pipe,
-        base_model="tiny",
-        attributes=AIM,
-        rank=rank,
-        training={},
+        folder, tensors, name=f"tiny-{seed}", pipe=pipe, base_model="tiny", attributes=AIM, rank=rank, training={}
     )
 
 

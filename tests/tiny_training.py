@@ -37,12 +37,5 @@ def tiny_setup(*kept: str) -> Setup:
     beside = {"warm": ("cold", "warm")}
     sees = checked(Classifier("tiny", "tiny", {"bright": ("dark", "bright"), **beside}, brightness))
     return Setup(
-        tiny_pipeline(),
-        {"train": prompts},
-        prompts,
-        sees,
-        sees,
-        encoder,
-        kept_attributes=kept,
-        beside=beside,
+        tiny_pipeline(), {"train": prompts}, prompts, sees, sees, encoder, kept_attributes=kept, beside=beside
     )

@@ -138,10 +138,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "race": lambda: _people("race", ["race"], **TABLE["race"]),
     "gender-race": lambda: _people("gender-race", ["gender", "race"], **TABLE["gender-race"]),
     "gender-race-age": lambda: _people(
-        "gender-race-age",
-        ["gender", "race", "age"],
-        {"age": (0.75, 0.25)},
-        **TABLE["gender-race-age"],
+        "gender-race-age", ["gender", "race", "age"], {"age": (0.75, 0.25)}, **TABLE["gender-race-age"]
     ),
     "gender-race-many-concepts": lambda: _people(
         "gender-race-many-concepts",
@@ -180,9 +177,7 @@ def described() -> dict[str, str]:
 
 
 def get_recipe(
-    name: str,
-    overrides: Mapping[str, Any] | None = None,
-    targets: Sequence[tuple[str, tuple[float, ...]]] = (),
+    name: str, overrides: Mapping[str, Any] | None = None, targets: Sequence[tuple[str, tuple[float, ...]]] = ()
 ) -> TrainConfig:
     """Return a recipe, with settings replaced.
 

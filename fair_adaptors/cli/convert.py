@@ -16,8 +16,7 @@ def convert(
     base: Annotated[str, typer.Option(help="sd15, sd21, sdxl, sandbox, or a pipeline's folder.")] = "sd15",
     name: Annotated[str | None, typer.Option(help="Name of the adaptor; that of --out by default.")] = None,
     attribute: Annotated[
-        list[str] | None,
-        typer.Option(help="gender, age=0.75,0.25 or hair=dark:0.5,fair:0.5; may be given again."),
+        list[str] | None, typer.Option(help="gender, age=0.75,0.25 or hair=dark:0.5,fair:0.5; may be given again.")
     ] = None,
 ) -> None:
     """Make an adaptor of the paper authors' checkpoints, or of a LoRA of kohya, peft or diffusers."""

@@ -88,9 +88,7 @@ def _evaluate(pipe: Any, wanted: Any, adaptor: str, instruments: Any, out: Path,
     from fair_adaptors.evaluation.variants import distinct, variants_for
     from fair_adaptors.report.terminal import run_and_report
 
-    return run_and_report(
-        pipe, wanted, distinct(variants_for([adaptor], [])), instruments, out, overwrite=overwrite
-    )
+    return run_and_report(pipe, wanted, distinct(variants_for([adaptor], [])), instruments, out, overwrite=overwrite)
 
 
 def _show(results: Any, rows: Any, differs: list[str], out: Path) -> None:

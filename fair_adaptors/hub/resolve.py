@@ -65,12 +65,7 @@ def resolve(
     if isinstance(name, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
         raise UnknownAdaptorError(f"there is no folder {text!r}")
     fetch = partial(
-        download,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        token=token,
-        endpoint=endpoint,
-        wanted=wanted,
+        download, cache_dir=cache_dir, local_files_only=local_files_only, token=token, endpoint=endpoint, wanted=wanted
     )
     if "/" in text:
         return fetch(text, revision=revision)

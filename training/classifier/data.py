@@ -72,10 +72,7 @@ KNOWN: Mapping[str, Source] = {
         revision="2d738f56e0e7f925ea36ae7c808ea925264aacec",
         held_out="test",
         columns={"gender": "Male", "age": "Young"},
-        words={
-            "gender": {"True": "male", "False": "female"},
-            "age": {"True": "young", "False": "old"},
-        },
+        words={"gender": {"True": "male", "False": "female"}, "age": {"True": "young", "False": "old"}},
         gigabytes=10.6,
     ),
 }

@@ -248,7 +248,6 @@ def build(out: Path, config: BuildConfig) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     with Progress() as progress:
-
         stage = functools.partial(_stage, progress)
         rendering = stage("portraits", math.ceil(config.portraits / 200))
         portraits = render_portraits(config.portraits, generator=generator, advance=rendering)
