@@ -27,18 +27,22 @@ def count_operations(call: Callable[[], Any]) -> Operations:
 
 
 def base_operations(base: str) -> dict[str, Operations]:
-    """Count the operations of a row through the U-Net, whose gradient goes to the embeddings, and through the decoder.
+    """Count the operations of a row through the U-Net, whose gradient goes to the embeddings, and through decoders.
+
+    The small decoder is that of diffusers' ``AutoencoderTiny`` as it is by default, which is TAESD.
 
     Args:
         base: as ``fair_adaptors.adaptor.bases`` has it, such as ``sd15``.
     """
     import torch
+    from diffusers import AutoencoderTiny
     from fair_adaptors.training.plan import TOKENS_LENGTH, skeleton
 
     models = skeleton(base)
     unet, vae = models.unet.requires_grad_(False), models.vae.requires_grad_(False)
     size, channels = unet.config.sample_size, unet.config.in_channels
     with torch.device("meta"):
+        small = AutoencoderTiny().requires_grad_(False)
         latents = torch.empty(1, channels, size, size)
         leaf = torch.empty_like(latents).requires_grad_(True)
         embeds = torch.empty(1, TOKENS_LENGTH, unet.config.cross_attention_dim).requires_grad_(True)
@@ -50,6 +54,7 @@ def base_operations(base: str) -> dict[str, Operations]:
         return {
             "unet": count_operations(lambda: unet(latents, timestep, embeds, added_cond_kwargs=added).sample),
             "decoder": count_operations(lambda: vae.decode(leaf).sample),
+            "small decoder": count_operations(lambda: small.decode(leaf).sample),
         }
 
 

@@ -107,7 +107,7 @@ def sustained(recipe: Mapping[str, Any], bases: Mapping[str, Mapping[str, Operat
     """
     training, sampling = KNOWN_TIMES
     rows = passes(STEPS, GRADIENT_STEPS, **FORMS["published: one graph, checkpointed"])
-    image = sum(rows[model].teraflops(one) for model, one in bases["sd15"].items())
+    image = sum(rows[model].teraflops(one) for model, one in bases["sd15"].items() if model in rows)
     xl = bases["sdxl"]
     work = {
         training: image * recipe["images"] * recipe["iterations"],

@@ -10,7 +10,8 @@ import argparse
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,30 @@ GOOD = {"gender bias": 0.25, "tone shift": 0.06, "age shift": 0.06, "occupation"
 """Most of the first three, least of the last."""
 SEED = 4_711
 _PUBLISHED: Mapping[str, Any] = {"gradient_steps": 0, "unguided": 0, "originals_pool": 0}
+_HALF: Mapping[str, Any] = {"iterations": 150, "unguided": 88}
 TRIED: Mapping[str, Mapping[str, Any]] = {
     "published form": _PUBLISHED,
     "all steps, one at a time": _PUBLISHED,
     "K steps of each image": {"unguided": 0, "originals_pool": 0},
     "no guidance at first": {"originals_pool": 0},
     "recipe": {},
+    "two updates of each rollout": {"updates_per_rollout": 2, **_HALF},
+    "two updates, a smaller rate": {"updates_per_rollout": 2, "learning_rate": 2.2e-3, **_HALF},
+    "three updates, a smaller rate": {
+        "updates_per_rollout": 3,
+        "learning_rate": 2.2e-3,
+        "iterations": 120,
+        "unguided": 70,
+    },
+    "small decoder": {"gradient_decoder": "build/small_decoder"},
+    "conditional branch alone": {"unconditional_gradient": False},
+    "early third of the steps": {},
+    "middle third of the steps": {},
+    "late third of the steps": {},
 }
-"""What each way changes in the recipe."""
+"""What each way changes in the recipe; ``training/sandbox/small_decoder.py`` makes the small decoder."""
+WINDOWS = {f"{name} third of the steps": (i / 3, (i + 1) / 3) for i, name in enumerate(("early", "middle", "late"))}
+"""From which part of the run the steps of the gradient are taken, where it is not the whole."""
 RECOMPUTED = "published form"
 """Its gradient is that of all steps; its graph runs forward once more, by checkpointing (``docs/cost.md``)."""
 
@@ -105,6 +122,9 @@ def run(name: str, seed: int, arguments: argparse.Namespace) -> list[dict[str, f
         classifier=counts["classifier"].through(setup.classifier),
         encoders={each: counts["encoder"].through(encode) for each, encode in setup.encoders.items()},
     )
+    if setup.gradient_decoder is not None:
+        through = counts["small decoder"].through(setup.gradient_decoder)
+        counted = dataclasses.replace(counted, gradient_decoder=through)
     points: list[dict[str, float]] = []
     looked = 0.0
     last = arguments.iterations or config.iterations
@@ -120,10 +140,32 @@ def run(name: str, seed: int, arguments: argparse.Namespace) -> list[dict[str, f
             print(name, seed, points[-1], flush=True)
         return state.iteration == last
 
-    with tempfile.TemporaryDirectory() as folder, attached(counted, config) as state:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        steps_within(*WINDOWS.get(name, (0.0, 1.0))),
+        attached(counted, config) as state,
+    ):
         references = ReferenceImages(Path(folder)) if config.originals_pool else None
         fit(counted, config, state, references=references, on_step=on_step)
     return points
+
+
+@contextmanager
+def steps_within(first: float, last: float) -> Iterator[None]:
+    """Let the gradient take its steps from this part of the run alone."""
+    from fair_adaptors.training.engine import step
+
+    plain = step.choose_steps
+
+    def choose(num_steps: int, count: int, images: int, **settings: Any) -> Any:
+        start, end = round(first * num_steps), round(last * num_steps)
+        return start + plain(end - start, min(count, end - start), images, **settings)
+
+    step.choose_steps = choose
+    try:
+        yield
+    finally:
+        step.choose_steps = plain
 
 
 def operations() -> dict[str, Operations]:

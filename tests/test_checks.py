@@ -33,6 +33,8 @@ WRONG = [
     ("gender", "classifier=clpi:openai/clip", "Did you mean 'clip'\\? Known: clip:SOURCE"),
     ("gender", "classifier=celeba", "classifier is 'celeba': .* Known: clip:SOURCE, transformers:SOURCE"),
     ("gender", "classifier=clip:./nothing", "classifier is clip:./nothing: nothing is no folder of a model"),
+    ("gender", "gradient_decoder=./nothing", "gradient_decoder is ./nothing: nothing is no folder of a model"),
+    ("gender", "gradient_decoder=taesd", "there is no such folder, and a Hub id is written ORG/NAME"),
     ("gender", "classifier=mobilenet:nothing.pth", "nothing.pth"),
     ("gender", "classifier=onnx:gender=female/male:nothing.onnx", "nothing.onnx cannot be read"),
     ("gender", "encoders=onnx:mean=0:std=1:nothing.onnx", "nothing.onnx cannot be read"),

@@ -121,8 +121,7 @@ class TrainConfig:
     iterations: int = _setting("optimisation", 10_000, least=1)
     """How often images are made and the weights moved by them."""
     updates_per_rollout: int = _setting("optimisation", 1, least=1)
-    """Optimiser steps by the images of one iteration. Making them costs most of it, so more steps are cheap; but all
-    that come after the first are by images of the weights before. Each takes other ``gradient_steps``."""
+    """Optimiser steps by the images of one iteration, each of other ``gradient_steps``."""
     prompts_per_step: int = _setting("data", 1, least=1)
     """Prompts whose gradients make one optimiser step."""
     images_per_prompt: int = _setting("data", 24, least=2)
@@ -141,6 +140,9 @@ class TrainConfig:
     """Rows of one U-Net call of the gradient pass. Fewer need less memory; 0 for a step at a time."""
     images_per_decode: int = _setting("sampling", 0, least=0)
     """Images that are decoded and classified at once with gradient; 0 for all."""
+    gradient_decoder: str = _setting("sampling", "")
+    """A small autoencoder that the gradient goes through, from pixels that the base's own decoded to the latents: a
+    folder or Hub id of diffusers' ``AutoencoderTiny``, such as ``madebyollin/taesd``; empty for the base's own."""
     step_weights: Literal["uniform", "published", "exact"] = _setting("sampling", "uniform")
     """Weights of the steps in the gradient: ``uniform`` (the paper's A := 1), those of the ``published`` code, or
     ``exact``."""

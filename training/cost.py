@@ -31,11 +31,23 @@ class Operations(NamedTuple):
 
 
 BASES = {
-    "sd15": {"unet": Operations(0.8033, 0.8659), "decoder": Operations(2.5145, 2.5489)},
-    "sd21": {"unet": Operations(2.1491, 2.5138), "decoder": Operations(5.7543, 5.9283)},
-    "sdxl": {"unet": Operations(6.7612, 7.2630), "decoder": Operations(10.4704, 11.0201)},
+    "sd15": {
+        "unet": Operations(0.8033, 0.8659),
+        "decoder": Operations(2.5145, 2.5489),
+        "small decoder": Operations(0.1414, 0.1414),
+    },
+    "sd21": {
+        "unet": Operations(2.1491, 2.5138),
+        "decoder": Operations(5.7543, 5.9283),
+        "small decoder": Operations(0.3180, 0.3180),
+    },
+    "sdxl": {
+        "unet": Operations(6.7612, 7.2630),
+        "decoder": Operations(10.4704, 11.0201),
+        "small decoder": Operations(0.5654, 0.5654),
+    },
 }
-"""By the base's short name, as ``benchmarks/cost.py`` counts them."""
+"""By the base's short name, as ``benchmarks/cost.py`` counts them; the small decoder is TAESD's."""
 VISION = {
     "CLIP ViT-L/14": Operations(0.1620, 0.1685),
     "CLIP ViT-H/14": Operations(0.3346, 0.3454),
@@ -65,6 +77,7 @@ def passes(
     all_steps: bool = False,
     originals: float = 1.0,
     checkpointed: Collection[str] = (),
+    small_decoder: bool = False,
 ) -> dict[str, Passes]:
     """Return by formula how many rows go through each model.
 
@@ -78,6 +91,7 @@ def passes(
         all_steps: K is T.
         originals: share of the images whose originals are made; what is needed of the others is read from a disk.
         checkpointed: models whose forward pass is computed again in the backward pass.
+        small_decoder: whether the gradient goes through one.
     """
     rows = {
         "unet": (branches * steps * (1 + originals), gradient_branches * (steps if all_steps else gradient_steps)),
@@ -85,6 +99,8 @@ def passes(
         "classifier": (1 + originals, 1),
         "encoder": (originals, 1),  # originals; images with gradient
     }
+    if small_decoder:
+        rows |= {"decoder": (1 + originals, 0), "small decoder": (0, 1)}
     return {
         model: Passes(plain, graph, graph if model in checkpointed else 0, graph)
         for model, (plain, graph) in rows.items()
@@ -98,7 +114,7 @@ def work_per_image(
 
     Args:
         originals: as for ``passes``.
-        base: operations of its U-Net and its decoder.
+        base: operations of its U-Net, its decoder and a small one.
     """
     steps = (config.num_steps + max(config.num_steps, config.max_steps)) / 2
     branches = 2 if config.guidance_scale > 1 else 1
@@ -109,10 +125,11 @@ def work_per_image(
         gradient_branches=branches if config.unconditional_gradient else 1,
         originals=originals,
         checkpointed=("unet", "decoder") if config.activation_checkpointing else (),
+        small_decoder=bool(config.gradient_decoder),
     )
     seen_by = [(rows[role], vision[name]) for role, names in SEES.items() for name in names]
     return {
-        "bfloat16": sum(rows[model].teraflops(one) for model, one in base.items()),
+        "bfloat16": sum(rows[model].teraflops(one) for model, one in base.items() if model in rows),
         "float32": sum(row.teraflops(one) for row, one in seen_by),
     }
 

@@ -75,6 +75,8 @@ def hub_sources(config: TrainConfig) -> Iterator[tuple[str, str, str]]:
     """Yield (setting, kind of model, source) for every Hub id, perhaps with a commit; the base is a ``pipeline``."""
     if not plugin_of(config.base) and not is_folder(config.base):
         yield "base", "pipeline", config.base
+    if config.gradient_decoder and not is_folder(config.gradient_decoder):
+        yield "gradient_decoder", "autoencoder", config.gradient_decoder
     named = [("classifier", spec, CLASSIFIERS) for spec in split_specs(config.classifier)]
     named += [("judge", spec, CLASSIFIERS) for spec in split_specs(config.judge)]
     named += [("encoders", spec, ENCODERS) for spec in config.encoders]
@@ -148,8 +150,15 @@ def pipeline_files(paths: Sequence[str], index: Mapping[str, Any]) -> list[str]:
 
 
 def model_files(paths: Sequence[str]) -> list[str]:
-    """Return the files that transformers fetches for a model: its weights in one format, safetensors if there."""
+    """Return the files that transformers or diffusers fetches for a model: its weights in one format, the safe one."""
     here = [path for path in paths if "/" not in path]
-    kinds = ("model.safetensors", "model-*.safetensors", "pytorch_model.bin", "pytorch_model-*.bin")
+    kinds = (
+        "model.safetensors",
+        "model-*.safetensors",
+        "pytorch_model.bin",
+        "pytorch_model-*.bin",
+        "diffusion_pytorch_model.safetensors",
+        "diffusion_pytorch_model.bin",
+    )
     weights = next((found for kind in kinds if (found := fnmatch.filter(here, kind))), [])
     return [path for path in here if path.endswith((".json", ".txt"))] + weights

@@ -27,6 +27,7 @@ PAPER: dict[str, Any] = {
     "max_steps": 23,
     "gradient_steps": 0,
     "step_weights": "published",
+    "gradient_decoder": "",
     "guidance_scale": 7.5,
     "unconditional_gradient": True,
     "unguided": 0,

@@ -18,12 +18,13 @@ from fair_adaptors.adaptor.tokens import token_encoder
 from fair_adaptors.families.table import family_of
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.hub.parts import KIND
+from fair_adaptors.vision.catalog import is_folder
 
 from .config import TrainConfig
 from .cost import hours, said
 from .downloads import Download, downloads
 from .engine import lora
-from .engine.denoisers import denoiser_of
+from .engine.denoisers import decode_with, denoiser_of
 from .keeping import keeping
 from .meta_memory import peak_megabytes
 from .preflight import check, known_classes
@@ -209,6 +210,11 @@ def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iter
     def decode(count: int) -> Tensor:
         return denoiser.decode(empty(count, *shape).requires_grad_(True))
 
+    small = _small_decoder(config)
+
+    def decode_small(count: int) -> Tensor:
+        return decode_with(small, empty(count, *shape).requires_grad_(True))
+
     steps = config.gradient_steps or max(config.num_steps, config.max_steps)
     call, chunk = config.images_per_call, config.images_per_decode
     plain_rows = branches * min(images, WITHOUT_GRADIENT * call or images)
@@ -219,7 +225,20 @@ def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iter
     yield f"a call of the network with {rows} rows, with gradient", peak_megabytes(_both_ways(denoise, rows), there)
     with torch.no_grad():
         yield f"decoding {decoded} images, in validation", peak_megabytes(lambda: decode(decoded), there)
-    yield f"decoding {decoded} images, with gradient", peak_megabytes(_both_ways(decode, decoded), there)
+    again, there = (decode_small, [*there, *small.parameters()]) if small else (decode, there)
+    yield f"decoding {decoded} images, with gradient", peak_megabytes(_both_ways(again, decoded), there)
+
+
+def _small_decoder(config: TrainConfig) -> Any:
+    """Return the ``gradient_decoder`` without memory for weights, one of the Hub with TAESD's shape; None without."""
+    if not config.gradient_decoder:
+        return None
+    from diffusers import AutoencoderTiny
+
+    here = is_folder(config.gradient_decoder)
+    shape = AutoencoderTiny.load_config(split_revision(config.gradient_decoder)[0]) if here else {}
+    with torch.device("meta"):
+        return AutoencoderTiny.from_config(shape).to(getattr(torch, config.dtype)).requires_grad_(False)
 
 
 def _both_ways(run: Callable[[int], Tensor], count: int) -> Callable[[], None]:

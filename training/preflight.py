@@ -55,6 +55,8 @@ def check(config: TrainConfig) -> None:
                 kept_attributes(config, classes)
     for spec in config.encoders:
         _check_encoder(spec)
+    if config.gradient_decoder:
+        _check_source("gradient_decoder", config.gradient_decoder, config.gradient_decoder)
     if config.faces:
         _check_detector(config.faces)
     if config.face_weight:
@@ -122,12 +124,16 @@ def _check_model(setting: str, spec: str, kinds: Mapping[str, str]) -> None:
     word = parse(spec)
     if not word.is_of_hub(kinds):
         check_own(setting, spec, forms(kinds))
-    elif is_folder(word.source):
-        path = Path(split_revision(word.source)[0])
-        if not (path / "config.json").is_file():
-            raise ConfigError(f"{setting} is {spec}: {path} is no folder of a model, it has no config.json")
     else:
-        _check_hub_id(setting, word.source)
+        _check_source(setting, spec, word.source)
+
+
+def _check_source(setting: str, spec: str, source: str) -> None:
+    """Check a model's folder, or a repository of the Hub."""
+    if not is_folder(source):
+        _check_hub_id(setting, source)
+    elif not (path := Path(split_revision(source)[0]) / "config.json").is_file():
+        raise ConfigError(f"{setting} is {spec}: {path.parent} is no folder of a model, it has no config.json")
 
 
 def _check_hub_id(setting: str, source: str) -> None:

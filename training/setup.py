@@ -4,10 +4,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fair_adaptors.training.engine.denoisers import denoiser_for
+from fair_adaptors.training.engine.denoisers import decode_with, denoiser_for
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -17,6 +18,7 @@ from fair_adaptors.attributes import factors, labels
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.families import table
 from fair_adaptors.families.table import family_of, token_encoders
+from fair_adaptors.hub.client import split_revision
 from fair_adaptors.pipelines import load_pipeline
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from fair_adaptors.vision.checked import checked
@@ -57,6 +59,8 @@ class Setup:
         beside: classes of what the validation classifier knows beside what is made fair: validation measures how far
             each of them moves.
         warnings: what is to be said of all this, a line each.
+        gradient_decoder: latents [N, C, h, w] to images [N, 3, H, W] in [0, 1], of a small autoencoder that the
+            gradient goes through; None for the base's own.
     """
 
     pipe: Any
@@ -73,6 +77,7 @@ class Setup:
     named: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    gradient_decoder: Callable[[Tensor], Tensor] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -143,6 +148,7 @@ def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup
         named_classes(config),
         beside,
         tuple(filter(None, warnings)),
+        load_gradient_decoder(config, pipe, device) if config.gradient_decoder else None,
     )
 
 
@@ -169,6 +175,33 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
     if config.compile:
         denoiser.model.compile()
     return pipe
+
+
+def load_gradient_decoder(
+    config: TrainConfig, pipe: Any, device: torch.device | str = "cpu"
+) -> Callable[[Tensor], Tensor]:
+    """Load the small autoencoder that a configuration names.
+
+    Raises:
+        ConfigError: it cannot be loaded, or is not for the latents of ``pipe``.
+    """
+    from diffusers import AutoencoderTiny
+
+    place, revision = split_revision(config.gradient_decoder)
+    try:
+        small = AutoencoderTiny.from_pretrained(place, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"gradient_decoder {place} cannot be loaded: {str(error).splitlines()[0]}") from error
+    denoiser = denoiser_for(pipe)
+    theirs = small.config.latent_channels, 2 ** (len(small.config.decoder_block_out_channels) - 1)
+    ours = denoiser.model.config.in_channels, denoiser.scale
+    if theirs != ours:
+        raise ConfigError(
+            f"gradient_decoder {place} makes pictures {theirs[1]} times as large of {theirs[0]} channels; the base's"
+            f" are {ours[1]} times as large, of {ours[0]}"
+        )
+    small.to(device, getattr(torch, config.dtype)).requires_grad_(False).eval()
+    return partial(decode_with, small)
 
 
 def part_dtype(config: TrainConfig, pipe: Any, name: str) -> torch.dtype:

@@ -93,7 +93,7 @@ class StableDiffusion(_WithUNet):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode with the autoencoder."""
-        return _decode(self.pipe.vae, latents)
+        return decode_with(self.pipe.vae, latents)
 
     def condition_shapes(self, length: int) -> tuple[tuple[int, ...], ...]:
         """Return the shape of the embeddings."""
@@ -129,7 +129,7 @@ class StableDiffusionXL(_WithUNet):
         vae = self.pipe.vae
         if vae.dtype == torch.float16 and vae.config.force_upcast:
             vae.float()
-        return _decode(vae, latents)
+        return decode_with(vae, latents)
 
     def condition_shapes(self, length: int) -> tuple[tuple[int, ...], ...]:
         """Return the shapes of the embeddings and of the pooled one."""
@@ -162,7 +162,8 @@ def _device(module: torch.nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def _decode(vae: Any, latents: Tensor) -> Tensor:
+def decode_with(vae: Any, latents: Tensor) -> Tensor:
+    """Decode latents [N, C, h, w] with an autoencoder to images [N, 3, H, W], in [0, 1] up to an overshoot."""
     latents = latents.to(vae.dtype) / vae.config.scaling_factor
     if getattr(vae.config, "latents_mean", None) is not None and getattr(vae.config, "latents_std", None) is not None:
         mean, std = (

@@ -115,14 +115,20 @@ def describe(setup: Setup, observed: Sequence[ObservedImages]) -> OriginalImages
     return OriginalImages.of({name: torch.cat(parts) for name, parts in rows.items()})
 
 
-def observe(setup: Setup, latents: Tensor, *, faces: Faces | None = None) -> ObservedImages:
+def observe(setup: Setup, latents: Tensor, *, plain: ObservedImages | None = None) -> ObservedImages:
     """Decode latents and look at the images, such that a gradient reaches the latents.
 
     Args:
-        faces: where they are, if that is known.
+        plain: what was seen of them without gradient: the faces are where they were. With a ``gradient_decoder`` the
+            pixels too are what they were, and only their gradient is that decoder's.
     """
     leaf = latents.detach().requires_grad_(True)
-    images = decode(setup.pipe, leaf).float()
+    if plain is not None and setup.gradient_decoder is not None:
+        small = setup.gradient_decoder(leaf).float()
+        images = plain.images + (small - small.detach())
+    else:
+        images = decode(setup.pipe, leaf).float()
+    faces = None if plain is None else plain.faces
     if faces is None and setup.faces is not None:
         faces = setup.faces.find(images.detach().clamp(0, 1))
     return _seen(setup, leaf, images, faces)

@@ -122,7 +122,8 @@ def roll_out(
     )
 
     chunks = torch.arange(len(noise)).split(config.images_per_decode or len(noise))
-    whole = len(chunks) == 1  # then the graph is kept, otherwise each chunk is decoded again with gradient
+    # Of one chunk the graph is kept; otherwise each is decoded again with gradient.
+    whole = len(chunks) == 1 and setup.gradient_decoder is None
     parts = [run.latents[chunk] for chunk in chunks]
     observed = [observe(setup, parts[0])] if whole else observe_each(setup, parts)
     seen = _see(config, observed, world=world, count=count)
@@ -138,7 +139,7 @@ def roll_out(
     for number, chunk in enumerate(chunks):
         images = observed[number]
         if not whole:
-            images = observe(setup, parts[number], faces=images.faces)
+            images = observe(setup, parts[number], plain=images)
         here = chunk + mine.start
         local, stays = ({name: target.select(here) for name, target in each.items()} for each in (targets, kept))
         found = losses(setup, config, images, original.select(chunk), local, stays)
