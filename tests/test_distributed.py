@@ -1,5 +1,6 @@
 """Several real processes (gloo on the CPU): their number does not change the result."""
 
+import os
 import subprocess
 import sys
 import time
@@ -14,9 +15,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.errors import ConfigError
-from tests.distributed_runs import not_finite, same_result
+from tests.distributed_runs import fails, not_finite, same_result, sharded
 from tests.processes import run_in_world
+from tests.tiny import tiny_xl_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +46,21 @@ def error(one: dict[str, Tensor], other: dict[str, Tensor], prefix: str) -> floa
 def test_the_number_of_processes_does_not_change_the_result(found: dict[int, dict[str, Tensor]], size: int) -> None:
     """Seven images, which neither two nor three processes divide."""
     one, other = found[1], found[size]
-    assert one["took_part"] == other["took_part"] == 7 and torch.equal(one["validation"], other["validation"])
-    assert error(one, other, "gradient/") < 1e-5
-    assert error(one, other, "10/") < 1e-4
+    assert torch.equal(one["validation"], other["validation"])
+    for kind, most in (("gradient", 1e-5), ("half", 2e-2)):
+        assert one[f"took part/{kind}"].tolist() == other[f"took part/{kind}"].tolist() == [7, 7]
+        assert error(one, other, f"{kind}/") < most
+    assert error(one, other, "5/") < 1e-4
 
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_run_goes_on_with_another_number_of_processes(found: dict[int, dict[str, Tensor]], size: int) -> None:
-    assert error(found[1], found[size], "20/") < 1e-6
+    assert error(found[1], found[size], "10/") < 1e-4
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_one_process_that_is_told_to_stop_stops_all(found: dict[int, dict[str, Tensor]], size: int) -> None:
+    assert found[size]["stopped"] == size
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -71,6 +81,36 @@ def test_a_gradient_that_is_not_finite_in_one_process_is_skipped_by_all(tmp_path
     one, other = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
     assert one["finite"].tolist() == other["finite"].tolist() == [True, False, True]
     assert torch.equal(one["values"], other["values"]) and one["values"].isfinite().all()
+
+
+def test_when_a_process_fails_the_others_do_not_wait_for_it(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="no memory left"):
+        run_in_world(2, fails, tmp_path, seconds=100)
+    assert "process 0 of 2 lost the others" in (tmp_path / "lost.txt").read_text()
+
+
+def test_a_process_of_several_that_fails_ends_before_anything_that_could_wait_for_the_others() -> None:
+    work = """
+import atexit, time
+from fair_adaptors.training.run.launch import refusals_told
+atexit.register(time.sleep, 600)
+with refusals_told():
+    raise MemoryError("all is full")
+"""
+    environment = {**os.environ, "WORLD_SIZE": "2"}
+    done = subprocess.run([sys.executable, "-c", work], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.endswith("MemoryError: all is full\n")
+
+
+@pytest.mark.slow
+def test_a_base_that_is_split_over_two_processes_trains_the_same_adaptor(tmp_path: Path) -> None:
+    tiny_xl_pipeline().save_pretrained(tmp_path / "base")
+    for size in (1, 2):
+        run_in_world(size, sharded, tmp_path / str(size))
+    one, other = (load_file(tmp_path / str(size) / WEIGHTS_FILE) for size in (1, 2))
+    assert one.keys() == other.keys() and error(one, other, "") < 1e-4
+    whole, *parts = (int((tmp_path / name).read_text()) for name in ("1/held by 0", "2/held by 0", "2/held by 1"))
+    assert whole <= sum(parts) < 1.05 * whole and max(parts) < 0.55 * whole
 
 
 def test_when_a_process_dies_the_others_stop_within_a_minute_and_say_why(tmp_path: Path) -> None:

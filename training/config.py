@@ -178,6 +178,9 @@ class TrainConfig:
     """Let GPUs multiply float32 matrices in TF32."""
     activation_checkpointing: bool = _setting("model", False)
     """Recompute the blocks of U-Net and autoencoder in the backward pass: less memory, more time."""
+    shard_base: bool = _setting("model", False)
+    """Split the frozen weights of U-Net and text encoders over the processes: for a base that does not fit one card.
+    Needs several processes with equal shares of the images; slower."""
     compile: bool = _setting("model", False)
     """Compile the U-Net with torch.compile; the first call takes minutes."""
     threshold: float = _setting("losses", 0.8, least=0, most=1)
@@ -252,6 +255,8 @@ class TrainConfig:
             )
         if not is_text(self.name):
             raise ConfigError(f"name is {self.name!r}; it must be a line of text")
+        if self.shard_base and (self.compile or "tokens" in self.parts):
+            raise ConfigError("shard_base goes neither with compile nor with soft tokens: take the one or the other")
         if len(set(self.parts)) < len(self.parts):
             raise ConfigError(f"parts names a part twice: {', '.join(self.parts)}")
         if self.face_weight and not (self.face_encoder and self.faces):
@@ -286,7 +291,7 @@ class TrainConfig:
 MAY_DIFFER = (
     "sample_every", "sample_minutes", "save_every", "save_minutes", "checkpoints_total_limit",
     "validate_every", "validate_minutes", "validation_images", "stop_below", "least_kept", "most_faceless",
-    "keep", "trackers", "max_skipped", "judge", "validation_set",
+    "keep", "trackers", "max_skipped", "judge", "validation_set", "shard_base",
 )  # fmt: skip
 """Settings that do not change how the weights move."""
 

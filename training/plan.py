@@ -30,6 +30,7 @@ from .meta_memory import peak_megabytes
 from .preflight import check, known_classes
 from .prompt_sets import named_classes, prompt_sets
 from .setup import checkpoint_activations, part_dtype
+from .sharding import check_shares, gathered_bytes, sharded_parts
 
 TOKENS_LENGTH = 77
 
@@ -89,6 +90,7 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
         MissingExtraError: as ``check``.
     """
     check(config)
+    check_shares(config, num_processes)
     steps = (config.num_steps + max(config.num_steps, config.max_steps)) / 2
     branches = 2 if config.guidance_scale > 1 else 1
     images = config.prompts_per_step * config.images_per_prompt
@@ -104,7 +106,7 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
         config.iterations,
         _time(config, num_processes),
         trained_values(config, base) if base else 0,
-        _rows(memory(config, base, local, branches)) if base else {},
+        _rows(memory(config, base, local, branches, processes=num_processes)) if base else {},
         (*keeping(config, known_classes("classifier", config.classifier)), *_obeyed(config)),
         tuple(downloads(config)),
         _missing(config),
@@ -158,24 +160,31 @@ def skeleton(base: str) -> Any:
     return SimpleNamespace(**vars(found.pipe), **{found.family.autoencoder[0]: found.autoencoder})
 
 
-def memory(config: TrainConfig, base: Any, images: int, branches: int) -> Memory:
+def memory(config: TrainConfig, base: Any, images: int, branches: int, *, processes: int = 1) -> Memory:
     """Estimate the memory of one process: what tensors take, without what an allocator wastes.
 
     Args:
         base: from ``skeleton``; of no use afterwards.
         images: of this process.
         branches: of guidance.
+        processes: how many there are, for a base that is split.
     """
     modules = {
         name: module.to(part_dtype(config, base, name)) for name, module in vars(base).items() if module is not None
     }
     denoiser = denoiser_of(base)
     network, autoencoder = denoiser.model, denoiser.autoencoder
-    weights = sum(p.numel() * p.element_size() for module in modules.values() for p in module.parameters())
+    split = sharded_parts(base) if config.shard_base else ()
+    weights = sum(
+        p.numel() * p.element_size() / (processes if name in split else 1)
+        for name, module in modules.items()
+        for p in module.parameters()
+    )
     latents = network.config.in_channels * network.config.sample_size**2
     pixels = 3 * (network.config.sample_size * denoiser.scale) ** 2
     kept = {
         "base": weights / 1e6,
+        **({"blocks of the base, gathered": max(gathered_bytes(modules[p]) for p in split) / 1e6} if split else {}),
         "adaptor, gradient, optimiser and average (float32)": trained_values(config, base) * 4 * 5 / 1e6,
         "latents of the sampler's steps": images * latents * 4 * max(config.num_steps, config.max_steps) / 1e6,
         "pictures, and the original model's (float32)": 2 * images * pixels * 4 / 1e6,

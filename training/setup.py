@@ -30,6 +30,7 @@ from .config import Attribute, TrainConfig
 from .keeping import kept_attributes, unseen
 from .preflight import check, check_classes
 from .prompt_sets import named_classes, prompt_sets, validation_prompts
+from .sharding import shard, sharded_parts, whole
 
 if TYPE_CHECKING:
     from fair_adaptors.training.faces.bank import FaceBank
@@ -86,7 +87,7 @@ class Setup:
         faces = (bank.encoder, bank.source, len(bank.features), float(bank.features.double().sum())) if bank else None
         named = [sorted((prompt, sorted(classes.items())) for prompt, classes in self.named.items())]
         rest = json.dumps([sorted(self.prompts.items()), self.trained_against, faces, *(named if self.named else ())])
-        return hashlib.sha256(f"{fingerprint(self.pipe.components)}\n{rest}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{fingerprint(self.pipe.components, whole)}\n{rest}".encode()).hexdigest()[:32]
 
 
 def known_attributes(base: str) -> dict[str, Attribute]:
@@ -166,10 +167,13 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
     denoiser = denoiser_for(pipe)
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
-            part.to(device)
+            part.requires_grad_(False)  # now, not when the LoRAs come: a compiled graph would be made again
             if (dtype := part_dtype(config, pipe, name)) != part.dtype:
                 part.to(dtype)
-            part.requires_grad_(False)  # now, not when the LoRAs come: a compiled graph would be made again
+            if config.shard_base and name in sharded_parts(pipe):
+                shard(part, torch.device(device))
+            else:
+                part.to(device)
     if config.activation_checkpointing:
         checkpoint_activations(denoiser.model, denoiser.autoencoder)
     if config.compile:

@@ -1,14 +1,14 @@
 """The modules of a pipeline that adaptors change: their names in files, their shapes, and a fingerprint."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.families.family import Family
 from fair_adaptors.families.table import find_family
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def linear_modules(pipe: Any, part: str) -> "dict[str, nn.Linear | nn.Conv2d]":
@@ -65,11 +65,12 @@ def shape_signature(pipe: Any) -> dict[str, str]:
     return signature
 
 
-def fingerprint(parts: Mapping[str, Any]) -> str:
+def fingerprint(parts: Mapping[str, Any], whole: "Callable[[Tensor], Tensor]" = lambda value: value) -> str:
     """Return a hash of some values of every weight of a pipeline's parts: another one for other weights or a dtype.
 
     Args:
         parts: by name; what is no module is left out.
+        whole: makes a weight whole that is not, such as one that is split over processes.
     """
     import torch
 
@@ -77,7 +78,7 @@ def fingerprint(parts: Mapping[str, Any]) -> str:
     for part, module in sorted(parts.items()):
         if isinstance(module, torch.nn.Module):
             for name, value in sorted(module.state_dict().items()):
-                flat = value.detach().flatten()
+                flat = whole(value.detach()).flatten()
                 some = flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes()
                 digest.update(f"{part}.{name} {tuple(value.shape)} {value.dtype} {some.hex()}\n".encode())
     return digest.hexdigest()[:32]

@@ -17,6 +17,7 @@ from . import lora
 from .batches import Batch, by_prompt
 from .denoisers import denoiser_for
 from .objective import OriginalImages, describe, observe_each
+from .processes import World
 from .sampling import WITHOUT_GRADIENT, encode_prompts, sample
 
 
@@ -32,15 +33,13 @@ class ReferenceImages:
     folder: Path | None = None
 
     @torch.no_grad()
-    def of(self, setup: Setup, config: TrainConfig, batch: Batch, mine: slice, noise: Tensor) -> OriginalImages:
-        """Return what is known of the images of ``noise`` [n, C, h, w], without any adaptor.
+    def of(self, setup: Setup, config: TrainConfig, batch: Batch, world: World, noise: Tensor) -> OriginalImages:
+        """Return what is known of this process's images, made of ``noise`` [n, C, h, w] without any adaptor.
 
         A file that cannot be read, or does not hold what the run needs, is made again, and one that cannot be written
         is done without.
-
-        Args:
-            mine: which images of the batch these are.
         """
+        mine = world.share(len(batch.seeds))
         prompts, seeds = batch.prompts[mine], batch.seeds[mine]
         groups = [images for _, images in by_prompt(prompts)]
         paths = [self._path(setup.pipe, batch, prompts[g[0]], [seeds[i] for i in g]) for g in groups]
@@ -48,6 +47,8 @@ class ReferenceImages:
             None if path is None else _read(path, setup, len(group), noise.device)
             for path, group in zip(paths, groups, strict=True)
         ]
+        if config.shard_base and world.any(None in known, noise.device):  # then all call the base equally often
+            known = [None] * len(groups)
         missing = [group for group, each in zip(groups, known, strict=True) if each is None]
         if missing:
             every = torch.cat(missing)

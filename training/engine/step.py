@@ -109,7 +109,7 @@ def roll_out(
     pipe, count = setup.pipe, len(batch.seeds)
     mine = world.share(count)
     noise = initial_noise(pipe, batch.seeds[mine])
-    original = (references or ReferenceImages()).of(setup, config, batch, mine, noise)
+    original = (references or ReferenceImages()).of(setup, config, batch, world, noise)
     with torch.no_grad():
         embeds = encode_prompts(pipe, batch.prompts[mine], guidance_scale=batch.guidance_scale, tokens=state.tokens)
     run = sample(

@@ -61,7 +61,7 @@ def finish(milestones: Milestones, state: TrainingState, images_per_prompt: int)
     if world.is_main:
         out = milestones.out
         _write(milestones, state, tensors, tokens)
-        load_fair_adaptor(setup.pipe, out).unload()  # what was written can be read
+        load_fair_adaptor(setup.pipe, out, inject=config.shard_base).unload()  # what was written can be read
         reporter.console.print(numbers_table(setup, config, Numbers.from_json(state.history["before"]), after))
         minutes = state.history["seconds"] / 60
         reporter.say(f"{minutes:.1f} minutes. The adaptor is in {out}: load_fair_adaptor(pipe, {str(out)!r})")

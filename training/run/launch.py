@@ -1,5 +1,6 @@
 """Starts a run on several processes of this machine with torchrun, and passes signals on to them."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -27,15 +28,26 @@ REFUSED = "FAIR_ADAPTORS_REFUSED"
 def refusals_told() -> Iterator[bool]:
     """Within the block, which is a process's whole run, tell ``launch`` of an error that a restart would only repeat.
 
+    After an error, a process of several ends as soon as that is printed: the others wait for it, and NCCL's own ending
+    may wait for them.
+
     Yields whether such an error is the reason why this process was started again: then there is nothing to do.
     """
     note = Path(os.environ[REFUSED]) if REFUSED in os.environ else None
     try:
         yield note is not None and note.exists()
-    except FairAdaptorError as error:
-        if note is not None and not isinstance(error, PeersLostError):
+    except BaseException as error:
+        if note is not None and isinstance(error, FairAdaptorError) and not isinstance(error, PeersLostError):
             note.write_text(str(error), encoding="utf-8")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            atexit.register(_leave)
         raise
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _wait(process: subprocess.Popen[bytes], stop: threading.Event) -> int:

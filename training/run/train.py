@@ -16,6 +16,7 @@ from fair_adaptors.training.engine.processes import StopRequested, World
 from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.setup import load_setup
+from fair_adaptors.training.sharding import check_shares
 from rich.console import Console
 
 from fair_adaptors.errors import CheckpointError, ConfigError
@@ -24,7 +25,7 @@ from . import checkpoint
 from .distributed import join_world, this_device
 from .due import Due
 from .finish import finish, save_stopped
-from .milestones import Milestones
+from .milestones import SAMPLE_IMAGES, Milestones
 from .record import refuse_earlier_run, run_record, write_run
 from .reporter import Reporter
 from .validation import numbers
@@ -61,6 +62,10 @@ def train(
     world = join_world()
     if config.images_per_prompt < world.size:
         raise ConfigError(f"{world.size} processes for {config.images_per_prompt} images of a prompt: use fewer")
+    drawn = {"images of the numbers before and after": images_per_prompt}
+    if config.sample_every or config.sample_minutes:
+        drawn["images of the pictures of the progress"] = SAMPLE_IMAGES
+    check_shares(config, world.size, **drawn)
     recipe, checkpoints, started = recipe or config.name, out / "checkpoints", time.perf_counter()
     reporter = Reporter(config, out, world, console or Console())
     saved = _checkpoint_to_resume(config, checkpoints, resume, overwrite)
