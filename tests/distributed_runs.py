@@ -191,7 +191,7 @@ def sharded(folder: Path) -> None:
 
 
 def fails(folder: Path) -> None:
-    """One process has no memory left in the third iteration; the others have to notice, as its end closes its sockets."""
+    """One process has no memory left in the third iteration; the others have to notice."""
     world = join_world()
 
     def look(state: TrainingState, result: object) -> None:

@@ -1,15 +1,11 @@
-"""A training run as a user has it: signals, resuming, several processes, trackers, early stop, full disks."""
+"""A training run as a user has it: resuming, trackers, early stop, full disks, a signal within an iteration."""
 
 import dataclasses
-import functools
 import io
 import json
 import os
 import resource
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,109 +27,9 @@ from fair_adaptors.adaptor.results import Estimate, Shift
 from fair_adaptors.errors import CheckpointError, ConfigError, TrainingError
 from fair_adaptors.evaluation.estimates import BiasEstimate
 from fair_adaptors.load import load_fair_adaptor
-from tests.killed_runs import kill_at_random_moments
-from tests.processes import run_alone
-from tests.sizes import KILLS
 from tests.tiny_training import CONFIG, tiny_setup
 
 NAMED = {"a nurse": {"bright": "dark"}}
-QUICK = ["num_steps=2", "gradient_steps=1", "images_per_prompt=4", "prompts_per_step=1", "save_every=1", "trackers="]
-SET = [word for text in QUICK for word in ("--set", text)]
-
-
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fair_adaptors", "train", "sandbox-gender", *arguments]
-    env = {**os.environ, "COLUMNS": "200", **environment}
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for_checkpoint(folder: Path, process: subprocess.Popen[str]) -> None:
-    for _ in range(1200):
-        if list((folder / "checkpoints").glob("step_*")):
-            return
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.1)
-    raise AssertionError("no checkpoint in two minutes")
-
-
-@KILLS
-def test_killed_at_random_moments_it_always_goes_on(tmp_path: Path, kills: int) -> None:
-    run_alone(functools.partial(kill_at_random_moments, kills), tmp_path, seconds=300)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(tmp_path: Path, number: int) -> None:
-    process = start("--out", str(tmp_path), *SET, "--set", "iterations=500")
-    wait_for_checkpoint(tmp_path, process)
-    process.send_signal(number)
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, printed
-    assert f"fair-adaptors train sandbox-gender --out {tmp_path} --resume" in printed
-    latest = checkpoint.list_checkpoints(tmp_path / "checkpoints")[-1]
-    assert latest.name in printed and not (tmp_path / CONFIG_FILE).exists()
-
-
-@pytest.mark.parametrize(("looking", "look", "last", "done"), [("training", 5, 6, 1), ("validation", 7, 8, 2)])
-def test_a_signal_within_an_iteration_or_a_validation_stops_between_prompts_and_costs_nothing(
-    tiny: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looking: str, look: int, last: int, done: int
-) -> None:
-    """The training classifier looks twice at each of two prompts, so the fifth time is in the second iteration.
-
-    The other one looks at four prompts before training, and in a validation at two and, together with theirs of the
-    original model, at two again: the seventh time is there.
-    """
-    looks = {"training": 0, "validation": 0}
-
-    def sees(what: str) -> Any:
-        def classifier(images: torch.Tensor) -> Any:
-            looks[what] += 1
-            if (what, looks[what]) == (looking, look):
-                os.kill(os.getpid(), signal.SIGTERM)
-            return tiny.classifier(images)
-
-        return classifier
-
-    place = dataclasses.replace(tiny, classifier=sees("training"), validation_classifier=sees("validation"))
-    monkeypatch.setattr(run_module, "load_setup", lambda config, device: place)
-    settings = {"prompts_per_step": 2, "images_per_prompt": 2, "validate_every": 2, "validation_images": 2}
-    folder, whole = tmp_path / "stopped", tmp_path / "whole"
-    assert f"stopped after iteration {done} of 3" in tiny_run(folder, **settings)
-    assert looks[looking] == last
-    for where, options in ((folder, {"resume": "latest"}), (whole, {})):
-        tiny_run(where, **options, **settings)
-    one, other = (load_file(checkpoint.list_checkpoints(each / "checkpoints")[-1]) for each in (folder, whole))
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    assert (folder / "checkpoints" / checkpoint.BEST).is_file()
-
-
-def test_a_process_that_is_killed_is_restarted_and_the_run_goes_on_to_its_end(tmp_path: Path) -> None:
-    """torchrun starts both again, and they go on from the latest checkpoint; SIGTERM reaches both."""
-    import psutil
-
-    process = start("--out", str(tmp_path), *SET, "--set", "iterations=500", "--num-processes", "2")
-    wait_for_checkpoint(tmp_path, process)
-    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "fair_adaptors" in p.cmdline()]
-    workers = [p for p in workers if "torch.distributed.run" not in p.cmdline()]
-    assert len(workers) == 2
-    before = checkpoint.list_checkpoints(tmp_path / "checkpoints")[-1].name
-    workers[1].kill()
-    for _ in range(1200):
-        if checkpoint.list_checkpoints(tmp_path / "checkpoints")[-1].name > before and not workers[0].is_running():
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=90)
-    assert process.returncode == 0, printed[-4000:]
-    assert "resumed from" in printed and "--resume --num-processes 2" in printed
-
-
-def test_what_would_come_again_is_not_tried_again(tmp_path: Path) -> None:
-    process = start("--out", str(tmp_path), *SET, "--set", "images_per_prompt=2", "--num-processes", "3")
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
-    said = "fair-adaptors: 3 processes for 2 images of a prompt: use fewer"
-    assert printed.splitlines()[-1] == said
-    assert printed.count(said) <= 4, "by each process once, and by what started them"
 
 
 @pytest.fixture
@@ -314,3 +210,36 @@ def test_more_processes_than_images_are_refused(tmp_path: Path, tiny: Setup, mon
     monkeypatch.setattr(run_module, "join_world", lambda: World(0, 9))
     with pytest.raises(ConfigError, match="9 processes for 8 images"):
         tiny_run(tmp_path)
+
+
+@pytest.mark.parametrize(("looking", "look", "last", "done"), [("training", 5, 6, 1), ("validation", 7, 8, 2)])
+def test_a_signal_within_an_iteration_or_a_validation_stops_between_prompts_and_costs_nothing(
+    tiny: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looking: str, look: int, last: int, done: int
+) -> None:
+    """The training classifier looks twice at each of two prompts, so the fifth time is in the second iteration.
+
+    The other one looks at four prompts before training, and in a validation at two and, together with theirs of the
+    original model, at two again: the seventh time is there.
+    """
+    looks = {"training": 0, "validation": 0}
+
+    def sees(what: str) -> Any:
+        def classifier(images: torch.Tensor) -> Any:
+            looks[what] += 1
+            if (what, looks[what]) == (looking, look):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return tiny.classifier(images)
+
+        return classifier
+
+    place = dataclasses.replace(tiny, classifier=sees("training"), validation_classifier=sees("validation"))
+    monkeypatch.setattr(run_module, "load_setup", lambda config, device: place)
+    settings = {"prompts_per_step": 2, "images_per_prompt": 2, "validate_every": 2, "validation_images": 2}
+    folder, whole = tmp_path / "stopped", tmp_path / "whole"
+    assert f"stopped after iteration {done} of 3" in tiny_run(folder, **settings)
+    assert looks[looking] == last
+    for where, options in ((folder, {"resume": "latest"}), (whole, {})):
+        tiny_run(where, **options, **settings)
+    one, other = (load_file(checkpoint.list_checkpoints(each / "checkpoints")[-1]) for each in (folder, whole))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert (folder / "checkpoints" / checkpoint.BEST).is_file()

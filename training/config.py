@@ -255,8 +255,6 @@ class TrainConfig:
             )
         if not is_text(self.name):
             raise ConfigError(f"name is {self.name!r}; it must be a line of text")
-        if self.shard_base and (self.compile or "tokens" in self.parts):
-            raise ConfigError("shard_base goes neither with compile nor with soft tokens: take the one or the other")
         if len(set(self.parts)) < len(self.parts):
             raise ConfigError(f"parts names a part twice: {', '.join(self.parts)}")
         if self.face_weight and not (self.face_encoder and self.faces):

@@ -1,7 +1,7 @@
 """Splits the frozen weights of a base over the processes of a run (FSDP2), where it does not fit one card.
 
-Each process keeps a part of every weight of the network and the text encoders. The weights of a block are gathered when
-it is called, forward or backward, and let go of after. What is trained comes later, and is whole in every process.
+Each process keeps a part of every weight of the network and the text encoders. A block's weights are gathered when it
+is called, forward or backward, and let go of after. What is trained comes later, and is whole in every process.
 """
 
 from typing import Any
@@ -72,10 +72,12 @@ def check_shares(config: TrainConfig, processes: int, **counts: int) -> None:
         counts: images that are drawn together beside those of training and validation, by what they are for.
 
     Raises:
-        ConfigError: one process, or shares of images or of prompts that are not equal.
+        ConfigError: one process, shares of images or of prompts that are not equal, or what cannot be split.
     """
     if not config.shard_base:
         return
+    if config.compile or "tokens" in config.parts:
+        raise ConfigError("shard_base goes neither with compile nor with soft tokens: take the one or the other")
     if processes == 1:
         raise ConfigError("shard_base splits the base over several processes, and there is one: start more of them")
     counts = {"images_per_prompt": config.images_per_prompt, "validation_images": config.validation_images, **counts}
