@@ -8,20 +8,22 @@ from fair_adaptors.training.engine.sampling import encode_prompts, predict
 from torch import Tensor
 
 
-def whole_graph_latents(
+def whole_graph_gradients(
     pipe: Any,
     prompt: str,
     noise: Tensor,
+    latent_gradient: Tensor,
     *,
     num_steps: int,
     guidance_scale: float,
     factors: Tensor,
     checkpointing: bool = True,
     detached: bool = True,
-) -> Tensor:
-    """Sample with gradient; the U-Net's input is detached, each noise's gradient multiplied by ``factors`` [T].
+) -> None:
+    """Add the gradient of ⟨latent_gradient, z₀⟩ to ``.grad``: sample with gradient, then go back through all of it.
 
-    Not ``detached``, with factors of one, it is full backpropagation through the sampler.
+    The U-Net's input is detached, each noise's gradient multiplied by ``factors`` [T]. Not ``detached``, with factors
+    of one, it is full backpropagation through the sampler.
 
     Checkpointing is diffusers' own, of each block of the U-Net, as in the published code; it needs training mode.
     """
@@ -37,30 +39,4 @@ def whole_graph_latents(
         predicted = predict(pipe, scaled, timestep, embeds, guidance_scale=guidance_scale)
         predicted = scale_gradient(predicted, factor)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
-    return latents
-
-
-def whole_graph_gradients(
-    pipe: Any,
-    prompt: str,
-    noise: Tensor,
-    latent_gradient: Tensor,
-    *,
-    num_steps: int,
-    guidance_scale: float,
-    factors: Tensor,
-    checkpointing: bool = True,
-    detached: bool = True,
-) -> None:
-    """Add the gradient of ⟨latent_gradient, z₀⟩ to ``.grad``, in the published form or by full backpropagation."""
-    latents = whole_graph_latents(
-        pipe,
-        prompt,
-        noise,
-        num_steps=num_steps,
-        guidance_scale=guidance_scale,
-        factors=factors,
-        checkpointing=checkpointing,
-        detached=detached,
-    )
     latents.backward(latent_gradient)

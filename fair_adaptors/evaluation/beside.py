@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from fair_adaptors.adaptor.results import ClassChange, Erasure, Estimate, Flips, Shift
 
-from .estimates import estimate_mean, estimate_pooled
-from .metrics import log_choose, signed_root
+from .estimates import QUANTILE, estimate_mean, estimate_pooled
+from .metrics import log_choose, mean_walk, signed_root
 
 Pairs = NDArray[np.int64]
 FALL = 0.5
 """A class is erased when less than this is left of its share."""
 LEVEL = 0.05
 """The chance of any false alarm among all that a variant is looked at for."""
-_Z = 1.959964
 
 
 def pairs_of(before: NDArray[np.int64], after: NDArray[np.int64], num_classes: int) -> Pairs:
@@ -104,7 +103,7 @@ def _low_chi_square(freedom: float) -> float:
     degrees of freedom, and by Wilson & Hilferty (1931).
     """
     series = 2 * math.exp(2 / freedom * (math.log(0.025) + math.lgamma(freedom / 2 + 1)))
-    cube = 1 - 2 / (9 * freedom) - _Z * math.sqrt(2 / (9 * freedom))
+    cube = 1 - 2 / (9 * freedom) - QUANTILE * math.sqrt(2 / (9 * freedom))
     return max(series, freedom * cube**3, 1e-300)
 
 
@@ -113,14 +112,7 @@ def _shift_floor(pairs: Pairs) -> float:
     if not len(told):
         return math.nan
     total, _, moved = _moves(told.reshape(len(told), -1).astype(np.float64))
-    return float((np.vectorize(_walk)(moved).sum(-1) / total[:, 0]).mean() / 2)
-
-
-def _walk(steps: float) -> float:
-    """Return the mean distance from the start of a fair random walk, 2⌈m/2⌉ · C(m, ⌈m/2⌉) / 2^m (de Moivre)."""
-    m = int(steps)
-    up = (m + 1) // 2
-    return 2 * up * math.exp(log_choose(m, up) - m * math.log(2)) if m else 0.0
+    return float((np.vectorize(mean_walk)(moved).sum(-1) / total[:, 0]).mean() / 2)
 
 
 def class_changes(pairs: Pairs) -> tuple[ClassChange, ...]:
@@ -171,7 +163,7 @@ def _pooled_change(table: NDArray[np.int64], k: int) -> ClassChange:
         return ClassChange(*[math.nan] * 5)
     change, more = (joined - left) / total, total + 2
     centre = (joined - left) / more
-    half = _Z * math.sqrt(left + joined + 1 - (joined - left) ** 2 / more) / more
+    half = QUANTILE * math.sqrt(left + joined + 1 - (joined - left) ** 2 / more) / more
     return ClassChange(
         change,
         max(-1.0, min(change, centre - half)),

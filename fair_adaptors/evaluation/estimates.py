@@ -25,7 +25,8 @@ FEW = 8
 """Images of fewer prompts than these may well be all alike by chance."""
 UNSEEN = 0.5
 """Weight, in prompts, of one that the prompts do not show; Jeffreys' for a share."""
-_Z = 1.959964  # the normal distribution's 97.5 % quantile
+QUANTILE = 1.959964
+"""The normal distribution's, at 97.5 %."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _levels(values: NDArray[np.float64]) -> tuple[float, float]:
     deviations = values - values.mean()
     squares = float((deviations**2).sum())
     skewness = float((deviations**3).sum()) / (6 * squares**1.5) if squares else 0.0
-    ends = (skewness + (skewness + z) / (1 - skewness * (skewness + z)) for z in (-_Z, _Z))
+    ends = (skewness + (skewness + z) / (1 - skewness * (skewness + z)) for z in (-QUANTILE, QUANTILE))
     low, high = map(NormalDist().cdf, ends)
     return low, high
 
@@ -249,7 +250,7 @@ def estimate_rate(hits: ArrayLike) -> Estimate:
     independent = share * (1 - share) / num_images
     between = float(outcomes.mean(1).var(ddof=1)) if num_prompts > 1 else 0.0
     clustering = between / independent if independent else 0.0
-    z = max(_Z, _t_quantile(num_prompts - 1) * math.sqrt(clustering) if num_prompts > 1 else 0.0)
+    z = max(QUANTILE, _t_quantile(num_prompts - 1) * math.sqrt(clustering) if num_prompts > 1 else 0.0)
     centre = (share + z**2 / (2 * outcomes.size)) / (1 + z**2 / outcomes.size)
     half = z * math.sqrt(share * (1 - share) / outcomes.size + (z / (2 * outcomes.size)) ** 2)
     half /= 1 + z**2 / outcomes.size
@@ -260,14 +261,14 @@ def _few_prompts(num_prompts: int) -> float:
     """Return by how much a bootstrap over P values is narrower than a t interval of their mean."""
     if num_prompts < 2:
         return 1.0
-    return _t_quantile(num_prompts - 1) / _Z * math.sqrt(num_prompts / (num_prompts - 1))
+    return _t_quantile(num_prompts - 1) / QUANTILE * math.sqrt(num_prompts / (num_prompts - 1))
 
 
 def _t_quantile(freedom: int) -> float:
     """Return the 97.5 % quantile of Student's t, by its expansion (Abramowitz & Stegun 26.7.5)."""
     if freedom <= 2:
         return (12.7062, 4.3027)[freedom - 1]  # too few for the expansion
-    z, n = _Z, freedom
+    z, n = QUANTILE, freedom
     return (
         z
         + (z**3 + z) / (4 * n)

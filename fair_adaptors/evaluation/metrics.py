@@ -46,17 +46,20 @@ def noise_floor(num_images: int, num_classes: int) -> float:
     """Return the bias that a perfectly fair model is expected to score with n images per prompt.
 
     Exact for any K: of n images, m ~ Binomial(n, 2/K) fall into a given pair of classes, and the expected |difference|
-    within the pair is that of m steps of a fair random walk, 2⌈m/2⌉ · C(m, ⌈m/2⌉) / 2^m (de Moivre). All pairs are
-    alike. Paper §6 tabulates the normal approximation, √(2/π) · √(2/(K n)).
+    within the pair is ``mean_walk`` of m. All pairs are alike. Paper §6 tabulates the normal approximation,
+    √(2/π) · √(2/(K n)).
     """
     if num_images < 1 or num_classes < 2:
         raise ValueError(f"no noise floor for {num_images} images and {num_classes} classes")
-    expected = 0.0
-    for m in range(1, num_images + 1):
-        up = (m + 1) // 2
-        walk = 2 * up * math.exp(log_choose(m, up) - m * math.log(2))
-        expected += _binomial(num_images, m, 2 / num_classes) * walk
+    expected = sum(_binomial(num_images, m, 2 / num_classes) * mean_walk(m) for m in range(1, num_images + 1))
     return expected / num_images
+
+
+def mean_walk(steps: float) -> float:
+    """Return the mean distance from the start of a fair random walk, 2⌈m/2⌉ · C(m, ⌈m/2⌉) / 2^m (de Moivre)."""
+    m = int(steps)
+    up = (m + 1) // 2
+    return 2 * up * math.exp(log_choose(m, up) - m * math.log(2)) if m else 0.0
 
 
 def mean_floor(floor: Callable[[int], float], counts: Iterable[int]) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fair_adaptors.errors import FairAdaptorError, HubError, UnknownAdaptorError
 
-from .faults import explained, may_pass, retry_after
+from .errors import explained, may_pass, retry_after
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

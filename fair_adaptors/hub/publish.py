@@ -15,7 +15,7 @@ from fair_adaptors.report.card import card_of, is_for_others
 from fair_adaptors.report.eval_results import eval_results
 
 from .client import ask, check_repo_id, connect, look_up
-from .faults import status_of
+from .errors import status_of
 from .files import MOST_BYTES, has_bytes_of, is_part
 from .load_check import load_on_trial
 
