@@ -47,11 +47,11 @@ clean:
 $(VENV)/.base: $(PACKAGING) | check
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing fair-adaptors into $(VENV) (torch is a large download the first time) ..."
-	@$(PIP) -e . || { $(INSTALL_FAILED); }
+	@$(PIP) -e . matplotlib || { $(INSTALL_FAILED); }
 	@touch $@
 
 $(VENV)/.dev: $(PACKAGING) $(VENV)/.base
-	@echo "Installing the train, eval, classifier, 8bit, app and dev extras into $(VENV) ..."
+	@echo "Installing all extras into $(VENV) ..."
 	@$(PIP) -e ".[train,eval,classifier,8bit,app,dev]" || { $(INSTALL_FAILED); }
 	@touch $@
 

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fair_adaptors.adaptor.registry import AdaptorInfo as AdaptorInfo
     from fair_adaptors.adaptor.registry import list_adaptors as list_adaptors
+    from fair_adaptors.hub.fetch import pull as pull
+    from fair_adaptors.hub.find import search as search
+    from fair_adaptors.hub.publish import push as push
+    from fair_adaptors.training.start import train as train
 
+    from .audit import EvaluationResult as EvaluationResult
+    from .audit import evaluate as evaluate
     from .errors import ArchiveError as ArchiveError
     from .errors import CheckpointError as CheckpointError
     from .errors import ConfigError as ConfigError
@@ -31,6 +37,12 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "load_fair_adaptor": "load",
     "FairAdaptor": "load",
+    "evaluate": "audit",
+    "EvaluationResult": "audit",
+    "train": "training.start",
+    "pull": "hub.fetch",
+    "push": "hub.publish",
+    "search": "hub.find",
     "AdaptorInfo": "adaptor.registry",
     "list_adaptors": "adaptor.registry",
     "FairAdaptorError": "errors",

@@ -2,6 +2,10 @@
 
 import collections.abc
 import difflib
+import os.path
+import shlex
+import shutil
+import sys
 
 
 class FairAdaptorError(Exception):
@@ -68,3 +72,27 @@ def did_you_mean(name: str, known: collections.abc.Iterable[str]) -> str:
     """Return a hint at the closest known name, to stand behind a sentence; nothing if none is close."""
     close = difflib.get_close_matches(name, list(known), 1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def missing_extra(package: str | None, extra: str) -> MissingExtraError:
+    """Return the error for a package that is not installed, with the command that installs it."""
+    return MissingExtraError(f"{package} is not installed: {install_hint(extra)}")
+
+
+def install_hint(extra: str) -> str:
+    """Return the command that installs an extra, into this Python and from where this package came."""
+    import json
+    from importlib import metadata
+    from urllib.parse import unquote, urlparse
+
+    try:
+        origin = json.loads(metadata.distribution("fair-adaptors").read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        origin = {}
+    place = urlparse(origin.get("url", ""))
+    what = unquote(place.path) if place.scheme == "file" else "fair-adaptors"
+    editable = ["-e"] if origin.get("dir_info", {}).get("editable") else []
+    pip = shutil.which("pip")
+    here = pip is not None and os.path.dirname(pip) == os.path.dirname(sys.executable)
+    call = ["pip"] if here else [sys.executable, "-m", "pip"]
+    return shlex.join([*call, "install", *editable, f"{what}[{extra}]"])

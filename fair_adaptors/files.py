@@ -40,6 +40,19 @@ def written_aside(out: Path) -> Iterator[Path]:
         os.replace(aside, out)
 
 
+def check_writable(folder: Path) -> None:
+    """Make sure that a folder can be made and written into, before the work whose results go there.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(f"nothing can be written to {folder} ({error.strerror}); name another `out`") from error
+
+
 def refuse_existing(out: Path) -> None:
     """Refuse a path that holds something already.
 

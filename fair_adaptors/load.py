@@ -100,6 +100,22 @@ def load_fair_adaptor(
     return handle
 
 
+def in_force(pipe: Any) -> list[str]:
+    """Return the names of the adaptors that change a pipeline now and can be taken out again."""
+    import torch
+
+    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    modules = {module for part in parts for module in part.modules()}
+    with _LOCK:
+        found = [
+            handle.info.name
+            for handle in _HANDLES
+            if handle.enabled
+            and (handle._pipe() is pipe if handle._pipe is not None else handle._change.modules & modules)
+        ]
+    return sorted(found)
+
+
 class FairAdaptor:
     """Handle of a loaded adaptor. As a context manager it unloads at the end of the block, unless fused in it.
 

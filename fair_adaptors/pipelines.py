@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fair_adaptors.adaptor.bases import imported, plugin_of
+from fair_adaptors.adaptor.bases import base_place, imported, plugin_of
 from fair_adaptors.errors import ConfigError
 
 
@@ -34,9 +34,10 @@ def load_pipeline(
     Raises:
         ConfigError: it cannot be loaded, or a setting is of no use for it.
     """
+    base = base_place(base)
     is_file = Path(base).expanduser().is_file()
     if is_file and not base.endswith(".safetensors"):
-        raise ConfigError(f"{base} is no safetensors file: others can run code when they are read")
+        raise ConfigError(f"{base} must be a .safetensors file: other formats can run code when they are read")
     if base_config is not None and not is_file:
         raise ConfigError(f"`base_config` is for a base that is one file; {base} has its own configuration")
     if variant is not None and (is_file or plugin_of(base)):
@@ -55,6 +56,7 @@ def _from_folder(base: str, dtype: Any, variant: str | None, local_files_only: b
     from diffusers import DiffusionPipeline
 
     from fair_adaptors.hub.client import split_revision
+    from fair_adaptors.hub.errors import is_offline, when_offline
 
     place, revision = split_revision(base)
     settings: dict[str, Any] = {"local_files_only": True, "use_safetensors": True} if local_files_only else {}
@@ -63,7 +65,9 @@ def _from_folder(base: str, dtype: Any, variant: str | None, local_files_only: b
             settings |= {"safety_checker": None, "requires_safety_checker": False}
         return DiffusionPipeline.from_pretrained(place, revision=revision, dtype=dtype, variant=variant, **settings)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{base} is no pipeline that can be loaded: {_said(error)}") from error
+        if is_offline(error) and not Path(place).is_dir():
+            raise ConfigError(f"{base} cannot be fetched: {when_offline()}") from error
+        raise ConfigError(f"{base} cannot be loaded as a pipeline: {_said(error)}") from error
 
 
 def _index(place: str, revision: str | None, local_files_only: bool) -> dict[str, Any]:
@@ -94,7 +98,7 @@ def _from_file(base: str, dtype: Any, base_config: str | None, local_files_only:
             ". What it leaves out comes from the Hub, or from `base_config`, the folder or Hub id of a pipeline alike"
         )
         raise ConfigError(
-            f"{base} is no whole model that can be loaded: {_said(error)}{'' if base_config else remedy}"
+            f"{base} cannot be loaded as a whole model: {_said(error)}{'' if base_config else remedy}"
         ) from error
 
 

@@ -3,6 +3,7 @@
 ROOMS = """
     cli             everything
     app             report evaluation vision prompts load adaptor
+    audit           report evaluation load adaptor
     training.sandbox  training sandbox report evaluation vision prompts load adaptor
     training        publishing report evaluation vision prompts pipelines load hub adaptor families state_dicts
     sandbox         evaluation vision prompts adaptor

@@ -77,7 +77,7 @@ def test_the_files_of_a_variant_are_taken(base: str) -> None:
         assert torch.equal(
             load_base(base, variant=variant).unet.conv_in.weight, tiny_pipeline(seed=seed).unet.conv_in.weight
         )
-    with pytest.raises(ConfigError, match="is no pipeline that can be loaded.*bf16"):
+    with pytest.raises(ConfigError, match="cannot be loaded as a pipeline.*bf16"):
         load_base(base, variant="bf16")
 
 
@@ -92,7 +92,7 @@ def test_one_file_without_its_configuration_or_of_another_kind_is_refused(base: 
     with pytest.raises(ConfigError, match="or from `base_config`, the folder or Hub id"):
         load_base(file)  # the Hub is not asked in tests
     lora = write_tiny_adaptor(tmp_path / "lora", tiny_pipeline()) / "pytorch_lora_weights.safetensors"
-    with pytest.raises(ConfigError, match="pytorch_lora_weights.safetensors is no whole model that can be loaded"):
+    with pytest.raises(ConfigError, match="pytorch_lora_weights.safetensors cannot be loaded as a whole model"):
         load_base(str(lora), base_config=base)
     (tmp_path / "model.ckpt").write_bytes(b"PK")
     with pytest.raises(ConfigError, match="others can run code"):

@@ -157,7 +157,7 @@ def test_attributes_may_be_texts() -> None:
 
 def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(MissingExtraError, match=r"onnx is not installed: pip install 'fair-adaptors\[eval\]'"):
+    with pytest.raises(MissingExtraError, match=r"onnx is not installed: .*pip install .*\[eval\]"):
         read_onnx(b"", "any")
 
 

@@ -150,7 +150,7 @@ def test_what_cannot_be_loaded_says_why_and_what_to_do(tmp_path: Path, monkeypat
         with pytest.raises(ConfigError, match=said):
             load_face_detector(spec)
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingExtraError, match=r"fair-adaptors\[eval\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[eval\]"):
         load_face_detector("yunet")
 
 

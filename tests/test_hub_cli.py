@@ -128,7 +128,7 @@ STRANGE = [
     ("export adaptor --out adaptor --format peft", "exists already and is not overwritten"),
     ("export adaptor --out file --format kohya", "file"),
     ("export adaptor --out file/x --format diffusers", "file"),
-    ("export adaptor --out out --format merged --base nowhere", "nowhere is no pipeline that can be loaded"),
+    ("export adaptor --out out --format merged --base nowhere", "there is no base 'nowhere'"),
 ]
 
 

@@ -181,5 +181,5 @@ def test_only_yaml_needs_pyyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "yaml", None)
     assert load_prompts(write(tmp_path, "mine.json", '["a"]')).prompts == ("a",)
     assert load_prompts(write(tmp_path, "mine.txt", "a")).prompts == ("a",)
-    with pytest.raises(MissingExtraError, match=r"yaml is not installed: pip install 'fair-adaptors\[eval\]'"):
+    with pytest.raises(MissingExtraError, match=r"yaml is not installed: .*pip install .*\[eval\]"):
         load_prompts(write(tmp_path, "mine.yaml", "- a"))

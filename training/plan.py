@@ -15,6 +15,7 @@ from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.bases import by_short_name, find_base
 from fair_adaptors.adaptor.modules import linear_modules
 from fair_adaptors.adaptor.tokens import token_encoder
+from fair_adaptors.errors import install_hint
 from fair_adaptors.families.table import family_of
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.hub.parts import KIND
@@ -281,16 +282,16 @@ def trained_values(config: TrainConfig, base: Any) -> int:
 
 def _missing(config: TrainConfig) -> tuple[str, ...]:
     packages = {
-        "wandb": ("wandb" in config.trackers, "wandb"),
-        "bitsandbytes": (config.optimizer == "adamw8bit", "bitsandbytes"),
-        "tensorboard": ("tensorboard" in config.trackers, "'fair-adaptors[train]'"),
-        "cv2": (config.faces.startswith("yunet"), "'fair-adaptors[eval]'"),
-        "onnx": (bool(config.face_weight), "'fair-adaptors[eval]'"),
-        "insightface": (config.faces == "insightface", "insightface onnxruntime"),
+        "wandb": ("wandb" in config.trackers, "pip install wandb"),
+        "bitsandbytes": (config.optimizer == "adamw8bit", install_hint("8bit")),
+        "tensorboard": ("tensorboard" in config.trackers, install_hint("train")),
+        "cv2": (config.faces.startswith("yunet"), install_hint("eval")),
+        "onnx": (bool(config.face_weight), install_hint("eval")),
+        "insightface": (config.faces == "insightface", "pip install insightface onnxruntime"),
     }
     problems = [
-        f"{module} (pip install {what})"
-        for module, (needed, what) in packages.items()
+        f"{module} ({how})"
+        for module, (needed, how) in packages.items()
         if needed and importlib.util.find_spec(module) is None
     ]
     if config.dtype != "float32" and not torch.accelerator.is_available():

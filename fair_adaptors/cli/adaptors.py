@@ -1,34 +1,41 @@
-"""The commands that tell of adaptors: list and info."""
+"""The commands that tell of adaptors: list, info and card."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fair_adaptors.adaptor.bases import find_base
 from fair_adaptors.adaptor.registry import AUTHORS, AdaptorInfo, list_adaptors
+from fair_adaptors.errors import ConfigError
+
+from .common import AsJson, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
-def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs; all figures, sources, licences.")] = False,
-) -> None:
+def list_(as_json: AsJson = False) -> None:
     """List the known adaptors, and what it takes to have them."""
     if as_json:
-        print(json.dumps([_row(info) for info in list_adaptors()], indent=2, ensure_ascii=False))
+        print_json([_row(info) for info in list_adaptors()])
         return
     from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:  # a line each, for grep and cut
+        for row in list_adaptors():
+            print(f"{row.name:26}{_base(row):9}{row.status:13}{_needs(row):10}{row.summary}")
+        return
     from rich.table import Column, Table
 
     table = Table(Column("adaptor", width=25), Column("base, status, needs", overflow="fold"))
     table.add_column("measured")
     table.add_column("as published")
     for row in list_adaptors():
-        base = find_base(row.base_model)
-        state = f"{base.short_name if base else row.base_model}\n{row.status}\n{_needs(row)}"
+        state = f"{_base(row)}\n{row.status}\n{_needs(row)}"
         table.add_row(f"{row.name}\n{row.summary}", state, _measured(row), _as_published(row), end_section=True)
-    console = Console()
     console.print(table)
     lines = [
         "embedded: in this package. recipe-only: nobody has published it.",
@@ -42,28 +49,33 @@ def list_(
 def info(
     name: Annotated[str, typer.Argument(help="Name of a known adaptor, a folder, or ORG/NAME on the Hub.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Tell what an adaptor does, where it is from, and what was measured. No weights are fetched."""
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from fair_adaptors.adaptor.record import CARD_FILE, read_record
+    from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, read_record
     from fair_adaptors.adaptor.registry import find
+    from fair_adaptors.adaptor.results_file import read_results, to_json
     from fair_adaptors.hub.resolve import resolve
     from fair_adaptors.report.card import card_of
 
     console = Console()
-    if "/" not in name and not Path(name).expanduser().exists():
-        known = find(name)
-        console.print(f"{known.name} ({known.status}): {known.summary}\nbase: {known.base_model}", markup=False)
-        if known.checkpoint is not None:
-            console.print(_origin(known), soft_wrap=True, markup=False, highlight=False)
-        if known.status == "recipe-only":
-            console.print(f"Not published. To have it, {known.how_to_get}.", soft_wrap=True, markup=False)
-        if not (known.is_here or known.repo_id):
-            return
+    folder = Path(name).expanduser()
+    known = None if "/" in name or (folder / CONFIG_FILE).is_file() else find(name)
+    if known and not as_json:
+        _print_known(known, console)
+    if known and not (known.is_here or known.repo_id):
+        if as_json:
+            print_json({"known": _row(known), "record": None, "results": None})
+        return
     folder = resolve(name, revision=revision, wanted="description")
-    record = read_record(folder)
+    record, results = read_record(folder), read_results(folder)
+    if as_json:
+        found = {"folder": str(folder), "record": to_json(record), "results": to_json(results) if results else None}
+        print_json({"known": _row(known) if known else None, **found})
+        return
     shares = "; ".join(
         f"{attribute}: " + ", ".join(f"{c} {t:.0%}" for c, t in zip(row.classes, row.target, strict=True))
         for attribute, row in record.attributes.items()
@@ -72,10 +84,38 @@ def info(
         f"target: {shares}\nparts: {', '.join(record.trained_parts)}, rank {record.rank}\nfolder: {folder}",
         markup=False,
     )
-    card = folder / CARD_FILE
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else card_of(folder)
+    file = folder / CARD_FILE
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else card_of(folder)
     shown = "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")  # a terminal obeys others
     console.print(Markdown(shown.split("---\n", 2)[-1]))
+
+
+def card(
+    folder: Annotated[Path, typer.Argument(help="Folder of an adaptor, such as one that you have trained.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the card that is there.")] = False,
+) -> None:
+    """Write the card of an adaptor folder: README.md, of its record and its results. `push` makes one as well."""
+    from fair_adaptors.adaptor.record import CARD_FILE
+    from fair_adaptors.report.card import card_of
+
+    file = folder.expanduser() / CARD_FILE
+    if file.exists() and not overwrite:
+        raise ConfigError(f"{file} is there already; --overwrite replaces it")
+    file.write_text(card_of(folder.expanduser()), encoding="utf-8")
+    print(f"written: {file}")
+
+
+def _print_known(known: AdaptorInfo, console: "Console") -> None:
+    console.print(f"{known.name} ({known.status}): {known.summary}\nbase: {known.base_model}", markup=False)
+    if known.checkpoint is not None:
+        console.print(_origin(known), soft_wrap=True, markup=False, highlight=False)
+    if known.status == "recipe-only":
+        console.print(f"Not published. To have it, {known.how_to_get}.", soft_wrap=True, markup=False)
+
+
+def _base(row: AdaptorInfo) -> str:
+    base = find_base(row.base_model)
+    return base.short_name if base else row.base_model
 
 
 def _origin(row: AdaptorInfo) -> str:

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from fair_adaptors.adaptor.bases import base_place
+
 from .common import BaseConfig, Device, Dtype, Variant, load_base, quiet
 
 
@@ -19,6 +21,7 @@ def app(
     base_config: BaseConfig = None,
 ) -> None:
     """Try adaptors in the browser: the same noise before and after, side by side, and what is counted."""
+    base = base_place(base)
     quiet()
     from fair_adaptors.app.page import leave, require_gradio, serve
 

@@ -1,6 +1,7 @@
 """The command line: one Typer app. Each command is a few lines that call the library; frameworks load when needed."""
 
-import re
+import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from inspect import signature
@@ -9,13 +10,22 @@ from typing import Annotated
 import typer
 
 from fair_adaptors import __version__
-from fair_adaptors.errors import FairAdaptorError
 
-from . import adaptors, convert, demo, evaluate, face_bank, generate, hub, reproduce, train, train_classifier
+from . import adaptors, convert, demo, doctor, evaluate, face_bank, generate, hub, reproduce, train, train_classifier
 from . import app as page
+from .ends import Command, close_quietly, told
+from .help import Group, epilog
+
+LOG = "FAIR_ADAPTORS_LOG"
+"""Environment variable: from which level on messages are shown: debug, info, warning (the default) or error."""
+LEVELS = ("debug", "info", "warning", "error")
+HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     help="Make text-to-image models show people fairly.",
+    cls=Group,
+    context_settings=HELP,
+    epilog="\b\nStart with:\n  fair-adaptors demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -24,27 +34,27 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line on stderr and exit status 1."""
+    """Run the command line; an error that users can do something about is one line on stderr and exit status 1."""
     try:
-        app()
-    except FairAdaptorError as error:
-        print(f"fair-adaptors: {with_options(str(error), sys.argv[1:2])}", file=sys.stderr)
+        try:
+            app(prog_name="fair-adaptors")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has seen enough
+        close_quietly()
         sys.exit(1)
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        command = next((COMMANDS[word] for word in sys.argv[1:] if word in COMMANDS), None)
+        line = told(error, signature(command).parameters if command else {})
+        if line is None:
             raise
-        print(f"fair-adaptors: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"fair-adaptors: {line}", file=sys.stderr)
+        logging.getLogger(__name__).debug("where it comes from", exc_info=error)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            close_quietly()
         sys.exit(1)
-
-
-def with_options(message: str, command: list[str]) -> str:
-    """Write the arguments that an error names in backticks as options of the command: `overwrite` as --overwrite."""
-    known = signature(COMMANDS[command[0]]).parameters if command and command[0] in COMMANDS else {}
-
-    def spelled(found: re.Match[str]) -> str:
-        return f"--{found[1].replace('_', '-')}" if found[1] in known else found[0]
-
-    return re.sub(r"`(\w+)`", spelled, message)
 
 
 def _version(wanted: bool) -> None:
@@ -55,9 +65,19 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help=f"Show what is done; as {LOG}=debug.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=f"Show errors alone; as {LOG}=error.")] = False,
 ) -> None:
-    pass
+    level = "debug" if verbose else "error" if quiet else os.environ.get(LOG, "warning").lower()
+    if level not in LEVELS:
+        raise typer.BadParameter(f"{LOG} is {level!r}; it must be one of {', '.join(LEVELS)}")
+    handler, logger = logging.StreamHandler(), logging.getLogger("fair_adaptors")
+    handler.setFormatter(logging.Formatter("fair-adaptors: %(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(level.upper())
 
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
@@ -65,10 +85,12 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "generate": generate.generate,
     "train": train.train,
     "evaluate": evaluate.evaluate,
+    "compare": evaluate.compare,
     "reproduce": reproduce.reproduce,
     "app": page.app,
     "list": adaptors.list_,
     "info": adaptors.info,
+    "card": adaptors.card,
     "push": hub.push,
     "pull": hub.pull,
     "search": hub.search,
@@ -76,7 +98,8 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "export": convert.export,
     "train-classifier": train_classifier.train_classifier,
     "face-bank": face_bank.face_bank,
+    "doctor": doctor.doctor,
 }
 
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, cls=Command, epilog=epilog(name), context_settings=HELP)(command)

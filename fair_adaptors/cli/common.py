@@ -23,7 +23,16 @@ BaseConfig = Annotated[
         help="For a base that is one file: folder or Hub id of a pipeline alike, for what the file leaves out."
     ),
 ]
+Images = Annotated[int, typer.Option("-n", "--images-per-prompt", min=1, help="Images per prompt.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32, help="Seed of everything random.")]
+
+
+def print_json(content: Any) -> None:
+    """Print what programs read, on stdout."""
+    import json
+
+    print(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def print_pairs(name: str, what: str, rows: Mapping[str, str]) -> None:

@@ -7,14 +7,15 @@ from typing import Annotated
 import typer
 
 from fair_adaptors.errors import MissingExtraError
+from fair_adaptors.files import check_writable
 
-from .common import Seed, quiet
+from .common import Images, Seed, quiet
 
 
 def demo(
     adaptor: Annotated[str, typer.Option(help="A sandbox adaptor: name, folder or Hub id.")] = "sandbox-gender",
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path("fair-adaptors-demo"),
-    images: Annotated[int, typer.Option("-n", "--images", min=1, help="Images per prompt.")] = 20,
+    images: Images = 20,
     seed: Seed = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete another evaluation in --out.")] = False,
 ) -> None:
@@ -25,6 +26,7 @@ def demo(
     from rich.console import Console
     from rich.progress import Progress
 
+    check_writable(out)
     quiet()
     from fair_adaptors.report.page import write_report
     from fair_adaptors.report.terminal import print_headline

@@ -1,12 +1,16 @@
-"""The command that measures a model."""
+"""The commands that measure a model, and that lay two measurements side by side."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .common import BaseConfig, Device, Dtype, Seed, Variant, load_base, print_pairs, quiet
+from fair_adaptors.adaptor.bases import base_place
+from fair_adaptors.files import check_writable
+
+from .common import AsJson, BaseConfig, Device, Dtype, Images, Seed, Variant, load_base, print_json, print_pairs, quiet
 
 
 def evaluate(
@@ -15,7 +19,7 @@ def evaluate(
     weight: Annotated[list[float] | None, typer.Option(help="Strength of the adaptors; may be given again.")] = None,
     baseline: Annotated[list[str] | None, typer.Option(help="A method of others to compare with, or `list`.")] = None,
     prompts: Annotated[str | None, typer.Option(help="A prompt set, `list`, authors:NAME, or a file.")] = None,
-    images: Annotated[int, typer.Option("-n", "--images-per-prompt", min=1, help="Images per prompt.")] = 60,
+    images: Images = 60,
     out: Annotated[Path, typer.Option(help="Folder for images, numbers and report.")] = Path("evaluation"),
     target: Annotated[list[str] | None, typer.Option(help="gender, or age=0.75,0.25; may be given again.")] = None,
     classifier: Annotated[
@@ -50,6 +54,7 @@ def evaluate(
     dtype: Dtype = None,
     variant: Variant = None,
     base_config: BaseConfig = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a model, with adaptors and without, on the same noise: numbers with intervals and a report."""
     from fair_adaptors.prompts import sets as prompt_sets
@@ -63,39 +68,69 @@ def evaluate(
 
         print_pairs("baseline", "what it does", {name: what for name, (_, what) in BASELINES.items()})
         return
+    base = base_place(base)
     quiet()
-    from fair_adaptors.adaptor.bases import defaults_of
+    from fair_adaptors.adaptor.results_file import to_json
     from fair_adaptors.devices import choose_device
     from fair_adaptors.evaluation import bounds, spec
-    from fair_adaptors.evaluation.baselines import baselines_for
-    from fair_adaptors.evaluation.variants import distinct, variants_for
+    from fair_adaptors.evaluation.asked import Asked, prepare
     from fair_adaptors.report.terminal import run_and_report
 
     choose_device(device)  # before the instruments are loaded, which go there too
-    usual = defaults_of(base)
-    chosen = prompt_sets.load_prompts(prompts or usual.test_prompts)
-    detector = faces if difference is None else "whole"  # a plan looks at nothing
-    instruments = spec.instruments_for(base, classifier or [], encoder or [], detector)
-    wanted = spec.Evaluation(
+    asked = Asked(
         base,
-        chosen,
-        spec.targets_for(target or [], adaptor or [], instruments),
-        images_per_prompt=images,
-        seed=seed,
-        num_steps=steps or usual.num_steps,
-        guidance_scale=guidance if guidance is not None else usual.guidance_scale,
-        batch_size=batch_size or usual.batch_size,
-        keep_images=keep_images,
+        adaptor or [],
+        weight or [],
+        baseline or [],
+        prompts,
+        target or [],
+        classifier or [],
+        encoder or [],
+        faces if difference is None else "whole",  # a plan looks at nothing
+        images,
+        seed,
+        steps,
+        guidance,
+        batch_size,
+        keep_images,
     )
-    compared = variants_for(adaptor or [], weight or []) + baselines_for(baseline or [], wanted.targets, instruments)
-    variants = distinct(compared)
-    limits = bounds.read_bounds(fail_above or [], wanted, variants=compared, fail_on_harm=fail_on_harm)
+    found = prepare(asked)
+    limits = bounds.read_bounds(
+        fail_above or [], found.evaluation, variants=found.variants[1:], fail_on_harm=fail_on_harm
+    )
     if difference is not None:
-        print("\n".join(spec.plan(wanted, len(variants), difference)))
+        print("\n".join(spec.plan(found.evaluation, len(found.variants), difference)))
         return
-    for warning in spec.shared_classifiers(adaptor or [], instruments):
+    for warning in found.warnings:
         print(f"fair-adaptors: {warning}", file=sys.stderr)
+    check_writable(out)
     pipe = load_base(base, device=device, dtype=dtype, variant=variant, base_config=base_config)
-    results = run_and_report(pipe, wanted, variants, instruments, out, overwrite=overwrite, bounds=limits)
+    results = run_and_report(
+        pipe, found.evaluation, found.variants, found.instruments, out,
+        overwrite=overwrite, bounds=limits, to_stderr=as_json,
+    )  # fmt: skip
+    if as_json and os.environ.get("RANK", "0") == "0":
+        print_json(to_json(results))
     if bounds.failures(results, limits):
         raise typer.Exit(1)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of an evaluation, or its results.json.")],
+    second: Annotated[Path, typer.Argument(help="Another one, with the same prompts and the same classifier.")],
+) -> None:
+    """Lay two evaluations side by side: every figure with its interval, and whether they differ beyond doubt."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fair_adaptors.adaptor.results_file import load_results
+    from fair_adaptors.evaluation.comparison import compare as compare_results
+    from fair_adaptors.evaluation.store import RESULTS_FILE
+
+    files = [path / RESULTS_FILE if path.is_dir() else path for path in (first, second)]
+    rows = compare_results(*map(load_results, files), names=(str(first), str(second)))
+    table = Table("variant", "figure", str(first), str(second), "differ")
+    for row in rows:
+        table.add_row(row.variant, row.figure, row.first, row.second, row.said)
+    Console().print(table)
+    print("differ: yes where the 95 % intervals do not overlap; where they do, this says nothing either way.")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fair_adaptors.errors import ConfigError, MissingExtraError
+from fair_adaptors.errors import ConfigError, missing_extra
 
 from .common import quiet
 
@@ -35,7 +35,7 @@ def face_bank(
         from fair_adaptors.training.faces.bank import save_face_bank
         from fair_adaptors.training.faces.build import build_face_bank
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[classifier]'") from error
+        raise missing_extra(error.name, "classifier") from error
     from rich.progress import Progress
 
     from fair_adaptors.vision.face_encoders import load_face_encoder

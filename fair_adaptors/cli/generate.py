@@ -5,16 +5,18 @@ from typing import Annotated
 
 import typer
 
+from fair_adaptors.adaptor.bases import base_place
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.files import check_writable
 
-from .common import BaseConfig, Device, Dtype, Seed, Variant, load_base, quiet
+from .common import BaseConfig, Device, Dtype, Images, Seed, Variant, load_base, quiet
 
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     adaptor: Annotated[str | None, typer.Option(help="Name, folder or Hub id; none for the plain model.")] = None,
     base: Annotated[str, typer.Option(help="Pipeline folder or Hub id; the sandbox's by default.")] = "sandbox",
-    images: Annotated[int, typer.Option("-n", "--images", min=1, help="How many images.")] = 8,
+    images: Images = 8,
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("grid.png"),
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,
@@ -26,6 +28,7 @@ def generate(
     base_config: BaseConfig = None,
 ) -> None:
     """Draw a prompt, with or without an adaptor, into one picture grid."""
+    base = base_place(base)
     quiet()
     from fair_adaptors.adaptor.bases import defaults_of
     from fair_adaptors.evaluation.drawing import generate as generate_images
@@ -37,7 +40,8 @@ def generate(
     if weight is not None and adaptor is None:
         raise ConfigError("--weight is the strength of an adaptor: name one with --adaptor")
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ConfigError(f"--out {out} is no picture file; name it something.png")
+        raise ConfigError(f"--out must end in .png, .jpg or .webp (got {out})")
+    check_writable(out.parent)
     pipe = load_base(base, device=device, dtype=dtype, variant=variant, base_config=base_config)
     if adaptor is not None:
         load_fair_adaptor(pipe, adaptor, weight=weight)

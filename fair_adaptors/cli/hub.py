@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import quiet
+from .common import AsJson, print_json, quiet
 
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
 
@@ -64,8 +64,11 @@ def search(
     base: Annotated[str | None, typer.Option(help="Only for this base model.")] = None,
     attribute: Annotated[str | None, typer.Option(help="Only those that make this fair, such as gender.")] = None,
     namespace: Annotated[str | None, typer.Option(help="Only of this user or organisation.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Find adaptors on the Hub."""
+    from dataclasses import asdict
+
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -73,6 +76,9 @@ def search(
     from fair_adaptors.hub.find import search as search_hub
 
     found = search_hub(base=base, attribute=attribute, namespace=namespace)
+    if as_json:
+        print_json([asdict(one) for one in found])
+        return
     if not found:
         print("No adaptor was found.")
         return

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fair_adaptors.files import check_writable
+
 from .common import BaseConfig, Device, Dtype, Seed, Variant, load_base, quiet
 
 
@@ -40,7 +42,7 @@ def reproduce(
 ) -> None:
     """Measure an adaptor as the paper does, and print the paper's figures beside the measured ones."""
     quiet()
-    from fair_adaptors.adaptor.bases import defaults_of
+    from fair_adaptors.adaptor.bases import base_place, defaults_of
     from fair_adaptors.adaptor.record import read_record
     from fair_adaptors.devices import choose_device
     from fair_adaptors.evaluation import protocol, published, reproduction, spec
@@ -48,7 +50,7 @@ def reproduce(
 
     choose_device(device)  # before the instruments are loaded, which go there too
     record = read_record(resolve(adaptor))
-    place, lists = base or record.base_model, reproduction.prompts_of(record.name)
+    place, lists = base_place(base or record.base_model), reproduction.prompts_of(record.name)
     prompts = [
         reproduction.load_test_prompts(name, padded=not unpadded, own_list=classifier is not None) for name in lists
     ]
@@ -57,6 +59,7 @@ def reproduce(
     targets = reproduction.paper_targets(adaptor, instruments)
     for warning in spec.shared_classifiers([adaptor], instruments):
         print(f"fair-adaptors: {warning}", file=sys.stderr)
+    check_writable(out)
     pipe = load_base(place, device=device, dtype=dtype, variant=variant, base_config=base_config)
     protocol.draw_as_authors(pipe)
     for name, chosen in zip(lists, prompts, strict=True):

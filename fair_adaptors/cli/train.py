@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fair_adaptors.errors import ConfigError, MissingExtraError
+from fair_adaptors.errors import ConfigError, missing_extra
+from fair_adaptors.files import check_writable
 
 from .common import print_pairs, quiet
 from .hub import push_trained
@@ -36,13 +37,13 @@ def train(
     """Train an adaptor: progress, sample grids, numbers before and after, and the adaptor's folder."""
     try:
         quiet()
-        from fair_adaptors.training.recipes import get_recipe, with_settings
         from fair_adaptors.training.run.launch import launch, refusals_told
-        from fair_adaptors.training.run.record import read_run, refuse_earlier_run, was_restarted
+        from fair_adaptors.training.run.record import refuse_earlier_run, was_restarted
         from fair_adaptors.training.run.train import train as run_training
         from fair_adaptors.training.settings import read_config_file
+        from fair_adaptors.training.start import configured
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[train]'") from error
+        raise missing_extra(error.name, "train") from error
 
     from fair_adaptors.evaluation.spec import parse_target
 
@@ -52,7 +53,9 @@ def train(
         print_pairs("recipe", "what is trained", described())
         return
     values = read_config_file(config) if config else {}
-    targets = [parse_target(text) for text in target or []]
+    targets = dict(parse_target(text) for text in target or [])
+    if len(targets) < len(target or []):
+        raise ConfigError("an attribute is given twice with --target")
     for setting in settings or []:
         key, equals, value = setting.partition("=")
         if not equals:
@@ -69,17 +72,16 @@ def train(
     if restarted:
         checkpoint = None  # the latest one is further on
     resume = resume or restarted or checkpoint is not None
-    wanted = get_recipe(recipe, values, targets)
-    if resume and targets and not restarted:
-        raise ConfigError("--target cannot change a run that is resumed")
-    if resume:
-        wanted = with_settings(read_run(folder, recipe), values)
+    wanted = configured(recipe, folder, settings=values, targets=targets, resume=resume)
     if dry_run:
         _print_plan(wanted, num_processes or 1)
-    elif num_processes is not None and "WORLD_SIZE" not in os.environ:
+        return
+    check_writable(folder)
+    if num_processes is not None and "WORLD_SIZE" not in os.environ:
         if not (resume or overwrite):
             refuse_earlier_run(folder / "checkpoints")
-        launch(_without_option(sys.argv[2:], "--num-processes"), num_processes)
+        after = sys.argv[sys.argv.index("train") + 1 :]
+        launch(_without_option(after, "--num-processes"), num_processes)
     else:
         from_where = str(checkpoint) if checkpoint else "latest" if resume else None
         with refusals_told() as refused:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fair_adaptors.errors import MissingExtraError
+from fair_adaptors.errors import missing_extra
 
 from .common import quiet
 
@@ -37,7 +37,7 @@ def train_classifier(
         from fair_adaptors.training.classifier.train import ClassifierConfig, plan
         from fair_adaptors.training.classifier.train import train_classifier as train
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[classifier]'") from error
+        raise missing_extra(error.name, "classifier") from error
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

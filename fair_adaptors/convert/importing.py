@@ -49,15 +49,17 @@ def convert(
 
     Raises:
         InvalidAdaptorError: the source is damaged, hostile, incomplete, or not for this base.
-        ConfigError: a setting cannot be used, or ``out`` exists.
+        ConfigError: a setting cannot be used, ``source`` is not there, or ``out`` exists.
         UnknownAdaptorError, HubError: it cannot be had from the Hub.
     """
     out = Path(out).expanduser()
     name = name or out.resolve().name
     if not is_text(name):
         raise ConfigError(f"name {name!r}: give up to 500 printable characters")
-    aimed = parse_attributes(attributes, name, base)
+    if not Path(source).expanduser().exists() and not (isinstance(source, str) and _ON_THE_HUB.fullmatch(source)):
+        raise ConfigError(f"there is no file or folder {source}")
     model = load_architecture(base)
+    aimed = parse_attributes(attributes, name, base)
     source, called = _on_this_machine(source)
     files, left_out = read_state_dicts(source, folder)
     found = translate(files, model)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fair_adaptors.adaptor.bases import BASES, defaults_of, imported, plugin_of
+from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
 from fair_adaptors.adaptor.record import read_record
 from fair_adaptors.adaptor.results import Calibration
 from fair_adaptors.errors import ConfigError, did_you_mean
@@ -141,13 +141,13 @@ def known_targets(targets: Sequence[Target], classifier: Classifier) -> list[Tar
 def instruments_for(
     base: str, classifiers: Sequence[str], encoders: Sequence[str], faces: str | None = None
 ) -> Instruments:
-    """Return the instruments that were named; for an embedded base its own unless some are.
+    """Return the instruments that were named; where no classifier is, those that are usual for the base.
 
     Args:
         faces: the face detector; None for the base's usual one, and with a base's own instruments for none.
 
     Raises:
-        ConfigError: none is named for another base, or one cannot be loaded.
+        ConfigError: only an encoder is named, or one cannot be loaded.
         MissingExtraError: one needs a package that is not installed.
     """
     plugin = plugin_of(base)
@@ -156,16 +156,12 @@ def instruments_for(
         return replace(own, faces=load_face_detector(faces) if faces else None)
     if plugin and not classifiers:
         raise ConfigError(f"an `encoder` counts nobody: name a `classifier` as well, or neither for those of {base}")
-    if not classifiers:
-        hint = did_you_mean(base, [name for known in BASES if known.plugin for name in known.names])
-        raise ConfigError(
-            f"{base!r} brings no classifier of its own.{hint} Name a `classifier` of the attributes, and better two,"
-            " such as clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K and"
-            " transformers:dima806/fairface_gender_image_detection; folders in the place of these Hub ids, or"
-            " MODULE:OBJECT of your own, serve as well"
-        )
-    detector = load_face_detector(faces or defaults_of(base).faces)
-    return Instruments(tuple(map(load_classifier, classifiers)), tuple(map(load_encoder, encoders)), detector)
+    usual = defaults_of(base)
+    return Instruments(
+        tuple(map(load_classifier, classifiers or usual.classifiers)),
+        tuple(map(load_encoder, encoders)),
+        load_face_detector(faces or usual.faces),
+    )
 
 
 def targets_for(wanted: Sequence[str], adaptors: Sequence[str], instruments: Instruments) -> tuple[Target, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fair_adaptors.errors import FairAdaptorError, HubError, UnknownAdaptorError
 
-from .errors import explained, may_pass, retry_after
+from .errors import explained, is_offline, may_pass, retry_after
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -101,7 +101,7 @@ def ask(api: "HfApi", what: str, call: Callable[[], _T], *, patience: float | No
             raise
         except Exception as error:  # the client raises whatever it stumbles over in an answer that it did not expect
             wait = max(pause, retry_after(error))
-            if not may_pass(error) or time.monotonic() + wait > end:
+            if is_offline(error) or not may_pass(error) or time.monotonic() + wait > end:
                 secret = _secret(api)
                 known = explained(error, what, str(api.endpoint), secret)
                 shown = secret is not None and secret in "".join(traceback.format_exception(error))

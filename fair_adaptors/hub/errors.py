@@ -1,9 +1,18 @@
 """What an error of the Hub's client means: whether it may pass, and which of our errors it is."""
 
 import json
+from pathlib import Path
 
 from fair_adaptors.errors import FairAdaptorError, HubError, HubUnreachableError, UnknownAdaptorError
 
+_NO_NETWORK = (
+    "Name or service not known",
+    "name resolution",
+    "nodename nor servname",
+    "getaddrinfo failed",
+    "No address associated",
+    "Network is unreachable",
+)
 _LOGIN = "(`hf auth login`, HF_TOKEN or token=)"
 
 
@@ -46,6 +55,27 @@ def retry_after(error: BaseException) -> float:
     return float(text) if text.strip().isdigit() else 0.0
 
 
+def is_offline(error: BaseException | None) -> bool:
+    """Tell whether no name of a server can be looked up, or no network reached: nothing that passes in seconds."""
+    while error is not None:
+        if any(words in str(error) for words in _NO_NETWORK):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def when_offline() -> str:
+    """Say that this machine seems to be offline, and what it has in its cache."""
+    return f"you seem to be offline. Downloaded before: {', '.join(cached_repositories()) or 'nothing'}"
+
+
+def cached_repositories() -> list[str]:
+    """Return the names of the models of the Hub that are in its cache, whole or in part."""
+    from huggingface_hub import constants
+
+    return sorted(path.name[8:].replace("--", "/") for path in Path(constants.HF_HUB_CACHE).glob("models--*/"))
+
+
 def explained(error: BaseException, what: str, endpoint: str, secret: str | None) -> FairAdaptorError:
     """Return our error for one of the client's.
 
@@ -73,6 +103,8 @@ def explained(error: BaseException, what: str, endpoint: str, secret: str | None
         return UnknownAdaptorError(
             f"{what}: {endpoint} has none of that name, or it is private; check the name, or {have}"
         )
+    if is_offline(error):
+        return HubUnreachableError(f"{what} cannot be fetched: {when_offline()}")
     if may_pass(error):
         kind = f"status {status}" if status else said
         return HubUnreachableError(

@@ -3,12 +3,12 @@
 import codecs
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fair_adaptors.errors import ConfigError, MissingExtraError, did_you_mean
+from fair_adaptors.errors import ConfigError, MissingExtraError, did_you_mean, missing_extra
 
 SUFFIXES = (".txt", ".json", ".yaml", ".yml")
 MAX_LENGTH = 1000
@@ -45,13 +45,22 @@ def read_file(path: Path) -> tuple[str | None, list[Item]]:
         values = [(f"{path}, item {number}", value) for number, value in enumerate(listed, 1)]
     if not values:
         raise ConfigError(f"{path}: no prompts at all")
+    return source, checked_items(values)
+
+
+def checked_items(values: Iterable[tuple[str, Any]]) -> list[Item]:
+    """Return the prompts that values are, each with where it stands.
+
+    Raises:
+        ConfigError: one is no prompt, or is there twice.
+    """
     items: dict[str, Item] = {}
     for where, value in values:
         item = _item(value, where)
         if item.prompt in items:
             raise ConfigError(f"{where}: duplicate prompt: {item.prompt[:60]!r} is there already")
         items[item.prompt] = item
-    return source, list(items.values())
+    return list(items.values())
 
 
 def _read_text(path: Path) -> str:
@@ -87,7 +96,7 @@ def _parse_yaml(text: str) -> Any:
     try:
         import yaml
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[eval]'") from error
+        raise missing_extra(error.name, "eval") from error
 
     class Loader(yaml.SafeLoader):
         """Keeps mappings as they are written. Aliases are shared, not copied, so that they cannot fill the memory."""

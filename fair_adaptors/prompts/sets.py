@@ -16,7 +16,7 @@ from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.hub.parts import KIND
 
 from .authors import AUTHORS_PROMPTS, SOURCE, read_authors_prompts
-from .files import SUFFIXES, Item, read_file
+from .files import SUFFIXES, Item, checked_items, read_file
 
 FOLDER = Path(__file__).parent / "lists"
 TEMPLATE = "A photo of the face of a {}, a person"
@@ -72,8 +72,8 @@ def list_prompt_sets() -> dict[str, str]:
     return {name: f"{len(found.prompts)} prompts. {found.description}" for name, found in _known_sets().items()}
 
 
-def load_prompts(name: str, *, base: str | None = None) -> PromptSet:
-    """Return a known set, or read a file of the user's.
+def load_prompts(name: str | Path | Sequence[str], *, base: str | None = None) -> PromptSet:
+    """Return a known set, read a file of the user's, or take the prompts as they are given.
 
     Files are text in UTF-8. In a ``.txt`` file each line is a prompt; empty lines and lines that begin with ``#`` are
     left out. A ``.json``, ``.yaml`` or ``.yml`` file is a list, or a mapping with that list as ``prompts`` and perhaps
@@ -83,7 +83,7 @@ def load_prompts(name: str, *, base: str | None = None) -> PromptSet:
 
     Args:
         name: of ``list_prompt_sets``; ``authors:NAME`` for a list of the paper's authors, whose data.zip is fetched
-            if it is not in the cache; or the path of a file.
+            if it is not in the cache; the path of a file; or a list of the prompts themselves.
         base: the base model's name, where its own sets may be named without it: ``train`` for ``sandbox-train``.
 
     Raises:
@@ -91,7 +91,12 @@ def load_prompts(name: str, *, base: str | None = None) -> PromptSet:
         ArchiveError: the authors' data.zip cannot be had.
         MissingExtraError: reading YAML needs PyYAML.
     """
-    known = dict(_known_sets())
+    if not isinstance(name, str | Path):
+        given = checked_items((f"prompts, item {number}", value) for number, value in enumerate(name, 1))
+        if not given:
+            raise ConfigError("`prompts` is an empty list; give at least one prompt")
+        return _of_items("given", given, "given by the caller")
+    name, known = str(name), dict(_known_sets())
     if base and plugin_of(base):
         own = {full.removeprefix(f"{base}-"): found for full, found in known.items() if full.startswith(f"{base}-")}
         known = {**own, **known}

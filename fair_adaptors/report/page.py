@@ -48,13 +48,24 @@ def write_report(out: Path, *, command: str) -> Path:
         InvalidResultsError: there are no results in the folder, or of another version.
         MissingExtraError: matplotlib is not installed. The page and the picture grids are there.
     """
-    results = load_results(out / RESULTS_FILE)
-    pictures = gallery.find_pictures(out, results, gallery.chosen_prompts(results, gallery.PROMPTS), gallery.IMAGES)
+    results, pictures = _read(out)
     path = out / REPORT_FILE
     path.write_text(page(results, _read_timing(out / TIMING_FILE), pictures, command), encoding="utf-8")
     write_grids(out / PLOTS, results, pictures)
     write_plots(out / PLOTS, results)
     return path
+
+
+def page_of(folder: Path, *, command: str) -> str:
+    """Return the page of the evaluation in a folder, as ``write_report`` writes it."""
+    results, pictures = _read(folder)
+    return page(results, _read_timing(folder / TIMING_FILE), pictures, command)
+
+
+def _read(folder: Path) -> tuple[Results, gallery.Pictures]:
+    results = load_results(folder / RESULTS_FILE)
+    chosen = gallery.chosen_prompts(results, gallery.PROMPTS)
+    return results, gallery.find_pictures(folder, results, chosen, gallery.IMAGES)
 
 
 def page(results: Results, timing: Mapping[str, float], pictures: gallery.Pictures, command: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fair_adaptors.adaptor.results import Estimate, PromptFigures, Results, TargetClasses, VariantResults, headline
-from fair_adaptors.errors import MissingExtraError
+from fair_adaptors.errors import MissingExtraError, install_hint
 from fair_adaptors.evaluation.obeyed import never_open, where_open
 from fair_adaptors.evaluation.verdict import figure_name, largest
 from fair_adaptors.evaluation.wording import number, percent
@@ -253,8 +253,7 @@ def _panels(results: Results, height: float, title: str) -> tuple["Figure", "lis
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError(
-            f"the report is written, its plots are not: {error.name} is not installed:"
-            " pip install 'fair-adaptors[eval]'"
+            f"the report is written, its plots are not: {error.name} is not installed: {install_hint('eval')}"
         ) from error
     count = len(_told(results))
     columns = min(COLUMNS, count)

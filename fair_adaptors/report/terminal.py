@@ -3,7 +3,8 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from .page import write_report
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
     from rich.table import Table
 
 SAID = 6
@@ -37,22 +39,16 @@ def run_and_report(
     *,
     overwrite: bool = False,
     bounds: Bounds = NO_BOUNDS,
+    to_stderr: bool = False,
 ) -> Results:
     """Evaluate with a progress bar, print the headline, write the report, and say which bounds do not hold.
 
     Of several processes the first one does so. The others wait for it, so that none ends before all is written.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    main = os.environ.get("RANK", "0") == "0"
-    console = Console(quiet=not main)
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("images", total=None)
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
+    console = Console(quiet=os.environ.get("RANK", "0") != "0", stderr=to_stderr)
+    with image_bar(console) as (progress, advance):
 
         def finish(results: Results) -> None:
             progress.stop()
@@ -64,6 +60,22 @@ def run_and_report(
             pipe, evaluation, variants, instruments, out,
             overwrite=overwrite, on_images=advance, on_results=finish,
         )  # fmt: skip
+
+
+@contextmanager
+def image_bar(console: "Console | None" = None) -> "Iterator[tuple[Progress, Callable[[int, int], None]]]":
+    """Show a bar of images, made and to be made, with the time left; by default on stderr.
+
+    Yields:
+        The bar, and what moves it: to be called with the images that are there and all there will be.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console or Console(stderr=True)) as progress:
+        task = progress.add_task("images", total=None)
+        yield progress, lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _say(console: "Console", results: Results, out: Path) -> None:
@@ -79,6 +91,17 @@ def _say(console: "Console", results: Results, out: Path) -> None:
         f" every image in {IMAGES_FILE}.",
         highlight=False, soft_wrap=True, markup=False,
     )  # fmt: skip
+
+
+def headline_text(results: Results) -> str:
+    """Return what ``print_headline`` prints, without colours, in lines of at most 100 characters."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    text = StringIO()
+    print_headline(Console(file=text, width=100, no_color=True), results)
+    return text.getvalue().rstrip()
 
 
 def print_headline(console: "Console", results: Results) -> None:

@@ -43,27 +43,19 @@ def run_demo(
         FairAdaptorError: no such adaptor, it does not fit the sandbox, or another evaluation is in the way.
     """
     from fair_adaptors.evaluation import evaluate
-    from fair_adaptors.evaluation.spec import Evaluation, targets_for
-    from fair_adaptors.evaluation.variants import with_adaptor
-    from fair_adaptors.prompts.sets import load_prompts
+    from fair_adaptors.evaluation.asked import Asked, prepare
 
-    from .instruments import instruments
     from .pipeline import load_sandbox_pipeline
 
-    tools = instruments()
-    variant = with_adaptor(adaptor)
-    evaluation = Evaluation(
-        "sandbox",
-        load_prompts("sandbox-test"),
-        targets_for([], [adaptor], tools),
-        images_per_prompt=images_per_prompt,
-        seed=seed,
-        num_steps=STEPS,
-        guidance_scale=GUIDANCE,
-        batch_size=64,
-    )
+    found = prepare(Asked("sandbox", [adaptor], images_per_prompt=images_per_prompt, seed=seed))
     return evaluate(
-        load_sandbox_pipeline(), evaluation, [variant], tools, out, overwrite=overwrite, on_images=on_images
+        load_sandbox_pipeline(),
+        found.evaluation,
+        found.variants,
+        found.instruments,
+        out,
+        overwrite=overwrite,
+        on_images=on_images,
     )
 
 

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.devices import accelerator
-from fair_adaptors.errors import ConfigError, MissingExtraError, did_you_mean
+from fair_adaptors.errors import ConfigError, MissingExtraError, did_you_mean, missing_extra
 
 from .catalog import load_own, parse
 from .types import LANDMARKS, LANDMARKS_SIDE, FaceDetector, Faces
@@ -92,7 +92,7 @@ def yunet(path: Path = YUNET, *, longest_side: int = LONGEST_SIDE) -> FaceDetect
     try:
         import cv2
     except ImportError as error:
-        raise MissingExtraError("the face detector needs OpenCV: pip install 'fair-adaptors[eval]'") from error
+        raise missing_extra("OpenCV, which finds faces,", "eval") from error
     import numpy as np
 
     model = _read(path)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fair_adaptors.errors import ConfigError, MissingExtraError
+from fair_adaptors.errors import ConfigError, missing_extra
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,7 @@ def read_onnx(data: bytes, name: str) -> Graph:
     try:
         import onnx
     except ModuleNotFoundError as error:
-        raise MissingExtraError(f"{error.name} is not installed: pip install 'fair-adaptors[eval]'") from error
+        raise missing_extra(error.name, "eval") from error
     try:
         graph = onnx.load_model_from_string(data).graph
         tensors = {tensor.name: _array(tensor) for tensor in graph.initializer}

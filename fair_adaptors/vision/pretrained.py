@@ -9,6 +9,7 @@ from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.hub.client import split_revision
+from fair_adaptors.hub.errors import is_offline, when_offline
 
 from .preprocessing import load_preparation
 
@@ -31,6 +32,8 @@ def loaded(kind: Any, source: str, **settings: Any) -> Any:
     try:
         found = kind.from_pretrained(place, revision=revision, **settings)
     except (OSError, ValueError) as error:
+        if is_offline(error) and not Path(place).is_dir():
+            raise ConfigError(f"{source} cannot be fetched: {when_offline()}") from error
         raise ConfigError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
     if isinstance(found, torch.nn.Module):
         found = found.float().eval().requires_grad_(False).to(accelerator())

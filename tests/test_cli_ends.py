@@ -1,0 +1,216 @@
+"""How commands end that cannot go on: one line that says why, what is kept and what to do, and no traceback."""
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fair_adaptors.cli import main
+from fair_adaptors.cli.commands import COMMANDS
+from fair_adaptors.errors import ConfigError, install_hint
+from fair_adaptors.hub import client
+from tests.commands import Command
+
+FAIR_ADAPTORS = [sys.executable, "-m", "fair_adaptors"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_an_example_and_plain_words_for_values(command: Command, name: str) -> None:
+    status, printed, _ = command(name, "-h")
+    assert status == 0 and "Example:\n    fair-adaptors " in printed
+    assert "<list" not in printed and "<int" not in printed.partition("Options:")[2]
+
+
+def test_the_list_of_commands_cuts_no_sentence_short(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = command("--help")[1]
+    assert "..." not in printed.partition("Commands:")[2] and max(map(len, printed.splitlines())) <= 80
+    assert "the adaptor's folder." in printed, "the end of what train does"
+
+
+def test_a_list_that_is_piped_has_a_line_for_each_adaptor(command: Command) -> None:
+    lines = [line for line in command("list")[1].splitlines() if line.startswith("sandbox-gender ")]
+    assert len(lines) == 1 and lines[0].split()[:4] == ["sandbox-gender", "sandbox", "embedded", "nothing"]
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    piped = f"{' '.join(FAIR_ADAPTORS)} list --json | head -1"
+    ran = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[\n" and ran.stderr == ""
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run([*FAIR_ADAPTORS, "list"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ran.returncode == 1 and ran.stderr.count("\n") == 1
+    assert ran.stderr.startswith("fair-adaptors: the disk is full. What was finished is kept: free some space")
+
+
+def fails_with(error: BaseException) -> Any:
+    def call(*arguments: Any, **settings: Any) -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x/y"), "the disk is full (x/y). What was finished is kept"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full."),
+        (PermissionError(errno.EACCES, "Permission denied", "x/y"), "x/y: Permission denied"),
+        (OSError("something of a library"), "OSError: something of a library"),
+    ],
+)
+def test_faults_of_the_machine_are_one_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    monkeypatch.setattr("fair_adaptors.cli.adaptors.list_adaptors", fails_with(error))
+    status, _, said = command("list")
+    assert status == 1 and said.startswith(f"fair-adaptors: {message}") and said.count("\n") == 1
+
+
+def test_a_mistake_of_ours_is_not_hidden(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fair_adaptors.cli.adaptors.list_adaptors", fails_with(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        command("list")
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "message"),
+    [
+        (
+            ["evaluate", "sandbox", "--out", "audit", "-n", "9"],
+            "fair_adaptors.evaluation.asked.prepare",
+            "stopped. The images of the finished prompts are kept in audit. To go on, run the same command again:"
+            " fair-adaptors evaluate sandbox --out audit -n 9\n",
+        ),
+        (["list"], "fair_adaptors.cli.adaptors.list_adaptors", "stopped. Nothing was written. To start afresh, run"),
+        (["pull", "ann/x"], "fair_adaptors.hub.fetch.pull", "stopped. What was downloaded whole is kept in the cache"),
+    ],
+)
+def test_ctrl_c_says_in_one_line_what_is_kept_and_how_to_go_on(
+    command: Command, monkeypatch: pytest.MonkeyPatch, words: list[str], where: str, message: str
+) -> None:
+    monkeypatch.setattr(where, fails_with(KeyboardInterrupt()))
+    status, _, said = command(*words)
+    assert status == 130 and said.startswith(f"\nfair-adaptors: {message}") and said.count("\n") == 2
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_ctrl_c_while_a_run_is_loading_says_whether_there_is_something_to_resume(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, saved: bool
+) -> None:
+    if saved:
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "iteration_00001.safetensors").touch()
+    monkeypatch.setattr("fair_adaptors.training.start.configured", fails_with(KeyboardInterrupt()))
+    status, _, said = command("train", "sandbox-gender", "--out", str(tmp_path))
+    again = f"To go on: fair-adaptors train sandbox-gender --out {tmp_path} --resume\n"
+    assert status == 130 and (said.endswith(again) if saved else "no checkpoint yet, so nothing is kept" in said)
+
+
+def test_an_out_that_cannot_be_written_is_found_before_the_work(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fair_adaptors.pipelines.load_pipeline", fails_with(AssertionError("it was loaded")))
+    for words in (["evaluate", "sandbox"], ["generate", "a nurse", "--out", "/proc/x/grid.png"], ["demo"]):
+        status, _, said = command(*words, *([] if "--out" in words else ["--out", "/proc/x"]))
+        assert status == 1 and "nothing can be written to /proc/x" in said and said.endswith("name another --out\n")
+
+
+def test_offline_is_said_at_once_with_what_is_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import httpx
+    from huggingface_hub import constants
+
+    (tmp_path / "models--ann--x").mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(client.time, "sleep", fails_with(AssertionError("it waits")))
+    asked = fails_with(httpx.ConnectError("[Errno -2] Name or service not known"))
+    with pytest.raises(client.HubError, match="^ann/y cannot be fetched: you seem to be offline.*: ann/x$"):
+        client.ask(client.connect(None, False), "ann/y", asked)
+
+
+def test_messages_have_levels(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    import logging
+
+    def warns() -> tuple[()]:
+        logging.getLogger("fair_adaptors.x").warning("take care")
+        return ()
+
+    monkeypatch.setattr("fair_adaptors.cli.adaptors.list_adaptors", warns)
+    assert command("list")[2] == "fair-adaptors: take care\n"
+    assert command("--quiet", "list")[2] == ""
+    monkeypatch.setenv("FAIR_ADAPTORS_LOG", "error")
+    assert command("list")[2] == "" and command("--verbose", "list")[2] == "fair-adaptors: take care\n"
+    monkeypatch.setenv("FAIR_ADAPTORS_LOG", "loud")
+    assert "must be one of debug, info, warning, error" in command("list")[2]
+
+
+def test_info_shows_a_folder_s_own_card_and_card_writes_one(command: Command, adaptor: Path) -> None:
+    assert command("info", str(adaptor))[1].count("fair") and not (adaptor / "README.md").exists()
+    assert command("card", str(adaptor))[:2] == (0, f"written: {adaptor / 'README.md'}\n")
+    (adaptor / "README.md").write_text("---\n---\nMy own words.\n")
+    assert "My own words." in command("info", str(adaptor))[1]
+    assert "--overwrite replaces it" in command("card", str(adaptor))[2]
+    assert command("card", str(adaptor), "--overwrite")[0] == 0 and "My own" not in command("info", str(adaptor))[1]
+
+
+def test_info_is_there_for_programs(command: Command) -> None:
+    found = json.loads(command("info", "sandbox-gender", "--json")[1])
+    assert found["known"]["status"] == "embedded" and found["record"]["name"] == "sandbox-gender"
+    assert found["results"]["targets"]["gender"]["classes"] == ["female", "male"]
+    assert json.loads(command("info", "sd21-gender-race", "--json")[1])["record"] is None
+
+
+def test_two_evaluations_are_laid_side_by_side_or_refused(command: Command, tmp_path: Path) -> None:
+    from fair_adaptors.adaptor.bases import EMBEDDED
+
+    same = EMBEDDED / "sandbox-gender" / "results.json"
+    printed = command("compare", str(same.parent), str(same))[1]
+    assert "gender bias" in printed and "tone shift" in printed and "│ yes" not in printed
+    other = json.loads(same.read_text())
+    other["settings"]["num_steps"] += 1
+    (tmp_path / "results.json").write_text(json.dumps(other))
+    status, _, said = command("compare", str(same), str(tmp_path))
+    assert status == 1 and "cannot be compared: they differ in num steps" in said
+
+
+def test_the_doctor_names_what_is_missing_and_how_to_get_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = json.loads(command("doctor", "--json")[1])
+    assert facts["versions"].startswith("fair-adaptors ") and facts["device"].startswith("cpu")
+    assert "HF_HUB_OFFLINE is set" in facts["network"] and facts["[eval]"] == "installed"
+    monkeypatch.setattr("fair_adaptors.cli.doctor._is_there", lambda package: package != "matplotlib")
+    assert json.loads(command("doctor", "--json")[1])["[eval]"] == f"missing matplotlib: {install_hint('eval')}"
+
+
+@pytest.mark.parametrize(
+    ("origin", "hint"),
+    [
+        (None, "install 'fair-adaptors[eval]'"),
+        ({"url": "file:///a%20b/fair", "dir_info": {"editable": True}}, "install -e '/a b/fair[eval]'"),
+        ({"url": "file:///x/fair.whl", "archive_info": {}}, "install '/x/fair.whl[eval]'"),
+    ],
+)
+def test_an_install_hint_is_for_how_the_package_came_here(
+    monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | None, hint: str
+) -> None:
+    from importlib import metadata
+
+    class Installed:
+        def read_text(self, name: str) -> str | None:
+            return json.dumps(origin) if origin else None
+
+    monkeypatch.setattr(metadata, "distribution", lambda name: Installed())
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert install_hint("eval") == f"{sys.executable} -m pip {hint}"
+
+
+def test_main_is_what_the_module_runs() -> None:
+    assert callable(main) and issubclass(ConfigError, ValueError)
+    ran = subprocess.run([*FAIR_ADAPTORS, "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout.count(".") == 2
