@@ -19,6 +19,14 @@ def cache_folder() -> Path:
 
 
 @contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a place to write a file to, which takes the place of ``path`` when the block ends well."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    yield aside
+    os.replace(aside, path)
+
+
+@contextmanager
 def written_aside(out: Path) -> Iterator[Path]:
     """Give a path to write a file or folder to, and move it to ``out`` when the block ends well.
 

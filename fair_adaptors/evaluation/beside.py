@@ -45,8 +45,8 @@ def shift(pairs: Pairs) -> Shift:
     number = pairs.shape[-1]
     cells = pairs.reshape(-1, number**2)
     still = (np.eye(number) / number).ravel()
-    mean = estimate_mean(cells, _variation, generator=_generator(), bounds=(0.0, 1.0), extra=still)
-    squared = estimate_mean(cells, _squared_variation, generator=_generator(), bounds=(-1.0, 1.0), extra=still)
+    mean = estimate_mean(cells, _variation, bounds=(0.0, 1.0), extra=still)
+    squared = estimate_mean(cells, _squared_variation, bounds=(-1.0, 1.0), extra=still)
     high = squared.high  # NaN where no prompt tells anything
     if not math.isnan(high):
         high = min(1.0, max(high, _most_of_squares(cells.astype(np.float64))))
@@ -129,7 +129,7 @@ def _class_change(pairs: Pairs, k: int) -> ClassChange:
     total = pairs.sum((1, 2))
     left, joined = (counts[:, k] for counts in _left_and_joined(pairs))
     cells = np.stack([left, joined, total - left - joined], 1)
-    mean = estimate_mean(cells, _change, generator=_generator(), bounds=(-1.0, 1.0))
+    mean = estimate_mean(cells, _change, bounds=(-1.0, 1.0))
     pooled = _pooled_change(pairs.sum(0), k)
     low = min(mean.low, max(-1.0, mean.value + pooled.low - pooled.value))
     high = max(mean.high, min(1.0, mean.value + pooled.high - pooled.value))
@@ -192,9 +192,7 @@ def flips(classes: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64], int]
 def _rate_where(hits: NDArray[np.bool_], counted: NDArray[np.bool_]) -> Estimate:
     """Return the share of the images that count, over all prompts."""
     cells = np.stack([(hits & counted).sum(1), (~hits & counted).sum(1)], 1)
-    return estimate_pooled(
-        cells, lambda seen: _share_of_first(seen.sum(-2)), generator=_generator(), bounds=(0.0, 1.0)
-    )
+    return estimate_pooled(cells, lambda seen: _share_of_first(seen.sum(-2)), bounds=(0.0, 1.0))
 
 
 def _share_of_first(seen: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -260,7 +258,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(order) - rank) * p_values[index]))
         adjusted[index] = worst
     return adjusted
-
-
-def _generator() -> np.random.Generator:
-    return np.random.default_rng(0)

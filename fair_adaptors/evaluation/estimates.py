@@ -56,10 +56,10 @@ def estimate_mean(
     counts: ArrayLike,
     statistic: Statistic,
     *,
-    generator: np.random.Generator,
     bounds: tuple[float, float] = (-math.inf, math.inf),
     extra: ArrayLike | None = None,
     num_resamples: int = RESAMPLES,
+    generator: np.random.Generator | None = None,
 ) -> Estimate:
     """Estimate the mean over prompts of a statistic of their counts, with a 95 % bootstrap interval.
 
@@ -81,11 +81,11 @@ def estimate_mean(
         counts: images in each cell, [P, M]. Prompts where the statistic is NaN, such as those without an image that
             counts, are left out.
         statistic: of counts [..., M], a value each.
-        generator: source of the resampling.
         bounds: the least and the largest value there can be.
         extra: how images that were not drawn fall into the cells, [M]: half a prompt has such images, and each of few
             prompts gets one before its images are drawn again. None for every cell alike.
         num_resamples: bootstrap samples.
+        generator: their source; None for one that starts anew, so that no figure depends on what else is estimated.
 
     Returns:
         NaN in all three where no prompt has a value; an infinite value without an interval where one has that.
@@ -100,6 +100,7 @@ def estimate_mean(
     if not num_prompts:
         return Estimate(math.nan, math.nan, math.nan)
     total = number.sum(1)
+    generator = generator or np.random.default_rng(0)
     drawn = generator.integers(num_prompts, size=(num_resamples, num_prompts))
     # Few prompts whose images are all alike are not certain to stay so.
     more = np.full(number.shape[1], 1 / number.shape[1]) if extra is None else np.asarray(extra)
@@ -125,10 +126,10 @@ def estimate_mean(
 def estimate_values(
     values: ArrayLike,
     *,
-    generator: np.random.Generator,
     bounds: tuple[float, float] = (-math.inf, math.inf),
     num_resamples: int = RESAMPLES,
     images_weight: float = 1.0,
+    generator: np.random.Generator | None = None,
 ) -> Estimate:
     """Estimate the mean over prompts of a mean over images of values [P, n], such as similarities; NaN is left out.
 
@@ -148,6 +149,7 @@ def estimate_values(
     means = np.where(seen, array, 0).sum(1) / number
     spread = np.where(seen, (array - means[:, None]) ** 2, 0).sum(1) / np.maximum(number - 1, 1)
     errors = images_weight * np.sqrt(spread / number)
+    generator = generator or np.random.default_rng(0)
     drawn = generator.integers(num_prompts, size=(num_resamples, num_prompts))
     deviations = generator.standard_normal((num_resamples, num_prompts)) * errors[drawn] / math.sqrt(num_prompts)
     return _around(means, drawn, deviations.mean(1), bounds)
@@ -157,9 +159,9 @@ def estimate_pooled(
     counts: ArrayLike,
     statistic: Statistic,
     *,
-    generator: np.random.Generator,
     bounds: tuple[float, float] = (-math.inf, math.inf),
     num_resamples: int = RESAMPLES,
+    generator: np.random.Generator | None = None,
 ) -> Estimate:
     """Estimate a statistic of all prompts at once, such as the worst ones' mean, by drawing prompts and images again.
 
@@ -178,6 +180,7 @@ def estimate_pooled(
     value = float(statistic(number.astype(np.float64)))
     total = number.sum(1)
     shares = (number + 1 / number.shape[1]) / (total + 1)[:, None]
+    generator = generator or np.random.default_rng(0)
     drawn = generator.integers(len(number), size=(num_resamples, len(number)))
     again = statistic(generator.multinomial(total[drawn], shares[drawn]).astype(np.float64))
     again = again[np.isfinite(again)]

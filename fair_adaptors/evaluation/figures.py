@@ -37,7 +37,7 @@ def figures(target: Target, record: Record, *, original: Record, classifier: str
     valid = valid[valid > 0]
 
     def mean(statistic: Callable[[Array], Array], bounds: tuple[float, float]) -> Estimate:
-        return estimate_mean(counts, statistic, generator=_generator(), bounds=bounds)
+        return estimate_mean(counts, statistic, bounds=bounds)
 
     def floored(found: Estimate, of: Callable[[int], float]) -> FlooredEstimate:
         floor = metrics.mean_floor(of, valid) if len(valid) else math.nan
@@ -48,7 +48,7 @@ def figures(target: Target, record: Record, *, original: Record, classifier: str
         return ClassShare(found.value, found.low, found.high, target=float(aim[k]))
 
     squared = mean(metrics.squared_bias, (-1.0, 2 / number))
-    worst = estimate_pooled(counts, _worst_bias, generator=_generator(), bounds=(0.0, 2 / number))
+    worst = estimate_pooled(counts, _worst_bias, bounds=(0.0, 2 / number))
     return Figures(
         bias=floored(mean(metrics.bias, (0.0, 2 / number)), lambda n: metrics.noise_floor(n, number)),
         squared_bias=squared,
@@ -87,7 +87,7 @@ def _of_prompt(counts: tuple[int, ...], shares: tuple[float, ...]) -> PromptFigu
     number, total = len(counts), sum(counts)
 
     def estimate(statistic: Callable[[Array], Array], most: float) -> Estimate:
-        return estimate_mean([counts], statistic, generator=_generator(), bounds=(0.0, most)) if shares else UNTOLD
+        return estimate_mean([counts], statistic, bounds=(0.0, most)) if shares else UNTOLD
 
     return PromptFigures(
         images=total,
@@ -116,7 +116,7 @@ def _changes(before: Array, after: Array, aim: Array, leaves_open: Array) -> Cha
 
         same = np.eye(number + 1).ravel() / number
         same[-1] = 0.0
-        return estimate_mean(cells, difference, generator=_generator(), bounds=(-most, most), extra=same)
+        return estimate_mean(cells, difference, bounds=(-most, most), extra=same)
 
     return Change(
         bias=change(metrics.bias, 2 / number),
@@ -140,10 +140,5 @@ def _worst_floor(valid: Array, number: int) -> float:
     """Return what the worst tenth of the prompts scores on average where every prompt is fair."""
     if not len(valid):
         return math.nan
-    drawn = _generator().multinomial(valid, [1 / number] * number, size=(FAIR_DRAWS, len(valid)))
+    drawn = np.random.default_rng(0).multinomial(valid, [1 / number] * number, size=(FAIR_DRAWS, len(valid)))
     return float(_worst_bias(drawn).mean())
-
-
-def _generator() -> np.random.Generator:
-    """Return the bootstrap's source: the same for every figure, so that one does not depend on what is beside it."""
-    return np.random.default_rng(0)

@@ -1,11 +1,12 @@
 """``images.csv``: a row per image of an evaluation, for spreadsheets."""
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from fair_adaptors.files import replacing
 
 from .spec import Evaluation, Instruments
 from .store import Record, image_path
@@ -35,8 +36,7 @@ def write_csv(
     for classifier, name, classes in seen:
         columns += [f"{classifier} {name}", *(f"{classifier} {name} {word}" for word in classes)]
     columns += [f"{name} similarity" for name in first.features]
-    aside = path.with_name(f".{path.name}")
-    with aside.open("w", encoding="utf-8", newline="") as stream:
+    with replacing(path) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(map(plain_cell, columns))
         for variant in variants:
@@ -54,7 +54,6 @@ def write_csv(
                 alike = {name: values[p, i] @ first.features[name][p, i] for name, values in record.features.items()}
                 row += [f"{cosine:.4f}" for cosine in alike.values()]
                 writer.writerow(row)
-    os.replace(aside, path)
 
 
 def plain_cell(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fair_adaptors.errors import ConfigError, InvalidResultsError
+from fair_adaptors.files import replacing
 from fair_adaptors.seeds import image_seed
 from fair_adaptors.vision.checked import check_logits
 from fair_adaptors.vision.faces import whole_image
@@ -236,9 +237,8 @@ def _save_pictures(pixels: "Tensor", paths: Sequence[Path]) -> None:
 
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     for array, path in zip(pixels.permute(0, 2, 3, 1).numpy(), paths, strict=True):
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        Image.fromarray(array).save(aside, "PNG")
-        os.replace(aside, path)
+        with replacing(path) as aside:
+            Image.fromarray(array).save(aside, "PNG")
 
 
 def _pictures_are_there(evaluation: Evaluation, variant: Variant, index: int, out: Path) -> bool:

@@ -5,7 +5,6 @@ Records are written as they come, whole or not at all, so that an interrupted ev
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.adaptor.record import library_versions
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.files import replacing
 
 from .spec import Evaluation, Instruments
 from .variants import Variant
@@ -119,9 +119,8 @@ def claim(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON: whole, or not at all."""
-    aside = path.with_name(f".{path.name}")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:
@@ -197,9 +196,8 @@ def save_record(path: Path, record: Record, mark: str) -> None:
     if record.right is not None:
         arrays["right"] = record.right
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, aside, {"of": mark})
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, aside, {"of": mark})
 
 
 def load_record(path: Path, instruments: Instruments, mark: str) -> Record | None:

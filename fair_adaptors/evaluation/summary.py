@@ -154,7 +154,7 @@ def _kept_change(record: Record, original: Record) -> Estimate | None:
     """Return by how much the share of images in which the right thing stayed differs from the original's."""
     if record is original or record.right is None or original.right is None or _kept(record) is None:
         return None
-    return estimate_values(record.right.astype(float) - original.right, generator=_generator(), bounds=(-1.0, 1.0))
+    return estimate_values(record.right.astype(float) - original.right, bounds=(-1.0, 1.0))
 
 
 def _kept(record: Record) -> Estimate | None:
@@ -175,7 +175,7 @@ def _agreement(evaluation: Evaluation, instruments: Instruments, record: Record)
                 pooled = seen.sum(-2)
                 return metrics.cohens_kappa(pooled.reshape(*pooled.shape[:-1], number, number))
 
-            found = estimate_pooled(cells, kappa, generator=_generator(), bounds=(-1.0, 1.0))
+            found = estimate_pooled(cells, kappa, bounds=(-1.0, 1.0))
             yield Agreement((one.name, other.name), target.name, found)
 
 
@@ -185,11 +185,11 @@ def diversity(features: Array) -> Estimate:
     if count < 2:
         return UNTOLD
     alike = (np.einsum("pid,pd->pi", features, features.sum(1)) - (features**2).sum(-1)) / (count - 1)
-    return estimate_values(1 - alike, generator=_generator(), images_weight=2.0, bounds=(0.0, 2.0))
+    return estimate_values(1 - alike, images_weight=2.0, bounds=(0.0, 2.0))
 
 
 def _cosine(values: Array) -> Estimate:
-    return estimate_values(values, generator=_generator(), bounds=(-1.0, 1.0))
+    return estimate_values(values, bounds=(-1.0, 1.0))
 
 
 def _obeyed(
@@ -204,8 +204,3 @@ def _obeyed(
             seen = record.classes(classifier, [attribute])[rows]
             rates[attribute] = estimate_rate(seen == np.array(wanted)[:, None])
     return rates
-
-
-def _generator() -> np.random.Generator:
-    """Return the bootstrap's source: the same for every figure, so that one does not depend on what is beside it."""
-    return np.random.default_rng(0)

@@ -1,6 +1,5 @@
 """The parts of the authors' data.zip: which there are, and each as a file of its own, unpacked once into the cache."""
 
-import os
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import TypeVar
 
 from fair_adaptors.adaptor.archives import DATA
 from fair_adaptors.errors import ArchiveError, ConfigError, did_you_mean
+from fair_adaptors.files import replacing
 
 from .archive import archive_path, fetch_archive
 
@@ -69,10 +69,8 @@ def unpacked(part: Part) -> Path:
         path = archive.with_name(f"{DATA.name}-parts") / f"{member.CRC:08x}" / PurePosixPath(part.member).name
         if not path.is_file():  # a name that it only gets when it is whole
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.{os.getpid()}")
-            with opened.open(member) as packed, aside.open("wb") as file:
+            with replacing(path) as aside, opened.open(member) as packed, aside.open("wb") as file:
                 shutil.copyfileobj(packed, file)
-            os.replace(aside, path)
     return path
 
 
