@@ -1,8 +1,9 @@
 """What an iteration of training costs by part, whether a linear model of it holds, and what that predicts for GPUs.
 
-Three things. The seconds (CPU time) of each part of an iteration on the sandbox, fitted on two image counts and tried
-on a third and on a whole iteration. The floating-point operations of models of the size of SD 1.5 and SDXL, counted on
-torch's meta device. From these, and from assumptions that stand in ``ASSUMED``, the images per second of 1 to 64 GPUs.
+Two things. The seconds (CPU time) of each part of an iteration on the sandbox, fitted on two image counts and tried on
+a third and on a whole iteration. And for the recipes as they are, from the operations of docs/cost.md and assumptions
+that stand in ``ASSUMED``, the seconds of an iteration on 1 to 32 GPUs: computing and the targets' draws, which are
+split over them, and communication; and what a base that is split over them moves.
 """
 
 import argparse
@@ -14,16 +15,16 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks._operations import base_operations
 from benchmarks._report import report, table, write_tables
 
+CARD = "H100"  # the fastest of docs/cost.md's, so that what is not computing weighs most
+RECIPES = ("gender", "gender-race", "sdxl-gender-race")
+GPUS = (1, 2, 4, 8, 16, 32)
+SPLIT_OVER = (2, 4, 8)
 ASSUMED = {
-    "teraflops": 300.0,  # sustained in bfloat16 by one GPU of the H100's class
-    "gigabytes_per_second": 20.0,  # between machines, of the all-reduce
+    "gigabytes_per_second": (450.0, 20.0, 1.0),  # within a machine with NVLink, between good ones, by 10 Gb/s Ethernet
     "seconds_per_message": 30e-6,
-    "steps": 20,
-    "gradient_steps": 5,
-    "images": 64,
+    "collectives": 7,  # class probabilities twice, targets, what is due, two requests to stop, the gradient
 }
 PARTS = ("original", "sample", "decode and loss", "gradient")
 
@@ -88,32 +89,84 @@ def predict(found: dict[int, dict[str, float]], few: int, many: int, at: int) ->
     }
 
 
-def operations(recipe: str) -> dict[str, float]:
-    """Count the teraflops of one row through the U-Net and of decoding one image, forward, and the adaptor's bytes."""
-    from fair_adaptors.training.plan import skeleton, trained_values
+def recipe_work(name: str) -> dict[str, Any]:
+    """Return what an iteration of a recipe costs, whatever the number of GPUs.
+
+    Seconds of computing per image; CPU seconds of the targets of all images, measured here; megabytes of the adaptor.
+    """
+    import torch
+    from fair_adaptors.training.cost import BASES, seconds_per_image, work_per_image
+    from fair_adaptors.training.engine.targets import assign_targets
+    from fair_adaptors.training.plan import originals_made, skeleton, trained_values
     from fair_adaptors.training.recipes import get_recipe
 
-    from fair_adaptors.adaptor.bases import BASES
+    from fair_adaptors.adaptor.bases import BASES as KNOWN
 
-    config = get_recipe(recipe)
-    counted = base_operations(next(known.short_name for known in BASES if config.base in known.names))
+    torch.set_num_threads(1)
+    config = get_recipe(name)
+    base = next(known.short_name for known in KNOWN if config.base in known.names)
+    made = originals_made(config)
+    taken = []
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        probabilities = {
+            a.name: torch.randn(config.images_per_prompt, len(a.classes), generator=generator).mul(3).softmax(1)
+            for a in config.attributes
+        }
+        started = time.process_time()
+        shares = {a.name: a.target for a in config.attributes}
+        draws = config.num_draws
+        assign_targets(probabilities, shares, threshold=config.threshold, num_draws=draws, generator=generator)
+        taken.append(time.process_time() - started)
     return {
-        "unet": counted["unet"].forward,
-        "decode": counted["decoder"].forward,
+        "recipe": name,
+        "images": config.images_per_prompt,
+        "updates": config.updates_per_rollout,
+        "seconds per image": seconds_per_image(work_per_image(config, made, BASES[base]), CARD),
+        "targets": min(taken[1:]),
         "megabytes": trained_values(config, skeleton(config.base)) * 4 / 1e6,
     }
 
 
-def iteration(kind: dict[str, float], gpus: int) -> dict[str, float]:
-    """Return the predicted seconds of an iteration on some GPUs, by computing and by communicating."""
-    images = -(-int(ASSUMED["images"]) // gpus)
-    forward = 2 * kind["unet"]  # a row with the prompt, one without
-    computed = images * (
-        2 * ASSUMED["steps"] * forward + 3 * ASSUMED["gradient_steps"] * forward + (1 + 1 + 2) * kind["decode"]
+def iteration(work: dict[str, Any], gpus: int) -> dict[str, Any]:
+    """Return the predicted seconds of an iteration on some GPUs: by computing, targets and communication."""
+    images = -(-work["images"] // gpus)
+    moved = work["updates"] * 2 * (gpus - 1) / gpus * work["megabytes"] / 1e3
+    messages = ASSUMED["collectives"] * 2 * (gpus - 1) * ASSUMED["seconds_per_message"]
+    return {
+        "recipe": work["recipe"],
+        "gpus": gpus,
+        "images": images,
+        "compute": images * work["seconds per image"],
+        "targets": work["targets"] / gpus,
+        "communicate": [moved / rate + messages if gpus > 1 else 0.0 for rate in ASSUMED["gigabytes_per_second"]],
+    }
+
+
+def split_base(name: str, gpus: int) -> dict[str, Any]:
+    """Return the gigabytes that a process gathers in an iteration where the base is split, and the time of that.
+
+    The network's weights once for a call without gradient and twice for one with; those of the text encoders for each
+    time that a prompt, or the empty one, is encoded.
+    """
+    from fair_adaptors.training.engine.sampling import WITHOUT_GRADIENT
+    from fair_adaptors.training.plan import originals_made, skeleton
+    from fair_adaptors.training.recipes import get_recipe
+    from fair_adaptors.training.setup import part_dtype
+    from fair_adaptors.training.sharding import sharded_parts
+
+    config = get_recipe(name)
+    base, images, sets = skeleton(config.base), -(-config.images_per_prompt // gpus), 1 + originals_made(config)
+    network, *encoders = (
+        sum(p.numel() for p in getattr(base, part).parameters()) * part_dtype(config, base, part).itemsize / 1e9
+        for part in sharded_parts(base)
     )
-    moved = 2 * (gpus - 1) / gpus * kind["megabytes"] / 1e3 / ASSUMED["gigabytes_per_second"]
-    messages = 2 * (gpus - 1) * ASSUMED["seconds_per_message"]
-    return {"compute": computed / ASSUMED["teraflops"], "communicate": moved + messages if gpus > 1 else 0.0}
+    steps = (config.num_steps + max(config.num_steps, config.max_steps)) / 2
+    plain = sets * steps * -(-images // (WITHOUT_GRADIENT * config.images_per_call))
+    graph = config.updates_per_rollout * -(-images * config.gradient_steps // config.images_per_call)
+    moved = (gpus - 1) / gpus * (network * (plain + 2 * graph) + sum(encoders) * 2 * (sets + 2))
+    rates = ASSUMED["gigabytes_per_second"]
+    return {"recipe": name, "gpus": gpus, "gigabytes": moved, "seconds": [moved / rate for rate in rates]}
 
 
 def main() -> None:
@@ -131,37 +184,69 @@ def main() -> None:
         {"what": part, "measured": found[16][part], "predicted": value, "ratio": value / found[16][part]}
         for part, value in (*predicted.items(), ("whole", sum(predicted.values())))
     ]
-    gpus = []
-    kinds = {kind: operations(recipe) for kind, recipe in (("SD 1.5", "gender"), ("SDXL", "sdxl-gender-race"))}
-    for kind, counted in kinds.items():
-        for number in (1, 2, 4, 8, 16, 32, 64):
-            seconds = iteration(counted, number)
-            whole = sum(seconds.values())
-            share = seconds["communicate"] / whole
-            gpus.append({"model": kind, "gpus": number, "images/s": ASSUMED["images"] / whole, "communication": share})
-    report("scaling", rows, parts=found, operations=kinds, assumed=ASSUMED, predicted=gpus)
-    write_tables("scaling", [tables(rows, kinds, gpus)])
+    works = [recipe_work(name) for name in RECIPES]
+    gpus = [iteration(work, number) for work in works for number in GPUS]
+    split = [split_base(RECIPES[-1], number) for number in SPLIT_OVER]
+    report("scaling", rows, parts=found, works=works, assumed=ASSUMED, predicted=gpus, split=split)
+    write_tables("scaling", tables(rows, works, gpus, split))
 
 
-def tables(rows: list[dict[str, Any]], kinds: dict[str, dict[str, float]], gpus: list[dict[str, Any]]) -> str:
+def tables(
+    rows: list[dict[str, Any]], works: list[dict[str, Any]], gpus: list[dict[str, Any]], split: list[dict[str, Any]]
+) -> list[str]:
     """Return what stands between the marks of ``docs/scaling.md``."""
-    ratios = [(row["what"], f"{row['ratio']:.2f}") for row in rows]
-    named = {"unet": "teraflops of a row forward", "decode": "teraflops of decoding an image"}
-    counted = [(words, *(f"{kind[what]:.2f}" for kind in kinds.values())) for what, words in named.items()]
-    summed = ("megabytes summed", *(f"{kind['megabytes']:.0f}" for kind in kinds.values()))
-    operations = table(["", "SD 1.5, 512²", "SDXL, 1024²"], [*counted, summed])
-    said = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in ASSUMED.items())
-    predicted = []
-    for number in dict.fromkeys(row["gpus"] for row in gpus):
-        both = [row for row in gpus if row["gpus"] == number]
-        predicted.append([number, *(cell for row in both for cell in _cells(row))])
-    columns = ["GPUs", "SD 1.5 images/s", "communication", "SDXL images/s", "communication"]
-    checked = table(["part, 16 images", "predicted / measured"], ratios)
-    return "\n\n".join([checked, operations, f"Assumed: {said}.", table(columns, predicted)])
+    ratios = table(["part, 16 images", "predicted / measured"], [(row["what"], f"{row['ratio']:.2f}") for row in rows])
+    columns = ["recipe", "images", "computing, s per image", "targets, s", "megabytes summed"]
+    costs = table(
+        columns,
+        [
+            (
+                f"`{one['recipe']}`",
+                one["images"],
+                f"{one['seconds per image']:.3f}",
+                f"{one['targets']:.4f}",
+                f"{one['updates'] * one['megabytes']:.0f}",
+            )
+            for one in works
+        ],
+    )
+    rates = [f"{rate:g} GB/s" for rate in ASSUMED["gigabytes_per_second"]]
+    columns = ["recipe", f"{CARD}s", "s per iteration", "times as fast", "targets", *rates]
+    alone = {row["recipe"]: _whole(row) for row in gpus if row["gpus"] == 1}
+    predicted = table(columns, [_cells(row, alone[row["recipe"]]) for row in gpus])
+    compute = {(row["recipe"], row["gpus"]): row["compute"] for row in gpus}
+    times = [f"s at {rate}" for rate in rates]
+    columns = [f"`{split[0]['recipe']}`, {CARD}s", "gathered by each, GB", "computing, s", *times]
+    moved = table(
+        columns,
+        [
+            (
+                row["gpus"],
+                f"{row['gigabytes']:.0f}",
+                f"{compute[row['recipe'], row['gpus']]:.1f}",
+                *(f"{seconds:.1f}" for seconds in row["seconds"]),
+            )
+            for row in split
+        ],
+    )
+    return [ratios, costs, predicted, moved]
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, str]:
-    return f"{row['images/s']:.1f}", f"{row['communication']:.1%}"
+def _whole(row: dict[str, Any]) -> float:
+    """Return the seconds of an iteration at the second of the rates."""
+    return row["compute"] + row["targets"] + row["communicate"][1]
+
+
+def _cells(row: dict[str, Any], alone: float) -> tuple[str, ...]:
+    rest = row["compute"] + row["targets"]
+    return (
+        f"`{row['recipe']}`",
+        str(row["gpus"]),
+        f"{_whole(row):.2f}",
+        f"{alone / _whole(row):.1f}",
+        f"{row['targets'] / _whole(row):.1%}",
+        *(f"{seconds / (rest + seconds):.1%}" for seconds in row["communicate"]),
+    )
 
 
 if __name__ == "__main__":

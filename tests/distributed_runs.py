@@ -19,6 +19,7 @@ from fair_adaptors.training.engine.processes import StopRequested, World
 from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.engine.step import train_step
+from fair_adaptors.training.engine.targets import drawn_shares
 from fair_adaptors.training.run import checkpoint
 from fair_adaptors.training.run import train as run_module
 from fair_adaptors.training.run.distributed import join_world
@@ -108,6 +109,8 @@ def same_result(folder: Path) -> None:
             if world.size == 1 and not begin:
                 checkpoint.save(folder.parent / "begun", state, LONG)
             found |= {f"{end}/{name}": p.detach().clone() for name, p in state.parameters.items()}
+    rows = torch.rand(7, 3, generator=torch.Generator().manual_seed(0)).softmax(1)
+    found["shares"] = drawn_shares({"a": rows}, {"a": [0.2, 0.3, 0.5]}, num_draws=100, world=world)["a"]
     found["stopped"] = world.sum(torch.tensor(float(stops(place, world))))
     found |= milestones_of(folder, world)
     if world.is_main:

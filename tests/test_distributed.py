@@ -46,7 +46,7 @@ def error(one: dict[str, Tensor], other: dict[str, Tensor], prefix: str) -> floa
 def test_the_number_of_processes_does_not_change_the_result(found: dict[int, dict[str, Tensor]], size: int) -> None:
     """Seven images, which neither two nor three processes divide."""
     one, other = found[1], found[size]
-    assert torch.equal(one["validation"], other["validation"])
+    assert torch.equal(one["validation"], other["validation"]) and torch.equal(one["shares"], other["shares"])
     for kind, most in (("gradient", 1e-5), ("half", 2e-2)):
         assert one[f"took part/{kind}"].tolist() == other[f"took part/{kind}"].tolist() == [7, 7]
         assert error(one, other, f"{kind}/") < most

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 from fair_adaptors.training.config import TrainConfig
-from fair_adaptors.training.cost import BASES, VISION, passes
+from fair_adaptors.training.cost import BASES, CARDS, VISION, passes
 from fair_adaptors.training.recipes import RECIPES
 
 from benchmarks import cost, results_page, sandbox_bias, scaling, settings_page
@@ -44,6 +44,18 @@ def test_scripts_are_shell(script: Path) -> None:
     assert script.stat().st_mode & 0o111
 
 
+def test_slurm_warns_long_before_a_prompt_of_any_recipe_is_over_on_any_card() -> None:
+    """A run stops between prompts; here within half the warning, so that there is time to save."""
+    script = (ROOT / "docs" / "scripts" / "slurm.sh").read_text(encoding="utf-8")
+    nodes, gpus, warning = (
+        int(re.findall(rf"#SBATCH --{what}(\d+)", script)[0])
+        for what in ("nodes=", "gpus-per-node=", "signal=B:TERM@")
+    )
+    for row in results("cost")["rows"]:
+        share = -(-row["images"] // (nodes * gpus)) / row["images"]
+        assert max(row[f"{card}, seconds"] for card in CARDS) * share < warning / 2, row["recipe"]
+
+
 def results(benchmark: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{benchmark}.json").read_text(encoding="utf-8"))
 
@@ -52,7 +64,7 @@ def test_tables_are_those_of_the_benchmarks() -> None:
     costs, scales = results("cost"), results("scaling")
     details = {name: costs[name] for name in ("forms", "bases", "vision", "sustained")}
     assert tables_in("cost") == cost.tables(costs["rows"], **details)
-    assert tables_in("scaling") == [scaling.tables(scales["rows"], scales["operations"], scales["predicted"])]
+    assert tables_in("scaling") == scaling.tables(*(scales[name] for name in ("rows", "works", "predicted", "split")))
     assert tables_in("results") == results_page.tables()
 
 

@@ -75,6 +75,12 @@ def test_joint_targets_follow_each_attributes_share() -> None:
     assert torch.allclose(q["tone"].mean(0), torch.tensor([0.1, 0.2, 0.3, 0.4]).double(), atol=0.02)
 
 
+def test_a_single_image_is_not_drawn_for() -> None:
+    """Its q is the target, whatever it shows: with one draw it would be a whole class."""
+    targets = assign_targets({"a": torch.tensor([[0.9, 0.1, 0.0]])}, {"a": [0.2, 0.3, 0.5]}, num_draws=1)["a"]
+    assert (targets.labels.item(), targets.confidence.item(), targets.keep.item()) == (2, 0.5, False)
+
+
 def test_a_fair_and_certain_batch_stays_as_it_is() -> None:
     labels = torch.arange(24) % 2
     probs = torch.nn.functional.one_hot(labels, 2).float()

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Several machines under SLURM: sbatch slurm.sh RECIPE --out /shared/runs/NAME
 # SLURM sends SIGTERM five minutes before the end to this script, which tells the processes; they save, and the job puts
-# itself back into the queue and goes on from the latest checkpoint.
+# itself back into the queue and goes on from the latest checkpoint. They stop after the prompt that they are at: on one
+# card alone that may take longer with Stable Diffusion XL (docs/cost.md), so let SLURM warn sooner there.
 #SBATCH --job-name=fair-adaptors
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

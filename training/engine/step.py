@@ -127,7 +127,7 @@ def roll_out(
     parts = [run.latents[chunk] for chunk in chunks]
     observed = [observe(setup, parts[0])] if whole else observe_each(setup, parts)
     seen = _see(config, observed, world=world, count=count)
-    targets = _targets(setup, config, seen, batch)
+    targets = _targets(setup, config, seen, batch, world)
     took_part = int(seen.takes_part.sum())
     if not took_part:
         nothing = StepResult(dict.fromkeys(LOSSES, 0.0), {a.name: math.nan for a in config.attributes}, count, 0)
@@ -221,7 +221,7 @@ def _gather(
     return dict(zip(names, parts, strict=True)), faces[:, 0] > 0
 
 
-def _targets(setup: Setup, config: TrainConfig, seen: _Seen, batch: Batch) -> dict[str, Targets]:
+def _targets(setup: Setup, config: TrainConfig, seen: _Seen, batch: Batch, world: World) -> dict[str, Targets]:
     """Assign targets among the images of each prompt that take part; the others get none. The same in every process.
 
     Of an attribute that the prompt names, every image's target is the named class.
@@ -241,6 +241,7 @@ def _targets(setup: Setup, config: TrainConfig, seen: _Seen, batch: Batch) -> di
                 threshold=config.threshold,
                 num_draws=config.num_draws,
                 generator=generator,
+                world=world,
             )
             if free
             else {}

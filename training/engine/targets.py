@@ -11,6 +11,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom
 from torch import Tensor
 
+from .processes import World
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -49,12 +51,14 @@ def assign_targets(
     threshold: float = 0.8,
     num_draws: int = 1000,
     generator: torch.Generator | None = None,
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> dict[str, Targets]:
     """Choose the class each image should move to, so that the batch follows the target distribution.
 
     For iid draws u⁽¹⁾…u⁽ᴺ⁾ from the target, the images are matched to the draws at the least total Euclidean distance;
     q⁽ⁱ⁾ is the mean class that image i is matched to. Attributes are matched jointly, by √Σ_attr ‖p − u‖², as draws of
-    independent attributes. One attribute of two classes has a closed form; all else takes ``num_draws`` draws.
+    independent attributes. One attribute of two classes has a closed form, and so has a single image: its q is the
+    target. All else takes ``num_draws`` draws.
 
     Args:
         probs: class probabilities of each attribute, [N, K] each.
@@ -63,6 +67,7 @@ def assign_targets(
         num_draws: S, for the cases without closed form. Of 32 images, gender and race, 1,000 take .2 s, and about one
             target is another than that of many more draws; with 100 up to five are.
         generator: source of the draws; None seeds a new one with zero.
+        world: processes that all call this with the same values, and match a part of the draws each.
 
     Raises:
         ValueError: attributes, classes or image counts do not fit, or a target is no distribution.
@@ -70,8 +75,10 @@ def assign_targets(
     _check(probs, targets)
     if len(probs) == 1 and (only := next(iter(probs))) and len(targets[only]) == 2:
         shares = {only: two_class_shares(probs[only][:, 1], targets[only][1])}
+    elif all(len(rows) == 1 for rows in probs.values()):
+        shares = {name: rows.new_tensor([targets[name]], dtype=torch.float64) for name, rows in probs.items()}
     else:
-        shares = drawn_shares(probs, targets, num_draws=num_draws, generator=generator)
+        shares = drawn_shares(probs, targets, num_draws=num_draws, generator=generator, world=world)
     result = {}
     for name, share in shares.items():
         confidence, labels = share.max(1)
@@ -130,8 +137,12 @@ def drawn_shares(
     *,
     num_draws: int,
     generator: torch.Generator | None = None,
+    world: World = World(),  # noqa: B008 (frozen)
 ) -> dict[str, Tensor]:
-    """Return q [N, K] of each attribute as the mean over draws, each matched exactly."""
+    """Return q [N, K] of each attribute as the mean over draws, each matched exactly, and by one process.
+
+    The sums are of whole numbers: how many processes there are changes no bit.
+    """
     generator = generator or torch.Generator().manual_seed(0)
     count = len(next(iter(probs.values())))
     totals = {name: np.zeros((count, len(target))) for name, target in targets.items()}
@@ -145,12 +156,15 @@ def drawn_shares(
     }
     distances = {name: _squared_distances(p) for name, p in probs.items()}
     images = np.arange(count)
-    for s in range(num_draws):
+    for s in range(num_draws)[world.share(num_draws)]:
         cost = sum(distances[name][:, draws[name][s]] for name in probs)
         _, matched = linear_sum_assignment(np.sqrt(cost))
         for name in probs:
             totals[name][images, draws[name][s][matched]] += 1
-    return {name: torch.as_tensor(total / num_draws, device=probs[name].device) for name, total in totals.items()}
+    return {
+        name: world.sum(torch.as_tensor(total, device=probs[name].device)) / num_draws
+        for name, total in totals.items()
+    }
 
 
 def _squared_distances(probs: Tensor) -> np.ndarray:
