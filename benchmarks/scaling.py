@@ -185,7 +185,7 @@ def main() -> None:
         for part, value in (*predicted.items(), ("whole", sum(predicted.values())))
     ]
     works = [recipe_work(name) for name in RECIPES]
-    gpus = [iteration(work, number) for work in works for number in GPUS]
+    gpus = [iteration(work, number) for work in works for number in GPUS if number <= work["images"]]
     split = [split_base(RECIPES[-1], number) for number in SPLIT_OVER]
     report("scaling", rows, parts=found, works=works, assumed=ASSUMED, predicted=gpus, split=split)
     write_tables("scaling", tables(rows, works, gpus, split))
