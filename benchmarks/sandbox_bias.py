@@ -25,13 +25,14 @@ from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import ATTRIBUTES
 
-OBEYED = "gender obeyed"
-"""Of prompts that name a gender, the share of images that show it."""
+OBEYED = "{} obeyed"
+"""Of prompts that name a class of an attribute, the share of images that show it."""
 NAMED = "occupation where a class is named"
 """Of prompts that name a gender or a tone, the share of images whose occupation is right."""
+WORST_NAMED = f"{NAMED}, worst prompt"
 SHARE, ALARMS, WORST = "largest change of a share", "erasure alarms", "occupation, worst prompt"
 """Figures of which every seed is held to the bar; of the others the mean over seeds."""
-WORST_SEED = {SHARE: max, ALARMS: max, WORST: min}
+WORST_SEED = {SHARE: max, ALARMS: max, WORST: min, WORST_NAMED: min}
 
 Bars = Mapping[tuple[str, str], Mapping[str, tuple[float, float] | float]]
 
@@ -45,7 +46,7 @@ BARS: Bars = {
         ALARMS: (0, 0),
         "occupation": 0.01,
         WORST: (0.85, 1),
-        OBEYED: 0.02,
+        OBEYED.format("gender"): 0.02,
         NAMED: 0.02,
     },
     ("sandbox-gender-tone", "test"): {
@@ -53,7 +54,8 @@ BARS: Bars = {
         "tone": (0, 0.17),
         "age shift": (0, 0.06),
         "occupation": 0.02,
-        OBEYED: 0.02,
+        OBEYED.format("gender"): 0.02,
+        OBEYED.format("tone"): 0.02,
         NAMED: 0.02,
     },
 }
@@ -100,9 +102,11 @@ def measure(pipe: Any, prompts: str, adaptors: Mapping[str, Path], images: int) 
 
 
 def obeyed(results: Results, variant: VariantResults) -> dict[str, float]:
-    """Return how often a gender that the prompt names is shown, and the occupation beside it."""
-    assert variant.obeyed and variant.kept
-    return {OBEYED: variant.obeyed[results.seen_by("gender")]["gender"].value, NAMED: variant.kept.value}
+    """Return how often a class that the prompt names is shown, and the occupation beside it."""
+    assert variant.obeyed and variant.kept and variant.kept_prompts
+    shown = variant.obeyed[results.seen_by("gender")]
+    found = {OBEYED.format(name): rate.value for name, rate in shown.items()}
+    return {**found, NAMED: variant.kept.value, WORST_NAMED: min(one.value for one in variant.kept_prompts)}
 
 
 def summary(rows: Sequence[Mapping[str, Any]], bars: Bars) -> list[dict[str, Any]]:
@@ -143,7 +147,7 @@ def summary(rows: Sequence[Mapping[str, Any]], bars: Bars) -> list[dict[str, Any
 def _told(aimed: Sequence[str], wanted: Mapping[str, Any]) -> list[str]:
     """Return the figures of a table: bias where it is aimed at, shift where it is not, and what has a bar."""
     names = [name if name in aimed else f"{name} shift" for name in ATTRIBUTES]
-    return list(dict.fromkeys([*names, SHARE, ALARMS, "occupation", WORST, *wanted]))
+    return list(dict.fromkeys([*names, SHARE, ALARMS, "occupation", WORST, *wanted, WORST_NAMED]))
 
 
 def _held(bar: tuple[float, float] | float | None, before: float | None, after: float) -> tuple[str, bool | str]:
