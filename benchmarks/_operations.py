@@ -59,7 +59,10 @@ def base_operations(base: str) -> dict[str, Operations]:
 
 
 def vision_operations(name: str) -> tuple[Operations, float]:
-    """Count the operations of an image through one of ``VISION``, and the megabytes of all its weights in float32."""
+    """Count the operations of an image through one of ``VISION``, and the megabytes of its weights in float32.
+
+    Of CLIP those that images need: a training has done with texts before the first image.
+    """
     import torch
     from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model
 
@@ -79,4 +82,5 @@ def vision_operations(name: str) -> tuple[Operations, float]:
                 CLIPConfig(text_config=sizes(*text), vision_config=sizes(*vision) | patches, projection_dim=text[0])
             ).requires_grad_(False)
             found = count_operations(lambda: model.get_image_features(pixels).pooler_output)
+            model.text_model = model.text_projection = None
     return found, sum(parameter.numel() for parameter in model.parameters()) * 4 / 1e6

@@ -1,8 +1,11 @@
 """Published kinds of vision models as instruments: small ones of the real classes, saved in the real layout."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from fair_adaptors.evaluation.run import check_targets, evaluate
 from fair_adaptors.evaluation.spec import Instruments, Target
 from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.report.page import write_report
+from fair_adaptors.vision import clip as clip_module
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from fair_adaptors.vision.checked import checked
 from fair_adaptors.vision.types import Classifier
@@ -35,6 +39,26 @@ def test_clip_features_are_those_of_its_own_preprocessing(clip: Path) -> None:
     assert torch.allclose(found, expected / expected.norm(dim=1, keepdim=True), atol=1e-4)
     assert encoder.encode_text is not None
     assert torch.allclose(encoder.encode_text(["a nurse", "a guard"]).norm(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize("load", [load_classifier, partial(load_encoder, whole=True)])
+def test_a_training_keeps_of_clip_what_images_need_and_knows_it_by_all(
+    clip: Path, load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[CLIPModel] = []
+    known_by = clip_module.identity
+
+    def identity(model: CLIPModel, *words: str) -> str:
+        assert model.text_model is not None
+        models.append(model)
+        return known_by(model, *words)
+
+    monkeypatch.setattr(clip_module, "identity", identity)
+    load(f"clip:{clip}")
+    (model,) = models
+    assert {name.partition(".")[0] for name, _ in model.named_parameters()} == {
+        "logit_scale", "vision_model", "visual_projection"
+    }  # fmt: skip
 
 
 def test_images_of_another_size_are_resized_whole_with_gradients(clip: Path) -> None:

@@ -29,6 +29,8 @@ def clip_classifier(source: str, words: Mapping[str, Mapping[str, Sequence[str]]
     texts = [f"a photo of {text}" for classes in words.values() for each in classes.values() for text in each]
     with torch.no_grad():
         known = unit(model.get_text_features(**tokenize(texts)).pooler_output)
+    known_by = identity(model, how, str(texts))
+    _forget_texts(model)
     places = iter(range(len(texts)))
     columns = {
         name: [[next(places) for _ in each] for each in classes.values()] for name, classes in words.items()
@@ -43,7 +45,7 @@ def clip_classifier(source: str, words: Mapping[str, Mapping[str, Sequence[str]]
         }
 
     classes = {name: tuple(each) for name, each in words.items()}
-    return Classifier(name("clip", source), identity(model, how, str(texts)), classes, logits)
+    return Classifier(name("clip", source), known_by, classes, logits)
 
 
 def clip_encoder(source: str, *, whole: bool = False) -> Encoder:
@@ -51,18 +53,27 @@ def clip_encoder(source: str, *, whole: bool = False) -> Encoder:
 
     Args:
         source: folder or Hub id.
-        whole: see the whole of each image, as in training; else what the model's processor leaves of it.
+        whole: see the whole of each image, as in training, where there are no texts to compare with; else what the
+            model's processor leaves of it.
 
     Raises:
         ConfigError: it cannot be loaded.
     """
     model, tokenize, prepare, how = _load_clip(source, whole=whole)
+    known_by = identity(model, how)
+    if whole:
+        _forget_texts(model)
     return Encoder(
         name("clip", source),
-        identity(model, how),
+        known_by,
         lambda images: unit(model.get_image_features(pixel_values=prepare(images)).pooler_output),
-        lambda texts: unit(model.get_text_features(**tokenize(texts)).pooler_output),
+        None if whole else lambda texts: unit(model.get_text_features(**tokenize(texts)).pooler_output),
     )
+
+
+def _forget_texts(model: Any) -> None:
+    """Free what only texts need, up to a third of the weights; the model's identity is that of all of them."""
+    model.text_model = model.text_projection = None
 
 
 def _load_clip(
