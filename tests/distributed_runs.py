@@ -97,7 +97,7 @@ def same_result(folder: Path) -> None:
                 found[f"{kind}/{name}"] = world.sum(gradient)
                 parameter.grad = None
         place.pipe.unet.float(), place.pipe.vae.float()
-        now = measure(place, LONG, place.validation_prompts, 5, tokens=state.tokens, world=world, kept=True)
+        now = measure(place, LONG, place.validation_prompts, 5, tokens=state.tokens, world=world, originals={})
         found["validation"] = torch.tensor([now.bias["bright"].value, now.shift["warm"].value])
     for begin in (0, 5):
         with attached(place, LONG) as state:

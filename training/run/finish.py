@@ -20,7 +20,7 @@ from fair_adaptors.load import load_fair_adaptor
 
 from . import checkpoint
 from .milestones import Milestones
-from .validation import Numbers, numbers, numbers_table
+from .validation import numbers, numbers_table
 
 
 def save_stopped(milestones: Milestones, state: TrainingState, recipe: str) -> None:
@@ -52,6 +52,8 @@ def finish(milestones: Milestones, state: TrainingState, images_per_prompt: int)
     world = World(milestones.world.rank, milestones.world.size)  # what is told to stop from now on ends by itself
     milestones.save(state)
     _go_back_to_best(milestones, state)
+    with lora.switched_off(setup.pipe):  # here, not before the first iteration, which need not wait for it
+        before = numbers(setup, config, images_per_prompt, world)
     with state.average.applied():
         after = numbers(setup, config, images_per_prompt, world, state.tokens)
         tensors = lora.extract(setup.pipe, config.parts)
@@ -62,7 +64,7 @@ def finish(milestones: Milestones, state: TrainingState, images_per_prompt: int)
         out = milestones.out
         _write(milestones, state, tensors, tokens)
         load_fair_adaptor(setup.pipe, out, inject=config.shard_base).unload()  # what was written can be read
-        reporter.console.print(numbers_table(setup, config, Numbers.from_json(state.history["before"]), after))
+        reporter.console.print(numbers_table(setup, config, before, after))
         minutes = state.history["seconds"] / 60
         reporter.say(f"{minutes:.1f} minutes. The adaptor is in {out}: load_fair_adaptor(pipe, {str(out)!r})")
 

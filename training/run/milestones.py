@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from fair_adaptors.training.config import TrainConfig
@@ -19,7 +20,7 @@ from fair_adaptors.seeds import image_seed
 from . import checkpoint
 from .due import Due, stop_bounds
 from .reporter import Reporter
-from .validation import Measured, Numbers, collapse, draw, measure
+from .validation import Measured, Original, collapse, draw, measure
 
 SAMPLE_PROMPTS, SAMPLE_IMAGES = 4, 8
 SIGNS = 2
@@ -40,6 +41,7 @@ class Milestones:
         self.checkpoints = out / "checkpoints"
         self.collapsed: str | None = None
         self.due = due
+        self.originals: dict[str, Original] = {}
 
     def begin(self, state: TrainingState) -> None:
         """Let the clocks of what is due run, and draw the prompts before the first iteration."""
@@ -91,23 +93,20 @@ class Milestones:
             )
 
     def _validate(self, state: TrainingState) -> bool:
-        """Measure raw and averaged weights, keep the best, and tell whether the bias is low enough to stop."""
+        """Measure the averaged weights, keep the best, and tell whether the bias is low enough to stop."""
         config, setup = self.config, self.setup
-        prompts = setup.validation_prompts
-        count, tokens, world = config.validation_images, state.tokens, self.world
-        found = {"raw": measure(setup, config, prompts, count, tokens=tokens, world=world)}
+        given: dict[str, Any] = {"tokens": state.tokens, "world": self.world, "originals": self.originals}
         with state.average.applied():
-            average = found["average"] = measure(setup, config, prompts, count, tokens=tokens, world=world, kept=True)
+            average = measure(setup, config, setup.validation_prompts, config.validation_images, **given)
         values = {"validation/kept": average.kept, "validation/faceless": average.faceless}
         values["validation/undetermined"] = average.undetermined
-        for kind, measured in found.items():
-            for attribute in config.attributes:
-                name, e = attribute.name, measured.bias[attribute.name]
-                values |= {f"validation/{name}/{kind}": e.value, f"validation/{name}/{kind}_high": e.high}
-                self.reporter.say(
-                    f"iteration {state.iteration}: validation {attribute.figure} of the {kind} weights {e.value:.2f}"
-                    f" ({e.low:.2f}–{e.high:.2f}, floor {e.floor:.2f})"
-                )
+        for attribute in config.attributes:
+            name, e = attribute.name, average.bias[attribute.name]
+            values |= {f"validation/{name}/average": e.value, f"validation/{name}/average_high": e.high}
+            self.reporter.say(
+                f"iteration {state.iteration}: validation {attribute.figure} of the average weights {e.value:.2f}"
+                f" ({e.low:.2f}–{e.high:.2f}, floor {e.floor:.2f})"
+            )
         for name, s in average.shift.items():
             values[f"validation/{name}/shift"] = s.value
             self.reporter.say(
@@ -115,8 +114,7 @@ class Milestones:
                 f" ({s.low:.2f}–{s.high:.2f}, floor {s.floor:.2f})"
             )
         self.reporter.log(values, state.iteration)
-        before = Numbers.from_json(state.history["before"]).faceless["validation"]
-        sign = collapse(config, average, before)
+        sign = collapse(config, average)
         state.collapsing = state.collapsing + 1 if sign else 0
         if sign and state.collapsing < SIGNS:
             self.reporter.say(

@@ -28,7 +28,6 @@ from .finish import finish, save_stopped
 from .milestones import SAMPLE_IMAGES, Milestones
 from .record import refuse_earlier_run, run_record, write_run
 from .reporter import Reporter
-from .validation import numbers
 
 
 def train(
@@ -78,7 +77,6 @@ def train(
             shutil.rmtree(out / "originals", ignore_errors=True)
     for warning in setup.warnings:
         reporter.say(warning)
-    before = numbers(setup, config, images_per_prompt, world).to_json() if saved is None else None
     with stop_requests() as stop, attached(setup, config) as state:
         world = dataclasses.replace(world, told_to_stop=stop.is_set)
         if saved is not None:
@@ -86,8 +84,6 @@ def train(
             if world.is_main and resume != "latest":
                 checkpoint.set_aside_later(checkpoints, state.iteration)
             reporter.say(f"resumed from {saved.path}, iteration {state.iteration}")
-        else:
-            state.history["before"] = before
         milestones = Milestones(config, out, setup, world=world, reporter=reporter, due=due)
         reporter.start(state.iteration)
         if world.is_main:

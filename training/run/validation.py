@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class Measured:
         faceless: share of images without a face; 0 where the whole image is taken for one.
         kept: mean cosine, over images and encoders, to the original model's images from the same noise; NaN if it was
             not asked for.
+        faceless_before: share of these without a face; NaN likewise.
         classes: of each attribute beside those to make fair, what the images show.
         shift: of each of these, how far it is from the original model; empty if it was not asked for.
     """
@@ -45,8 +46,22 @@ class Measured:
     undetermined: float
     faceless: float
     kept: float = math.nan
+    faceless_before: float = math.nan
     classes: Classes = field(default_factory=dict)
     shift: Mapping[str, Shift] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Original:
+    """What is known of the original model's images of a prompt.
+
+    Attributes:
+        probabilities: of each attribute that the validation classifier knows, of all processes' images [N, K].
+        features: of each encoder, of this process's images [n, D].
+    """
+
+    probabilities: Mapping[str, Tensor]
+    features: Sequence[Tensor]
 
 
 @torch.no_grad()
@@ -58,7 +73,7 @@ def measure(
     *,
     tokens: Tensor | None = None,
     world: World = World(),  # noqa: B008 (frozen)
-    kept: bool = False,
+    originals: dict[str, Original] | None = None,
 ) -> Measured:
     """Measure the adaptor on prompts, with the validation classifier. The same in every process.
 
@@ -66,46 +81,59 @@ def measure(
         StopRequested: a process was told to stop.
 
     Args:
-        kept: whether to compare with the original model's images too, which costs as many images again: how much of
-            them is kept, and how far what is not to change has moved.
+        originals: what earlier measurements of as many images found of the original model's, by prompt; what is
+            missing is made and added. With it is measured how much of them is kept, and how far what is not to change
+            has moved.
     """
     aimed = [attribute.name for attribute in config.attributes]
     found: dict[str, list[Tensor]] = {name: [] for name in (*aimed, *setup.beside)}
-    before: dict[str, list[Tensor]] = {name: [] for name in setup.beside}
+    before: dict[str, list[Tensor]] = {name: [] for name in found}
     cosines = []
     for prompt in prompts:
         world.may_stop(denoiser_for(setup.pipe).model.device)
         mine = range(images_per_prompt)[world.share(images_per_prompt)]
         seeds = [image_seed(config.seed, prompt, i) for i in mine]
         images = draw(setup, config, prompt, seeds, tokens=tokens)
-        _look(setup, images, found, world=world, count=images_per_prompt)
-        if kept and (setup.encoders or before):
+        looks = _looks(setup, images, world=world, count=images_per_prompt)
+        for name, each in found.items():
+            each.append(looks[name])
+        if originals is None:
+            continue
+        if prompt not in originals:
             with lora.switched_off(setup.pipe):
                 references = draw(setup, config, prompt, seeds)
-            _look(setup, references, before, world=world, count=images_per_prompt)
-            if setup.encoders:
-                alike = [(encode(images) * encode(references)).sum(1) for encode in setup.encoders.values()]
-                cosines.append(world.gather(torch.stack(alike, 1), images_per_prompt))
+            shown = _looks(setup, references, world=world, count=images_per_prompt)
+            originals[prompt] = Original(shown, [encode(references) for encode in setup.encoders.values()])
+        original = originals[prompt]
+        for name, each in before.items():
+            each.append(original.probabilities[name])
+        if setup.encoders:
+            pairs = zip(setup.encoders.values(), original.features, strict=True)
+            alike = [(encode(images) * features).sum(1) for encode, features in pairs]
+            cosines.append(world.gather(torch.stack(alike, 1), images_per_prompt))
     probabilities = {name: torch.stack(found[name]).cpu().numpy() for name in aimed}
     bias = {one.name: estimate_bias(probabilities[one.name], target=one.target) for one in config.attributes}
     classes = {name: _classes(found[name]) for name in setup.beside}
+    compared = originals is not None
     return Measured(
         bias,
         max(estimate.undetermined for estimate in bias.values()),
-        float(np.isnan(probabilities[aimed[0]]).any(-1).mean()),
+        _faceless(found[aimed[0]]),
         torch.cat(cosines).mean().item() if cosines else math.nan,
+        _faceless(before[aimed[0]]) if compared else math.nan,
         classes,
-        shifts(setup, {name: _classes(before[name]) for name in before}, classes) if kept else {},
+        shifts(setup, {name: _classes(before[name]) for name in setup.beside}, classes) if compared else {},
     )
 
 
-def _look(setup: Setup, images: Tensor, found: Mapping[str, list[Tensor]], *, world: World, count: int) -> None:
-    """Add to ``found`` the class probabilities [N, K] of all processes' images."""
-    if not found:
-        return
-    probabilities = _probabilities(setup, images)
-    for name, rows in found.items():
-        rows.append(world.gather(probabilities[name], count))
+@torch.no_grad()
+def _looks(setup: Setup, images: Tensor, *, world: World, count: int) -> dict[str, Tensor]:
+    """Return the class probabilities [N, K] of all processes' images."""
+    return {name: world.gather(rows, count) for name, rows in _probabilities(setup, images).items()}
+
+
+def _faceless(probabilities: Sequence[Tensor]) -> float:
+    return torch.stack(list(probabilities)).isnan().any(-1).float().mean().item()
 
 
 def _classes(probabilities: Sequence[Tensor]) -> NDArray[np.int64]:
@@ -136,13 +164,13 @@ def _probabilities(setup: Setup, images: Tensor) -> dict[str, Tensor]:
     }
 
 
-def collapse(config: TrainConfig, now: Measured, faceless_before: float) -> str | None:
+def collapse(config: TrainConfig, now: Measured) -> str | None:
     """Say how an adaptor looks collapsed, if it does: its images are other ones, or show nobody any more."""
     if now.kept < config.least_kept:
         return f"only {now.kept:.2f} of the original images is kept, and least_kept is {config.least_kept:g}"
-    if now.faceless > faceless_before + config.most_faceless:
+    if now.faceless > now.faceless_before + config.most_faceless:
         return (
-            f"{now.faceless:.0%} of the images show no face, and {faceless_before:.0%} did before;"
+            f"{now.faceless:.0%} of the images show no face, and {now.faceless_before:.0%} did before;"
             f" most_faceless allows {config.most_faceless:.0%} more"
         )
     return None
@@ -155,26 +183,10 @@ class Numbers:
     Attributes:
         bias: by prompts ("training" or "validation") and attribute to make fair.
         classes: by prompts, of each attribute beside these.
-        faceless: by prompts, the share of images without a face.
     """
 
     bias: Mapping[tuple[str, str], BiasEstimate]
     classes: Mapping[str, Classes]
-    faceless: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what a checkpoint's header can hold."""
-        classes = {split: {name: rows.tolist() for name, rows in row.items()} for split, row in self.classes.items()}
-        bias = [[*key, asdict(estimate)] for key, estimate in self.bias.items()]
-        return {"bias": bias, "classes": classes, "faceless": dict(self.faceless)}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return what ``to_json`` made the content of."""
-        bias = {(split, name): BiasEstimate(**estimate) for split, name, estimate in content["bias"]}
-        rows = content["classes"].items()
-        classes = {split: {name: np.array(each) for name, each in row.items()} for split, row in rows}
-        return cls(bias, classes, content["faceless"])
 
 
 def numbers(setup: Setup, config: TrainConfig, count: int, world: World, tokens: Tensor | None = None) -> Numbers:
@@ -183,12 +195,12 @@ def numbers(setup: Setup, config: TrainConfig, count: int, world: World, tokens:
     few = min(len(setup.validation_prompts), len(training))
     spread = [training[i] for i in np.linspace(0, len(training) - 1, few).round().astype(int)]
     bias: dict[tuple[str, str], BiasEstimate] = {}
-    classes, faceless = {}, {}
+    classes = {}
     for split, prompts in (("training", spread), ("validation", setup.validation_prompts)):
         found = measure(setup, config, prompts, count, tokens=tokens, world=world)
         bias |= {(split, name): estimate for name, estimate in found.bias.items()}
-        classes[split], faceless[split] = found.classes, found.faceless
-    return Numbers(bias, classes, faceless)
+        classes[split] = found.classes
+    return Numbers(bias, classes)
 
 
 def numbers_table(setup: Setup, config: TrainConfig, before: Numbers, after: Numbers) -> Table:
