@@ -1,9 +1,10 @@
 """Seconds and peak memory of a training iteration on models of Stable Diffusion's size, with random weights.
 
 One prompt, N images of 512² (XL: 1024²), T steps, with the settings of the recipe of that base, but for one attribute
-and one encoder, of CLIP ViT-L's size. Ours with all steps, with a quarter of them, and with the originals kept; and
-the published form: a pass without gradient for the targets, then the sampler as one graph whose U-Net is checkpointed.
-One process, one run, a GPU; ``--tiny`` runs the same on small models anywhere, to see that it works.
+and one encoder, of CLIP ViT-L's size. The published form: a pass without gradient for the targets, then the sampler as
+one graph whose U-Net is checkpointed. Ours with all steps, with a quarter of them, with the originals kept, and beside
+that each lever alone. One process, one run, a GPU, both bases; no form is begun when the minutes are over. ``--tiny``
+runs the same on small models anywhere, to see that it works.
 """
 
 import argparse
@@ -12,21 +13,24 @@ import dataclasses
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from fair_adaptors.training.config import Attribute, TrainConfig
 from fair_adaptors.training.engine import loop, step
-from fair_adaptors.training.engine.batches import batch_at
-from fair_adaptors.training.engine.processes import World
+from fair_adaptors.training.engine.denoisers import decode_with, denoiser_for
 from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.setup import Setup, checkpoint_activations
+from fair_adaptors.training.speed import faster_by, speed_up
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
@@ -38,6 +42,16 @@ from tests.tiny import tiny_pipeline, tiny_xl_pipeline
 RECIPES = {"sd15": "gender", "sdxl": "sdxl-gender-race"}
 TINY = {"sd15": tiny_pipeline, "sdxl": tiny_xl_pipeline}
 AIM = {"peak gigabytes, 5 of 20 steps": 16.0, "images/s with the subset over the published form": 3.0}
+PUBLISHED = "published form"
+LEVERS: Mapping[str, Mapping[str, Any]] = {
+    "conditional branch alone": {"unconditional_gradient": False},
+    "two updates of a rollout": {"updates_per_rollout": 2},
+    "small decoder": {"gradient_decoder": "of TAESD's shape"},
+    "channels_last": {"channels_last": True},
+    "tf32": {"tf32": True},
+    "compile": {"compile": True},
+}
+"""What a form changes beside the settings of ours."""
 
 
 def build_pipeline(base: str, dtype: torch.dtype, device: torch.device) -> Any:
@@ -82,16 +96,15 @@ class Judge(nn.Module):
 class Encoder(nn.Module):
     """Unit features of a CLIP vision tower with random weights."""
 
-    def __init__(self, config: CLIPVisionConfig, dtype: torch.dtype):
+    def __init__(self, config: CLIPVisionConfig):
         super().__init__()
-        self.size, self.tower = config.image_size, CLIPVisionModel(config).to(dtype)
+        self.size, self.tower = config.image_size, CLIPVisionModel(config)
         self.tower.gradient_checkpointing = True
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images [N, 3, H, W]."""
         small = F.interpolate(images, self.size, mode="bilinear", antialias=True)
-        dtype = next(self.tower.parameters()).dtype
-        return F.normalize(self.tower(small.to(dtype)).pooler_output.float(), dim=1)
+        return F.normalize(self.tower(small).pooler_output, dim=1)
 
 
 def build_setup(base: str, tiny: bool, dtype: torch.dtype, device: torch.device) -> Setup:
@@ -102,7 +115,7 @@ def build_setup(base: str, tiny: bool, dtype: torch.dtype, device: torch.device)
         sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
     vision = CLIPVisionConfig(image_size=224, patch_size=14, **sizes)
     with device:
-        judge, encoder = Judge().requires_grad_(False), Encoder(vision, dtype).requires_grad_(False)
+        judge, encoder = Judge().requires_grad_(False), Encoder(vision).requires_grad_(False)
     pipe = TINY[base]().to(device, dtype) if tiny else build_pipeline(base, dtype, device)
     prompts = ("a nurse", "a guard")
     return Setup(pipe, {"train": prompts}, prompts, judge, judge, {"clip": encoder})
@@ -125,84 +138,134 @@ def published_form(setup: Setup, config: TrainConfig) -> Callable[..., None]:
     return gradient
 
 
-def measure(setup: Setup, config: TrainConfig, device: torch.device, repeats: int, *, published: bool) -> dict:
+@dataclass(frozen=True)
+class Form:
+    """A way to train: its settings, and whether the gradient is the published form's."""
+
+    config: TrainConfig
+    published: bool = False
+
+
+def forms(config: TrainConfig) -> dict[str, Form]:
+    """Return what is measured, in order: each of ``LEVERS`` alone on top of ours, and in the end all of them."""
+    ours = dataclasses.replace(config, gradient_steps=max(1, config.num_steps // 4))
+    kept = dataclasses.replace(ours, originals_pool=1)
+    every: dict[str, Any] = {name: value for changes in LEVERS.values() for name, value in changes.items()}
+    return {
+        PUBLISHED: Form(config, published=True),
+        "all steps": Form(config),
+        "a quarter of the steps": Form(ours),
+        "a quarter, originals kept": Form(kept),
+        **{f"{name}, beside": Form(dataclasses.replace(kept, **changes)) for name, changes in LEVERS.items()},
+        "all of these": Form(dataclasses.replace(kept, **every)),
+    }
+
+
+def measure(setup: Setup, form: Form, device: torch.device, repeats: int) -> dict[str, Any]:
     """Return the seconds of an iteration, the least of some, and the peak memory."""
-    plain = step.accumulate_gradients
-    seconds = []
-    if config.activation_checkpointing:
-        checkpoint_activations(setup.pipe.unet, setup.pipe.vae)
-    with tempfile.TemporaryDirectory() as folder, attached(setup, config) as state:
+    plain, config, seconds = step.accumulate_gradients, form.config, []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        as_asked(setup, config, device) as there,
+        attached(there, config) as state,
+    ):
         references = ReferenceImages(Path(folder) if config.originals_pool else None)
-        step.accumulate_gradients = published_form(setup, config) if published else plain  # type: ignore[assignment]
+        step.accumulate_gradients = published_form(setup, config) if form.published else plain  # type: ignore[assignment]
         try:
             for number in range(repeats + 1):
                 if device.type == "cuda":
                     torch.cuda.synchronize()
                     torch.cuda.reset_peak_memory_stats()
                 started = time.perf_counter()
-                batch = batch_at(config, setup.prompts, 0 if config.originals_pool else number, 0)
-                result = step.train_step(setup, config, state, batch, references=references)
-                loop.apply_gradients(state, config, [result], World())
+                state.iteration = 0 if config.originals_pool else number
+                loop.fit(there, config, state, references=references, on_step=lambda *_: True)
                 if device.type == "cuda":
                     torch.cuda.synchronize()
                 seconds.append(time.perf_counter() - started)
         finally:
             step.accumulate_gradients = plain
-            for model in (setup.pipe.unet, setup.pipe.vae):  # the reference leaves it training
-                model.disable_gradient_checkpointing()
-                model.eval()
     peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None
     least = min(seconds[1:])
-    return {"seconds": least, "images/s": config.images_per_prompt / least, "peak gigabytes": peak}
+    rates = {"images/s": config.images_per_prompt / least, "updates/s": config.updates_per_rollout / least}
+    return {"seconds": least, **rates, "peak gigabytes": peak}
 
 
-def main() -> None:
-    """Print a row per form."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("base", nargs="?", choices=RECIPES, default="sd15")
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--images-per-call", type=int, help="the recipe's by default")
-    parser.add_argument("--images-per-decode", type=int, help="the recipe's by default")
-    arguments = parser.parse_args()
-    if not arguments.tiny and not torch.cuda.is_available():
-        sys.exit("there is no GPU here; --tiny runs on a CPU")
+@contextmanager
+def as_asked(setup: Setup, config: TrainConfig, device: torch.device) -> Iterator[Setup]:
+    """Prepare the models as a run's settings ask for, and put them back as they were."""
+    unet, vae = setup.pipe.unet, setup.pipe.vae
+    if config.activation_checkpointing:
+        checkpoint_activations(unet, vae)
+    speed_up(faster_by(config, device), denoiser_for(setup.pipe))
+    small = None
+    if config.gradient_decoder:
+        stages = len(vae.config.block_out_channels)
+        shape: dict[str, Any] = {"num_encoder_blocks": (1,) * stages, "num_decoder_blocks": (3,) * (stages - 1) + (1,)}
+        shape |= {f"{part}coder_block_out_channels": (64,) * stages for part in ("en", "de")}
+        small = partial(decode_with, AutoencoderTiny(**shape).to(device, unet.dtype).requires_grad_(False).eval())
+    try:
+        yield dataclasses.replace(setup, gradient_decoder=small)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        unet._compiled_call_impl = None  # what ``compile`` has set
+        for model in (unet, vae):
+            model.to(memory_format=torch.contiguous_format)
+            model.disable_gradient_checkpointing()
+            model.eval()  # the reference leaves it training
+
+
+def run(base: str, arguments: argparse.Namespace) -> None:
+    """Measure one base until its minutes are over, and print a row per form."""
     device = torch.device("cpu" if arguments.tiny else "cuda")
     dtype = torch.float32 if arguments.tiny else torch.bfloat16
-    setup = build_setup(arguments.base, arguments.tiny, dtype, device)
-    recipe = get_recipe(RECIPES[arguments.base])
+    started, setup = time.perf_counter(), build_setup(base, arguments.tiny, dtype, device)
+    recipe = get_recipe(RECIPES[base])
     config = dataclasses.replace(
         recipe,
         attributes=(Attribute("gender", ("female", "male"), (0.5, 0.5)),),
         prompt_sets=(("train", 1.0),),
+        named_images=0,
         faces="",
         face_weight=0.0,
         images_per_prompt=arguments.images,
         num_steps=arguments.steps,
         max_steps=0,
         gradient_steps=0,
+        originals_pool=0,
         images_per_call=arguments.images_per_call or recipe.images_per_call,
         images_per_decode=arguments.images_per_decode or recipe.images_per_decode,
         dtype="float32" if arguments.tiny else "bfloat16",
     )
-    few = dataclasses.replace(config, gradient_steps=max(1, arguments.steps // 4))
-    forms = {
-        "all steps": (config, False),
-        "a quarter of the steps": (few, False),
-        "a quarter, originals kept": (dataclasses.replace(few, originals_pool=1), False),
-        "published form": (config, True),
-    }
-    rows = []
-    for name, (settings, published) in forms.items():
-        rows.append({"form": name, **measure(setup, settings, device, arguments.repeats, published=published)})
-        print(rows[-1], flush=True)
-    for row in rows:
-        row["speed / published"] = row["images/s"] / rows[-1]["images/s"]
+    rows: list[dict[str, Any]] = []
+    left_out = []
+    for name, form in forms(config).items():
+        if rows and time.perf_counter() - started > 60 * arguments.minutes / len(arguments.bases):
+            left_out.append(name)
+            continue
+        rows.append({"form": name, **measure(setup, form, device, arguments.repeats)})
+        rows[-1]["speed / published"] = rows[-1]["images/s"] / rows[0]["images/s"]
+        print(base, rows[-1], flush=True)
     kind = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    name = f"gpu_{arguments.base}{'_tiny' if arguments.tiny else ''}"
-    report(name, rows, device=kind, settings=vars(arguments), aims=AIM)
+    name = f"gpu_{base}{'_tiny' if arguments.tiny else ''}"
+    report(name, rows, device=kind, settings=vars(arguments), aims=AIM, left_out=left_out)
+
+
+def main() -> None:
+    """Measure each base."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bases", nargs="*", default=list(RECIPES), help=f"of {', '.join(RECIPES)}; both by default")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=7.0, help="in which forms may begin, shared by the bases")
+    parser.add_argument("--images-per-call", type=int, help="the recipe's by default")
+    parser.add_argument("--images-per-decode", type=int, help="the recipe's by default")
+    arguments = parser.parse_args()
+    if not arguments.tiny and not torch.cuda.is_available():
+        sys.exit("there is no GPU here; --tiny runs on a CPU")
+    for base in arguments.bases:
+        run(base, arguments)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,10 @@ def test_the_hours_on_the_card_that_is_here_are_told_and_those_on_others(
         assert f"{found[here]:,.0f} h on the card here ({card})" in told
     else:
         assert ("not known how long on the card here (Tesla T4)" in told) == (card is not None)
+    assert "not counted" not in told
+    assert _time(dataclasses.replace(config, compile=True), 1).endswith(
+        "; not counted: compile, which an NVIDIA card is faster by"
+    )
     assert "not known" in _time(dataclasses.replace(config, base="who/knows"), 1)
 
 

@@ -14,8 +14,10 @@ from fair_adaptors.training.engine.denoisers import denoiser_for
 from fair_adaptors.training.engine.sampling import encode_prompts, initial_noise, sample
 from fair_adaptors.training.plan import memory, skeleton
 from fair_adaptors.training.setup import _autoencoder_warning, _load_pipeline, part_dtype
+from fair_adaptors.training.speed import faster_by, speed_up
 from torch import Tensor, nn
 
+from fair_adaptors.adaptor.modules import fingerprint
 from tests.tiny import FAMILIES
 from tests.tiny_training import CONFIG
 
@@ -91,6 +93,23 @@ def test_graphs_that_were_compiled_before_the_loras_came_are_used_with_them(base
     lora.attach(pipe, ["text_encoder"], rank=2)
     draw()
     assert counter.frame_count == before > 0
+
+
+def test_what_makes_an_nvidia_card_faster_is_on_there_alone_and_changes_no_weight(base: str) -> None:
+    config = config_of(base, dtype="float32", channels_last=True, compile=True)
+    assert faster_by(config, "cuda") == ("channels_last", "compile") and faster_by(config, "cpu") == ()
+    assert faster_by(dataclasses.replace(config, shard_base=True, tf32=True), "cuda:1") == ("tf32", "compile")
+    pipe, plain = _load_pipeline(config, "cpu"), _load_pipeline(config, "cpu")
+    speed_up(("channels_last",), denoiser_for(pipe))
+    assert pipe.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert fingerprint(pipe.components) == fingerprint(plain.components)
+    drawn = []
+    for one in (pipe, plain):
+        with torch.no_grad():
+            given = encode_prompts(one, ["a nurse"], guidance_scale=1.0), initial_noise(one, [0])
+            run = sample(one, *given, num_steps=2, guidance_scale=1.0)
+            drawn.append(denoiser_for(one).decode(run.latents))
+    torch.testing.assert_close(*drawn, rtol=1e-3, atol=1e-4)
 
 
 def test_a_safety_checker_is_not_even_read(base: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -175,14 +175,16 @@ class TrainConfig:
     dtype: Literal["float32", "bfloat16", "float16"] = _setting("model", "float32")
     """Number format of the base. The adaptor, its gradients and the losses are float32 in any case."""
     tf32: bool = _setting("model", False)
-    """Let GPUs multiply float32 matrices in TF32."""
+    """Let NVIDIA cards multiply float32 matrices in TF32."""
+    channels_last: bool = _setting("model", False)
+    """Order weights as the convolutions of NVIDIA cards have them in half precision."""
     activation_checkpointing: bool = _setting("model", False)
     """Recompute the blocks of U-Net and autoencoder in the backward pass: less memory, more time."""
     shard_base: bool = _setting("model", False)
     """Split the frozen weights of U-Net and text encoders over the processes: for a base that does not fit one card.
     Needs several processes with equal shares of the images; slower."""
     compile: bool = _setting("model", False)
-    """Compile the U-Net with torch.compile; the first call takes minutes."""
+    """Compile the U-Net with torch.compile on NVIDIA cards; the first call takes minutes."""
     threshold: float = _setting("losses", 0.8, least=0, most=1)
     """Least confidence of a target (C)."""
     num_draws: int = _setting("losses", 1000, least=1)

@@ -41,6 +41,8 @@ PAPER: dict[str, Any] = {
     "ema": 0.996,
     "dtype": "float16",
     "tf32": True,
+    "channels_last": False,
+    "compile": False,
     "threshold": 0.8,
     "num_draws": 100,
     "stop_below": 0.0,

@@ -32,6 +32,7 @@ from .preflight import check, known_classes
 from .prompt_sets import named_classes, prompt_sets
 from .setup import checkpoint_activations, part_dtype
 from .sharding import check_shares, gathered_bytes, sharded_parts
+from .speed import faster_by
 
 TOKENS_LENGTH = 77
 
@@ -117,7 +118,9 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
 def _time(config: TrainConfig, num_processes: int) -> str:
     known = find_base(split_revision(config.base)[0])
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return said(hours(config, known.short_name if known else "", originals_made(config), num_processes), card)
+    told = said(hours(config, known.short_name if known else "", originals_made(config), num_processes), card)
+    faster = faster_by(config, "cuda")
+    return told + f"; not counted: {', '.join(faster)}, which an NVIDIA card is faster by" * bool(faster)
 
 
 def originals_made(config: TrainConfig) -> float:

@@ -31,6 +31,7 @@ from .keeping import kept_attributes, unseen
 from .preflight import check, check_classes
 from .prompt_sets import named_classes, prompt_sets, validation_prompts
 from .sharding import shard, sharded_parts, whole
+from .speed import faster_by, speed_up
 
 if TYPE_CHECKING:
     from fair_adaptors.training.faces.bank import FaceBank
@@ -155,8 +156,6 @@ def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup
 
 def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
     """Load the base, frozen in the configuration's dtype, as the engine can train it."""
-    if config.tf32:
-        torch.set_float32_matmul_precision("high")
     wide = _trained_text_encoders(config)
     if config.dtype == "float16":
         wide |= {family.autoencoder[0] for family in table.FAMILIES}
@@ -176,8 +175,7 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
                 part.to(device)
     if config.activation_checkpointing:
         checkpoint_activations(denoiser.model, denoiser.autoencoder)
-    if config.compile:
-        denoiser.model.compile()
+    speed_up(faster_by(config, device), denoiser)
     return pipe
 
 
