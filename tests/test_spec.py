@@ -22,6 +22,11 @@ from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from tests.evaluated import few, small
 
 
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    return load_sandbox_pipeline()
+
+
 @pytest.mark.parametrize(
     "change",
     [
