@@ -49,14 +49,14 @@ def written_aside(out: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Make sure that a folder can be made and written into, before the work whose results go there.
+    """Make sure that a folder can be made and written into, before the work whose results go there. None is made yet.
 
     Raises:
         ConfigError: it cannot.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        there = next(one for one in (folder, *folder.parents) if one.exists())
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise ConfigError(f"nothing can be written to {folder} ({error.strerror}); name another `out`") from error
 
