@@ -47,6 +47,10 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
         lambda t: {**t, **{k.replace("layers.0", "layers.9"): v for k, v in t.items()}},
         "unexpected keys",
     ),
+    "a layer is one that they do not train": (
+        lambda t: {**t, "mid_block.attentions.0.processor.proj_in_lora.down.weight": torch.zeros(3, 64, 1, 1)},
+        "unexpected keys: 'mid_block.att",
+    ),
     "a shape is wrong": (lambda t: {**t, FIRST: torch.zeros(3, 31)}, r"shapes \[3, 31\]"),
     "the ranks of a pair differ": (lambda t: {**t, FIRST: torch.zeros(2, 32)}, r"shapes \[2, 32\]"),
     "a factor is one row": (lambda t: {**t, FIRST.replace("down", "up"): torch.zeros(64)}, r"\[64\] are not"),
