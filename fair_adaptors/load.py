@@ -18,6 +18,7 @@ from fair_adaptors.adaptor.patches import Change, WeightPatches, obstacles
 from fair_adaptors.adaptor.record import AdaptorRecord
 from fair_adaptors.adaptor.registry import default_for
 from fair_adaptors.adaptor.tokens import set_prefix
+from fair_adaptors.adaptor.writable import offloaded
 from fair_adaptors.families.table import family_of
 from fair_adaptors.hub.resolve import resolve
 
@@ -200,7 +201,7 @@ class FairAdaptor:
                     f"the adaptor {self._change.name!r} has soft tokens, which are no part of a weight"
                 )
             whole = self._change.in_place()
-            if problem := obstacles(whole):
+            if problem := obstacles(whole, offloaded(whole.models)):
                 raise FairAdaptorError(
                     f"the adaptor {self._change.name!r} cannot be fused: the model {problem}. Fuse adaptors before you"
                     " quantise, cast or offload a model"

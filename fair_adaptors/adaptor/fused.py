@@ -1,6 +1,6 @@
 """Projections that diffusers fused (``fuse_qkv_projections``): they are copies of weights that an adaptor changes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +47,16 @@ class FusedProjection:
         self.layer.weight.data.copy_(self.expected())
 
 
-def fused_projections(models: "Collection[nn.Module]", modules: "Collection[nn.Module]") -> list[FusedProjection]:
+def fused_projections(models: "Collection[nn.Module]", modules: "Set[nn.Module]") -> list[FusedProjection]:
     """Return the fused projections in some models that were made from one of these modules."""
     found = []
-    for attention in attentions_of(models, modules):
+    for attention in (module for model in models for module in model.modules()):
         children: dict[str, Any] = attention._modules
-        for name, names in SOURCES.items():
-            if children.get(name) is not None:
-                found.append(FusedProjection(attention, children[name], tuple(_base(children[one]) for one in names)))
+        for name in SOURCES:
+            if (layer := children.get(name)) is not None:
+                sources = tuple(_base(children[one]) for one in SOURCES[name])
+                if not modules.isdisjoint(sources):
+                    found.append(FusedProjection(attention, layer, sources))
     return found
 
 

@@ -113,7 +113,7 @@ def _fused_layers(change: Change) -> "list[Layer]":
 
     factors = {module: (down, up) for module, down, up in change.beside}
     found: list[Layer] = []
-    for projection in fused_projections(change.models, factors):
+    for projection in fused_projections(change.models, factors.keys()):
         downs, ups = [], []
         for source in projection.sources:
             down, up = factors.get(source, (torch.zeros(0, source.in_features), torch.zeros(source.out_features, 0)))

@@ -5,7 +5,7 @@ On the CPU W₀ stays where it is, and the parameter gets other memory, for W. A
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from fair_adaptors.errors import FairAdaptorError
 from .folder import is_finite
 from .fused import FusedProjection, fused_projections
 from .marks import mark, marks
-from .writable import may_replace, obstacle, offloaded, on_disk
+from .writable import may_replace, obstacle, offloaded
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,8 @@ class WeightPatches:
             FairAdaptorError: a weight is quantised or not in memory, was changed by something else since, or would
                 not be finite; or a fused projection was made before it was changed.
         """
-        if problem := obstacles(change):
+        held = offloaded(change.models)
+        if problem := obstacles(change, held):
             raise FairAdaptorError(
                 f"{change.name!r} cannot be changed: the model {problem}. Unload adaptors before you quantise, cast or"
                 " offload a model, or load them with `inject=True`"
@@ -94,8 +95,7 @@ class WeightPatches:
         for module, _, _ in change.layers:
             if problem := self._foreign_change(module):
                 raise FairAdaptorError(f"{change.name!r} cannot be changed: the model {problem}")
-        fused, held = self._fused(change), offloaded(change.models)
-        records = {}
+        fused, records = self._fused(change), {}
         try:
             for module, down, up in change.layers:
                 summand = {change.identity: (weight, down, up)} if weight else {}
@@ -196,10 +196,13 @@ class WeightPatches:
         return "was changed by something else (another fused LoRA?) while the adaptor is in it. Undo that first"
 
 
-def obstacles(change: Change) -> str | None:
-    """Say why a weight of a change cannot be changed in place; None if all can."""
-    away = on_disk(change.models)
-    texts = ("is offloaded to disk" if module in away else obstacle(module) for module, _, _ in change.layers)
+def obstacles(change: Change, held: "Mapping[nn.Module, bool]") -> str | None:
+    """Say why a weight of a change cannot be changed in place; None if all can.
+
+    Args:
+        held: of the change's models, what ``offloaded`` returns.
+    """
+    texts = ("is offloaded to disk" if held.get(module) else obstacle(module) for module, _, _ in change.layers)
     return next(filter(None, texts), None)
 
 
