@@ -35,21 +35,43 @@ def load_pipeline(
         ConfigError: it cannot be loaded, or a setting is of no use for it.
     """
     base = base_place(base)
-    is_file = Path(base).expanduser().is_file()
-    if is_file and not base.endswith(".safetensors"):
-        raise ConfigError(f"{base} must be a .safetensors file: other formats can run code when they are read")
-    if base_config is not None and not is_file:
+    one_file = is_file(base)
+    if base_config is not None and not one_file:
         raise ConfigError(f"`base_config` is for a base that is one file; {base} has its own configuration")
-    if variant is not None and (is_file or plugin_of(base)):
+    if variant is not None and (one_file or plugin_of(base)):
         raise ConfigError(f"`variant` chooses among the files of a folder or a repository; {base} has one kind")
     if plugin := plugin_of(base):
         return imported(plugin.load)()
-    if is_file:
+    if one_file:
         pipe = _from_file(base, dtype, base_config, local_files_only)
     else:
         pipe = _from_folder(base, dtype, variant, local_files_only, safety_checker)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def is_file(base: str) -> bool:
+    """Tell whether a base is one file, and not an embedded base, a folder or a Hub repository."""
+    return Path(base).expanduser().is_file()
+
+
+def class_in_file(base: str) -> str:
+    """Return the name of diffusers' class for the model in one file: Stable Diffusion 1.x and 2.x, or XL.
+
+    Raises:
+        ConfigError: it is no safetensors file, or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not base.endswith(".safetensors"):
+        raise ConfigError(f"{base} must be a .safetensors file: other formats can run code when they are read")
+    try:
+        with safe_open(Path(base).expanduser(), "pt") as file:
+            names = list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{base} is no whole model that can be loaded: {_said(error)}") from error
+    xl = any(name.startswith("conditioner.embedders.") for name in names)  # its text encoders
+    return "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"
 
 
 def _from_folder(base: str, dtype: Any, variant: str | None, local_files_only: bool, safety_checker: bool) -> Any:
@@ -81,16 +103,11 @@ def _index(place: str, revision: str | None, local_files_only: bool) -> dict[str
 
 
 def _from_file(base: str, dtype: Any, base_config: str | None, local_files_only: bool) -> Any:
-    """Load a file of Stable Diffusion 1.x, 2.x or XL; that of XL calls its text encoders embedders."""
     import diffusers
-    from safetensors import safe_open
 
-    path = Path(base).expanduser()
+    kind, path = getattr(diffusers, class_in_file(base)), Path(base).expanduser()
     settings = {"config": base_config, "local_files_only": local_files_only}
     try:
-        with safe_open(path, "pt") as file:
-            xl = any(key.startswith("conditioner.embedders.") for key in file.keys())  # noqa: SIM118
-        kind = diffusers.StableDiffusionXLPipeline if xl else diffusers.StableDiffusionPipeline
         own = dtype == "auto" or isinstance(dtype, Mapping)
         return kind.from_single_file(str(path), dtype=None if own else dtype, **settings)
     except Exception as error:  # of a file of another kind, or without a configuration, nearly anything

@@ -95,7 +95,7 @@ def test_one_file_without_its_configuration_or_of_another_kind_is_refused(base: 
     with pytest.raises(ConfigError, match="pytorch_lora_weights.safetensors cannot be loaded as a whole model"):
         load_base(str(lora), base_config=base)
     (tmp_path / "model.ckpt").write_bytes(b"PK")
-    with pytest.raises(ConfigError, match="others can run code"):
+    with pytest.raises(ConfigError, match="other formats can run code"):
         load_base(str(tmp_path / "model.ckpt"))
 
 

@@ -12,13 +12,15 @@ from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine import lora
 from fair_adaptors.training.engine.denoisers import denoiser_for
 from fair_adaptors.training.engine.sampling import encode_prompts, initial_noise, sample
-from fair_adaptors.training.plan import memory, skeleton
+from fair_adaptors.training.plan import make_plan, memory, skeleton
+from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.setup import _autoencoder_warning, _load_pipeline, part_dtype
 from fair_adaptors.training.speed import faster_by, speed_up
 from torch import Tensor, nn
 
 from fair_adaptors.adaptor.modules import fingerprint
-from tests.tiny import FAMILIES
+from tests.single_file import write_single_file
+from tests.tiny import FAMILIES, tiny_pipeline
 from tests.tiny_training import CONFIG
 
 HALF = dataclasses.replace(CONFIG, dtype="bfloat16")
@@ -48,6 +50,18 @@ def test_a_text_encoder_that_is_trained_keeps_the_bits_of_float32(
     planned = memory(config_of(base, parts=parts), skeleton(base), 1, 2).kept["base"]
     tensors = [p for part in pipe.components.values() if isinstance(part, nn.Module) for p in part.parameters()]
     assert planned == pytest.approx(sum(p.numel() * p.element_size() for p in tensors) / 1e6)
+
+
+def test_one_file_is_a_base_with_the_configurations_of_another(base: str, tmp_path: Path) -> None:
+    """It is the same to what comes after, and to the plan."""
+    file = write_single_file(tiny_pipeline(seed=3), tmp_path / "model.safetensors")
+    config = config_of(file, base_config=base)
+    loaded, whole = _load_pipeline(config, "cpu"), _load_pipeline(config_of(base), "cpu")
+    assert dtypes(loaded) == dtypes(whole) and type(loaded.scheduler) is type(whole.scheduler)
+    assert torch.equal(loaded.unet.conv_in.weight, tiny_pipeline(seed=3).unet.conv_in.weight.bfloat16())
+    assert not any(p.requires_grad for part in (loaded.text_encoder, loaded.unet) for p in part.parameters())
+    plan = make_plan(dataclasses.replace(get_recipe("gender"), base=str(file), base_config=base))
+    assert plan.trained and not any(str(one).startswith("base") for one in plan.downloads)
 
 
 def test_what_a_hundred_updates_do_to_the_embeddings_is_not_lost_in_rounding(base: str) -> None:

@@ -77,9 +77,13 @@ class TrainConfig:
     name: str = field(metadata=_of("output"))
     """Name of the adaptor."""
     base: str = field(metadata=_of("model"))
-    """Base model: ``sandbox``, a pipeline folder or a Hub id; ORG/NAME@COMMIT is one version of it."""
+    """Base model: ``sandbox``, a pipeline folder, a Hub id (ORG/NAME@COMMIT is one version of it), or one
+    ``.safetensors`` file with the whole model, together with ``base_config``."""
     attributes: tuple[Attribute, ...] = field(metadata=_of("data"))
     """What to make fair, jointly."""
+    base_config: str = _setting("model", "")
+    """For a base that is one file: the folder or Hub id of a pipeline alike, whose configurations and tokenizer, but
+    not its weights, are used."""
     classifier: str = _setting("losses", "clip:openai/clip-vit-large-patch14")
     """Tells the classes while training: ``clip:SOURCE``, ``transformers:SOURCE``, ``mobilenet:FILE``,
     ``onnx:SETTINGS:FILE``, ``authors:NAME``, ``sandbox:NAME`` or ``MODULE:OBJECT``; several are joined by +, and
@@ -278,6 +282,11 @@ class TrainConfig:
             raise ConfigError(
                 "stop_below and keep=best need validate_every or validate_minutes: nothing would be measured"
             )
+
+    @property
+    def shapes(self) -> str:
+        """Where the base's configurations are: a base that is one file has none."""
+        return self.base_config or self.base
 
     @property
     def digest(self) -> str:

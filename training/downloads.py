@@ -16,6 +16,9 @@ from fair_adaptors.vision.face_encoders import PUBLISHED
 
 from .config import TrainConfig
 
+_PIPELINES = ("pipeline", "configuration")
+"""Kinds of models that are a pipeline."""
+
 
 @dataclass(frozen=True)
 class Download:
@@ -72,7 +75,12 @@ def _of_authors(config: TrainConfig) -> list[Download]:
 
 
 def hub_sources(config: TrainConfig) -> Iterator[tuple[str, str, str]]:
-    """Yield (setting, kind of model, source) for every Hub id, perhaps with a commit; the base is a ``pipeline``."""
+    """Yield (setting, kind of model, source) for every Hub id, perhaps with a commit.
+
+    The base is a ``pipeline``. Of a ``configuration``, a pipeline too, the weights are left there.
+    """
+    if config.base_config and not is_folder(config.base_config):
+        yield "base_config", "configuration", config.base_config
     if not plugin_of(config.base) and not is_folder(config.base):
         yield "base", "pipeline", config.base
     if config.gradient_decoder and not is_folder(config.gradient_decoder):
@@ -90,7 +98,7 @@ def main_file(kind: str, source: str, endpoint: str | None = None) -> dict[str, 
     """Fetch a repository's own description, of a few hundred bytes, or take it from the cache.
 
     Args:
-        kind: of the model: a pipeline's description is its ``model_index.json``.
+        kind: of the model: the description of a pipeline and a configuration is ``model_index.json``.
         source: Hub id, perhaps with a commit.
         endpoint: another server than the Hub's.
 
@@ -98,7 +106,7 @@ def main_file(kind: str, source: str, endpoint: str | None = None) -> dict[str, 
         UnknownAdaptorError: there is no such repository, revision or file, or the Hub may not be asked.
         HubError: the Hub refuses, or does not answer.
     """
-    name = "model_index.json" if kind == "pipeline" else "config.json"
+    name = "model_index.json" if kind in _PIPELINES else "config.json"
     repo_id, revision = split_revision(source)
     check_repo_id(repo_id)
     path = fetch_file(repo_id, name, revision, endpoint=endpoint, patience=2.0)
@@ -113,8 +121,10 @@ def _ask_for(what: str, kind: str, source: str, endpoint: str | None) -> Downloa
     try:
         info = look_up(api, repo_id, pinned, patience=2.0)
         commit, files = str(info.sha), {file.rfilename: file for file in info.siblings or ()}
-        index = main_file(kind, f"{repo_id}@{commit}", endpoint) if kind == "pipeline" else {}
-        fetched = pipeline_files(list(files), index) if kind == "pipeline" else model_files(list(files))
+        index = main_file(kind, f"{repo_id}@{commit}", endpoint) if kind in _PIPELINES else {}
+        fetched = pipeline_files(list(files), index) if kind in _PIPELINES else model_files(list(files))
+        if kind == "configuration":
+            fetched = [name for name in fetched if name.endswith((".json", ".txt"))]
         size = sum(size_of(api, repo_id, commit, files[name]) for name in fetched)
     except (HubError, UnknownAdaptorError) as error:
         return Download(what, repo_id, pinned, problem=str(error))

@@ -101,7 +101,7 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
     taught = rows if config.unconditional_gradient else images
     passes = 1 + originals_made(config)
     local = -(-config.images_per_prompt // num_processes)
-    base = skeleton(config.base)
+    base = skeleton(config.shapes)
     return Plan(
         images,
         (rows * steps * passes, config.updates_per_rollout * taught * (config.gradient_steps or steps)),
@@ -116,7 +116,7 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
 
 
 def _time(config: TrainConfig, num_processes: int) -> str:
-    known = find_base(split_revision(config.base)[0])
+    known = find_base(split_revision(config.shapes)[0])
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     told = said(hours(config, known.short_name if known else "", originals_made(config), num_processes), card)
     faster = faster_by(config, "cuda")

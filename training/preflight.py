@@ -6,12 +6,13 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from fair_adaptors.adaptor.architecture import load_architecture
-from fair_adaptors.adaptor.bases import by_short_name, find_base, plugin_of
+from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5, by_short_name, find_base, plugin_of
 from fair_adaptors.attributes import clip_words
 from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, UnknownAdaptorError
 from fair_adaptors.families.table import family_with
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.hub.parts import KIND, find_part, is_here
+from fair_adaptors.pipelines import class_in_file, is_file
 from fair_adaptors.vision.authors import AUTHORS_CLASSIFIERS
 from fair_adaptors.vision.authors_faces import AUTHORS_ENCODERS
 from fair_adaptors.vision.catalog import (
@@ -63,7 +64,8 @@ def check(config: TrainConfig) -> None:
         _check_face_encoder(config.face_encoder)
         if config.face_bank:
             _check_bank(config)
-    _check_parts(config.parts, _components(config.base))
+    _check_file(config)
+    _check_parts(config.parts, _components(config.shapes))
     _ask_hub(config)
 
 
@@ -174,14 +176,22 @@ def _check_bank(config: TrainConfig) -> None:
         bank.check({attribute.name: attribute.classes for attribute in config.attributes})
 
 
+def _check_file(config: TrainConfig) -> None:
+    """Check a base that is one file, which does not say the shapes that it has."""
+    if not is_file(config.base):
+        if config.base_config:
+            raise ConfigError(f"base_config is for a base that is one file; {config.base} has its own configuration")
+        return
+    class_in_file(config.base)  # or an error
+    if not config.base_config:
+        raise ConfigError(
+            f"base is {config.base}, one file, which has weights and no configurations: give base_config too, the"
+            f" folder or Hub id of a pipeline alike, such as {STABLE_DIFFUSION_1_5}"
+        )
+
+
 def _components(base: str) -> set[str] | None:
     """Return the names of a base's models; None if it is one of the Hub that does not answer."""
-    if Path(base).expanduser().is_file():
-        raise ConfigError(
-            f"base is {base}, one file, and training takes a pipeline's folder, which says its shapes before it is"
-            f" loaded. Make one: StableDiffusionPipeline.from_single_file({base!r}).save_pretrained(FOLDER), with"
-            " StableDiffusionXLPipeline for XL"
-        )
     if plugin_of(base) or is_folder(base):
         folder = Path(split_revision(base)[0])
         if not plugin_of(base) and not (folder / "model_index.json").is_file():

@@ -160,7 +160,7 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
     if config.dtype == "float16":
         wide |= {family.autoencoder[0] for family in table.FAMILIES}
     dtypes = {"default": getattr(torch, config.dtype), **dict.fromkeys(wide, torch.float32)}
-    pipe = load_pipeline(config.base, dtype=dtypes, safety_checker=False)
+    pipe = load_pipeline(config.base, dtype=dtypes, base_config=config.base_config or None, safety_checker=False)
     if not plugin_of(config.base) and (scheduler := family_of(pipe).scheduler):
         pipe.scheduler = imported(scheduler).from_config(pipe.scheduler.config)
     denoiser = denoiser_for(pipe)
