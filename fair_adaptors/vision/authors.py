@@ -19,9 +19,11 @@ class AuthorsClassifier(Part):
 
     Attributes:
         attributes: what it tells, in the order of its outputs.
+        margin: of ``Classifier``. For all of theirs the authors cut faces out 1.5 times as wide as their boxes.
     """
 
     attributes: tuple[str, ...]
+    margin: float = 0.5
 
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:
@@ -81,7 +83,7 @@ def authors_classifier(name: str) -> Classifier:
     row = find_part(AUTHORS_CLASSIFIERS, name, of="classifier")
     # A file with two outputs does not say of which attribute they are.
     alone = f"{row.attributes[0]}:" if len(row.attributes) == 1 else ""
-    return replace(mobilenet_classifier(f"{alone}{unpacked(row)}"), name=f"{KIND}:{name}")
+    return replace(mobilenet_classifier(f"{alone}{unpacked(row)}"), name=f"{KIND}:{name}", margin=row.margin)
 
 
 def classifiers_for_tests(attributes: Iterable[str]) -> str:
