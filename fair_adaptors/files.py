@@ -31,7 +31,7 @@ def written_aside(out: Path) -> Iterator[Path]:
     """Give a path to write a file or folder to, and move it to ``out`` when the block ends well.
 
     Raises:
-        ConfigError: ``out`` exists and is no empty folder, which is never overwritten; or it cannot be written.
+        ConfigError: ``out`` exists and is not an empty folder, which is never overwritten; or it cannot be written.
     """
     refuse_existing(out)
     try:

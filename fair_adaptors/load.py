@@ -176,7 +176,7 @@ class FairAdaptor:
             self._put_in(self._weight)
 
     def unload(self) -> None:
-        """Take the adaptor out for good. Unloading twice is no error, unloading what is fused is."""
+        """Take the adaptor out for good. Unloading twice is not an error, unloading what is fused is."""
         with _LOCK:
             if self._state != "unloaded":
                 self._check_loaded()

@@ -217,7 +217,7 @@ def _json(text: str | bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise InvalidAdaptorError(f"{where} is no JSON object, or too long")
+        raise InvalidAdaptorError(f"{where} is not JSON object, or too long")
     return value
 
 
@@ -251,7 +251,7 @@ def _load_torch(name: str, data: bytes) -> Any:
         return torch.load(clean, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile pickle makes torch raise nearly anything
         raise InvalidAdaptorError(
-            f"{name} is refused: it is no plain dictionary of tensors, and a pickle could run code: {_said(error)}"
+            f"{name} is refused: it is not a plain dictionary of tensors, and a pickle could run code: {_said(error)}"
         ) from error
 
 
@@ -263,11 +263,11 @@ def _plain(name: str, loaded: Any) -> "dict[str, Tensor]":
         raise InvalidAdaptorError(f"{name} holds no dictionary of tensors by name")
     for key, value in loaded.items():
         if not isinstance(value, torch.Tensor):
-            raise InvalidAdaptorError(f"{name}: {key[:100]!r} is no tensor of weights: {type(value).__name__}")
+            raise InvalidAdaptorError(f"{name}: {key[:100]!r} is not a tensor of weights: {type(value).__name__}")
         strided = value.layout is torch.strided and not value.is_nested
         if not strided or value.device.type != "cpu" or value.dtype not in dtypes:
             what = f"{value.dtype} on {value.device}, {value.layout}"
-            raise InvalidAdaptorError(f"{name}: {key[:100]!r} is no tensor of weights: {what}")
+            raise InvalidAdaptorError(f"{name}: {key[:100]!r} is not a tensor of weights: {what}")
     return {key: value.detach() for key, value in loaded.items()}
 
 

@@ -70,9 +70,9 @@ def test_an_archive_can_be_fetched_in_silence(drive: Drive, capsys: pytest.Captu
         ("bare 404", "could not be fetched"),
         ("500", "could not be fetched"),
         ("confirms for ever", "sends pages and no file"),
-        ("page as file", "it is a web page, no zip"),
+        ("page as file", "it is a web page, not a zip"),
         ("cut", "incomplete"),
-        ("cut, size unknown", "it is no zip, or a damaged one"),
+        ("cut, size unknown", "it is not a zip, or a damaged one"),
         ("silent", "Read timed out"),
     ],
 )

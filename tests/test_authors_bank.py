@@ -50,7 +50,7 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path) -> None:
             return torch.storage._load_from_bytes, (inside.getvalue(),)
 
     for parts in (Hostile(harm), (torch.ones(2, WIDTH), Hostile(harm), 1), Hidden(), (Hidden(), 1, 2)):
-        with pytest.raises(ConfigError, match="is no pickle of tensors alone"):
+        with pytest.raises(ConfigError, match="is not a pickle of tensors alone"):
             convert_published_bank(published(tmp_path, parts), ENCODER)
     assert not harm.exists()
 
@@ -61,8 +61,8 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path) -> None:
         ((torch.randn(4, WIDTH), torch.zeros(4)), "is not as the authors'"),
         ({"features": torch.randn(4, WIDTH)}, "is not as the authors'"),
         ((torch.randn(4, 7), torch.zeros(4), torch.zeros(4, 2)), "has features of 7 numbers; those of small have 48"),
-        ((torch.randn(4, WIDTH), torch.zeros(3), torch.zeros(4, 2)), "gender is no list of 4 classes"),
-        ((torch.randn(4, WIDTH), torch.full((4,), 2), torch.zeros(4, 2)), "gender is no list of 4 classes"),
+        ((torch.randn(4, WIDTH), torch.zeros(3), torch.zeros(4, 2)), "gender is not a list of 4 classes"),
+        ((torch.randn(4, WIDTH), torch.full((4,), 2), torch.zeros(4, 2)), "gender is not a list of 4 classes"),
         ((torch.randn(4, WIDTH), ["a"] * 4, torch.zeros(4, 2)), "the classes of gender are no numbers"),
         ((torch.ones(1, 1).expand(99_999, WIDTH), 1, 2), "is smaller than the features that it says to have"),
     ],

@@ -137,7 +137,7 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     ),
     "class": (lambda t, m: t["labels.gender"].fill_(2), "a face is of class 2 of gender, which has 2"),
     "labels": (lambda t, m: t.pop("labels.gender"), "labels.gender"),
-    "no bank": (lambda t, m: m.pop("format"), "is no face bank; make it again"),
+    "no bank": (lambda t, m: m.pop("format"), "is not a face bank; make it again"),
     "licence": (lambda t, m: m.pop("licence"), "'licence'"),
     "json": (lambda t, m: m.update(classes="{"), "is damaged"),
     "list": (lambda t, m: m.update(classes="[1]"), "is damaged"),

@@ -140,7 +140,7 @@ def test_what_cannot_be_loaded_says_why_and_what_to_do(tmp_path: Path, monkeypat
         "yunett": "Did you mean 'yunet'.*Known: yunet, yunet:PATH, insightface, whole, MODULE:OBJECT",
         "yunet:": "names no instrument",
         "nowhere:detector": "PYTHONPATH",
-        "json:loads": "is no fair_adaptors.vision.types.FaceDetector",
+        "json:loads": "is not a fair_adaptors.vision.types.FaceDetector",
         f"yunet:{tmp_path / 'missing.onnx'}": "cannot be read.*`yunet` alone is the one that comes with",
         f"yunet:{tmp_path}": f"{faces.YUNET.name} cannot be read",
         f"yunet:{tmp_path / 'empty.onnx'}": "no YuNet that OpenCV can run",

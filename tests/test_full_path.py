@@ -99,7 +99,7 @@ def run(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(place / "cache"))
     # The numbers before and after training are of 2 images of a prompt in place of 32.
-    few = lambda setting, config, count, *rest: numbers(setting, config, 2, *rest)  # noqa: E731
+    few = lambda setting, config, count, *rest, **more: numbers(setting, config, 2, *rest, **more)  # noqa: E731
     monkeypatch.setattr(training_run, "numbers", few)
 
     def call(line: str) -> str:

@@ -118,7 +118,7 @@ def test_what_nothing_aims_at_is_never_better_in_any_table() -> None:
 
 
 def test_green_stands_for_better_and_for_nothing_else() -> None:
-    """Neither before and after in pictures, report and app, nor anything else that is no judgement, is green."""
+    """Neither before and after in pictures, report and app, nor anything else that is not a judgement, is green."""
     report, app = ((PACKAGE / name).read_text() for name in ("report/page.css", "app/page.html.jinja"))
     assert re.findall(r"([^{}]*)\{[^{}]*var\(--better\)", report) == ["\n.better, .better small "]
     sides = re.findall(r"--(?:before|after|was|now): (#\w{6})", report + app)

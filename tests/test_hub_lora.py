@@ -1,4 +1,4 @@
-"""A LoRA on the Hub that is no adaptor of this package: refused with the command that makes one of it, which works."""
+"""A LoRA on the Hub that is not an adaptor of this package: refused with the command that makes one of it."""
 
 import re
 from collections.abc import Callable

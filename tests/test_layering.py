@@ -104,7 +104,7 @@ KNOW_THE_SANDBOX = {
 
 
 def names_the_sandbox(path: Path) -> bool:
-    """Whether a file imports the sandbox, or has its name in a text that is no documentation."""
+    """Whether a file imports the sandbox, or has its name in a text that is not documentation."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     documented = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     words = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in documented]

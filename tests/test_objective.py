@@ -233,7 +233,7 @@ def test_how_far_images_without_a_target_are_preserved(
 
 
 def test_an_image_whose_original_shows_nobody_is_held_as_one_whose_class_changes() -> None:
-    """What the classifier says of a picture without a face is no class that could stay."""
+    """What the classifier says of a picture without a face is not a class that could stay."""
     where = dataclasses.replace(place([True] * COUNT), encoders={"far": lambda images: images.mean((2, 3))})
     images, references = seen(where, 0), known(where, 10)
     assert references.faces is not None

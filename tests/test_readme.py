@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -81,7 +82,7 @@ def test_every_command_that_needs_no_network_works_from_the_wheel(tmp_path: Path
     with zipfile.ZipFile(build_wheel(tmp_path)) as wheel:
         wheel.extractall(installed)
     place.mkdir()
-    (place / "my-adaptor").symlink_to(EMBEDDED / "sandbox-gender")
+    shutil.copytree(EMBEDDED / "sandbox-gender", place / "my-adaptor")
     (place / "settings.yaml").write_text("rank: 4\n")
     with zipfile.ZipFile(place / "checkpoint.zip", "w") as packed:
         packed.write(EMBEDDED / "sandbox-gender" / WEIGHTS_FILE, WEIGHTS_FILE)

@@ -95,7 +95,7 @@ def test_the_run_is_written_down(tmp_path: Path, tiny: Setup, monkeypatch: pytes
 
 def test_an_earlier_run_is_not_overwritten_unless_asked(tmp_path: Path, tiny: Setup) -> None:
     tiny_run(tmp_path, save_every=1)
-    with pytest.raises(CheckpointError, match="`overwrite` to give it up"):
+    with pytest.raises(CheckpointError, match="`overwrite` deletes it"):
         tiny_run(tmp_path)
     tiny_run(tmp_path, overwrite=True)
 

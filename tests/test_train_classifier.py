@@ -234,7 +234,7 @@ def labelled(folder: Path, labels: list[str]) -> Path:
         (["--dataset", "PORTRAITS", "--attributes", "gender", "--limit", "3"], "limit is 3"),
         (["--dataset", "PORTRAITS", "--attributes", "gender", "--out", "PORTRAITS"], "exists already"),
         (["--dataset", "EMPTY", "--attributes", "gender"], "doesn't contain any data files"),
-        (["--dataset", "WRONG", "--attributes", "gender"], "gender is 'femal', which is no label of it. Did you mean"),
+        (["--dataset", "WRONG", "--attributes", "gender"], "gender is 'femal', which is not a label of it. Did you"),
         (["--dataset", "BROKEN", "--attributes", "gender"], "cannot be read: cannot identify image file"),
         (["--dataset", "MEN", "--attributes", "gender"], "has no picture to train on whose gender is female"),
         # Before the model is looked at, so that nothing was trained in vain.

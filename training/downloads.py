@@ -137,7 +137,7 @@ def pipeline_files(paths: Sequence[str], index: Mapping[str, Any]) -> list[str]:
     """Return the files that diffusers' ``from_pretrained`` fetches. It has no dry run: its public functions choose.
 
     The safety checker is left out, as training does. Weights of the usual names are taken from every folder, one that
-    is no component too, such as ``vae_1_0`` of Stable Diffusion XL.
+    is not a component too, such as ``vae_1_0`` of Stable Diffusion XL.
 
     Args:
         paths: all files of the repository.

@@ -135,7 +135,7 @@ def _check_source(setting: str, spec: str, source: str) -> None:
     if not is_folder(source):
         _check_hub_id(setting, source)
     elif not (path := Path(split_revision(source)[0]) / "config.json").is_file():
-        raise ConfigError(f"{setting} is {spec}: {path.parent} is no folder of a model, it has no config.json")
+        raise ConfigError(f"{setting} is {spec}: {path.parent} is not a folder of a model, it has no config.json")
 
 
 def _check_hub_id(setting: str, source: str) -> None:

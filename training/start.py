@@ -28,7 +28,7 @@ def train(
             ``{"age": (0.75, 0.25)}``. They sum to 1.
         resume: True to go on from the latest checkpoint in ``out``, with the run's own settings; or a checkpoint.
         overwrite: delete the checkpoints of an earlier run in ``out``.
-        images_per_prompt: for the numbers before and after training.
+        images_per_prompt: for the numbers before and after training; 0 for none.
 
     Returns:
         The adaptor's folder, which ``load_fair_adaptor`` takes; None if the run was told to stop before its end.

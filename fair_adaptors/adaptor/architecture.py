@@ -45,7 +45,7 @@ def load_architecture(base: str) -> Architecture:
         base: a short name of the table of bases, or a pipeline's folder, of which only configurations are read.
 
     Raises:
-        ConfigError: nothing goes by that name, or the folder is no pipeline of a known family.
+        ConfigError: nothing goes by that name, or the folder is not a pipeline of a known family.
     """
     if known := by_short_name(base):
         return _read(base, imported(known.plugin.folder)(), known.names[0]) if known.plugin else _build(known)
@@ -86,7 +86,7 @@ def _read(name: str, folder: Path, base_model: str) -> Architecture:
         autoencoder = _model(kind, folder / part) if part in present else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
-            f"{folder} is no folder of a pipeline that is known: {str(error).strip().partition(chr(10))[0]}"
+            f"{folder} is not a folder of a known pipeline: {str(error).strip().partition(chr(10))[0]}"
         ) from error
     return Architecture(name, base_model, family, pipe, autoencoder)
 

@@ -215,7 +215,7 @@ def base_place(name: str) -> str:
     """Return where a base is: of a short name the Hub id, of anything else what was given.
 
     Raises:
-        ConfigError: it is no known name, and neither a file or folder that is there nor like a Hub id.
+        ConfigError: it is not a known name, and neither a file or folder that is there nor like a Hub id.
     """
     if known := by_short_name(name):
         return known.names[0]

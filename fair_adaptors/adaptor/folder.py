@@ -136,7 +136,7 @@ def _load_recorded(path: Path, recorded: WeightFile) -> "dict[str, Tensor]":
         return load(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:  # of dtypes and sizes that torch lacks
         told = "".join(letter for letter in str(error) if letter.isprintable())[:300]  # it quotes the file
-        raise InvalidAdaptorError(f"{path} is no safetensors file: {told}") from error
+        raise InvalidAdaptorError(f"{path} is not a safetensors file: {told}") from error
 
 
 def _read_recorded(path: Path, recorded: WeightFile) -> bytes:

@@ -69,7 +69,7 @@ def fingerprint(parts: Mapping[str, Any], whole: "Callable[[Tensor], Tensor]" = 
     """Return a hash of some values of every weight of a pipeline's parts: another one for other weights or a dtype.
 
     Args:
-        parts: by name; what is no module is left out.
+        parts: by name; what is not a module is left out.
         whole: makes a weight whole that is not, such as one that is split over processes.
     """
     import torch

@@ -132,7 +132,8 @@ def read_record(folder: str | Path) -> AdaptorRecord:
     """
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
-        raise InvalidAdaptorError(f"{folder} is no adaptor folder: it has no {CONFIG_FILE}{pickles_in(path.parent)}")
+        found = pickles_in(path.parent)
+        raise InvalidAdaptorError(f"{folder} is not an adaptor folder: it has no {CONFIG_FILE}{found}")
     try:
         if path.stat().st_size > _MOST_CONFIG_BYTES:
             raise ValueError(f"it has more than {_MOST_CONFIG_BYTES} bytes")

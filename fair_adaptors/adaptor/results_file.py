@@ -71,7 +71,7 @@ def load_results(path: Path) -> Results:
     """Read a results file.
 
     Raises:
-        InvalidResultsError: it is not there, is no JSON, or see ``from_json``.
+        InvalidResultsError: it is not there, is not JSON, or see ``from_json``.
     """
     return from_json(_read_json(path), str(path))
 
@@ -81,7 +81,7 @@ def read_results(folder: str | Path) -> Results | None:
     this package's, which is said of a version.
 
     Raises:
-        InvalidAdaptorError: it is no JSON, not what an evaluation writes, or without this adaptor's weights.
+        InvalidAdaptorError: it is not JSON, not what an evaluation writes, or without this adaptor's weights.
     """
     path = Path(folder) / RESULTS_FILE
     if not path.is_file():
@@ -198,7 +198,7 @@ def _check_expected(results: Results) -> None:
         raise ValueError("it says of other prompts than its own what they name")
     known = {(name, one) for name, target in results.targets.items() for one in target.classes}
     if unknown := {pair for named in results.expected for pair in named.items()} - known:
-        raise ValueError(f"a prompt names {' '.join(sorted(unknown)[0])}, which is no class of it")
+        raise ValueError(f"a prompt names {' '.join(sorted(unknown)[0])}, which is not a class of it")
 
 
 def _told(variant: VariantResults) -> tuple[dict[str, set[str]], bool, set[str], set[str]]:

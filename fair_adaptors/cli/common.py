@@ -1,6 +1,8 @@
 """What several commands share."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -46,6 +48,15 @@ def print_pairs(name: str, what: str, rows: Mapping[str, str]) -> None:
     Console().print(table)
 
 
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Within the block a terminal shows what is going on; the line is gone when it is over."""
+    shown = sys.stderr.isatty()
+    print(f"{what} …\r" if shown else "", end="", file=sys.stderr, flush=True)
+    yield
+    print("\033[K" if shown else "", end="", file=sys.stderr, flush=True)
+
+
 def load_base(
     base: str,
     *,
@@ -68,8 +79,9 @@ def load_base(
     if plugin_of(base) and dtype not in (None, "float32"):
         raise ConfigError(f"{base} is always float32: leave `dtype` out")
     place = "cpu" if device is None and plugin_of(base) else accelerator()
-    pipe = load_pipeline(base, dtype=weights_dtype(dtype, place), variant=variant, base_config=base_config)
-    return pipe.to(place)
+    with busy(f"loading {base}"):
+        pipe = load_pipeline(base, dtype=weights_dtype(dtype, place), variant=variant, base_config=base_config)
+        return pipe.to(place)
 
 
 def quiet() -> None:
@@ -79,8 +91,9 @@ def quiet() -> None:
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it where it is installed
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # some notices come while it is imported
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
+    with busy("loading torch, diffusers and transformers"):
+        from diffusers.utils import logging as diffusers_logging
+        from transformers.utils import logging as transformers_logging
 
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()

@@ -45,8 +45,9 @@ def demo(
         )
     print_headline(console, results)
     lines = [
-        f"{images} images per prompt, seed {seed}, the same noise before and after; a perfectly fair model scores the"
-        " noise floor. More images (-n) make the figures surer."
+        f"{images} images per prompt, seed {seed}, the same noise before and after. Even a perfectly fair model"
+        " scores the noise floor, which is high for few images: that is why the bias here is larger than on the card."
+        " Try -n 60."
     ]
     try:
         write_report(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))

@@ -10,7 +10,20 @@ import typer
 from fair_adaptors.adaptor.bases import base_place
 from fair_adaptors.files import check_writable
 
-from .common import AsJson, BaseConfig, Device, Dtype, Images, Seed, Variant, load_base, print_json, print_pairs, quiet
+from .common import (
+    AsJson,
+    BaseConfig,
+    Device,
+    Dtype,
+    Images,
+    Seed,
+    Variant,
+    busy,
+    load_base,
+    print_json,
+    print_pairs,
+    quiet,
+)
 
 
 def evaluate(
@@ -94,7 +107,8 @@ def evaluate(
         batch_size,
         keep_images,
     )
-    found = prepare(asked)
+    with busy("loading what measures"):
+        found = prepare(asked)
     limits = bounds.read_bounds(
         fail_above or [], found.evaluation, variants=found.variants[1:], fail_on_harm=fail_on_harm
     )

@@ -7,11 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from fair_adaptors.adaptor.bases import base_place
 from fair_adaptors.errors import ConfigError, missing_extra
 from fair_adaptors.files import check_writable
 
-from .common import print_pairs, quiet
+from .common import Device, print_pairs, quiet
 from .hub import push_trained
+
+IMAGES = 32
+"""Images of each prompt, for the numbers before and after."""
 
 
 def train(
@@ -29,9 +33,14 @@ def train(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="With --resume: this checkpoint instead of the latest.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Give up an earlier run's checkpoints.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run's checkpoints.")] = False,
     num_processes: Annotated[int | None, typer.Option(help="Start this many processes on this machine.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print settings, plan and what is missing.")] = False,
+    with_numbers: Annotated[
+        bool, typer.Option("--numbers/--no-numbers", help="Measure before and after training.")
+    ] = True,
+    base: Annotated[str | None, typer.Option(help="Another base than the recipe's; as --set base=BASE.")] = None,
+    device: Device = None,
     push_to: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Publish it on the Hub in the end.")] = None,
 ) -> None:
     """Train an adaptor: progress, sample grids, numbers before and after, and the adaptor's folder."""
@@ -45,8 +54,10 @@ def train(
     except ModuleNotFoundError as error:
         raise missing_extra(error.name, "train") from error
 
+    from fair_adaptors.devices import choose_device
     from fair_adaptors.evaluation.spec import parse_target
 
+    choose_device(device)
     if recipe == "list":
         from fair_adaptors.training.recipes import described
 
@@ -61,8 +72,8 @@ def train(
         if not equals:
             raise ConfigError(f"--set {setting}: write it as KEY=VALUE, such as --set iterations=50")
         values[key] = value
-    if seed is not None:
-        values["seed"] = str(seed)
+    values |= {"seed": str(seed)} if seed is not None else {}
+    values |= {"base": base_place(base)} if base is not None else {}
     if push_to:
         from fair_adaptors.hub.client import check_repo_id
 
@@ -86,7 +97,12 @@ def train(
         from_where = str(checkpoint) if checkpoint else "latest" if resume else None
         with refusals_told() as refused:
             finished = not refused and run_training(
-                wanted, folder, recipe=recipe, resume=from_where, overwrite=overwrite
+                wanted,
+                folder,
+                recipe=recipe,
+                resume=from_where,
+                overwrite=overwrite,
+                images_per_prompt=IMAGES if with_numbers else 0,
             )
             if push_to and finished and os.environ.get("RANK", "0") == "0":
                 push_trained(folder, push_to)

@@ -22,7 +22,7 @@ class PublishedFigure:
 
     Attributes:
         value: the mean over prompts.
-        spread: the standard deviation over prompts, which is no error of the mean; None where none is given.
+        spread: the standard deviation over prompts, which is not an error of the mean; None where none is given.
     """
 
     value: float

@@ -30,8 +30,8 @@ class Row:
         published: of the paper; None where it has none.
         measured: with its 95 % interval; None where nothing was measured.
         spread: standard deviation over the prompts of what was measured; NaN where there is none.
-        floor: what a perfectly fair model would score; NaN for what is no bias.
-        undetermined: share of images of whose class the classifier is not sure; NaN for what is no class.
+        floor: what a perfectly fair model would score; NaN for what is not a bias.
+        undetermined: share of images of whose class the classifier is not sure; NaN for what is not a class.
         no_face: share of images in which no face was found; NaN where nobody looked for one.
     """
 

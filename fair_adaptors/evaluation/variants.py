@@ -110,7 +110,7 @@ def variants_for(adaptors: Sequence[str], weights: Sequence[float]) -> list[Vari
     """Return each adaptor at each weight; at its own if there are none.
 
     Raises:
-        ConfigError: a weight is no number, or there is nothing to weigh.
+        ConfigError: a weight is not a number, or there is nothing to weigh.
     """
     if weights and not adaptors:
         raise ConfigError("a weight is the strength of an adaptor: name an adaptor")

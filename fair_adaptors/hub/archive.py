@@ -47,8 +47,8 @@ def fetch_archive(
         progress: tell on the terminal what is fetched, and how far it is.
 
     Raises:
-        ArchiveError: it cannot be had, is no zip, holds what no archive should, or has other bytes than those that are
-            known of it. Nothing of it is kept.
+        ArchiveError: it cannot be had, is not a zip, holds what no archive should, or has other bytes than are known
+            of it. Nothing of it is kept.
     """
     from huggingface_hub import is_offline_mode
 
@@ -222,7 +222,7 @@ def _problem_of_zip(path: Path, archive: Archive, *, whole: bool) -> str | None:
             raise  # of the disk
         with path.open("rb") as file:
             page = file.read(500).lstrip().lower().startswith((b"<!doctype html", b"<html"))
-        return "it is a web page, no zip" if page else "it is no zip, or a damaged one"
+        return "it is a web page, not a zip" if page else "it is not a zip, or a damaged one"
 
 
 def _by_hand(archive: Archive) -> str:

@@ -40,7 +40,7 @@ def connect(endpoint: str | None, token: str | bool | None) -> "HfApi":
         token: None or True for the one that ``hf auth login`` or ``HF_TOKEN`` left, False for none.
 
     Raises:
-        HubError: the endpoint is no address, or the token no token.
+        HubError: the endpoint is not an address, or the token no token.
     """
     from huggingface_hub import HfApi
 

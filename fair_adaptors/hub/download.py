@@ -126,7 +126,7 @@ def _in_cache(repo_id: str, revision: str | None, cache: Path) -> Path | None:
                 repo_id, revision=revision, cache_dir=cache, local_files_only=True, allow_patterns=CONFIG_FILE
             )
         )
-    except (LocalEntryNotFoundError, OSError):  # it is not there, or the cache is no folder
+    except (LocalEntryNotFoundError, OSError):  # it is not there, or the cache is not a folder
         return None
 
 
@@ -141,7 +141,7 @@ def is_whole(snapshot: Path) -> bool:
 
 def _not_ours(what: str, repo_id: str, perhaps: str = "") -> str:
     return (
-        f"the Hub repository {what} has no {CONFIG_FILE}, so it is no adaptor of this package{perhaps}. If it is a"
+        f"the Hub repository {what} has no {CONFIG_FILE}, so it is not an adaptor of this package{perhaps}. If it is a"
         f" LoRA of sd15, sd21 or sdxl, `fair-adaptors convert {repo_id} --base sdxl --attribute gender --out FOLDER`"
         " makes an adaptor of it"
     )

@@ -38,7 +38,7 @@ def pull(
 
     Raises:
         UnknownAdaptorError, NotPublishedError, HubError, ArchiveError: it cannot be had.
-        InvalidAdaptorError: it is no adaptor, or not the one that its own record describes.
+        InvalidAdaptorError: it is not an adaptor, or not the one that its own record describes.
         ConfigError: ``out`` is taken, or cannot be written; or a file at hand was given for something else.
     """
     if archive := ARCHIVES.get(name):
@@ -57,7 +57,7 @@ def pull(
         except InvalidAdaptorError:  # it was damaged in the cache
             folder = fetch_published(info, cache_dir=cache_dir, force=True)
     elif source is not None:
-        raise ConfigError(f"{name} is no adaptor of the paper's authors, so no archive of theirs can have it")
+        raise ConfigError(f"{name} is not an adaptor of the paper's authors, so no archive of theirs can have it")
     elif info is not None and info.repo_id is None:
         folder = resolve(name, revision=revision)
     else:

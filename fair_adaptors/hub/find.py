@@ -57,7 +57,7 @@ def search(
         try:
             check_repo_id(str(model.id))
             record = read_record(fetch_config(api, model.id, str(model.sha), cache_dir=cache_dir))
-        except FairAdaptorError:  # it has our tag, but is no adaptor or may not be read: it cannot be loaded either
+        except FairAdaptorError:  # it has our tag, and is not an adaptor or may not be read
             return None
         found = Found(model.id, str(model.sha), record.base_model, tuple(record.attributes), model.downloads or 0)
         wrong = (base is not None and found.base_model not in bases) or (attribute not in (None, *found.attributes))

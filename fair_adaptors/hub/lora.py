@@ -1,4 +1,4 @@
-"""Brings a LoRA that is no adaptor of this package from the Hub, for ``convert``."""
+"""Brings a LoRA that is not an adaptor of this package from the Hub, for ``convert``."""
 
 from pathlib import Path
 

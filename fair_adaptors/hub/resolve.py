@@ -49,13 +49,13 @@ def resolve(
         folder = Path(name).expanduser()
         folder.is_dir()
     except (OSError, RuntimeError) as error:  # too long a name; a user that is not known
-        raise UnknownAdaptorError(f"{text[:100]!r} is no folder and no name: {error}") from error
+        raise UnknownAdaptorError(f"{text[:100]!r} is neither a folder nor a name: {error}") from error
     known = isinstance(name, str) and any(name == info.name for info in list_adaptors())
     if folder.is_dir() and not (known and not (folder / CONFIG_FILE).is_file()):
         _refuse_revision(text, revision)
         if not (folder / CONFIG_FILE).is_file() and any(path.suffix in _WEIGHTS for path in folder.iterdir()):
             raise InvalidAdaptorError(
-                f"{folder} is no adaptor folder: it has no {CONFIG_FILE}{pickles_in(folder)}. {_converted(folder)}"
+                f"{folder} is not an adaptor folder: it has no {CONFIG_FILE}{pickles_in(folder)}. {_converted(folder)}"
             )
         return folder
     if folder.suffix in _WEIGHTS and folder.is_file() and not (folder.parent / CONFIG_FILE).is_file():

@@ -52,7 +52,7 @@ def checked_items(values: Iterable[tuple[str, Any]]) -> list[Item]:
     """Return the prompts that values are, each with where it stands.
 
     Raises:
-        ConfigError: one is no prompt, or is there twice.
+        ConfigError: one is not a prompt, or is there twice.
     """
     items: dict[str, Item] = {}
     for where, value in values:

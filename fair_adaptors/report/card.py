@@ -121,7 +121,7 @@ def _rows(table: Sequence[Sequence[object]]) -> Markdown:
 
 
 def code(value: object) -> Markdown:
-    """Return a word for a block of code, in which nothing can be escaped; what is no plain word is left out."""
+    """Return a word for a block of code, in which nothing can be escaped; what is not a plain word is left out."""
     return Markdown(value if isinstance(value, str) and _WORD.fullmatch(value) else "…")
 
 

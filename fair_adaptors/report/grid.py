@@ -1,14 +1,13 @@
 """Picture grids: rows of images with labels, before and after one above the other."""
 
-import bisect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from PIL import Image, ImageFont
-    from torch import Tensor
+from .letters import write as _write
 
-    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
 
 INK, FAINT, PAPER, RULE = "#1d2733", "#6b7785", "#ffffff", "#dde3ea"
 BEFORE, AFTER = "#946b1f", "#2f5fa7"
@@ -47,22 +46,22 @@ def before_after_grid(
     sheet = Image.new("RGB", (width, head + prompts * block + MARGIN - 30), PAPER)
     draw = ImageDraw.Draw(sheet)
     room = width - 2 * MARGIN
-    draw.text((MARGIN, MARGIN), _fitted(title, _font(28), room), INK, _font(28), anchor="lt")
-    draw.text((MARGIN, MARGIN + 38), _fitted(subtitle, _font(16), room), FAINT, _font(16), anchor="lt")
+    _write(draw, (MARGIN, MARGIN), title, 28, INK, "lt", room)
+    _write(draw, (MARGIN, MARGIN + 38), subtitle, 16, FAINT, "lt", room)
     for column in range(count):
         centre = left + column * (tile + GAP) + tile / 2
-        draw.text((centre, head - 8), f"image {column}", FAINT, _font(13), anchor="mb")
+        _write(draw, (centre, head - 8), f"image {column}", 13, FAINT, "mb")
     for p in range(prompts):
         top = head + p * block
         draw.line((MARGIN, top, width - MARGIN, top), RULE)
-        draw.text((MARGIN, top + 12), _fitted(titles[p], _font(19), room), INK, _font(19), anchor="lt")
+        _write(draw, (MARGIN, top + 12), titles[p], 19, INK, "lt", room)
         for row, (word, colour, images) in enumerate((("before", BEFORE, before[p]), ("after", AFTER, after[p]))):
             y = top + 44 + row * (tile + GAP)
             note = notes[p][row] if notes else ""
             draw.rounded_rectangle((MARGIN, y + 6, MARGIN + 3, y + tile - 7), 1, colour)
             shift = 11 if note else 0
-            draw.text((MARGIN + 16, y + tile / 2 - shift), word, colour, _font(17), anchor="lm")
-            draw.text((MARGIN + 16, y + tile / 2 + shift), note, FAINT, _font(14), anchor="lm")
+            _write(draw, (MARGIN + 16, y + tile / 2 - shift), word, 17, colour, "lm")
+            _write(draw, (MARGIN + 16, y + tile / 2 + shift), note, 14, FAINT, "lm")
             _paste_row(sheet, images, left, y, tile)
     return sheet
 
@@ -81,14 +80,11 @@ def plain_grid(
     width = columns * (tile + GAP) - GAP + 2 * margin
     sheet = Image.new("RGB", (width, head + rows * (above + tile + GAP) - GAP + 2 * margin), PAPER)
     draw = ImageDraw.Draw(sheet)
-    if title:
-        text = _fitted(title, _font(16), width - 2 * margin)
-        draw.text((margin, margin + 4), text, INK, _font(16), anchor="lt")
+    _write(draw, (margin, margin + 4), title, 16, INK, "lt", width - 2 * margin)
     for row in range(rows):
         y = head + margin + above + row * (above + tile + GAP)
         if row < len(labels):
-            text = _fitted(labels[row], _font(13), width - 2 * margin)
-            draw.text((margin, y - 8), text, FAINT, _font(13), anchor="lb")
+            _write(draw, (margin, y - 8), labels[row], 13, FAINT, "lb", width - 2 * margin)
         _paste_row(sheet, images[row * columns : (row + 1) * columns], margin, y, tile)
     return sheet
 
@@ -121,18 +117,3 @@ def _rounded(size: tuple[int, int]) -> "Image.Image":
     mask = Image.new("L", (size[0] * fine, size[1] * fine))
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, mask.width - 1, mask.height - 1), CORNER * mask.width, 255)
     return mask.resize(size, Image.Resampling.LANCZOS)
-
-
-def _fitted(text: str, font: "Font", width: float) -> str:
-    """Make text one line that is no wider than ``width`` pixels, with an ellipsis where it was cut."""
-    text = " ".join(text.split())
-    if font.getlength(text) <= width:
-        return text
-    letters = bisect.bisect_right(range(len(text)), width, key=lambda end: font.getlength(text[:end] + "…"))
-    return text[: max(0, letters - 1)].rstrip() + "…"
-
-
-def _font(size: int) -> "Font":
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)

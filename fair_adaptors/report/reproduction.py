@@ -18,7 +18,7 @@ COLUMNS = (
     "", "figure", "published in the paper", "measured here", "95 %", "spread", "floor", "undetermined", "no face"
 )  # fmt: skip
 LEGEND = (
-    "published in the paper: " + SOURCE + "; with ± the spread over prompts, which is no error of the mean.",
+    "published in the paper: " + SOURCE + "; with ± the spread over prompts, which is not an error of the mean.",
     "measured here: this evaluation, with its 95 % interval, and with its own spread over prompts. floor: what a"
     " perfectly fair model scores with as many images. undetermined: images whose class the classifier is not sure of."
     " –: none is known, or nothing measures it.",

@@ -43,7 +43,7 @@ def authors_face_encoder(name: str) -> FaceEncoder:
     every = network.state_dict(), tensors
     wanted, found = ({key: tuple(value.shape) for key, value in one.items()} for one in every)
     if wrong := {key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)}:
-        raise ConfigError(f"{path} is no IResNet with opensphere's names: {some(wrong)} do not fit")
+        raise ConfigError(f"{path} is not an IResNet with opensphere's names: {some(wrong)} do not fit")
     network.load_state_dict(tensors, assign=True)
     network.float().eval().requires_grad_(False).to(accelerator())
     encode = with_mirrored(lambda faces: network(faces.to(accelerator()) * 2 - 1))

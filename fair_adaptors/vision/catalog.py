@@ -109,7 +109,7 @@ def load_own(spec: str, kind: type[_T]) -> _T:
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{spec}: {error}. Is its folder on PYTHONPATH?") from error
     if not isinstance(found, kind):
-        raise ConfigError(f"{spec} is no {kind.__module__}.{kind.__name__}")
+        raise ConfigError(f"{spec} is not a {kind.__module__}.{kind.__name__}")
     return found
 
 

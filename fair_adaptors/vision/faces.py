@@ -117,7 +117,7 @@ def yunet(path: Path = YUNET, *, longest_side: int = LONGEST_SIDE) -> FaceDetect
                 idle.put(cv2.FaceDetectorYN.create("onnx", data, nothing, sides, SCORE, OVERLAP, MOST_FACES))
             look(np.zeros((*sides, 3), np.uint8))
     except cv2.error as error:
-        raise ConfigError(f"{path} is no YuNet that OpenCV can run; {_PLAIN}") from error
+        raise ConfigError(f"{path} is not a YuNet that OpenCV can run; {_PLAIN}") from error
 
     def find(images: "Tensor") -> Faces:
         pictures, scale = _pictures(images, longest_side)
@@ -163,7 +163,7 @@ def insightface() -> FaceDetector:
         MissingExtraError: it is not installed.
     """
     try:
-        # By name, since it is no requirement: most of what comes with it may not be used freely.
+        # By name, since it is not a requirement: most of what comes with it may not be used freely.
         module = importlib.import_module("insightface.app")
     except ImportError as error:
         raise MissingExtraError(

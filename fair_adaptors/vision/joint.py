@@ -43,6 +43,6 @@ def shared_classifier(training_identity: str, evaluation: Classifier) -> str | N
     if not set(training_identity.split(_AND)) & set(evaluation.identity.split(_AND)):
         return None
     return (
-        f"{evaluation.name} is what the adaptor was trained to please, so the figures look better than they are:"
-        " measure with another classifier, trained on other data or of another kind"
+        f"the adaptor was trained against {evaluation.name}, so its figures by that classifier look better than they"
+        " are. Measure with another one, trained on other data or of another kind"
     )

@@ -87,11 +87,11 @@ def load_mobilenet(path: Path) -> MobileNetV3:
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     found = {name: value.shape for name, value in tensors.items()}
     if missing := shapes.keys() - found.keys():
-        raise ConfigError(f"{path} is no {ARCHITECTURE} with torchvision's names: it lacks {some(missing)}")
+        raise ConfigError(f"{path} is not a {ARCHITECTURE} with torchvision's names: it lacks {some(missing)}")
     if unknown := found.keys() - shapes.keys():
-        raise ConfigError(f"{path} is no {ARCHITECTURE} with torchvision's names: it has {some(unknown)} too")
+        raise ConfigError(f"{path} is not a {ARCHITECTURE} with torchvision's names: it has {some(unknown)} too")
     if wrong := {name for name in shapes if shapes[name] != found[name]}:
-        raise ConfigError(f"{path} is no {ARCHITECTURE}: {some(wrong)} have other shapes")
+        raise ConfigError(f"{path} is not a {ARCHITECTURE}: {some(wrong)} have other shapes")
     network.load_state_dict(tensors, assign=True)
     return network.float()
 

@@ -120,7 +120,7 @@ def margin_of(value: object, name: str) -> float:
         name: of the classifier, for the error.
 
     Raises:
-        ConfigError: it is no number from -0.5 to 3.
+        ConfigError: it is not a number from -0.5 to 3.
     """
     try:
         margin = float(value)  # type: ignore[arg-type]

@@ -194,7 +194,7 @@ def front_matter(text: str) -> dict[str, Any]:
     """Return the metadata of a card.
 
     Raises:
-        ValueError: it is no YAML, or no mapping.
+        ValueError: it is not YAML, or no mapping.
     """
     found = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", text, re.DOTALL)
     try:
@@ -202,5 +202,5 @@ def front_matter(text: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"bad YAML: {error}") from error
     if not isinstance(data, dict):
-        raise ValueError("the metadata is no mapping")
+        raise ValueError("the metadata is not a mapping")
     return data

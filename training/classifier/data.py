@@ -237,7 +237,7 @@ class Labelled:
         if name not in classes:
             allowed = [each for group in known_labels().get(attribute, {}).values() for each in group] or classes
             raise ConfigError(
-                f"{self.source.place}: {attribute} is {label!r}, which is no label of it."
+                f"{self.source.place}: {attribute} is {label!r}, which is not a label of it."
                 f"{did_you_mean(label, allowed)} Labels: {', '.join(allowed)}"
             )
         return classes.index(name)

@@ -27,8 +27,8 @@ def affine_coefficients(scheduler: Any, num_steps: int) -> Tensor:
     rows of one batch. The result is then tried on random noises of ordinary and of large size.
 
     Raises:
-        UnsupportedSchedulerError: z₀ is no affine function of the noises (thresholding, clipping), differs from run to
-            run (stochastic).
+        UnsupportedSchedulerError: z₀ is not an affine function of the noises (thresholding, clipping), or differs from
+            run to run (stochastic).
     """
     steps = _run(scheduler, num_steps, None).shape[0]
     probes = torch.cat([torch.zeros(steps, 1), torch.eye(steps)], 1).double()

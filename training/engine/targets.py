@@ -70,7 +70,7 @@ def assign_targets(
         world: processes that all call this with the same values, and match a part of the draws each.
 
     Raises:
-        ValueError: attributes, classes or image counts do not fit, or a target is no distribution.
+        ValueError: attributes, classes or image counts do not fit, or a target is not a distribution.
     """
     _check(probs, targets)
     if len(probs) == 1 and (only := next(iter(probs))) and len(targets[only]) == 2:
@@ -184,4 +184,4 @@ def _check(probs: Mapping[str, Tensor], targets: Mapping[str, Sequence[float]]) 
         if probs[name].shape[1:] != (len(target),):
             raise ValueError(f"{name}: probabilities {list(probs[name].shape)} for {len(target)} target classes")
         if min(target) < 0 or not math.isclose(sum(target), 1, abs_tol=1e-6):
-            raise ValueError(f"{name}: the target {list(target)} is no distribution: shares ≥ 0 that sum to 1")
+            raise ValueError(f"{name}: the target {list(target)} is not a distribution: shares ≥ 0 that sum to 1")

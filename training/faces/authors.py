@@ -119,7 +119,7 @@ def convert_published_bank(path: Path, encoder: FaceEncoder) -> FaceBank:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:  # damage and malice make pickle and torch raise nearly anything
-        raise ConfigError(f"{path} is no pickle of tensors alone: {' '.join(str(error).split())[:200]}") from error
+        raise ConfigError(f"{path} is not a pickle of tensors alone: {' '.join(str(error).split())[:200]}") from error
     names = PUBLISHED_LAYOUTS.get(len(parts)) if isinstance(parts, tuple | list) else None
     if names is None or not isinstance(parts[0], Tensor) or parts[0].ndim != 2:
         raise ConfigError(
@@ -146,7 +146,7 @@ def _classes(path: Path, name: str, values: Any, count: int) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{path}: the classes of {name} are no numbers") from error
     if labels.shape != (count,) or not ((labels >= 0) & (labels < len(known_labels()[name]))).all():
-        raise ConfigError(f"{path}: {name} is no list of {count} classes")
+        raise ConfigError(f"{path}: {name} is not a list of {count} classes")
     return labels.to(torch.uint8)
 
 

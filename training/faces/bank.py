@@ -138,7 +138,7 @@ def load_face_bank(path: Path, *, encoder: FaceEncoder | None) -> FaceBank:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         if metadata.get("format") != FORMAT:
-            raise ConfigError(f"{path} is no face bank; {again}")
+            raise ConfigError(f"{path} is not a face bank; {again}")
         classes = {name: tuple(each) for name, each in json.loads(metadata["classes"]).items()}
         labels = {name: tensors[_LABELS + name] for name in classes}
         bank = FaceBank(

@@ -169,7 +169,7 @@ def _read(path: Path, config: TrainConfig) -> Checkpoint:
     except (OSError, SafetensorError, TypeError) as error:  # the last of a size that torch cannot hold
         raise CheckpointError(f"the checkpoint {path} is damaged: {error}") from error
     if header.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of this version of fair-adaptors")
+        raise CheckpointError(f"{path} is not a checkpoint of this version of fair-adaptors")
     if header.get("checksum") != _checksum(tensors, header.get("run", "")):
         raise CheckpointError(f"the checkpoint {path} is damaged: its checksum differs")
     run = json.loads(header["run"])

@@ -43,7 +43,7 @@ def save_stopped(milestones: Milestones, state: TrainingState, recipe: str) -> N
 
 
 def finish(milestones: Milestones, state: TrainingState, images_per_prompt: int) -> None:
-    """Write the adaptor, measure it, and print the numbers before and after.
+    """Write the adaptor, measure it, and print the numbers before and after if they are wanted.
 
     Raises:
         TrainingError: the adaptor has collapsed, and no validation had been good before.
@@ -52,10 +52,15 @@ def finish(milestones: Milestones, state: TrainingState, images_per_prompt: int)
     world = World(milestones.world.rank, milestones.world.size)  # what is told to stop from now on ends by itself
     milestones.save(state)
     _go_back_to_best(milestones, state)
-    with lora.switched_off(setup.pipe):  # here, not before the first iteration, which need not wait for it
-        before = numbers(setup, config, images_per_prompt, world)
+    before, after = None, None
+    if images_per_prompt:
+        follow = reporter.follow("numbers before training, prompts")
+        with lora.switched_off(setup.pipe):  # here, not before the first iteration, which need not wait for it
+            before = numbers(setup, config, images_per_prompt, world, follow=follow)
     with state.average.applied():
-        after = numbers(setup, config, images_per_prompt, world, state.tokens)
+        if images_per_prompt:
+            follow = reporter.follow("numbers after training, prompts")
+            after = numbers(setup, config, images_per_prompt, world, tokens=state.tokens, follow=follow)
         tensors = lora.extract(setup.pipe, config.parts)
         encoder = family_of(setup.pipe).token_encoder
         tokens = None if state.tokens is None else {encoder: state.tokens.detach().cpu().clone()}
@@ -64,7 +69,8 @@ def finish(milestones: Milestones, state: TrainingState, images_per_prompt: int)
         out = milestones.out
         _write(milestones, state, tensors, tokens)
         load_fair_adaptor(setup.pipe, out, inject=config.shard_base).unload()  # what was written can be read
-        reporter.console.print(numbers_table(setup, config, before, after))
+        if before and after:
+            reporter.console.print(numbers_table(setup, config, before, after))
         minutes = state.history["seconds"] / 60
         reporter.say(f"{minutes:.1f} minutes. The adaptor is in {out}: load_fair_adaptor(pipe, {str(out)!r})")
 

@@ -44,8 +44,8 @@ def refuse_earlier_run(folder: Path) -> None:
     """Raise CheckpointError if there are checkpoints in a folder."""
     if any(folder.glob("*.safetensors")):
         raise CheckpointError(
-            f"{folder} has checkpoints of an earlier run. Give `resume` to go on with it, `overwrite` to give it up,"
-            " or another `out`"
+            f"{folder} has checkpoints of an earlier run. `resume` continues it, `overwrite` deletes it;"
+            " or name another `out`"
         )
 
 

@@ -1,7 +1,8 @@
 """What a run tells: lines, a progress bar, and curves for trackers."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from fair_adaptors.training.config import TrainConfig
@@ -9,7 +10,7 @@ from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.state import TrainingState
 from fair_adaptors.training.engine.step import StepResult
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, track
 
 from .trackers import Trackers
 
@@ -38,6 +39,10 @@ class Reporter:
     def say(self, text: str) -> None:
         """Print a line, in the main process."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def follow(self, what: str) -> "Callable[[Sequence[str]], Iterable[str]]":
+        """Return what goes through prompts one by one and shows how many are left, with the time that takes."""
+        return partial(track, description=what, console=self.console, transient=True)
 
     def start(self, iteration: int) -> None:
         """Put the bar where the run is, and start the trackers."""

@@ -49,8 +49,9 @@ def train(
         out: the adaptor's folder; made if need be.
         recipe: what the configuration was made from, for the command to go on; None for its name.
         resume: ``latest``, or the path of a checkpoint of this run, to go on from.
-        overwrite: give up the checkpoints of an earlier run in ``out``.
-        images_per_prompt: for the numbers before and after, on the validation prompts and as many training prompts.
+        overwrite: delete the checkpoints of an earlier run in ``out``.
+        images_per_prompt: for the numbers before and after, on the validation prompts and as many training prompts; 0
+            for none.
 
     Returns:
         Whether the training was finished; not if it was told to stop.
@@ -61,7 +62,7 @@ def train(
     world = join_world()
     if config.images_per_prompt < world.size:
         raise ConfigError(f"{world.size} processes for {config.images_per_prompt} images of a prompt: use fewer")
-    drawn = {"images of the numbers before and after": images_per_prompt}
+    drawn = {"images of the numbers before and after": images_per_prompt} if images_per_prompt else {}
     if config.sample_every or config.sample_minutes:
         drawn["images of the pictures of the progress"] = SAMPLE_IMAGES
     check_shares(config, world.size, **drawn)

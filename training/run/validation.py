@@ -1,8 +1,9 @@
 """Bias and shift on the way: the same images of the same prompts every time, split over the processes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class Original:
 def measure(
     setup: Setup,
     config: TrainConfig,
-    prompts: Sequence[str],
+    prompts: Iterable[str],
     images_per_prompt: int,
     *,
     tokens: Tensor | None = None,
@@ -189,15 +190,29 @@ class Numbers:
     classes: Mapping[str, Classes]
 
 
-def numbers(setup: Setup, config: TrainConfig, count: int, world: World, tokens: Tensor | None = None) -> Numbers:
-    """Measure training and validation prompts."""
+def numbers(
+    setup: Setup,
+    config: TrainConfig,
+    count: int,
+    world: World,
+    *,
+    tokens: Tensor | None = None,
+    follow: Callable[[Sequence[str]], Iterable[str]] = iter,
+) -> Numbers:
+    """Measure training and validation prompts.
+
+    Args:
+        count: images per prompt.
+        follow: goes through the prompts one by one, such as a progress bar.
+    """
     training = setup.prompts[config.prompt_sets[0][0]]
     few = min(len(setup.validation_prompts), len(training))
     spread = [training[i] for i in np.linspace(0, len(training) - 1, few).round().astype(int)]
     bias: dict[tuple[str, str], BiasEstimate] = {}
     classes = {}
+    every = iter(follow([*spread, *setup.validation_prompts]))
     for split, prompts in (("training", spread), ("validation", setup.validation_prompts)):
-        found = measure(setup, config, prompts, count, tokens=tokens, world=world)
+        found = measure(setup, config, islice(every, len(prompts)), count, tokens=tokens, world=world)
         bias |= {(split, name): estimate for name, estimate in found.bias.items()}
         classes[split] = found.classes
     return Numbers(bias, classes)
