@@ -174,7 +174,7 @@ def test_a_foreign_file_is_no_checkpoint(tmp_path: Path) -> None:
 
     path = tmp_path / "step_00000001.safetensors"
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match="no checkpoint of this version"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of this version"):
         checkpoint.load(path, CONFIG)
 
 

@@ -199,7 +199,7 @@ def test_an_encoder_is_named_or_brought_along(monkeypatch: pytest.MonkeyPatch) -
     mine = FaceEncoder("mine", "1", lambda images: images.mean((2, 3)))
     monkeypatch.setitem(sys.modules, "my_faces", SimpleNamespace(encoder=mine, other=1))
     assert load_face_encoder("my_faces:encoder") is mine
-    with pytest.raises(ConfigError, match="my_faces:other is no"):
+    with pytest.raises(ConfigError, match="my_faces:other is not"):
         load_face_encoder("my_faces:other")
     with pytest.raises(ConfigError, match="Did you mean 'auraface'"):
         load_face_encoder("oraface")
