@@ -55,7 +55,7 @@ def info(
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, read_record
+    from fair_adaptors.adaptor.record import CARD_FILE, read_record
     from fair_adaptors.adaptor.registry import find
     from fair_adaptors.adaptor.results_file import read_results, to_json
     from fair_adaptors.hub.resolve import resolve
@@ -63,7 +63,7 @@ def info(
 
     console = Console()
     folder = Path(name).expanduser()
-    known = None if "/" in name or (folder / CONFIG_FILE).is_file() else find(name)
+    known = None if "/" in name or folder.exists() else find(name)
     if known and not as_json:
         _print_known(known, console)
     if known and not (known.is_here or known.repo_id):

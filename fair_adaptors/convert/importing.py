@@ -13,7 +13,7 @@ from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
 from fair_adaptors.adaptor.record import AttributeTarget, is_text, read_record
 from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.attributes import labels
-from fair_adaptors.errors import ConfigError, UnknownAdaptorError, did_you_mean
+from fair_adaptors.errors import ConfigError, InvalidAdaptorError, UnknownAdaptorError, did_you_mean
 from fair_adaptors.files import written_aside
 from fair_adaptors.hub.lora import fetch_lora
 from fair_adaptors.state_dicts import StateDict, read_state_dicts
@@ -49,7 +49,7 @@ def convert(
 
     Raises:
         InvalidAdaptorError: the source is damaged, hostile, incomplete, or not for this base.
-        ConfigError: a setting cannot be used, ``source`` is not there, or ``out`` exists.
+        ConfigError: a setting cannot be used, or ``out`` exists.
         UnknownAdaptorError, HubError: it cannot be had from the Hub.
     """
     out = Path(out).expanduser()
@@ -57,7 +57,7 @@ def convert(
     if not is_text(name):
         raise ConfigError(f"name {name!r}: give up to 500 printable characters")
     if not Path(source).expanduser().exists() and not (isinstance(source, str) and _ON_THE_HUB.fullmatch(source)):
-        raise ConfigError(f"there is no file or folder {source}")
+        raise InvalidAdaptorError(f"there is no file or folder {source}")
     model = load_architecture(base)
     aimed = parse_attributes(attributes, name, base)
     source, called = _on_this_machine(source)
