@@ -59,7 +59,7 @@ def class_in_file(base: str) -> str:
     """Return the name of diffusers' class for the model in one file: Stable Diffusion 1.x and 2.x, or XL.
 
     Raises:
-        ConfigError: it is no safetensors file, or damaged.
+        ConfigError: it is not a safetensors file, or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -69,7 +69,7 @@ def class_in_file(base: str) -> str:
         with safe_open(Path(base).expanduser(), "pt") as file:
             names = list(file.keys())
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{base} is no whole model that can be loaded: {_said(error)}") from error
+        raise ConfigError(f"{base} cannot be loaded as a whole model: {_said(error)}") from error
     xl = any(name.startswith("conditioner.embedders.") for name in names)  # its text encoders
     return "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"
 
