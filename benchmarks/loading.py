@@ -3,8 +3,8 @@
 ``load_lora_weights`` puts the factors beside the weights, and every step of every image pays for them; ours adds their
 product to the weights once, as diffusers does if ``fuse_lora`` comes after: that is the second comparison. Injected,
 ours puts the factors beside the weights too. Each round times both sides, in turn first, and its ratio is one sample.
-Seconds are the processor's, on one thread, so that what else runs on the machine counts little. Beside that it shows
-what loading in place takes for what: the products alone are more than half of all that ``load_lora_weights`` does.
+Seconds are the processor's, on one thread, so that what else runs on the machine counts little. A second table says
+what the steps of loading in place take.
 """
 
 import argparse
