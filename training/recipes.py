@@ -89,6 +89,14 @@ def _values(ours: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
 PAPERS = "paper"
 """What stands for all settings of the published adaptors."""
 SHORT: dict[str, Any] = {"iterations": 100, "unguided": 62}
+NAMED: dict[str, Any] = {
+    "classifier": "sandbox:training+sandbox:blends",
+    "named_images": 1,
+    "originals_pool": 2,
+    "gradient_steps": 2,
+    "learning_rate": 3.5e-3,
+}
+"""What the shipped adaptors of the sandbox have in common, with prompts that name a class."""
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "sandbox-gender": lambda: _sandbox(
@@ -96,25 +104,24 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         ["gender"],
         parts=("text_encoder", "unet"),
         prompt_sets=(("train", 4.0), ("named-gender", 1.0)),
-        named_images=1,
-        originals_pool=2,
-        gradient_steps=2,
-        learning_rate=3.5e-3,
-        preservation=34.0,
-        keep_weight=1.5,
+        preservation=24.0,
+        keep_weight=2.0,
         iterations=300,
         unguided=175,
+        **NAMED,
     ),
     "sandbox-gender-tone": lambda: _sandbox(
         "sandbox-gender-tone",
         ["gender", "tone"],
         parts=("text_encoder", "unet"),
-        learning_rate=5e-3,
+        prompt_sets=(("train", 8.0), ("named-gender", 1.0), ("named", 0.5)),
         images_per_prompt=32,
-        iterations=165,
-        unguided=100,
         images_per_call=96,
-        preservation=24.0,
+        preservation=28.0,
+        keep_weight=1.5,
+        iterations=340,
+        unguided=200,
+        **NAMED,
     ),
     "sandbox-gender-unet": lambda: _sandbox(
         "sandbox-gender-unet", ["gender"], parts=("unet",), learning_rate=3e-3, preservation=20.0, **SHORT
