@@ -115,7 +115,7 @@ def summary(rows: Sequence[Mapping[str, Any]], bars: Bars) -> list[dict[str, Any
     for recipe, split in dict.fromkeys((row["recipe"], row["prompts"]) for row in rows):
         runs = [row for row in rows if (row["recipe"], row["prompts"]) == (recipe, split)]
         wanted = bars.get((recipe, split if split == "train" else "test"), {})
-        for name in _told(runs[0]["aimed"], wanted):
+        for name in (name for name in _told(runs[0]["aimed"], wanted) if name in runs[0]["after"]):
             values = [run["after"][name] for run in runs]
             before, after = runs[0]["before"].get(name), WORST_SEED.get(name, statistics.fmean)(values)
             floors = [run["after"][f"{name} floor"] for run in runs if f"{name} floor" in run["after"]]

@@ -201,7 +201,7 @@ def test_a_card_says_all_that_it_should() -> None:
         "Perceived attributes are not identity",
         "scheme of the paper",
         "Training configuration",
-        "| learning\\_rate | 0.005 |",
+        "| learning\\_rate | 0.0035 |",
         f"Cost: {read_record(FOLDERS[1]).training['seconds']} s, 1 process",
         "fair-adaptors train sandbox-gender-tone",
         "--prompts sandbox-test -n 64 --seed 2026 --steps 10 --guidance 1.5",
