@@ -44,8 +44,12 @@ OPERATIONS: list[tuple[str, int, tuple[int, ...], tuple[Any, ...], dict[str, Any
     ("GlobalAveragePool", 18, (3, 5, 6), (), {}),
     ("Softmax", 18, (7,), (), {"axis": 1}),
     ("Softmax", 18, (4, 7), (), {"axis": -1}),
+    ("Softmax", 18, (7,), (), {}),
     ("Clip", 18, (9,), (np.float32(-0.3), np.float32(0.5)), {}),
     ("Clip", 18, (9,), (None, np.float32(0.5)), {}),
+    ("Clip", 18, (9,), (np.float32(-0.3),), {}),
+    ("Clip", 18, (9,), (), {}),
+    ("Flatten", 18, (3, 4, 5), (), {"axis": 0}),
     ("Clip", 6, (9,), (), {"min": -0.1, "max": 6.0}),
     ("ReduceMean", 18, (3, 5, 6), (np.array([2, 3]),), {"keepdims": 0}),
     ("ReduceMean", 13, (3, 5, 6), (), {"axes": [-1, -2]}),
@@ -83,6 +87,7 @@ CONSTANTS = {"Conv": (np.ones((2, 3, 1, 1), np.float32),), "BatchNormalization":
         ("AveragePool", (3, 8, 8), {"kernel_shape": [2, 2], "dilations": [2, 2]}, r"dilated by \[2, 2\]"),
         ("Softmax", (3, 8, 8), {"axis": 1}, "Softmax is over axis 1 of 4"),
         ("Softmax", (3, 8, 8), {}, "Softmax is over axis None of 4"),
+        ("Softmax", (5,), {"axis": 0}, "Softmax is over axis 0 of 2"),
         ("ReduceMean", (3, 8, 8), {}, "names no axes"),
     ],
 )
@@ -124,6 +129,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "one.onnx").write_bytes(one_operation("Sigmoid", 18, (1, 8, 8), (), {}))
     (place / "flat.onnx").write_bytes(one_operation("Sigmoid", 18, (3, 8), (), {}))
     (place / "wide.onnx").write_bytes(one_operation("Sigmoid", 18, (3, 8, "width"), (), {}))
+    (place / "tall.onnx").write_bytes(one_operation("Sigmoid", 18, (3, "height", 8), (), {}))
     (place / "axes.onnx").write_bytes(one_operation("ReduceMean", 18, (3, 8, 8), (), {}))
     (place / "strange.onnx").write_bytes(one_operation("Sigmoid", 18, (3, 8, 8), (), {"strange": 1}))
     (place / "misfit.onnx").write_bytes(one_operation("Add", 18, (3, 8, 8), (np.ones(5, np.float32),), {}))
@@ -133,6 +139,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("outputs", "x", "ab", ["Relu", "a"]),
         ("empty", "x", "x", None),
         ("aside", "x", "b", ["Softmax", "a"]),
+        ("after", "x", "b", ["Softmax", "b"]),
     ):
         (place / f"{name}.onnx").write_bytes(of_letters(inputs, outputs, last))
     return place
@@ -218,6 +225,7 @@ G, MS = "gender=female/male:", "mean=0:std=1:"
         (f"{G}{MS}one.onnx", r"takes an input of the shape \[1, 1, 8, 8\]; it must be \[N, 3, height, width\]"),
         (f"{G}{MS}flat.onnx", r"takes an input of the shape \[1, 3, 8\]"),
         (f"{G}{MS}wide.onnx", "takes images of any size"),
+        (f"{G}{MS}tall.onnx", "takes images of any size"),
         (f"{G}{MS}axes.onnx", "axes.onnx cannot see an image: ReduceMean names no axes"),
         (f"{G}{MS}strange.onnx", "strange.onnx cannot see an image: .*strange"),
         (f"{G}{MS}misfit.onnx", "misfit.onnx cannot see an image: The size of tensor"),
@@ -250,8 +258,9 @@ def test_an_encoder_has_no_classes_and_one_row_for_an_image(
         load_encoder(f"onnx:{word}")
 
 
-def test_a_softmax_that_is_not_at_the_end_is_no_end(folder: Path) -> None:
-    known = load_classifier(f"onnx:hair=a/b/c:mean=0.5:std=0.1:{folder / 'aside.onnx'}")
+@pytest.mark.parametrize("name", ["aside", "after"])
+def test_a_softmax_that_is_not_at_the_end_is_no_end(folder: Path, name: str) -> None:
+    known = load_classifier(f"onnx:hair=a/b/c:mean=0.5:std=0.1:{folder / name}.onnx")
     images = pictures(2, side=8)
     expected = ((images.mean((2, 3)) - 0.5) / 0.1).relu()
     assert torch.allclose(known.logits(images)["hair"].softmax(1), expected.softmax(1), atol=1e-5)

@@ -40,7 +40,7 @@ def onnx_network(graph: Graph, name: str, device: str) -> "Callable[[Tensor], Te
             # One that is left out has no name.
             inputs = [None if not key else values[key] if key in values else weights[key] for key in node.inputs]
             values[node.outputs[0]] = OPERATIONS[node.operation](*inputs, **node.attributes)
-            for key in set(node.inputs) & values.keys():
+            for key in set(node.inputs) & values.keys() - {graph.output}:
                 if last_use[key] == index:
                     del values[key]
         return values[graph.output][0]
