@@ -54,7 +54,8 @@ def test_the_hours_on_the_card_that_is_here_are_told_and_those_on_others(
     card: str | None, here: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """24 images and 10,000 iterations on an RTX 4090, all made by the published steps: by hand from docs/cost.md."""
-    config = get_recipe("gender", {"originals_pool": "0", "gradient_steps": "5"})
+    published = {"originals_pool": "0", "gradient_steps": "5", "num_steps": "19", "max_steps": "23"}
+    config = get_recipe("gender", published)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: card is not None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: card)
     half, whole = 84 * 0.803 + 10 * (0.803 + 0.866) + 3 * 2.515 + 2.549, 3 * 0.162 + 0.169 + 2 * 0.381 + 0.394
