@@ -185,7 +185,7 @@ def test_another_network_in_the_recognisers_place_is_refused(tmp_path: Path, mon
     del state["module.layer1.1.conv1.weight"]
     content = {OCCUPATION: b"", theirs.RECOGNISER: theirs.saved(state)}
     fetch_archive(DATA, source=theirs.zipped(tmp_path / "other.zip", content), progress=False)
-    with pytest.raises(ConfigError, match="no IResNet with opensphere's names: 'layer1.1.conv1.weight' do not fit"):
+    with pytest.raises(ConfigError, match="an IResNet with opensphere's names: 'layer1.1.conv1.weight' do not fit"):
         load_face_encoder("authors:opensphere")
 
 
