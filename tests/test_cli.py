@@ -141,7 +141,7 @@ def test_the_version_is_printed(command: Command) -> None:
         (["train", "sandbox-gender", "--num-processes", "0"], "at least 1"),
         (["generate", "a nurse", "--weight", "1"], "name one with --adaptor"),
         (["generate", "a nurse", "--guidance", "inf"], "--guidance"),
-        (["generate", "a nurse", "--adaptor", "~nobody_at_all/x"], "no folder"),
+        (["generate", "a nurse", "--adaptor", "~nobody_at_all/x"], "neither a folder nor a name"),
         (["evaluate", "./nowhere"], "there is no folder or file ./nowhere"),
         (["evaluate", "sanbox"], "there is no base 'sanbox'. Did you mean 'sandbox'? Give sandbox, sd15,"),
         (["generate", "a nurse", "--base", "sanbox"], "Did you mean 'sandbox'"),

@@ -207,7 +207,7 @@ def test_the_record_of_a_folder_whose_name_is_no_text_is_text(tmp_path: Path, ba
 
 def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:
     source = saved(tmp_path / TEXT, text_checkpoint())
-    for base, message in (("sd-15", "Did you mean 'sd15'"), (str(tmp_path), "no folder of a pipeline that is known")):
+    for base, message in (("sd-15", "Did you mean 'sd15'"), (str(tmp_path), "not a folder of a known pipeline")):
         with pytest.raises(ConfigError, match=message):
             converted(source, tmp_path / "out", base)
 

@@ -143,9 +143,9 @@ def test_what_cannot_be_loaded_says_why_and_what_to_do(tmp_path: Path, monkeypat
         "json:loads": "is not a fair_adaptors.vision.types.FaceDetector",
         f"yunet:{tmp_path / 'missing.onnx'}": "cannot be read.*`yunet` alone is the one that comes with",
         f"yunet:{tmp_path}": f"{faces.YUNET.name} cannot be read",
-        f"yunet:{tmp_path / 'empty.onnx'}": "no YuNet that OpenCV can run",
-        f"yunet:{tmp_path / 'no.onnx'}": "no YuNet that OpenCV can run",
-        f"yunet:{tmp_path / 'other.onnx'}": "no YuNet that OpenCV can run",
+        f"yunet:{tmp_path / 'empty.onnx'}": "not a YuNet that OpenCV can run",
+        f"yunet:{tmp_path / 'no.onnx'}": "not a YuNet that OpenCV can run",
+        f"yunet:{tmp_path / 'other.onnx'}": "not a YuNet that OpenCV can run",
     }.items():
         with pytest.raises(ConfigError, match=said):
             load_face_detector(spec)

@@ -109,5 +109,5 @@ def test_a_folder_with_a_damaged_autoencoder_is_refused(tmp_path: Path) -> None:
 
     tiny_pipeline().save_pretrained(tmp_path)
     (tmp_path / "vae" / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match="no folder of a pipeline that is known"):
+    with pytest.raises(ConfigError, match="not a folder of a known pipeline"):
         load_architecture(str(tmp_path))

@@ -39,7 +39,7 @@ def test_a_folder_or_a_pipe_in_a_files_place_is_refused(adaptor: Path) -> None:
         read_adaptor(adaptor)
     (adaptor / CONFIG_FILE).unlink()
     (adaptor / CONFIG_FILE).mkdir()
-    with pytest.raises(InvalidAdaptorError, match="no adaptor folder"):
+    with pytest.raises(InvalidAdaptorError, match="not an adaptor folder"):
         read_record(adaptor)
 
 
@@ -116,7 +116,7 @@ HEADERS = {
 @pytest.mark.parametrize("data", HEADERS.values(), ids=HEADERS)
 def test_a_header_that_lies_is_refused_in_printable_words(adaptor: Path, data: bytes) -> None:
     write_weights(adaptor, data)
-    with pytest.raises(InvalidAdaptorError, match="no safetensors") as refused:
+    with pytest.raises(InvalidAdaptorError, match="not a safetensors file") as refused:
         read_adaptor(adaptor)
     assert str(refused.value).isprintable()
 

@@ -96,7 +96,7 @@ STRANGE = [
     ("pull gender", "fair-adaptors pull exp-1-checkpoints.zip --from FILE"),
     ("pull gender --from empty", "there is no file empty"),
     ("pull gender --from file", "it is not a zip"),
-    ("pull org/x --from file", "no adaptor of the paper's authors"),
+    ("pull org/x --from file", "not an adaptor of the paper's authors"),
     ("pull sandbox-gender --revision v1", "has no revisions"),
     ("pull sandbox-gender --out adaptor", "exists already and is not overwritten; name a new one"),
     ("pull sandbox-gender --out file", "exists already and is not overwritten; name a new one"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fair_adaptors import InvalidAdaptorError, load_fair_adaptor
+from fair_adaptors import InvalidAdaptorError, evaluate, load_fair_adaptor
 from fair_adaptors.adaptor import bases
 from fair_adaptors.adaptor.archives import ARCHIVES
 from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5
@@ -221,7 +221,7 @@ def test_another_zip_is_not_taken_for_the_archive(pipe: Any, tmp_path: Path) -> 
         pull("gender-race", source=packed(tmp_path, "exp-6-checkpoints.zip"))
     assert not archive_path(ARCHIVES["exp-3-checkpoints.zip"]).with_suffix(".zip.sha256").exists()
     for name in ("sandbox-gender", "sd21-gender-race", "org/name"):
-        with pytest.raises(ConfigError, match="no adaptor of the paper's authors"):
+        with pytest.raises(ConfigError, match="not an adaptor of the paper's authors"):
             pull(name, source=tmp_path / "exp-6-checkpoints.zip")
     with pytest.raises(ConfigError, match="goes to the cache"):
         pull("exp-6-checkpoints.zip", source=tmp_path / "exp-6-checkpoints.zip", out=tmp_path / "out")
@@ -230,16 +230,25 @@ def test_another_zip_is_not_taken_for_the_archive(pipe: Any, tmp_path: Path) -> 
 
 
 def test_the_first_example_of_the_readme_is_what_it_says(
-    drive: Drive, pipe: Any, monkeypatch: pytest.MonkeyPatch
+    drive: Drive, pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    """Word for word, on a stand-in without a GPU; of the evaluation a few images, by a classifier that is here."""
+    few = {"prompts": ["a photo of a nurse"], "images_per_prompt": 2, "num_steps": 1, "faces": "whole", "encoders": ()}
+    judge = f"mobilenet:{authors_file(tmp_path, 6)}"
+
+    def small(pipe: Any, adaptors: str, **asked: Any) -> Any:
+        return evaluate(pipe, adaptors, classifiers=judge, **(asked | few))
+
     monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", {STABLE_DIFFUSION_1_5: pipe}.__getitem__)
+    monkeypatch.setattr(pipe, "to", {"cuda": pipe}.__getitem__)
+    monkeypatch.setattr("fair_adaptors.evaluate", small)
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     before, names = image(pipe), {}  # type: ignore[var-annotated]
     exec(readme.partition("```python\n")[2].partition("```")[0], names)
-    assert names["adaptor"].info.name == "gender-race" and not names["adaptor"].loaded
-    assert names["image"].size == (16, 16) and (image(pipe) == before).all()
-    others = re.search(r"all (\w+) that they published", readme)
-    assert others is not None and others[1] == "eight" and len(PUBLISHED) == 8
+    assert set(names["result"].bias) == {"original", "gender-race"} and (image(pipe) == before).all()
+    assert Path("senator.png").stat().st_size > 100 and Path("report.html").stat().st_size > 10_000
+    assert len(PUBLISHED) == 8
 
 
 def test_the_default_is_known_by_the_shapes_of_its_base_too(pipe: Any) -> None:
