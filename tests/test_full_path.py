@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from fair_adaptors.training.run import train as training_run
 from fair_adaptors.training.run.validation import numbers
 from PIL import Image
 
@@ -100,7 +99,7 @@ def run(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(place / "cache"))
     # The numbers before and after training are of 2 images of a prompt in place of 32.
     few = lambda setting, config, count, *rest, **more: numbers(setting, config, 2, *rest, **more)  # noqa: E731
-    monkeypatch.setattr(training_run, "numbers", few)
+    monkeypatch.setattr("fair_adaptors.training.run.finish.numbers", few)
 
     def call(line: str) -> str:
         status, said, error = command(*shlex.split(line)[1:])
