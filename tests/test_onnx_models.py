@@ -14,7 +14,7 @@ from torch import nn
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.vision.catalog import load_classifier, load_encoder, parse
 from fair_adaptors.vision.onnx_file import read_onnx
-from fair_adaptors.vision.onnx_network import onnx_network
+from fair_adaptors.vision.onnx_network import _flatten, onnx_network
 from tests.face_networks import exported
 from tests.vision_models import pictures
 
@@ -72,6 +72,19 @@ def test_an_operation_is_what_onnxs_own_evaluator_makes_of_it(
     expected = np.concatenate([judge.run(None, {"x": one[None].numpy()})[0] for one in x])
     found = onnx_network(read_onnx(data, "one"), "one", "cpu")(x)
     assert torch.allclose(found, torch.from_numpy(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, 4, -1, -2, -3])
+def test_flatten_makes_rows_of_the_dimensions_before_its_axis(axis: int) -> None:
+    one = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Flatten", ["x"], ["y"], axis=axis)],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, one.shape)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, None])],
+    )
+    (expected,) = ReferenceEvaluator(onnx.helper.make_model(graph)).run(None, {"x": one})
+    assert np.array_equal(_flatten(torch.from_numpy(one), axis=axis).numpy(), expected)
 
 
 CONSTANTS = {"Conv": (np.ones((2, 3, 1, 1), np.float32),), "BatchNormalization": (np.ones(3, np.float32),) * 4}

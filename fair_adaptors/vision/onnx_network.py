@@ -3,6 +3,7 @@
 Each is a function with ONNX's own inputs and attributes, see https://onnx.ai/onnx/operators/.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,7 @@ def _reshape(x: "Tensor", shape: "Tensor") -> "Tensor":
 
 
 def _flatten(x: "Tensor", *, axis: int = 1) -> "Tensor":
-    return x.flatten(0, axis - 1).flatten(1) if axis > 0 else x.reshape(1, -1)
+    return x.reshape(math.prod(x.shape[:axis]), -1)
 
 
 def _pool(
