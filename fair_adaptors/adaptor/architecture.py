@@ -75,12 +75,11 @@ def _build(base: BaseModel) -> Architecture:
 
 
 def _read(name: str, folder: Path, base_model: str) -> Architecture:
-    present = [path.parent.name for path in folder.glob("*/config.json")]
+    present = {path.parent.name: _class_in(path) for path in folder.glob("*/config.json")}
     family = family_with(present)
     try:
         if family is None:
-            missing = min(([part for part in one.parts if part not in present] for one in FAMILIES), key=len)
-            raise OSError(f"{missing[0]}/config.json is not there" if missing else "it has a text encoder too many")
+            raise OSError(_why_none(present))
         pipe = SimpleNamespace(**{part: _model(row.model, folder / part) for part, row in family.parts.items()})
         part, kind = family.autoencoder
         autoencoder = _model(kind, folder / part) if part in present else None
@@ -89,6 +88,25 @@ def _read(name: str, folder: Path, base_model: str) -> Architecture:
             f"{folder} is not a folder of a known pipeline: {str(error).strip().partition(chr(10))[0]}"
         ) from error
     return Architecture(name, base_model, family, pipe, autoencoder)
+
+
+def _class_in(file: Path) -> str:
+    """Return the class that a configuration of diffusers is of; empty where it does not say one."""
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8")).get("_class_name") or "")
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _why_none(present: Mapping[str, str]) -> str:
+    """Say why a folder's parts, by name with their classes, are those of no family."""
+    missing = min(([part for part in one.parts if part not in present] for one in FAMILIES), key=len)
+    if missing:
+        return f"{missing[0]}/config.json is not there"
+    known = {name for one in FAMILIES for name in one.parts[one.network].class_names}
+    networks = {one.network: present[one.network] for one in FAMILIES if present.get(one.network)}
+    other = [f"its {part} is a {kind}" for part, kind in networks.items() if kind not in known]
+    return other[0] if other else "it has a text encoder too many"
 
 
 def _model(place: str, configuration: Mapping[str, Any] | Path) -> Any:

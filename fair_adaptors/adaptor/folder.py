@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.errors import InvalidAdaptorError
-from fair_adaptors.families.table import all_parts, token_encoders
+from fair_adaptors.families.table import all_parts, family_of, token_encoders
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,6 +100,7 @@ def write_adaptor(
             training=training,
             versions=library_versions(),
             files=written,
+            family=family_of(pipe).name,
         )
         text = json.dumps(record.to_json(), indent=2, ensure_ascii=False) + "\n"
         (aside / CONFIG_FILE).write_text(text, encoding="utf-8")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.errors import FairAdaptorError, WrongBaseError
 from fair_adaptors.families.family import Family
-from fair_adaptors.families.table import family_of, family_with
+from fair_adaptors.families.table import family_of
 
 from .folder import AdaptorFiles
 from .injected import misfit_beside
@@ -30,9 +30,10 @@ def match(pipe: Any, files: AdaptorFiles, *, inject: bool = False) -> Change:
         FairAdaptorError: a module can be changed neither in place nor beside its weights.
     """
     record, family = files.record, family_of(pipe)
-    made_for = family_with(record.base_signature) or family
-    if made_for is not family:
-        raise _another_model(pipe, files, [f"it is of {family.title}, the adaptor of {made_for.title}"])
+    made_for = record.family_of_base
+    if made_for is not family and (made_for or record.family):
+        other = made_for.title if made_for else f"the family {record.family!r}, which this version does not know"
+        raise _another_model(pipe, files, [f"it is of {family.title}, the adaptor of {other}"])
     changed = {key.partition(".")[0] for key in (*files.tensors, *files.tokens)}
     if missing := sorted(part for part in changed if getattr(pipe, part, None) is None):
         raise WrongBaseError(

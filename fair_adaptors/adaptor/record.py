@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from fair_adaptors.errors import InvalidAdaptorError
-from fair_adaptors.families.table import all_parts, family_with
+from fair_adaptors.families.family import Family
+from fair_adaptors.families.table import all_parts, family_called, family_with
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
@@ -53,6 +54,7 @@ class AdaptorRecord:
     Attributes:
         base_model: that it was made for.
         base_signature: of the base's modules, by part; see ``shape_signature``.
+        family: of the base, by name. Older records do not say it: then the names of the parts tell it.
         attributes: what it makes fair, by name.
         trained_parts: parts of the pipeline, or ``tokens``.
         rank: of its LoRAs; the largest, where layers differ.
@@ -72,6 +74,7 @@ class AdaptorRecord:
     training: Mapping[str, Any]
     versions: Mapping[str, str]
     files: Mapping[str, WeightFile]
+    family: str = ""
 
     @property
     def identity(self) -> str:
@@ -79,9 +82,14 @@ class AdaptorRecord:
         return "+".join(file.sha256 for _, file in sorted(self.files.items()))
 
     @property
+    def family_of_base(self) -> Family | None:
+        """The family of the base; None if it is none that is known."""
+        return family_called(self.family) if self.family else family_with(self.base_signature)
+
+    @property
     def changes_prompts(self) -> bool:
         """Whether a text encoder is changed, which reads negative prompts too."""
-        family = family_with(self.base_signature)
+        family = self.family_of_base
         return family is not None and not set(self.trained_parts).isdisjoint(family.text_encoders)
 
     @classmethod
@@ -104,12 +112,15 @@ class AdaptorRecord:
                 " package, or write the adaptor again with the version you have"
             )
         wrong = [field for field, holds in _FIELDS.items() if not holds(content.get(field))]
+        if not isinstance(content.get("family", ""), str):
+            wrong.append("family")
         # Only files that are read: another would be a part of the adaptor that we would leave out, or a trap.
         if not wrong and files_of(content["trained_parts"]) != content["files"].keys():
             wrong = ["files"]
         if wrong:
             raise InvalidAdaptorError(f"{name}: missing, or not what it should be: {', '.join(wrong)}")
         typed = {
+            "family": content.get("family", ""),
             "attributes": {
                 attribute: AttributeTarget(tuple(row["classes"]), tuple(row["target"]))
                 for attribute, row in content["attributes"].items()

@@ -13,7 +13,7 @@ from fair_adaptors.adaptor.folder import AdaptorFiles, read_adaptor
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.errors import ConfigError, FairAdaptorError, WrongBaseError, did_you_mean
 from fair_adaptors.families.family import Family
-from fair_adaptors.families.table import family_of, family_with
+from fair_adaptors.families.table import family_of
 from fair_adaptors.files import written_aside
 from fair_adaptors.state_dicts import PEFT_CONFIG
 
@@ -192,7 +192,7 @@ def _write_merged(folder: Path, out: Path, pipe: Any) -> None:
 
 
 def _family(files: AdaptorFiles) -> Family:
-    family = family_with(files.record.base_signature)
+    family = files.record.family_of_base
     if family is None:
         raise WrongBaseError(f"{files.record.name!r} is for a base of no known family of pipelines")
     return family

@@ -24,9 +24,9 @@ class Part:
     also: tuple[str, ...] = ()
 
     @property
-    def class_name(self) -> str:
-        """The name of its class."""
-        return self.model.partition(":")[2]
+    def class_names(self) -> tuple[str, ...]:
+        """The name of its class, then those of the others."""
+        return (self.model.partition(":")[2], *self.also)
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ class Family:
         network: the part that is called at every step.
         text_encoders: all text encoders, those without LoRAs too.
         pipelines: names of the pipeline classes that can be trained.
+        text_entry: linear layers of the network through which all text enters; a LoRA on these alone has kilobytes.
+        optional_text_encoders: those that a pipeline draws without too: None there, and zeros for what they say.
+        num_steps, guidance_scale: usual settings, for bases that the table of bases does not know.
         token_encoder: the text encoder that soft tokens, learned ones before a prompt, are for; empty for none.
         autoencoder: the part that makes pictures of latents: its name, and its class as ``module:object``.
         scheduler: the class that is trained with, as ``module:object``; empty for the pipeline's own.
@@ -53,6 +56,10 @@ class Family:
     network: str
     text_encoders: tuple[str, ...]
     pipelines: tuple[str, ...]
+    text_entry: tuple[str, ...] = ()
+    optional_text_encoders: tuple[str, ...] = ()
+    num_steps: int = 30
+    guidance_scale: float = 7.5
     token_encoder: str = ""
     autoencoder: tuple[str, str] = ("vae", "diffusers:AutoencoderKL")
     scheduler: str = ""

@@ -1,15 +1,16 @@
 """The table of pipeline families, and which of them a pipeline is of."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from fair_adaptors.errors import WrongBaseError
 
 from .family import Family
 from .sd import STABLE_DIFFUSION
+from .sd3 import STABLE_DIFFUSION_3
 from .sdxl import STABLE_DIFFUSION_XL
 
-FAMILIES: tuple[Family, ...] = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL)
+FAMILIES: tuple[Family, ...] = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3)
 
 
 def family_of(pipe: Any) -> Family:
@@ -33,12 +34,25 @@ def find_family(pipe: Any) -> Family | None:
 
 
 def family_with(parts: Collection[str]) -> Family | None:
-    """Return the first family whose parts and text encoders these are; other names are left out of account."""
-    return next((family for family in FAMILIES if _has(family, parts)), None)
+    """Return the first family whose parts and text encoders these are; other names are left out of account.
+
+    Args:
+        parts: their names; or a mapping of names to the classes' names, as families may have parts of the same names.
+            A class that is not known is the empty text.
+    """
+    classes = parts if isinstance(parts, Mapping) else {}
+    return next(
+        (one for one in FAMILIES if _has(one, parts) and _is_network(one, {classes.get(one.network) or ""})), None
+    )
+
+
+def family_called(name: str) -> Family | None:
+    """Return the family of a short name; None if there is none."""
+    return next((family for family in FAMILIES if family.name == name), None)
 
 
 def family_named(name: str) -> Family:
-    """Return a family by its short name."""
+    """Return the family of a short name, which is known."""
     return next(family for family in FAMILIES if family.name == name)
 
 
@@ -60,9 +74,13 @@ def _fits(family: Family, pipe: Any) -> bool:
     if not _has(family, parts) or all(parts[name] is None for name in family.parts):
         return False
     network = getattr(parts[family.network], "_orig_mod", parts[family.network])  # what torch.compile wraps
-    row = family.parts[family.network]
-    kinds = {kind.__name__ for kind in type(network).__mro__}  # a class made from the published one is of its family
-    return network is None or not kinds.isdisjoint((row.class_name, *row.also))
+    if network is None:  # then the text encoders tell
+        return set(family.text_encoders) <= parts.keys()
+    return _is_network(family, {kind.__name__ for kind in type(network).__mro__})  # one made from it is of its family
+
+
+def _is_network(family: Family, kinds: Collection[str]) -> bool:
+    return "" in kinds or not set(family.parts[family.network].class_names).isdisjoint(kinds)
 
 
 def _has(family: Family, parts: Collection[str]) -> bool:
