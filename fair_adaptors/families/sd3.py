@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: two CLIP text encoders, a T5 that may be left out, and a transformer that trains flows."""
+"""Stable Diffusion 3 and 3.5: two CLIP text encoders, a T5 that may be left out, and a flow-matching transformer."""
 
 from .family import Family, Part
 from .sd import CLIP_LAYERS
