@@ -18,17 +18,18 @@ from typing import Any
 from benchmarks._operations import VISION, Operations, base_operations, vision_operations
 from benchmarks._passes import first_tensor
 from benchmarks._report import RESULTS, report
-from fair_adaptors.evaluation.metrics import bias, frequencies, total_variation
+from fair_adaptors.evaluation.beside import pairs_of, shift
+from fair_adaptors.evaluation.metrics import bias, frequencies
 from fair_adaptors.sandbox.prompts import ATTRIBUTES
 
 GOOD = {"gender bias": 0.25, "tone shift": 0.06, "age shift": 0.06, "occupation": 0.98}
 """Most of the first three, least of the last."""
 SEED = 4_711
-_PUBLISHED: Mapping[str, Any] = {"gradient_steps": 0, "unguided": 0, "originals_pool": 0}
+_ALL_STEPS: Mapping[str, Any] = {"gradient_steps": 0, "unguided": 0, "originals_pool": 0}
 _HALF: Mapping[str, Any] = {"iterations": 150, "unguided": 88}
 TRIED: Mapping[str, Mapping[str, Any]] = {
-    "published form": _PUBLISHED,
-    "all steps, one at a time": _PUBLISHED,
+    "published form": {**_ALL_STEPS, "num_steps": 20},
+    "six steps a picture": _ALL_STEPS,
     "K steps of each image": {"unguided": 0, "originals_pool": 0},
     "no guidance at first": {"originals_pool": 0},
     "recipe": {},
@@ -49,8 +50,8 @@ TRIED: Mapping[str, Mapping[str, Any]] = {
 """What each way changes in the recipe; ``training/sandbox/small_decoder.py`` makes the small decoder."""
 WINDOWS = {f"{name} third of the steps": (i / 3, (i + 1) / 3) for i, name in enumerate(("early", "middle", "late"))}
 """From which part of the run the steps of the gradient are taken, where it is not the whole."""
-RECOMPUTED = "published form"
-"""Its gradient is that of all steps; its graph runs forward once more, by checkpointing (``docs/cost.md``)."""
+RECOMPUTED = ("published form", "six steps a picture")
+"""Their gradient is that of all steps; its graph runs forward once more, by checkpointing (``docs/cost.md``)."""
 
 
 def main() -> None:
@@ -132,10 +133,10 @@ def run(name: str, seed: int, arguments: argparse.Namespace) -> list[dict[str, f
     def on_step(state: TrainingState, _result: Any) -> bool:
         nonlocal looked
         if state.iteration % arguments.every == 0 or state.iteration == last:
-            spent = teraflops(counts, costs, recomputed=name == RECOMPUTED) - looked
+            spent = teraflops(counts, costs, recomputed=name in RECOMPUTED) - looked
             with state.average.applied():
                 found = figures(before, look(setup.pipe, arguments))
-            looked = teraflops(counts, costs, recomputed=name == RECOMPUTED) - spent
+            looked = teraflops(counts, costs, recomputed=name in RECOMPUTED) - spent
             points.append({"iteration": state.iteration, "teraflops": spent, **found})
             print(name, seed, points[-1], flush=True)
         return state.iteration == last
@@ -192,15 +193,14 @@ def look(pipe: Any, arguments: argparse.Namespace) -> Any:
 
 
 def figures(before: Any, after: Any) -> dict[str, float]:
-    """Return the bias, how far tone and age moved, and how many occupations are right."""
+    """Return the bias, how far tone and age moved without the floor, and how many occupations are right."""
     (was, _), (now, right) = before, after
-    shares = {
-        name: [frequencies(each[name].argmax(-1), len(classes)) for each in (was, now)]
-        for name, classes in ATTRIBUTES.items()
-    }
-    moved = {name: float(total_variation(*shares[name]).mean()) for name in ("tone", "age")}
+    moved = {}
+    for name in ("tone", "age"):
+        classes = len(ATTRIBUTES[name])
+        moved[name] = shift(pairs_of(was[name].argmax(-1), now[name].argmax(-1), classes)).floor_removed.value
     return {
-        "gender bias": float(bias(shares["gender"][1]).mean()),
+        "gender bias": float(bias(frequencies(now["gender"].argmax(-1), 2)).mean()),
         **{f"{name} shift": value for name, value in moved.items()},
         "occupation": float(right.mean()),
     }
