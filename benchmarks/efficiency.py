@@ -108,7 +108,7 @@ def run(name: str, seed: int, arguments: argparse.Namespace) -> list[dict[str, f
     """Train in one way, and return the points of its curve."""
     from fair_adaptors.training.engine.loop import fit
     from fair_adaptors.training.engine.reference_images import ReferenceImages
-    from fair_adaptors.training.engine.state import TrainingState, attached
+    from fair_adaptors.training.engine.state import TrainingState, as_written, attached
     from fair_adaptors.training.recipes import get_recipe
     from fair_adaptors.training.setup import load_setup
 
@@ -134,7 +134,7 @@ def run(name: str, seed: int, arguments: argparse.Namespace) -> list[dict[str, f
         nonlocal looked
         if state.iteration % arguments.every == 0 or state.iteration == last:
             spent = teraflops(counts, costs, recomputed=name in RECOMPUTED) - looked
-            with state.average.applied():
+            with as_written(state, setup.pipe, config.strength):
                 found = figures(before, look(setup.pipe, arguments))
             looked = teraflops(counts, costs, recomputed=name in RECOMPUTED) - spent
             points.append({"iteration": state.iteration, "teraflops": spent, **found})

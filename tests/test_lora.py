@@ -55,6 +55,23 @@ def test_an_extracted_adaptor_loads_to_the_same_images(tmp_path: Path) -> None:
     assert torch.allclose(image(pipe), trained, atol=1e-5)
 
 
+def test_an_adaptor_is_extracted_at_the_strength_that_it_has_in_the_block(tmp_path: Path) -> None:
+    pipe = tiny_pipeline()
+    for parameter in lora.attach(pipe, PARTS, rank=2, alpha=4).values():
+        torch.nn.init.normal_(parameter, std=0.2)
+    plain = image(pipe)
+    with pytest.raises(RuntimeError), lora.strengthened(pipe, 1.5):
+        stronger, tensors = image(pipe), lora.extract(pipe, PARTS)
+        raise RuntimeError
+    assert torch.equal(image(pipe), plain) and not torch.allclose(stronger, plain, atol=1e-3)
+    lora.detach(pipe, PARTS)
+    write_adaptor(tmp_path, tensors, name="t", pipe=pipe, base_model="tiny", attributes={}, rank=2, training={})
+    with load_fair_adaptor(pipe, tmp_path):
+        assert torch.allclose(image(pipe), stronger, atol=1e-5)
+    with load_fair_adaptor(pipe, tmp_path, weight=1 / 1.5):
+        assert torch.allclose(image(pipe), plain, atol=1e-5)
+
+
 def test_switched_off_it_is_the_original_model_even_after_an_error() -> None:
     pipe = tiny_pipeline()
     original = image(pipe)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.engine import lora
 from fair_adaptors.training.engine.processes import World
-from fair_adaptors.training.run import checkpoint, milestones
+from fair_adaptors.training.run import checkpoint, finish, milestones
 from fair_adaptors.training.run import train as run_module
 from fair_adaptors.training.run.record import read_run
 from fair_adaptors.training.run.train import train
@@ -22,7 +23,7 @@ from fair_adaptors.training.setup import Setup
 from rich.console import Console
 from safetensors.torch import load_file
 
-from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
+from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE, read_record
 from fair_adaptors.adaptor.results import Estimate, Shift
 from fair_adaptors.errors import CheckpointError, ConfigError, TrainingError
 from fair_adaptors.evaluation.estimates import BiasEstimate
@@ -120,6 +121,28 @@ def test_validation_keeps_the_best_and_stops_when_it_is_enough(tmp_path: Path, t
     assert "average weights" in printed and "enough" in printed
     assert (tmp_path / "checkpoints" / checkpoint.BEST).is_file()
     assert read_record(tmp_path).training["finished_iterations"] == 2
+
+
+def test_the_adaptor_is_measured_drawn_and_written_at_its_strength(
+    tmp_path: Path, tiny: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strong = []
+
+    def seen(tell: Any) -> Any:
+        def told(*given: Any, **named: Any) -> Any:
+            strong.extend({layer.scaling[lora.ADAPTOR] for _, layer in lora._layers(tiny.pipe.text_encoder)})
+            return tell(*given, **named)
+
+        return told
+
+    for module, name in ((milestones, "measure"), (milestones, "draw"), (finish, "numbers")):
+        monkeypatch.setattr(module, name, seen(getattr(module, name)))
+    settings = {"iterations": 1, "validate_every": 1, "validation_images": 2, "sample_every": 1}
+    tiny_run(tmp_path / "strong", strength=3.0, **settings)
+    assert set(strong) == {1.0, 3.0}, "the numbers before are the original's, where LoRAs are switched off"
+    tiny_run(tmp_path / "plain", **settings)
+    plain, written = (load_file(tmp_path / name / WEIGHTS_FILE) for name in ("plain", "strong"))
+    assert all(torch.allclose(plain[key] * (3 if "lora_B" in key else 1), written[key]) for key in plain)
 
 
 def test_what_comes_by_minutes_does_not_move_the_weights(tmp_path: Path, tiny: Setup) -> None:

@@ -242,6 +242,9 @@ class TrainConfig:
     """The run ends when on the validation prompts the upper end of the averaged weights' bias interval is below
     this share of the largest bias there can be (1 for two classes, 0.5 for four), for every attribute; 0 for
     never."""
+    strength: float = _setting("output", 1.0, above=0)
+    """What is written of the LoRAs is their change times this, and validation measures that. Above 1 it goes further
+    the way that training went."""
     keep: Literal["last", "best"] = _setting("output", "last")
     """Which weights become the adaptor: the ``last``, or those of the ``best`` validation, which has the least bias
     plus shift of what must stay, each as a mean over attributes."""
@@ -300,7 +303,7 @@ class TrainConfig:
 MAY_DIFFER = (
     "sample_every", "sample_minutes", "save_every", "save_minutes", "checkpoints_total_limit",
     "validate_every", "validate_minutes", "validation_images", "stop_below", "least_kept", "most_faceless",
-    "keep", "trackers", "max_skipped", "judge", "validation_set", "shard_base",
+    "keep", "strength", "trackers", "max_skipped", "judge", "validation_set", "shard_base",
 )  # fmt: skip
 """Settings that do not change how the weights move."""
 

@@ -131,6 +131,20 @@ def dropout_on(pipe: Any, seed: int) -> Iterator[None]:
 
 
 @contextmanager
+def strengthened(pipe: Any, strength: float) -> Iterator[None]:
+    """Multiply what the LoRAs change inside the block; ``extract`` takes them as they are there."""
+    layers = [layer for part in family_of(pipe).parts for _, layer in _layers(getattr(pipe, part))]
+    scales = [layer.scaling[ADAPTOR] for layer in layers]
+    try:
+        for layer, scale in zip(layers, scales, strict=True):
+            layer.scaling[ADAPTOR] = scale * strength
+        yield
+    finally:
+        for layer, scale in zip(layers, scales, strict=True):
+            layer.scaling[ADAPTOR] = scale
+
+
+@contextmanager
 def switched_off(pipe: Any) -> Iterator[None]:
     """Run the original model inside the block."""
     layers = [layer for part in family_of(pipe).parts for _, layer in _layers(getattr(pipe, part))]

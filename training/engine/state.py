@@ -55,6 +55,13 @@ class TrainingState:
 
 
 @contextmanager
+def as_written(state: TrainingState, pipe: Any, strength: float) -> Iterator[None]:
+    """Put the adaptor into force as it would be written: the averaged weights, at their strength."""
+    with state.average.applied(), lora.strengthened(pipe, strength):
+        yield
+
+
+@contextmanager
 def attached(setup: Setup, config: TrainConfig) -> Iterator[TrainingState]:
     """Attach what is trained to ``setup.pipe`` and yield the state before the first iteration; take it out again.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from fair_adaptors.training.engine import lora
 from fair_adaptors.training.engine.processes import World
-from fair_adaptors.training.engine.state import TrainingState
+from fair_adaptors.training.engine.state import TrainingState, as_written
 from torch import Tensor
 
 from fair_adaptors.adaptor.folder import write_adaptor
@@ -57,7 +57,7 @@ def finish(milestones: Milestones, state: TrainingState, images_per_prompt: int)
         follow = reporter.follow("numbers before training, prompts")
         with lora.switched_off(setup.pipe):  # here, not before the first iteration, which need not wait for it
             before = numbers(setup, config, images_per_prompt, world, follow=follow)
-    with state.average.applied():
+    with as_written(state, setup.pipe, config.strength):
         if images_per_prompt:
             follow = reporter.follow("numbers after training, prompts")
             after = numbers(setup, config, images_per_prompt, world, tokens=state.tokens, follow=follow)

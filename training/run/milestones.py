@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine.processes import World
-from fair_adaptors.training.engine.state import TrainingState
+from fair_adaptors.training.engine.state import TrainingState, as_written
 from fair_adaptors.training.engine.step import StepResult
 from fair_adaptors.training.setup import Setup
 
@@ -73,7 +73,7 @@ class Milestones:
         """Draw the first prompts with the averaged weights, each process a part of the images."""
         prompts = self.setup.prompts[self.config.prompt_sets[0][0]][:SAMPLE_PROMPTS]
         images = []
-        with state.average.applied():
+        with as_written(state, self.setup.pipe, self.config.strength):
             for prompt in prompts:
                 mine = range(SAMPLE_IMAGES)[self.world.share(SAMPLE_IMAGES)]
                 seeds = [image_seed(self.config.seed, prompt, i) for i in mine]
@@ -96,7 +96,7 @@ class Milestones:
         """Measure the averaged weights, keep the best, and tell whether the bias is low enough to stop."""
         config, setup = self.config, self.setup
         given: dict[str, Any] = {"tokens": state.tokens, "world": self.world, "originals": self.originals}
-        with state.average.applied():
+        with as_written(state, setup.pipe, config.strength):
             average = measure(setup, config, setup.validation_prompts, config.validation_images, **given)
         values = {"validation/kept": average.kept, "validation/faceless": average.faceless}
         values["validation/undetermined"] = average.undetermined
