@@ -24,7 +24,6 @@ from fair_adaptors.adaptor.bases import EMBEDDED
 from fair_adaptors.adaptor.results import Results
 from fair_adaptors.evaluation import Evaluation, Target, evaluate
 from fair_adaptors.evaluation.baselines import attribute_injection, ethical_intervention
-from fair_adaptors.evaluation.drawn_classes import Attribute
 from fair_adaptors.evaluation.metrics import frequencies
 from fair_adaptors.evaluation.semantic_guidance import semantic_guidance
 from fair_adaptors.evaluation.variants import Variant, original, with_adaptor
@@ -34,6 +33,7 @@ from fair_adaptors.sandbox.demo import draw
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import ATTRIBUTES
+from fair_adaptors.steering.draw import Attribute
 
 RECIPES = ("sandbox-gender",)
 SWEEP = (0.25, 0.5)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.evaluation.drawn_classes import Attribute
 from fair_adaptors.evaluation.variants import Variant
+from fair_adaptors.steering.draw import Attribute
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fair_adaptors.adaptor.handle import FairAdaptor as FairAdaptor
     from fair_adaptors.adaptor.registry import AdaptorInfo as AdaptorInfo
     from fair_adaptors.adaptor.registry import list_adaptors as list_adaptors
     from fair_adaptors.hub.fetch import pull as pull
@@ -29,14 +30,13 @@ if TYPE_CHECKING:
     from .errors import UnknownAdaptorError as UnknownAdaptorError
     from .errors import UnsupportedSchedulerError as UnsupportedSchedulerError
     from .errors import WrongBaseError as WrongBaseError
-    from .load import FairAdaptor as FairAdaptor
     from .load import load_fair_adaptor as load_fair_adaptor
 
 __version__ = "0.1.0"
 
 _HOME_OF = {
     "load_fair_adaptor": "load",
-    "FairAdaptor": "load",
+    "FairAdaptor": "adaptor.handle",
     "evaluate": "audit",
     "EvaluationResult": "audit",
     "train": "training.start",

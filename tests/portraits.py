@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.uce import ConceptEdit
-from fair_adaptors.evaluation.drawn_classes import Attribute
 from fair_adaptors.evaluation.variants import Variant
 from fair_adaptors.sandbox.classifiers import load_classifier
 from fair_adaptors.sandbox.pipeline import GUIDANCE
 from fair_adaptors.sandbox.prompts import GENDERS, TEMPLATE, TONES
+from fair_adaptors.steering.draw import Attribute
 
 GENDER = Attribute("gender", GENDERS, (0.5, 0.5))
 WOMEN = Attribute("gender", GENDERS, (1.0, 0.0))

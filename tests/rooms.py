@@ -9,9 +9,10 @@ ROOMS = """
     sandbox         evaluation vision prompts adaptor
     publishing      report convert resolving hub pipelines load adaptor
     report          evaluation adaptor
-    evaluation      vision prompts resolving hub load adaptor families
+    evaluation      vision prompts resolving hub load steering adaptor families
     convert         importing load hub adaptor families state_dicts
-    load            resolving hub adaptor families
+    load            resolving hub steering adaptor families
+    steering        adaptor families
     resolving       importing hub adaptor
     importing       hub adaptor families state_dicts
     vision          hub adaptor state_dicts

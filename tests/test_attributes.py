@@ -10,8 +10,8 @@ from fair_adaptors.attributes import PersonAttribute, PersonClass
 from fair_adaptors.convert.importing import parse_attributes
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation import baselines
-from fair_adaptors.evaluation.drawn_classes import Attribute
 from fair_adaptors.prompts import sets
+from fair_adaptors.steering.draw import Attribute
 from fair_adaptors.vision.catalog import load_classifier
 from fair_adaptors.vision.heads import class_of, read_labels
 from tests.vision_models import small_clip

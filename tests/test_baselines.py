@@ -11,11 +11,11 @@ from diffusers.utils import logging
 from benchmarks.uce import uce
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.baselines import attribute_injection, ethical_intervention
-from fair_adaptors.evaluation.drawn_classes import Attribute, draw_class
 from fair_adaptors.evaluation.semantic_guidance import semantic_guidance
 from fair_adaptors.evaluation.variants import Variant, distinct, original
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import AGES, GENDERS, TONES
+from fair_adaptors.steering.draw import Attribute, draw_class
 from tests.imports import HEAVY, loaded_by
 from tests.portraits import GENDER, NURSE, SEEDS, TONE, WOMEN, edit_of, images_of, made_with, share_of_women
 from tests.tiny import same, state

@@ -56,7 +56,7 @@ class AdaptorRecord:
         base_signature: of the base's modules, by part; see ``shape_signature``.
         family: of the base, by name. Older records do not say it: then the names of the parts tell it.
         attributes: what it makes fair, by name.
-        trained_parts: parts of the pipeline, or ``tokens``.
+        trained_parts: parts of the pipeline, ``tokens``, or ``words``, which need no files.
         rank: of its LoRAs; the largest, where layers differ.
         default_weight: the strength that loading takes if none is given.
         training: how it was trained, or converted.
@@ -78,8 +78,8 @@ class AdaptorRecord:
 
     @property
     def identity(self) -> str:
-        """What tells this adaptor from others: the sha256 of its files."""
-        return "+".join(file.sha256 for _, file in sorted(self.files.items()))
+        """What tells this adaptor from others: the sha256 of its files; its name, if it needs none."""
+        return "+".join(file.sha256 for _, file in sorted(self.files.items())) or self.name
 
     @property
     def family_of_base(self) -> Family | None:

@@ -55,7 +55,7 @@ def train(
         raise missing_extra(error.name, "train") from error
 
     from fair_adaptors.devices import choose_device
-    from fair_adaptors.evaluation.spec import parse_target
+    from fair_adaptors.steering.draw import parse_target
 
     choose_device(device)
     if recipe == "list":

@@ -3,14 +3,14 @@
 Two change the prompt. The third, which changes the guidance of each image, is in ``semantic_guidance``.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 
 from fair_adaptors.attributes import find_attribute, spoken
 from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.steering.draw import Attribute, distinct_attributes, draw_class, hash_of, names_of
+from fair_adaptors.steering.words import article, inject, place_in_speech
 
-from .drawn_classes import Attribute, distinct_attributes, draw_class, hash_of, names_of
 from .semantic_guidance import semantic_guidance
 from .spec import Instruments, Target
 from .variants import Variant
@@ -44,7 +44,7 @@ def ethical_intervention(attributes: Sequence[Attribute]) -> Variant:
 
     def prompts(prompt: str, label: str, seeds: Sequence[int]) -> list[str]:
         named = label.strip() and label.strip() != prompt.strip()
-        what = f"{_article(label)} {label}" if named else "shown"
+        what = f"{article(label)} {label}" if named else "shown"
         return [f"{prompt.rstrip(' .')} if all individuals can be {what} {wish}"] * len(seeds)
 
     return Variant(
@@ -63,11 +63,11 @@ def attribute_injection(attributes: Sequence[Attribute]) -> Variant:
     order of the table of attributes' places, and the article before them is made to agree. Where the label is not in
     the prompt, or is the whole of it, the prompt becomes "a young female person, …".
     """
-    ordered = tuple(sorted(distinct_attributes(attributes), key=lambda attribute: _place_in_speech(attribute.name)))
+    ordered = tuple(sorted(distinct_attributes(attributes), key=lambda attribute: place_in_speech(attribute.name)))
 
     def prompts(prompt: str, label: str, seeds: Sequence[int]) -> list[str]:
         drawn = [" ".join(attribute.classes[draw_class(attribute, seed)] for attribute in ordered) for seed in seeds]
-        return [_inject(prompt, label, words) for words in drawn]
+        return [inject(prompt, label, words) for words in drawn]
 
     return Variant(
         "attribute injection",
@@ -76,24 +76,6 @@ def attribute_injection(attributes: Sequence[Attribute]) -> Variant:
         aimed=tuple(attribute.name for attribute in ordered),
         summary=f"Every prompt names {names_of(ordered)}, drawn from the target.",
     )
-
-
-def _inject(prompt: str, label: str, words: str) -> str:
-    """Put words before the label, or a person of whom they are said before the prompt."""
-    found = re.search(rf"(?<!\w){re.escape(label)}(?!\w)", prompt, re.IGNORECASE) if label.strip() else None
-    if found is None or found[0] == prompt.strip():
-        return f"{_article(words)} {words} person, {prompt}"
-    before = re.sub(r"\b([Aa])n?(\s+)$", lambda a: a[1] + _article(words)[1:] + a[2], prompt[: found.start()])
-    return f"{before}{words} {prompt[found.start() :]}"
-
-
-def _article(words: str) -> str:
-    return "an" if words[:1].lower() in tuple("aeiou") else "a"
-
-
-def _place_in_speech(name: str) -> int:
-    known = find_attribute(name)
-    return known.place if known else -1
 
 
 def _called(name: str) -> str:

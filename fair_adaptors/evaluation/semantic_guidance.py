@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.families.sd import STABLE_DIFFUSION
 from fair_adaptors.families.table import find_family
+from fair_adaptors.steering.draw import Attribute, distinct_attributes, draw_class, hash_of, names_of
 
-from .drawn_classes import Attribute, distinct_attributes, draw_class, hash_of, names_of
 from .variants import Variant
 
 if TYPE_CHECKING:

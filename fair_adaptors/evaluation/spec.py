@@ -1,7 +1,6 @@
 """What an evaluation is asked for, what it measures with, and how both are read from words."""
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from fair_adaptors.adaptor.results import Calibration
 from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.prompts.sets import PromptSet
+from fair_adaptors.steering.draw import parse_target
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from fair_adaptors.vision.faces import load_face_detector
 from fair_adaptors.vision.joint import shared_classifier
@@ -209,24 +209,6 @@ def all_targets(targets: Sequence[Target], instruments: Instruments) -> tuple[Ta
     alone = {target.attributes for target in targets}
     others = [Target((name,), _equal(size), declared=False) for name, size in known.items() if (name,) not in alone]
     return (*targets, *others)
-
-
-def parse_target(text: str) -> tuple[str, tuple[float, ...]]:
-    """Read ``gender=0.5,0.5``.
-
-    Raises:
-        ConfigError: not of that form, or no distribution.
-    """
-    name, _, shares = text.partition("=")
-    try:
-        target = tuple(float(share) for share in shares.split(","))
-    except ValueError as error:
-        raise ConfigError(f"target {text}: write it as NAME=SHARE,SHARE such as gender=0.5,0.5") from error
-    if not name.strip():
-        raise ConfigError(f"target {text}: name the attribute, such as gender=0.5,0.5")
-    if not all(share >= 0 for share in target) or not math.isclose(sum(target), 1, abs_tol=1e-6):
-        raise ConfigError(f"target {text}: the shares must not be negative, and sum to 1")
-    return name.strip(), target
 
 
 def shared_classifiers(adaptors: Sequence[str], instruments: Instruments) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which class a method of others is to show in an image: an attribute with its target, and a draw for each image."""
+"""Which class an image is to show: an attribute with its target, and a draw for each image."""
 
 import hashlib
 import json
@@ -42,9 +42,32 @@ class Attribute:
 
 def draw_class(attribute: Attribute, seed: int) -> int:
     """Draw an image's class from the target: a function of name, target and seed, the same on every machine."""
-    digest = hashlib.sha256(f"{attribute.name}\n{seed}".encode()).digest()
-    uniform = (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+    uniform = uniform_of(attribute.name, seed)
     return min(bisect_right(list(accumulate(attribute.target)), uniform), len(attribute.classes) - 1)
+
+
+def uniform_of(name: str, seed: int) -> float:
+    """Return a number in [0, 1), uniform over seeds: a function of the two, and independent for other names."""
+    digest = hashlib.sha256(f"{name}\n{seed}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def parse_target(text: str) -> tuple[str, tuple[float, ...]]:
+    """Read ``gender=0.5,0.5``.
+
+    Raises:
+        ConfigError: not of that form, or no distribution.
+    """
+    name, _, shares = text.partition("=")
+    try:
+        target = tuple(float(share) for share in shares.split(","))
+    except ValueError as error:
+        raise ConfigError(f"target {text}: write it as NAME=SHARE,SHARE such as gender=0.5,0.5") from error
+    if not name.strip():
+        raise ConfigError(f"target {text}: name the attribute, such as gender=0.5,0.5")
+    if not all(share >= 0 for share in target) or not math.isclose(sum(target), 1, abs_tol=1e-6):
+        raise ConfigError(f"target {text}: the shares must not be negative, and sum to 1")
+    return name.strip(), target
 
 
 def distinct_attributes(attributes: Sequence[Attribute]) -> Sequence[Attribute]:

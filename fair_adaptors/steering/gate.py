@@ -1,0 +1,181 @@
+"""Which prompts are left alone: those that name what would be drawn, show nobody, or are exempt by the user."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from .lexicon import Words, load_lexicon, pattern_of, plurals
+
+NUMBERS = re.compile(
+    r"(?<![\w-])(?:two|three|four|five|six|seven|eight|nine|ten|several|many|few|[2-9]|[1-9]\d)\s", re.I
+)
+AGES = re.compile(r"(?<![\w-])\d{1,3}[ -]?(?:years?[ -]old|y/?o)(?![\w-])|(?<![\w-])aged? \d{1,3}(?!\d)", re.I)
+YEARS = re.compile(r"(?<!\d)(?:1[0-8]\d\d)s?(?!\d)")
+_TOKEN = re.compile(r"[\w'’-]+")
+
+
+@dataclass(frozen=True)
+class Person:
+    """Where a prompt names a person.
+
+    Attributes:
+        start, end: of the words in the prompt, without the article: "hospital nurse".
+        text: these words.
+        language: of the prompt.
+    """
+
+    start: int
+    end: int
+    text: str
+    language: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the gate says of a prompt.
+
+    Attributes:
+        person: whom the prompt names first; None where it names nobody, or several at once.
+        reasons: by attribute that is left alone, why. The others are steered.
+    """
+
+    person: Person | None
+    reasons: Mapping[str, str]
+
+
+class Gate:
+    """Tells which prompts are left alone, and for which attributes."""
+
+    def __init__(
+        self,
+        *,
+        lexicon: str | Path | Mapping[str, Any] | None = None,
+        exempt: Iterable[str] = (),
+        history: bool = False,
+    ):
+        """Make a gate.
+
+        Args:
+            lexicon: what to add to the package's own, see ``load_lexicon``.
+            exempt: prompts to leave alone, in which * stands for anything: ``*pope*``. Capitals make no difference.
+            history: steer prompts of other times, too.
+
+        Raises:
+            ConfigError: the lexicon is none.
+        """
+        self.lexicon = load_lexicon(lexicon)
+        self.exempt = (exempt,) if isinstance(exempt, str) else tuple(exempt)
+        self.history = history
+        self._people = {
+            language: pattern_of(words | (plurals(words) if language == "en" else frozenset()) | groups)
+            for language, words in self.lexicon.people.items()
+            for groups in [self.lexicon.groups.get(language, frozenset())]
+        }
+
+    def look(self, prompt: str, attributes: Sequence[str]) -> Look:
+        """Tell what is to be done with a prompt.
+
+        Args:
+            attributes: the names of those that would be steered.
+        """
+        if exempted := next((one for one in self.exempt if fnmatchcase(prompt.casefold(), one.casefold())), None):
+            return Look(None, dict.fromkeys(attributes, f"the prompt is exempt by {exempted!r}"))
+        person, why = self._find(prompt)
+        if person is None:
+            return Look(None, dict.fromkeys(attributes, why))
+        if not self.history and (told := self._history(prompt)):
+            return Look(person, dict.fromkeys(attributes, f"{told!r} speaks of other times"))
+        reasons = {
+            name: f"the prompt says {told!r}" for name in attributes if (told := self.named(prompt, name, person))
+        }
+        return Look(person, reasons)
+
+    def named(self, prompt: str, attribute: str, person: Person | None = None) -> str | None:
+        """Return the word with which a prompt names a class of an attribute; None if it names none."""
+        if found := _search(self.lexicon.anywhere.get(attribute, {}), prompt):
+            return found
+        if attribute == "age" and (age := AGES.search(prompt)):
+            return age[0]
+        described = self.lexicon.described.get(attribute, {})
+        if person and (found := _search(described, prompt[person.start : person.end])):
+            return found
+        for pattern in map(pattern_of, described.values()):
+            said = rf"(?:(?:who|that|which) (?:is|are|looks?)|skinned|(?<![\w-])(?:is|looks?)) (?:{pattern.pattern})"
+            followed = rf"(?:{pattern.pattern})[ -](?:person|people|skin|skinned|face|child|adult)"
+            if match := re.search(rf"{said}|{followed}", prompt, re.IGNORECASE):
+                return match[0]
+        return None
+
+    def person(self, prompt: str) -> Person | None:
+        """Return whom a prompt names first; None where it names nobody, or several at once."""
+        return self._find(prompt)[0]
+
+    def _history(self, prompt: str) -> str | None:
+        found = _search(self.lexicon.history, prompt)
+        return found or (year[0] if (year := YEARS.search(prompt)) else None)
+
+    def _find(self, prompt: str) -> tuple[Person | None, str]:
+        """Return whom the prompt names first; or None, and why that is nobody."""
+        language = self._language(prompt)
+        pattern = self._people.get(language) or self._people["en"]
+        function = pattern_of(self.lexicon.function.get(language, frozenset()))
+        things = pattern_of(self.lexicon.things.get(language, frozenset()))
+        for found in pattern.finditer(prompt):
+            end = found.end()
+            while (after := pattern.match(prompt, end + 1)) and prompt[end] == " ":  # "school teacher assistant"
+                end = after.end()
+            head = prompt[:end]
+            next_word = re.match(r"\s+([\w'’-]+)", prompt[end:])
+            if prompt[end : end + 1] in ("'", "’") or (next_word and things.fullmatch(next_word[1])):
+                continue  # "a doctor's office", "a guard dog"
+            start = _start_of(head, found.start(), function)
+            text = prompt[start:end]
+            if self._several(text, language) or NUMBERS.search(prompt[max(0, start - 9) : end]):
+                return None, f"{text!r} are several people"
+            if language != "de" and next_word and _is_name(prompt, next_word[1], function):
+                return None, f"{text!r} and the name {next_word[1]!r} speak of somebody"
+            return Person(start, end, text, language), ""
+        return None, "it names no person that the lexicon knows"
+
+    def _several(self, text: str, language: str) -> bool:
+        last = _TOKEN.findall(text)[-1]
+        groups = self.lexicon.groups.get(language, frozenset())
+        people = self.lexicon.people.get(language, frozenset())
+        plural = plurals(people) if language == "en" else frozenset()
+        return bool(pattern_of(groups).search(text) or (pattern_of(plural).fullmatch(last))) and not pattern_of(
+            people
+        ).fullmatch(last)
+
+    def _language(self, prompt: str) -> str:
+        """Return the language whose articles and prepositions are the most; English where none are."""
+        counts = {name: len(pattern_of(words).findall(prompt)) for name, words in self.lexicon.function.items()}
+        return max(counts, key=lambda name: (counts[name], name == "en"), default="en")
+
+
+def _search(words: Words, prompt: str) -> str | None:
+    """Return the first word of any language that is in a prompt."""
+    found = (match for one in words.values() if (match := pattern_of(one).search(prompt)))
+    first = min(found, key=lambda match: match.start(), default=None)
+    return first[0] if first else None
+
+
+def _start_of(head: str, start: int, function: re.Pattern[str]) -> int:
+    """Return where the words begin that belong to the last one of ``head``: behind an article, or the like."""
+    for token in reversed(list(_TOKEN.finditer(head, 0, start))):
+        between = head[token.end() : start]
+        if between.strip() or not between or function.fullmatch(token[0]):
+            break
+        start = token.start()
+    joined = re.match(r"(?:and|or|und|oder|et|ou|y|o)\s+", head[start:], re.IGNORECASE)
+    return start + (joined.end() if joined else 0)
+
+
+def _is_name(prompt: str, word: str, function: re.Pattern[str]) -> bool:
+    """Tell whether a word is a name: it has a capital in a prompt whose words have none."""
+    plain = [
+        one for one in _TOKEN.findall(prompt)[1:] if one.islower() and len(one) > 3 and not function.fullmatch(one)
+    ]
+    return word[:1].isupper() and not word.isupper() and bool(plain)

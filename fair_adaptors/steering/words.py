@@ -1,0 +1,120 @@
+"""Names the class of each image in its prompt: "a photo of a nurse" becomes "a photo of a male nurse"."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fair_adaptors.adaptor.record import AdaptorRecord, AttributeTarget
+from fair_adaptors.attributes import ATTRIBUTES, find_attribute, spoken
+from fair_adaptors.errors import ConfigError, did_you_mean
+
+from .calls import PROMPTS, Call
+from .draw import parse_target, uniform_of
+from .gate import Gate
+from .handle import Steering
+
+KIND = "words:"
+
+
+def is_words(name: Any) -> bool:
+    """Tell whether a name is of words, such as ``words:gender``, and not of files."""
+    return isinstance(name, str) and name.startswith(KIND)
+
+
+def read_words(spec: str) -> "Words":
+    """Read ``words:gender=0.5,0.5+age``: attributes of the table with their targets, equal shares if none is given.
+
+    Raises:
+        ConfigError: it is not of that form, or an attribute is not known.
+    """
+    targets: dict[str, tuple[float, ...]] = {}
+    for text in spec.removeprefix(KIND).split("+"):
+        name, shares = parse_target(text.strip()) if "=" in text else (text.strip(), ())
+        known = {one.name: len(one.classes) for one in ATTRIBUTES}
+        if name not in known:
+            raise ConfigError(
+                f"{spec!r}: there is no attribute {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
+                " Write words:gender, or words:gender=0.5,0.5+race"
+            )
+        if name in targets:
+            raise ConfigError(f"{spec!r} names {name} twice")
+        targets[name] = shares or (1 / known[name],) * known[name]
+        if len(targets[name]) != known[name]:
+            raise ConfigError(f"{spec!r}: {name} has {known[name]} classes, and {len(shares)} shares are given")
+    return Words(targets)
+
+
+class Words(Steering):
+    """Words for the classes that are drawn. Negative prompts stay as they are."""
+
+    def __init__(self, targets: Mapping[str, Sequence[float]]):
+        """Take the share of each class of some attributes of the table, by the attribute's name."""
+        said = "+".join(f"{name}={','.join(f'{share:g}' for share in shares)}" for name, shares in targets.items())
+        attributes = {
+            name: AttributeTarget(tuple(one.name for one in known.classes), tuple(shares))
+            for name, shares in targets.items()
+            if (known := find_attribute(name))
+        }
+        self.record = AdaptorRecord(
+            KIND + said, "any", {}, attributes, ("words",), 0, 1.0, training={}, versions={}, files={}
+        )
+        self.place = -max(place_in_speech(name) for name in targets)  # what stands last is put in first
+
+    def rewrite(self, call: Call, drawn: Sequence[Mapping[str, str]], gate: Gate) -> None:
+        """Name what was drawn for each image in its prompt."""
+        for name in PROMPTS:
+            prompts = call.arguments.get(name)
+            if isinstance(prompts, list) and len(prompts) == len(drawn):
+                call.arguments[name] = [
+                    self.reword(prompt, classes, gate, key)
+                    for prompt, classes, key in zip(prompts, drawn, call.keys, strict=True)
+                ]
+
+    def reword(self, prompt: str, classes: Mapping[str, str], gate: Gate, key: int) -> str:
+        """Return a prompt that names classes, by attribute.
+
+        Args:
+            gate: finds the person.
+            key: draws the word, where a class has several.
+        """
+        if not classes:
+            return prompt
+        words = " ".join(_word(name, classes[name], key) for name in sorted(classes, key=place_in_speech))
+        person = gate.person(prompt)
+        if person is None or person.language != "en":
+            return f"{article(words)} {words} person, {prompt}"
+        return put_before(prompt, person.start, words)
+
+    def example(self, prompt: str, classes: Mapping[str, str], gate: Gate) -> str:
+        """Say what becomes of a prompt for these classes."""
+        return f"the prompt becomes {self.reword(prompt, classes, gate, 0)!r}"
+
+
+def inject(prompt: str, label: str, words: str) -> str:
+    """Put words before the label, or a person of whom they are said before the prompt."""
+    found = re.search(rf"(?<!\w){re.escape(label)}(?!\w)", prompt, re.IGNORECASE) if label.strip() else None
+    if found is None or found[0] == prompt.strip():
+        return f"{article(words)} {words} person, {prompt}"
+    return put_before(prompt, found.start(), words)
+
+
+def put_before(prompt: str, start: int, words: str) -> str:
+    """Put words into a prompt, and make the article before them agree."""
+    before = re.sub(r"\b([Aa])n?(\s+)$", lambda a: a[1] + article(words)[1:] + a[2], prompt[:start])
+    return f"{before}{words} {prompt[start:]}"
+
+
+def article(words: str) -> str:
+    """Return ``a`` or ``an``, as the first letter asks for."""
+    return "an" if words[:1].lower() in tuple("aeiou") else "a"
+
+
+def place_in_speech(name: str) -> int:
+    """Return where the words of an attribute stand before an occupation, the lowest first."""
+    known = find_attribute(name)
+    return known.place if known else -1
+
+
+def _word(attribute: str, name: str, key: int) -> str:
+    said = spoken(attribute, name)
+    return said[int(uniform_of(f"{attribute} word", key) * len(said))]
