@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from fair_adaptors.training.config import Attribute, TrainConfig
 from fair_adaptors.training.engine import loop, step
-from fair_adaptors.training.engine.denoisers import decode_with, denoiser_for
+from fair_adaptors.training.engine.denoisers import denoiser_for
+from fair_adaptors.training.engine.families.denoiser import decode_with
 from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.recipes import get_recipe

@@ -22,6 +22,7 @@ def measure(form: str, num_steps: int, gradient_steps: int, images: int, repeats
     from fair_adaptors.training.engine import lora
     from fair_adaptors.training.engine.gradients import accumulate_gradients, affine_coefficients, step_weights
     from fair_adaptors.training.engine.sampling import encode_prompts, initial_noise, sample
+    from fair_adaptors.training.engine.schedule import scheduler_for
 
     from fair_adaptors.sandbox.pipeline import GUIDANCE, load_sandbox_pipeline
     from tests.reference import whole_graph_gradients
@@ -31,8 +32,9 @@ def measure(form: str, num_steps: int, gradient_steps: int, images: int, repeats
     parameters = list(lora.attach(pipe, ["text_encoder"], rank=8).values())
     noise = initial_noise(pipe, range(images))
     v = torch.randn_like(noise)
-    weights = step_weights(pipe.scheduler, num_steps)
-    factors = weights / affine_coefficients(pipe.scheduler, num_steps)
+    scheduler = scheduler_for(pipe, num_steps)
+    weights = step_weights(scheduler)
+    factors = weights / affine_coefficients(scheduler)
     generator = torch.Generator().manual_seed(0)
 
     def iteration() -> float:

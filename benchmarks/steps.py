@@ -13,6 +13,7 @@ from fair_adaptors.training.engine import lora
 from fair_adaptors.training.engine.gradients import accumulate_gradients, choose_steps, step_weights
 from fair_adaptors.training.engine.objective import observe
 from fair_adaptors.training.engine.sampling import Trajectory, encode_prompts, initial_noise, sample
+from fair_adaptors.training.engine.schedule import scheduler_for
 from fair_adaptors.training.engine.targets import assign_targets
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.setup import Setup, load_setup
@@ -37,7 +38,7 @@ def parts(setup: Setup, images: int, num_steps: int, seed: int) -> Tensor:
     wanted = assign_targets({"gender": seen.logits["gender"].detach().softmax(1)}, {"gender": (0.5, 0.5)})["gender"]
     each = torch.where(wanted.keep, cross_entropy(seen.logits["gender"], wanted.labels, reduction="none"), 0.0)
     (v,) = torch.autograd.grad(each.sum(), seen.latents)
-    weights = step_weights(pipe.scheduler, num_steps)
+    weights = step_weights(scheduler_for(pipe, num_steps))
     found = []
     for step, image in torch.cartesian_prod(torch.arange(num_steps), torch.arange(images)).tolist():
         one = Trajectory(run.timesteps, run.scaled_inputs[:, [image]], run.latents[[image]])

@@ -1,10 +1,11 @@
 """The published form of the gradient: the sampler as one graph. For tests and benchmarks."""
 
-import copy
 from typing import Any
 
+from fair_adaptors.training.engine.denoisers import denoiser_for
 from fair_adaptors.training.engine.losses import scale_gradient
 from fair_adaptors.training.engine.sampling import encode_prompts, predict
+from fair_adaptors.training.engine.schedule import scaled, scheduler_for, start
 from torch import Tensor
 
 
@@ -28,15 +29,15 @@ def whole_graph_gradients(
     Checkpointing is diffusers' own, of each block of the U-Net, as in the published code; it needs training mode.
     """
     if checkpointing:
-        pipe.unet.enable_gradient_checkpointing()
-        pipe.unet.train()
-    scheduler = copy.deepcopy(pipe.scheduler)
-    scheduler.set_timesteps(num_steps)
+        network = denoiser_for(pipe).model
+        network.enable_gradient_checkpointing()
+        network.train()
+    scheduler = scheduler_for(pipe, num_steps)
     embeds = encode_prompts(pipe, [prompt], guidance_scale=guidance_scale)
-    latents = noise * scheduler.init_noise_sigma
+    latents = start(scheduler, noise)
     for timestep, factor in zip(scheduler.timesteps, factors.tolist(), strict=True):
-        scaled = scheduler.scale_model_input(latents.detach() if detached else latents, timestep)
-        predicted = predict(pipe, scaled, timestep, embeds, guidance_scale=guidance_scale)
+        seen = scaled(scheduler, latents.detach() if detached else latents, timestep)
+        predicted = predict(pipe, seen, timestep, embeds, guidance_scale=guidance_scale)
         predicted = scale_gradient(predicted, factor)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
     latents.backward(latent_gradient)

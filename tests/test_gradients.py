@@ -1,3 +1,4 @@
+import copy
 from typing import Any
 
 import pytest
@@ -15,11 +16,11 @@ from fair_adaptors.training.engine.gradients import (
     accumulate_gradients,
     affine_coefficients,
     choose_steps,
-    noise_per_output,
     published_factors,
     step_weights,
 )
 from fair_adaptors.training.engine.sampling import encode_prompts, initial_noise, predict, sample
+from fair_adaptors.training.engine.schedule import change_per_output, scheduler_for
 from torch import Tensor
 
 from fair_adaptors.errors import UnsupportedSchedulerError
@@ -29,6 +30,13 @@ from tests.tiny import FAMILIES, tiny_pipeline
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 DDIM = DDIMScheduler(**SCHEDULE, clip_sample=False)
 DPM = DPMSolverMultistepScheduler(**SCHEDULE)
+
+
+def at(scheduler: Any, num_steps: int) -> Any:
+    """A copy of a scheduler at the start of a run."""
+    copied = copy.deepcopy(scheduler)
+    copied.set_timesteps(num_steps)
+    return copied
 
 
 def with_adaptor(scheduler: Any, part: str) -> tuple[Any, list[torch.nn.Parameter]]:
@@ -65,10 +73,10 @@ def test_per_step_gradients_are_those_of_the_whole_graph(
     pipe, parameters = with_adaptor(scheduler, part)
     noise = initial_noise(pipe, [0, 1])
     v = torch.randn_like(noise)
-    weights = step_weights(scheduler, 6, kind)
+    weights = step_weights(at(scheduler, 6), kind)
     per_step(pipe, noise, v, guidance_scale, weights)
     ours = gradients(parameters)
-    factors = weights / affine_coefficients(scheduler, 6)
+    factors = weights / affine_coefficients(at(scheduler, 6))
     whole_graph_gradients(pipe, "a nurse", noise, v, num_steps=6, guidance_scale=guidance_scale, factors=factors)
     reference = gradients(parameters)
     assert reference.norm() > 0
@@ -80,7 +88,7 @@ def test_without_the_unconditional_branch_the_gradient_is_that_of_the_conditiona
     """Of the guided output whose unconditional prediction is a constant, as if it was kept from the rollout."""
     pipe, parameters = with_adaptor(DPM, part)
     noise, guidance = initial_noise(pipe, [0, 1]), 7.5
-    v, weights = torch.randn_like(noise), step_weights(DPM, 3)
+    v, weights = torch.randn_like(noise), step_weights(at(DPM, 3))
     rows: list[int] = []
     hook = pipe.unet.register_forward_pre_hook(lambda _, inputs: rows.append(torch.is_grad_enabled() * len(inputs[0])))
     per_step(pipe, noise, v, guidance, weights, unconditional=False)
@@ -108,7 +116,7 @@ def test_without_the_unconditional_branch_the_gradient_is_that_of_the_conditiona
 def test_how_images_and_steps_share_calls_changes_nothing(part: str, images_per_call: int) -> None:
     pipe, parameters = with_adaptor(DPM, part)
     noise = initial_noise(pipe, [0, 1])
-    v, weights = torch.randn_like(noise), step_weights(DPM, 5)
+    v, weights = torch.randn_like(noise), step_weights(at(DPM, 5))
     per_step(pipe, noise, v, 7.5, weights)
     one_by_one = gradients(parameters)
     per_step(pipe, noise, v, 7.5, weights, images_per_call=images_per_call)
@@ -118,7 +126,7 @@ def test_how_images_and_steps_share_calls_changes_nothing(part: str, images_per_
 def test_all_subsets_of_the_steps_average_to_the_whole_gradient() -> None:
     pipe, parameters = with_adaptor(DDIM, "unet")
     noise = initial_noise(pipe, [0, 1])
-    v, weights = torch.randn_like(noise), step_weights(DDIM, 4)
+    v, weights = torch.randn_like(noise), step_weights(at(DDIM, 4))
     per_step(pipe, noise, v, 1.0, weights)
     whole = gradients(parameters)
     subsets = list(torch.combinations(torch.arange(4), 2))
@@ -131,7 +139,7 @@ def test_steps_of_each_image_s_own_average_to_the_whole_gradient() -> None:
     """Two of four steps for two images: one gets the first and the third, and the other one the rest."""
     pipe, parameters = with_adaptor(DDIM, "unet")
     noise = initial_noise(pipe, [0, 1])
-    v, weights = torch.randn_like(noise), step_weights(DDIM, 4)
+    v, weights = torch.randn_like(noise), step_weights(at(DDIM, 4))
     per_step(pipe, noise, v, 1.0, weights)
     whole = gradients(parameters)
     generator, halves = torch.Generator().manual_seed(0), set()
@@ -173,12 +181,12 @@ def test_ddim_coefficients_have_a_closed_form() -> None:
     stretch = (alphas[1:] / alphas[:-1]).sqrt()
     own = (1 - alphas[1:]).sqrt() - stretch * (1 - alphas[:-1]).sqrt()
     later = torch.cat([stretch.flip(0).cumprod(0).flip(0)[1:], torch.ones(1).double()])
-    assert torch.allclose(affine_coefficients(DDIM, 7), own * later, rtol=1e-5)
+    assert torch.allclose(affine_coefficients(at(DDIM, 7)), own * later, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scheduler", [PNDMScheduler, EulerDiscreteScheduler])
 def test_any_deterministic_solver_has_coefficients(scheduler: type) -> None:
-    coefficients = affine_coefficients(scheduler.from_config(DPM.config), 8)
+    coefficients = affine_coefficients(at(scheduler.from_config(DPM.config), 8))
     assert coefficients.isfinite().all() and coefficients.sum() < 0
 
 
@@ -196,7 +204,7 @@ def test_any_deterministic_solver_has_coefficients(scheduler: type) -> None:
 )
 def test_a_solver_that_clips_or_adds_noise_is_refused(scheduler: Any) -> None:
     with pytest.raises(UnsupportedSchedulerError, match="not affine"):
-        affine_coefficients(scheduler, 6)
+        affine_coefficients(at(scheduler, 6))
 
 
 @pytest.mark.parametrize(
@@ -214,10 +222,10 @@ def test_the_gradients_of_every_family_are_those_of_the_whole_graph(family: str,
     for parameter in parameters:
         torch.nn.init.normal_(parameter, std=0.1)
     noise = initial_noise(pipe, [0, 1])
-    v, weights = torch.randn_like(noise), step_weights(pipe.scheduler, 5, kind)
+    v, weights = torch.randn_like(noise), step_weights(scheduler_for(pipe, 5), kind)
     per_step(pipe, noise, v, 5.0, weights)
     ours = gradients(parameters)
-    factors = weights / affine_coefficients(pipe.scheduler, 5)
+    factors = weights / affine_coefficients(scheduler_for(pipe, 5))
     whole_graph_gradients(pipe, "a nurse", noise, v, num_steps=5, guidance_scale=5.0, factors=factors)
     reference = gradients(parameters)
     assert reference.norm() > 0
@@ -229,23 +237,23 @@ def test_a_model_of_velocity_moves_as_the_same_model_of_noise_would(solver: type
     """With ε = √ᾱ·v + √(1−ᾱ)·xₜ, a change of v changes ε by √ᾱ, and what the step makes as that change of ε does."""
     noise = solver.from_config(DPM.config, clip_sample=False)
     velocity = solver.from_config(DPM.config, clip_sample=False, prediction_type="v_prediction")
-    by_chain_rule = affine_coefficients(noise, 1) * noise_per_output(velocity, 1)
-    assert torch.allclose(affine_coefficients(velocity, 1), by_chain_rule, rtol=1e-4)
-    assert torch.equal(step_weights(velocity, 7), -noise_per_output(velocity, 7))
+    by_chain_rule = affine_coefficients(at(noise, 1)) * change_per_output(at(velocity, 1), "noise")
+    assert torch.allclose(affine_coefficients(at(velocity, 1)), by_chain_rule, rtol=1e-4)
+    assert torch.equal(step_weights(at(velocity, 7)), -change_per_output(at(velocity, 7), "noise"))
 
 
 def test_a_model_that_predicts_the_image_is_refused() -> None:
     with pytest.raises(UnsupportedSchedulerError, match="'sample'"):
-        step_weights(DDIMScheduler(**SCHEDULE, clip_sample=False, prediction_type="sample"), 6)
+        step_weights(at(DDIMScheduler(**SCHEDULE, clip_sample=False, prediction_type="sample"), 6))
 
 
 def test_uniform_weights_are_the_papers() -> None:
-    assert torch.equal(step_weights(DPM, 9), -torch.ones(9).double())
+    assert torch.equal(step_weights(at(DPM, 9)), -torch.ones(9).double())
 
 
 def test_published_weights_are_flat_but_for_both_ends() -> None:
     """At 20 steps down to the smallest noise level, as the published code had it, the last step weighs 5.35 (§3)."""
-    weights = step_weights(DPMSolverMultistepScheduler(**SCHEDULE, final_sigmas_type="sigma_min"), 20, "published")
+    weights = step_weights(at(DPMSolverMultistepScheduler(**SCHEDULE, final_sigmas_type="sigma_min"), 20), "published")
     relative = weights / weights[1:15].mean()
     assert (relative[1:15] - 1).abs().max() < 0.04
     expected = torch.tensor([0.55, 0.92, 0.64, -0.33, -0.75, 5.35]).double()
@@ -253,4 +261,4 @@ def test_published_weights_are_flat_but_for_both_ends() -> None:
 
 
 def test_published_factors_have_geometric_mean_one() -> None:
-    assert published_factors(DPM, 20).log().mean().abs() < 1e-9
+    assert published_factors(at(DPM, 20)).log().mean().abs() < 1e-9

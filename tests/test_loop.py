@@ -86,9 +86,9 @@ def test_a_rollout_can_serve_several_updates_each_of_other_steps(monkeypatch: py
 def test_step_weights_are_computed_once_for_each_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
-    def counted(scheduler: Any, num_steps: int) -> Tensor:
-        calls.append(num_steps)
-        return affine_coefficients(scheduler, num_steps)
+    def counted(scheduler: Any) -> Tensor:
+        calls.append(len(scheduler.timesteps))
+        return affine_coefficients(scheduler)
 
     monkeypatch.setattr(gradients, "affine_coefficients", counted)
     trained(tiny_setup(), dataclasses.replace(CONFIG, max_steps=4, iterations=4, prompts_per_step=2))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +11,10 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, PixArtTransformer2DModel
 from fair_adaptors.training import setup
 from fair_adaptors.training.engine import denoisers, lora
+from fair_adaptors.training.engine.families.denoiser import Usual
 from fair_adaptors.training.engine.gradients import accumulate_gradients, step_weights
 from fair_adaptors.training.engine.sampling import decode, encode_prompts, initial_noise, sample
+from fair_adaptors.training.engine.schedule import scheduler_for
 from fair_adaptors.training.plan import memory, skeleton, trained_values
 from fair_adaptors.training.preflight import check
 from fair_adaptors.training.recipes import get_recipe
@@ -81,26 +82,17 @@ class ToyPipeline(SimpleNamespace):
         return found if prompt_embeds is None else prompt_embeds, None
 
 
-@dataclass(frozen=True)
-class ToyDenoiser:
-    pipe: Any
-
-    @property
-    def model(self) -> Any:
-        return self.pipe.transformer
-
+class ToyDenoiser(Usual):
     @property
     def autoencoder(self) -> Any:
         return self.pipe.decoder
 
-    @property
-    def scale(self) -> int:
-        return 2
-
     def encode(self, prompt: str | None) -> tuple[Tensor, ...]:
         return (self.pipe.encode_prompt(prompt or "")[0],)
 
-    def predict(self, scaled_input: Tensor, timestep: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
+    def predict(
+        self, scaled_input: Tensor, timestep: Tensor, conditions: tuple[Tensor, ...], guidance_scale: float
+    ) -> Tensor:
         (embeds,) = conditions
         times = timestep.expand(len(scaled_input))
         sizes = {"resolution": None, "aspect_ratio": None}
@@ -184,7 +176,7 @@ def test_training_reaches_every_part_of_it(pipe: ToyPipeline) -> None:
     conditions = encode_prompts(pipe, ["a nurse"], guidance_scale=2.0)
     run = sample(pipe, conditions, initial_noise(pipe, [0, 1]), num_steps=2, guidance_scale=2.0)
     assert decode(pipe, run.latents).shape == (2, 3, 16, 16) and isinstance(pipe.decoder, AutoencoderKL)
-    weights = step_weights(pipe.scheduler, 2)
+    weights = step_weights(scheduler_for(pipe, 2))
     accumulate_gradients(pipe, run, torch.ones_like(run.latents), ["a nurse"], guidance_scale=2.0, weights=weights)
     assert all(p.grad is not None and p.grad.norm() > 0 for p in parameters.values())
     with lora.switched_off(pipe):

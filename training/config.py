@@ -103,8 +103,8 @@ class TrainConfig:
     """Real faces, for those whose class must change: a file, ``authors:celeba`` or ``authors:fairface``; empty to let
     these go without a face loss."""
     parts: tuple[str, ...] = _setting("model", ("text_encoder",))
-    """What is trained: ``text_encoder``, ``text_encoder_2``, ``unet`` (each with LoRAs) and ``tokens`` (soft tokens
-    before the prompt)."""
+    """What is trained: ``text_encoder``, ``text_encoder_2``, ``unet`` or ``transformer`` (each with LoRAs) and
+    ``tokens`` (soft tokens before the prompt)."""
     rank: int = _setting("model", 50, least=1)
     """Rank of the LoRAs."""
     alpha: int = _setting("model", 0, least=0)
@@ -147,9 +147,12 @@ class TrainConfig:
     gradient_decoder: str = _setting("sampling", "")
     """A small autoencoder that the gradient goes through, from pixels that the base's own decoded to the latents: a
     folder or Hub id of diffusers' ``AutoencoderTiny``, such as ``madebyollin/taesd``; empty for the base's own."""
-    step_weights: Literal["uniform", "published", "exact"] = _setting("sampling", "uniform")
-    """Weights of the steps in the gradient: ``uniform`` (the paper's A := 1), those of the ``published`` code, or
-    ``exact``."""
+    step_weights: Literal["uniform", "noise", "velocity", "image", "published", "exact"] = _setting(
+        "sampling", "uniform"
+    )
+    """Weights of the steps in the gradient: the same for each step's ``noise`` (the paper's A := 1), ``velocity`` or
+    ``image``; ``uniform`` for the one of them that suits the base, noise, or velocity where the model predicts a flow;
+    those of the ``published`` code; or ``exact``."""
     guidance_scale: float = _setting("sampling", 7.5, least=0)
     """Scale of classifier-free guidance; up to 1 there is none."""
     unguided: int = _setting("sampling", 0, least=0)

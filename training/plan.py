@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,8 @@ from .config import TrainConfig
 from .cost import hours, said
 from .downloads import Download, downloads
 from .engine import lora
-from .engine.denoisers import decode_with, denoiser_of
+from .engine.denoisers import denoiser_of
+from .engine.families.denoiser import decode_with
 from .keeping import keeping
 from .meta_memory import peak_megabytes
 from .preflight import check, known_classes
@@ -184,8 +186,8 @@ def memory(config: TrainConfig, base: Any, images: int, branches: int, *, proces
         for name, module in modules.items()
         for p in module.parameters()
     )
-    latents = network.config.in_channels * network.config.sample_size**2
-    pixels = 3 * (network.config.sample_size * denoiser.scale) ** 2
+    latents = math.prod(denoiser.latent_shape)
+    pixels = 3 * math.prod(side * denoiser.scale for side in denoiser.latent_shape[1:])
     kept = {
         "base": weights / 1e6,
         **({"blocks of the base, gathered": max(gathered_bytes(modules[p]) for p in split) / 1e6} if split else {}),
@@ -209,7 +211,7 @@ def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iter
     """Yield the kinds of work with the megabytes that each takes."""
     denoiser = denoiser_of(base)
     network, autoencoder = denoiser.model, denoiser.autoencoder
-    shape = network.config.in_channels, network.config.sample_size, network.config.sample_size
+    shape = denoiser.latent_shape
     there = [parameter for model in (network, autoencoder) for parameter in model.parameters()]
 
     def empty(*sizes: int) -> Tensor:
@@ -218,7 +220,7 @@ def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iter
     def denoise(rows: int) -> Tensor:
         conditions = [empty(rows, *sizes) for sizes in denoiser.condition_shapes(TOKENS_LENGTH)]
         conditions[0].requires_grad_(set(config.parts) != {family_of(base).network})
-        return denoiser.predict(empty(rows, *shape), empty(rows), tuple(conditions))
+        return denoiser.predict(empty(rows, *shape), empty(rows), tuple(conditions), config.guidance_scale)
 
     def decode(count: int) -> Tensor:
         return denoiser.decode(empty(count, *shape).requires_grad_(True))

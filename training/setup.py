@@ -8,7 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fair_adaptors.training.engine.denoisers import decode_with, denoiser_for
+from fair_adaptors.training.engine.denoisers import denoiser_for
+from fair_adaptors.training.engine.families.denoiser import decode_with
+from fair_adaptors.training.engine.schedule import check_scheduler
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -161,9 +163,10 @@ def _load_pipeline(config: TrainConfig, device: torch.device | str) -> Any:
         wide |= {family.autoencoder[0] for family in table.FAMILIES}
     dtypes = {"default": getattr(torch, config.dtype), **dict.fromkeys(wide, torch.float32)}
     pipe = load_pipeline(config.base, dtype=dtypes, base_config=config.base_config or None, safety_checker=False)
+    denoiser = denoiser_for(pipe)
+    check_scheduler(pipe)
     if not plugin_of(config.base) and (scheduler := family_of(pipe).scheduler):
         pipe.scheduler = imported(scheduler).from_config(pipe.scheduler.config)
-    denoiser = denoiser_for(pipe)
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False)  # now, not when the LoRAs come: a compiled graph would be made again
@@ -196,7 +199,7 @@ def load_gradient_decoder(
         raise ConfigError(f"gradient_decoder {place} cannot be loaded: {str(error).splitlines()[0]}") from error
     denoiser = denoiser_for(pipe)
     theirs = small.config.latent_channels, 2 ** (len(small.config.decoder_block_out_channels) - 1)
-    ours = denoiser.model.config.in_channels, denoiser.scale
+    ours = denoiser.latent_shape[0], denoiser.scale
     if theirs != ours:
         raise ConfigError(
             f"gradient_decoder {place} makes pictures {theirs[1]} times as large of {theirs[0]} channels; the base's"

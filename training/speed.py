@@ -3,7 +3,7 @@
 import torch
 
 from .config import TrainConfig
-from .engine.denoisers import Denoiser
+from .engine.families.denoiser import Denoiser
 
 NAMES = ("tf32", "channels_last", "compile")
 

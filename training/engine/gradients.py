@@ -15,81 +15,73 @@ from torch import Tensor
 
 from fair_adaptors.errors import UnsupportedSchedulerError
 
+from .denoisers import denoiser_for
 from .sampling import Trajectory, encode_prompts, predict
+from .schedule import Space, change_per_output, is_flow, scaled
 
-StepWeights = Literal["uniform", "published", "exact"]
+StepWeights = Literal["uniform", "noise", "velocity", "image", "published", "exact"]
 
 
-def affine_coefficients(scheduler: Any, num_steps: int) -> Tensor:
+def affine_coefficients(scheduler: Any) -> Tensor:
     """Return cᵢ = ∂z₀/∂o⁽ⁱ⁾ of a scheduler with the model's input cut from the graph, float64 [T]; o is its output.
 
     Found by running a copy of the scheduler on scalars: once on zeros and once with a one in each step's noise, all
     rows of one batch. The result is then tried on random noises of ordinary and of large size.
 
+    Args:
+        scheduler: at the start of T steps, from ``scheduler_for``.
+
     Raises:
         UnsupportedSchedulerError: z₀ is not an affine function of the noises (thresholding, clipping), or differs from
             run to run (stochastic).
     """
-    steps = _run(scheduler, num_steps, None).shape[0]
+    steps = len(scheduler.timesteps)
     probes = torch.cat([torch.zeros(steps, 1), torch.eye(steps)], 1).double()
-    outputs = _run(scheduler, num_steps, probes)
+    outputs = _run(scheduler, probes)
     coefficients = outputs[1:] - outputs[0]
     generator = torch.Generator().manual_seed(0)
     for size in (1.0, 100.0):
         noises = size * torch.randn(steps, 8, dtype=torch.float64, generator=generator)
         expected = outputs[0] + coefficients @ noises
-        error = (_run(scheduler, num_steps, noises) - expected).abs().max() / expected.abs().max()
+        error = (_run(scheduler, noises) - expected).abs().max() / expected.abs().max()
         if not error < 1e-4:
+            usable = (
+                "FlowMatchEulerDiscreteScheduler without stochastic_sampling"
+                if is_flow(scheduler)
+                else "DDIM with eta 0 or DPM-Solver++ without thresholding, e.g."
+                " DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)"
+            )
             raise UnsupportedSchedulerError(
                 f"{type(scheduler).__name__} is not affine in the model's output (relative error {error:.0e} on probes"
-                f" of size {size:g}): it clips, thresholds or adds noise. Use DDIM with eta 0 or DPM-Solver++ without"
-                " thresholding, e.g. DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)"
+                f" of size {size:g}): it clips, thresholds or adds noise. Use {usable}"
             )
     return coefficients
 
 
-def _run(scheduler: Any, num_steps: int, noises: Tensor | None) -> Tensor:
-    """Run a copy of ``scheduler`` on scalars: noises [T, R] give z₀ [R]. With None, return an empty tensor [T]."""
+def _run(scheduler: Any, noises: Tensor) -> Tensor:
+    """Run a copy of ``scheduler`` on scalars: noises [T, R] give z₀ [R]."""
     scheduler = copy.deepcopy(scheduler)
-    scheduler.set_timesteps(num_steps)
-    if noises is None:
-        return torch.empty(len(scheduler.timesteps))
     generator = torch.Generator().manual_seed(noises.shape[1])  # a stochastic step gives each row noise of its own
     latents = torch.ones(noises.shape[1], 1, 1, 1, dtype=torch.float64)
     extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     for timestep, noise in zip(scheduler.timesteps, noises, strict=True):
-        scheduler.scale_model_input(latents, timestep)
+        scaled(scheduler, latents, timestep)
         latents = scheduler.step(noise[:, None, None, None], timestep, latents, return_dict=False, **extra)[0]
     return latents.flatten()
 
 
-def noise_per_output(scheduler: Any, num_steps: int) -> Tensor:
-    """Return ∂ε⁽ⁱ⁾/∂o⁽ⁱ⁾ at each step with the model's input fixed, float64 [T]: how the noise follows the output.
-
-    One where the model predicts noise. Of v = √ᾱ·ε − √(1−ᾱ)·x₀ it is √ᾱ, since ε = √ᾱ·v + √(1−ᾱ)·xₜ (Salimans & Ho
-    2022, appendix D).
-
-    Raises:
-        UnsupportedSchedulerError: the model predicts something else.
-    """
-    kind = scheduler.config.get("prediction_type", "epsilon")
-    if kind not in ("epsilon", "v_prediction"):
-        raise UnsupportedSchedulerError(
-            f"the scheduler expects prediction_type {kind!r}; only 'epsilon' and 'v_prediction' are supported"
-        )
-    scheduler = copy.deepcopy(scheduler)
-    scheduler.set_timesteps(num_steps)
-    roots = scheduler.alphas_cumprod.double()[scheduler.timesteps.long().cpu()].sqrt()
-    return roots if kind == "v_prediction" else torch.ones_like(roots)
-
-
-def published_factors(scheduler: Any, num_steps: int) -> Tensor:
+def published_factors(scheduler: Any) -> Tensor:
     """Return gᵢ = √ᾱ·√(1−ᾱ)/(1−αₜ) over its geometric mean, [T]: what the published code's hook multiplies by.
 
     ᾱ is the training schedule's cumulative product at the step's timestep t, αₜ = ᾱₜ/ᾱₜ₋₁.
+
+    Raises:
+        UnsupportedSchedulerError: the schedule is a flow's, which has no such product.
     """
-    scheduler = copy.deepcopy(scheduler)
-    scheduler.set_timesteps(num_steps)
+    if is_flow(scheduler):
+        raise UnsupportedSchedulerError(
+            "the published code has no weights for a model of a flow; choose others for `step_weights`"
+        )
     timesteps = scheduler.timesteps.long()
     alphas_bar = scheduler.alphas_cumprod.double()
     previous = torch.cat([alphas_bar.new_ones(1), alphas_bar[:-1]])
@@ -98,23 +90,31 @@ def published_factors(scheduler: Any, num_steps: int) -> Tensor:
     return factors / factors.log().mean().exp()
 
 
-def step_weights(scheduler: Any, num_steps: int, kind: StepWeights = "uniform") -> Tensor:
+def step_weights(scheduler: Any, kind: StepWeights = "uniform") -> Tensor:
     """Return wᵢ [T] such that the gradient is Σᵢ wᵢ·vᵀ·∂o⁽ⁱ⁾/∂θ with v = ∂L/∂z₀ and o the model's output.
 
-    ``uniform`` is the paper's A := 1, so that wᵢ = −1 exactly (0 for a call that z₀ does not depend on), times ∂ε/∂o
-    where the model does not predict noise. ``published`` are the effective coefficients of the published code, gᵢ·cᵢ.
-    ``exact`` is cᵢ alone (only B := I).
+    ``noise`` is the paper's A := 1: z₀ is taken to follow each step's predicted noise with a slope of −1. ``velocity``
+    has that slope for the predicted velocity, and ``image`` a slope of 1 for the predicted image. Each is multiplied
+    by how its quantity follows the model's output; a call that z₀ does not depend on has weight 0. ``uniform`` is
+    ``velocity`` for a model of a flow, and ``noise`` for any other. ``published`` are the effective coefficients of
+    the published code, gᵢ·cᵢ. ``exact`` is cᵢ alone (only B := I).
+
+    Args:
+        scheduler: at the start of T steps, from ``scheduler_for``.
 
     Raises:
-        UnsupportedSchedulerError: as ``affine_coefficients`` and ``noise_per_output``.
+        UnsupportedSchedulerError: as ``affine_coefficients``, ``published_factors`` and ``change_per_output``.
     """
-    noise = noise_per_output(scheduler, num_steps)
-    coefficients = affine_coefficients(scheduler, num_steps)
-    if kind == "uniform":
-        return torch.where(coefficients == 0, 0.0, -noise)
+    usual: Space = "velocity" if is_flow(scheduler) else "noise"
+    named: dict[StepWeights, Space] = {"noise": "noise", "velocity": "velocity", "image": "image"}
+    space = named.get(kind, usual)
+    change = change_per_output(scheduler, space)
+    coefficients = affine_coefficients(scheduler)
     if kind == "published":
-        return coefficients * published_factors(scheduler, num_steps)
-    return coefficients
+        return coefficients * published_factors(scheduler)
+    if kind == "exact":
+        return coefficients
+    return torch.where(coefficients == 0, 0.0, change if space == "image" else -change)
 
 
 def choose_steps(num_steps: int, count: int, images: int, *, generator: torch.Generator, shift: float = 0.0) -> Tensor:
@@ -160,7 +160,7 @@ def accumulate_gradients(
         prompts: one for all images, or one for each of N.
         weights: from ``step_weights``, [T].
         unconditional: whether the gradient goes through the unconditional branch of guidance too. Without, that branch
-            is not even called: the output is affine in the conditional one, with slope g.
+            is not even called: the output is affine in the conditional one, with a constant slope.
         steps: the steps to use, [K], or [K, N] with steps of its own for each image; None for all. Their weights are
             multiplied by T/K.
         images_per_call: rows of one call of the U-Net. Fewer than N split a step and need less memory; more let steps
@@ -170,8 +170,8 @@ def accumulate_gradients(
     total = len(trajectory.timesteps)
     chosen = torch.arange(total) if steps is None else torch.as_tensor(steps)
     scale, images = total / len(chosen), len(latent_gradient)
-    if not unconditional and guidance_scale > 1:
-        scale, guidance_scale = guidance_scale * scale, 1.0
+    if not unconditional and (denoiser := denoiser_for(pipe)).branches(guidance_scale) > 1:
+        scale, guidance_scale = denoiser.guide(0.0, 1.0, guidance_scale) * scale, 1.0
     if chosen.ndim == 1:
         chosen = chosen[:, None].expand(-1, images)
     pairs = torch.stack([chosen.flatten(), torch.arange(images).repeat(len(chosen))], 1)

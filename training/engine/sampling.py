@@ -4,7 +4,6 @@
 latents that went into each call of the model: all that the gradient needs (see ``gradients``).
 """
 
-import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from torch import Tensor
 
 from fair_adaptors.adaptor.tokens import inserted, token_encoder
 
-from .denoisers import Conditions, denoiser_for
+from .denoisers import denoiser_for
+from .families.denoiser import Conditions
+from .schedule import scaled, scheduler_for, start
 
 WITHOUT_GRADIENT = 4
 """Images of a call without gradient for each of a call with it: nothing is kept for a backward pass."""
@@ -54,18 +55,19 @@ def encode_prompts(
         encoded = [denoiser.encode(prompt) for prompt in different]
     if len(different) > 1:
         encoded = [encoded[different.index(prompt)] for prompt in prompts]
-    if guidance_scale > 1:
+    if denoiser.branches(guidance_scale) > 1:
         encoded = [denoiser.encode(None), *encoded]
     return tuple(torch.cat(rows) for rows in zip(*encoded, strict=True))
 
 
 def initial_noise(pipe: Any, seeds: Sequence[int]) -> Tensor:
     """Draw standard normal noise [N, C, h, w], one CPU generator per seed, so that a batch's split changes nothing."""
-    model = denoiser_for(pipe).model
-    size = model.config.sample_size
-    shape = (model.config.in_channels, size, size)
-    rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32) for seed in seeds]
-    return torch.stack(rows).to(model.device, model.dtype)
+    denoiser = denoiser_for(pipe)
+    rows = [
+        torch.randn(denoiser.latent_shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+        for seed in seeds
+    ]
+    return torch.stack(rows).to(denoiser.model.device, denoiser.latent_dtype)
 
 
 def predict(
@@ -77,7 +79,7 @@ def predict(
     guidance_scale: float,
     images: Tensor | slice = slice(None),
 ) -> Tensor:
-    """Return the guided output of the model, ε_∅ + g (ε_c − ε_∅), or the same of another prediction type.
+    """Return the guided output of the model, such as ε_∅ + g (ε_c − ε_∅), whatever it predicts.
 
     Args:
         scaled_input: the model's input [M, C, h, w].
@@ -87,18 +89,19 @@ def predict(
         images: which of the N images the rows are, [M], where these have prompts of their own.
     """
     denoiser, count = denoiser_for(pipe), len(scaled_input)
-    guided = guidance_scale > 1
+    guided = denoiser.branches(guidance_scale) > 1
     own = tuple(rows[int(guided) :] for rows in conditions)
     own = tuple(rows.repeat_interleave(count, 0) if len(rows) == 1 else rows[images] for rows in own)
     if not guided:
-        return denoiser.predict(scaled_input, timestep, own)
+        return denoiser.predict(scaled_input, timestep, own, guidance_scale)
     both = tuple(
         torch.cat([rows[:1].repeat_interleave(count, 0), mine]) for rows, mine in zip(conditions, own, strict=True)
     )
     if timestep.ndim:
         timestep = torch.cat([timestep] * 2)
-    unconditional, conditional = denoiser.predict(torch.cat([scaled_input] * 2), timestep, both).chunk(2)
-    return unconditional + guidance_scale * (conditional - unconditional)
+    twice = torch.cat([scaled_input] * 2)
+    unconditional, conditional = denoiser.predict(twice, timestep, both, guidance_scale).chunk(2)
+    return denoiser.guide(unconditional, conditional, guidance_scale)
 
 
 @torch.no_grad()
@@ -120,19 +123,18 @@ def sample(
         guidance_scale: classifier-free guidance g.
         images_per_call: images of one call of the model; None for all.
     """
-    scheduler = copy.deepcopy(pipe.scheduler)
-    scheduler.set_timesteps(num_steps, device=noise.device)
-    latents = noise * scheduler.init_noise_sigma
+    scheduler = scheduler_for(pipe, num_steps, device=noise.device)
+    latents = start(scheduler, noise)
     scaled_inputs = []
     for timestep in scheduler.timesteps:
-        scaled = scheduler.scale_model_input(latents, timestep)
+        seen = scaled(scheduler, latents, timestep)
         output = torch.cat(
             [
-                predict(pipe, scaled[call], timestep, conditions, guidance_scale=guidance_scale, images=call)
-                for call in torch.arange(len(scaled)).split(images_per_call or len(scaled))
+                predict(pipe, seen[call], timestep, conditions, guidance_scale=guidance_scale, images=call)
+                for call in torch.arange(len(seen)).split(images_per_call or len(seen))
             ]
         )
-        scaled_inputs.append(scaled)
+        scaled_inputs.append(seen)
         latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
     return Trajectory(scheduler.timesteps, torch.stack(scaled_inputs), latents)
 

@@ -15,6 +15,7 @@ from fair_adaptors.errors import MissingExtraError
 
 from . import lora
 from .gradients import step_weights
+from .schedule import scheduler_for
 
 
 @dataclass
@@ -70,7 +71,7 @@ def attached(setup: Setup, config: TrainConfig) -> Iterator[TrainingState]:
         MissingExtraError: the optimiser's package is not installed.
     """
     numbers_of_steps = range(config.num_steps, max(config.num_steps, config.max_steps) + 1)
-    weights = {n: step_weights(setup.pipe.scheduler, n, config.step_weights) for n in numbers_of_steps}
+    weights = {n: step_weights(scheduler_for(setup.pipe, n), config.step_weights) for n in numbers_of_steps}
     place = setup.fingerprint
     torch.manual_seed(config.seed)
     parameters = lora.attach(

@@ -256,5 +256,5 @@ def draw(
 
 def _size(pipe: Any) -> tuple[int, int]:
     denoiser = denoiser_for(pipe)
-    side = denoiser.model.config.sample_size * denoiser.scale
-    return side, side
+    height, width = denoiser.latent_shape[1:]
+    return height * denoiser.scale, width * denoiser.scale

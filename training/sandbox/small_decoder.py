@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny
-from fair_adaptors.training.engine.denoisers import decode_with, denoiser_for
+from fair_adaptors.training.engine.denoisers import denoiser_for
+from fair_adaptors.training.engine.families.denoiser import decode_with
 from torch import Tensor
 
 from fair_adaptors.report.grid import plain_grid

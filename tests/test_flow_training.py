@@ -1,0 +1,142 @@
+"""Models of a flow in the engine: what they draw, their gradients, and schedulers that do not fit."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    FlowMatchLCMScheduler,
+)
+from fair_adaptors.training.engine import lora
+from fair_adaptors.training.engine.denoisers import denoiser_for
+from fair_adaptors.training.engine.gradients import accumulate_gradients, affine_coefficients, step_weights
+from fair_adaptors.training.engine.sampling import decode, encode_prompts, initial_noise, sample
+from fair_adaptors.training.engine.schedule import check_scheduler, scheduler_for
+from torch import Tensor
+
+from fair_adaptors.errors import ConfigError, UnsupportedSchedulerError
+from tests.reference import whole_graph_gradients
+from tests.tiny import tiny_pipeline
+from tests.tiny_flow import FLOW_FAMILIES, SIDE
+
+SCHEDULERS = {
+    "Euler": FlowMatchEulerDiscreteScheduler(),
+    "shifted": FlowMatchEulerDiscreteScheduler(shift=3.0),
+    "shifted by size": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    "DPM-Solver++": DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3),
+}
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("family", FLOW_FAMILIES)
+def test_sampling_is_what_the_pipeline_does(family: str, scheduler: str, guidance_scale: float) -> None:
+    pipe = FLOW_FAMILIES[family]()
+    pipe.scheduler = SCHEDULERS[scheduler]
+    expected = pipe(
+        "a nurse",
+        generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)],
+        num_images_per_prompt=2,
+        num_inference_steps=4,
+        guidance_scale=guidance_scale,
+        height=SIDE,
+        width=SIDE,
+        output_type="pt",
+    ).images
+    with torch.no_grad():
+        conditions = encode_prompts(pipe, ["a nurse"], guidance_scale=guidance_scale)
+        run = sample(pipe, conditions, initial_noise(pipe, [3, 4]), num_steps=4, guidance_scale=guidance_scale)
+        images = decode(pipe, run.latents).clamp(0, 1)
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
+
+
+def trained(pipe: Any, parts: tuple[str, ...]) -> list[torch.nn.Parameter]:
+    """LoRAs that are not at their start, where half of their gradient would be zero."""
+    parameters = list(lora.attach(pipe, parts, rank=2).values())
+    for parameter in parameters:
+        torch.nn.init.normal_(parameter, std=0.1)
+    return parameters
+
+
+def taken(parameters: list[torch.nn.Parameter]) -> Tensor:
+    found = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+    for parameter in parameters:
+        parameter.grad = None
+    return found
+
+
+@pytest.mark.parametrize("kind", ["noise", "velocity", "image", "exact"])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("family", FLOW_FAMILIES)
+def test_per_step_gradients_are_those_of_the_whole_graph(family: str, scheduler: str, kind: Any) -> None:
+    pipe = FLOW_FAMILIES[family]()
+    pipe.scheduler = SCHEDULERS[scheduler]
+    parameters = trained(pipe, tuple(lora.family_of(pipe).parts))
+    noise = initial_noise(pipe, [0, 1])
+    v = torch.randn(noise.shape, generator=torch.Generator().manual_seed(0))
+    settings: dict[str, Any] = {"guidance_scale": 4.0}
+    with torch.no_grad():
+        conditions = encode_prompts(pipe, ["a nurse"], **settings)
+    run = sample(pipe, conditions, noise, num_steps=4, **settings)
+    weights = step_weights(scheduler_for(pipe, 4), kind)
+    accumulate_gradients(pipe, run, v, ["a nurse"], weights=weights, **settings)
+    ours = taken(parameters)
+    factors = weights / affine_coefficients(scheduler_for(pipe, 4))
+    whole_graph_gradients(pipe, "a nurse", noise, v, num_steps=4, factors=factors, **settings)
+    reference = taken(parameters)
+    assert len(ours) == sum(parameter.numel() for parameter in parameters) and reference.norm() > 0
+    assert (ours - reference).norm() <= 1e-5 * reference.norm()
+
+
+@pytest.mark.parametrize("scheduler", ["Euler", "shifted"])
+def test_step_weights_of_a_flow_have_a_closed_form(scheduler: str) -> None:
+    """With σ from 1 to 0: xₜ = (1 − σ)·x₀ + σ·ε and v = ε − x₀, so that ε = xₜ + (1 − σ)·v and x₀ = xₜ − σ·v."""
+    pipe = FLOW_FAMILIES["sd3"]()
+    pipe.scheduler = SCHEDULERS[scheduler]
+    started = scheduler_for(pipe, 5)
+    sigmas = started.sigmas.double()
+    assert sigmas[0] == 1 and sigmas[-1] == 0
+    wanted = {"noise": sigmas[:-1] - 1, "velocity": -torch.ones(5).double(), "image": -sigmas[:-1]}
+    wanted |= {"uniform": wanted["velocity"], "exact": sigmas.diff()}
+    for kind, expected in wanted.items():
+        torch.testing.assert_close(step_weights(started, kind), expected, rtol=1e-6, atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_a_flow_that_adds_noise_is_refused_and_the_published_weights_are_not_for_it() -> None:
+    pipe = FLOW_FAMILIES["sd3"]()
+    for scheduler in (FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), FlowMatchLCMScheduler()):
+        pipe.scheduler = scheduler
+        with pytest.raises(UnsupportedSchedulerError, match="without stochastic_sampling"):
+            step_weights(scheduler_for(pipe, 4))
+    pipe.scheduler = FlowMatchHeunDiscreteScheduler()
+    assert step_weights(scheduler_for(pipe, 4)).isfinite().all()
+    with pytest.raises(UnsupportedSchedulerError, match="no weights for a model of a flow"):
+        step_weights(scheduler_for(pipe, 4), "published")
+
+
+def test_a_scheduler_for_another_kind_of_model_is_refused() -> None:
+    flow, noise = FLOW_FAMILIES["sd3"](), tiny_pipeline()
+    check_scheduler(flow)
+    check_scheduler(noise)
+    flow.scheduler, noise.scheduler = noise.scheduler, flow.scheduler
+    with pytest.raises(ConfigError, match="predicts a flow, and its scheduler, DPMSolverMultistepScheduler, is for"):
+        check_scheduler(flow)
+    with pytest.raises(ConfigError, match="FlowMatchEulerDiscreteScheduler, is for a model of a flow"):
+        check_scheduler(noise)
+
+
+@pytest.mark.parametrize("family", FLOW_FAMILIES)
+def test_the_shapes_of_noise_conditions_and_pictures_are_those_that_are_said(family: str) -> None:
+    pipe = FLOW_FAMILIES[family]()
+    denoiser = denoiser_for(pipe)
+    channels, height, width = denoiser.latent_shape
+    noise = initial_noise(pipe, [0])
+    assert noise.shape == (1, channels, height, width) and noise.dtype == denoiser.latent_dtype
+    assert (height * denoiser.scale, width * denoiser.scale) == (SIDE, SIDE)
+    assert decode(pipe, noise).shape == (1, 3, SIDE, SIDE)
+    rows = denoiser.encode("a nurse")
+    length = pipe.tokenizer.model_max_length
+    assert tuple(tuple(each.shape[1:]) for each in rows) == denoiser.condition_shapes(length)
