@@ -1,14 +1,16 @@
-"""Write the tables of docs/settings.md from what ``TrainConfig`` says of its own fields, a table for each part."""
+"""Write the tables of docs/settings.md from what ``TrainConfig`` and ``evaluate`` say of their own settings."""
 
 import ast
 import dataclasses
 import inspect
+import re
 from itertools import pairwise
 from typing import Any, get_args
 
 from fair_adaptors.training.config import Part, TrainConfig
 
 from benchmarks._report import table, write_tables
+from fair_adaptors import evaluate
 
 
 def documentation() -> dict[str, str]:
@@ -26,7 +28,7 @@ def documentation() -> dict[str, str]:
 
 
 def tables() -> list[str]:
-    """Return the tables in Markdown, in the order of the parts."""
+    """Return the tables in Markdown: the parts of a training run in their order, then an evaluation."""
     said, fields = documentation(), dataclasses.fields(TrainConfig)
     return [
         table(
@@ -38,7 +40,20 @@ def tables() -> list[str]:
             ],
         )
         for part in get_args(Part)
-    ]
+    ] + [table(("argument", "default", "what it is"), _arguments())]
+
+
+def _arguments() -> list[tuple[str, str, str]]:
+    """Return name, default and meaning of every argument of ``evaluate``, in the order of its docstring."""
+    text = inspect.cleandoc(evaluate.__doc__ or "").split("Args:\n")[1].split("\n\n")[0]
+    said = {name: " ".join(what.split()).replace("``", "`") for name, what in re.findall(_ARGUMENT, text)}
+    parameters = inspect.signature(evaluate).parameters
+    defaults = {name: "–" if one.default is one.empty else f"`{one.default!r}`" for name, one in parameters.items()}
+    return [(f"`{name}`", default, said[name]) for name, default in defaults.items()]
+
+
+_ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
+"""An argument in a docstring: its name, and its lines."""
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

@@ -164,26 +164,32 @@ def evaluate(
     overwrite: bool = False,
     on_images: OnImages | None = None,
 ) -> EvaluationResult:
-    """Measure whom a pipeline shows, without and with adaptors, on the same noise. The pipeline is left as it was.
+    """Measure whom a pipeline shows, with and without adaptors, from the same noise. The pipeline is left as it was.
 
-    What is left out is as usual for the pipeline's base: its test prompts, steps, guidance and classifiers.
+    What you leave out is chosen for the pipeline's base: its test prompts, steps, guidance and classifiers.
 
     Args:
-        pipe: a text-to-image pipeline of a known family, without an adaptor in it.
-        adaptors: names, folders or Hub ids; one or several. None measures the pipeline alone.
-        prompts: a prompt set (``fair-adaptors evaluate BASE --prompts list``), a file, or a list of prompts.
-        images_per_prompt: the more, the narrower the intervals.
-        classifiers: of people's attributes, such as ``clip:ORG/NAME``; the first one's figures are the headline.
-        targets: such as ``gender`` or ``age=0.75,0.25``; by default what the adaptors were trained for.
-        encoders: tell how much of each image stays, such as ``clip:ORG/NAME``.
-        weights: strengths of the adaptors; by default their own.
+        pipe: a text-to-image pipeline of a known family, with no adaptor loaded.
+        adaptors: one or several names, folders or Hub ids. Without any, the pipeline alone is measured.
+        prompts: a prompt set (``fair-adaptors evaluate BASE --prompts list``), a file, or a list of prompts. By
+            default the base's test prompts.
+        images_per_prompt: how many images of each prompt every variant draws. More images, narrower intervals.
+        classifiers: tell what the people look like, such as ``clip:ORG/NAME``. The first one gives the headline
+            figures. By default the base's own.
+        targets: what should be fair, such as ``gender``, or ``age=0.75,0.25`` with shares. By default what the
+            adaptors were trained for.
+        encoders: tell how much of each image stays as it was, such as ``clip:ORG/NAME``.
+        weights: strengths to try for each adaptor. By default its own.
         baselines: methods of others to compare with (``fair-adaptors evaluate BASE --baseline list``).
-        faces: the face detector.
-        seed: each image's own seed is a function of it, the prompt and the image's number.
-        num_steps, guidance_scale, batch_size: how the images are drawn.
-        out: folder for numbers and images. An evaluation that was interrupted goes on there.
+        faces: face detector: ``yunet``, ``yunet:PATH``, ``insightface``, ``whole`` or ``MODULE:OBJECT``. By default
+            the base's own.
+        seed: the seed of each image follows from it, the prompt and the image's number.
+        num_steps: sampling steps. By default as usual for the base.
+        guidance_scale: classifier-free guidance. By default as usual for the base.
+        batch_size: images drawn at once. More needs more memory. By default as usual for the base.
+        out: folder for numbers and images. An interrupted evaluation goes on there. By default a temporary folder.
         overwrite: delete another evaluation that is in ``out``.
-        on_images: called with the images that are there and all there will be; None shows a progress bar.
+        on_images: called with the number of images drawn so far and in all. By default a progress bar is shown.
 
     Raises:
         ConfigError: an unknown name, or something that does not fit.

@@ -48,27 +48,30 @@ def load_fair_adaptor(
 
     Args:
         pipe: a diffusers pipeline of a known family (``fair_adaptors.families``): text-to-image, image-to-image or
-            inpainting. It may be moved or cast before and after.
-        name: a name of the registry (``fair-adaptors list``), a folder or a Hub repository; None for the registry's
-            default for the pipeline's base. ``words:gender=0.5,0.5`` needs no files: each prompt names a class that is
-            drawn for its image, in any text-to-image pipeline (docs/steering.md).
-        weight: strength; 0 is the original model, 1 the adaptor as trained, None its own default. Several adaptors add
-            up. Loading one again only sets its weight and switches it on. Soft tokens belong to this pipeline alone;
-            LoRAs to all pipelines that share the modules. A copy made while it is on (``deepcopy``,
-            ``save_pretrained``) has it in its weights for good, and is marked so: unload first.
-        inject: change what the layers return instead of their weights. Then ``set_weight`` takes no time, and every
-            step of every image a little. Where weights are quantised, cast to 8 bits, or not in memory, it is always
-            so. An adaptor that is in the weights is injected in their place if it is loaded again with this.
-        revision, cache_dir, local_files_only, token: for the Hub, as in ``from_pretrained``.
+            inpainting. You can move or cast it before and after.
+        name: a name from ``fair-adaptors list``, a folder or a Hub repository. None takes the first one listed for
+            the pipeline's base. ``words:gender=0.5,0.5`` needs no files: for each image a class is drawn and named in
+            its prompt, in any text-to-image pipeline (docs/steering.md).
+        weight: strength. 0 is the original model, 1 the adaptor as trained, None the adaptor's own default. Several
+            adaptors add up. Loading the same one again sets its weight and switches it on. Soft tokens belong to this
+            pipeline alone, LoRAs to all pipelines that share the modules. Unload before you copy or save a pipeline
+            (``deepcopy``, ``save_pretrained``): a copy keeps what is in its weights for good, and is marked so.
+        inject: leave the weights alone and change what the layers return. ``set_weight`` then takes no time, and every
+            step takes a little longer. This always happens where weights are quantised, cast to 8 bits, or not in
+            memory. If the adaptor is in the weights already, it is moved beside them.
+        revision: branch, tag or commit on the Hub.
+        cache_dir: cache folder, as in ``from_pretrained``.
+        local_files_only: ask nobody; use what is in the cache.
+        token: for the Hub, as in ``from_pretrained``.
 
     Returns:
         A handle to change the strength, to switch off and on, and to unload exactly.
 
     Raises:
-        UnknownAdaptorError: nothing goes by that name.
-        NotPublishedError: only a recipe is known.
-        HubError: the Hub refuses, cannot be reached, or sends something else than it should.
-        InvalidAdaptorError: the files are damaged or not ours.
+        UnknownAdaptorError: there is no adaptor of that name.
+        NotPublishedError: the name is a recipe whose weights nobody has published.
+        HubError: the Hub refuses, cannot be reached, or sends something unexpected.
+        InvalidAdaptorError: the files are damaged, or not an adaptor.
         WrongBaseError: the adaptor was made for another base.
         FairAdaptorError: the adaptor is in the weights for good, or it can neither be added to the weights nor
             be injected.
@@ -135,7 +138,8 @@ class _WeightsHandle(FairAdaptor):
     def fuse(self) -> None:
         """Make this adaptor a permanent part of the weights. Other adaptors stay as they are and can be taken out.
 
-        It cannot be undone: the original weights are given up, and their memory too if no other adaptor is loaded.
+        This cannot be undone. The original weights are dropped, and their memory is freed if no other adaptor is
+        loaded.
 
         Raises:
             FairAdaptorError: it is disabled, has soft tokens, or is injected because weights cannot be written.

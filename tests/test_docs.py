@@ -12,7 +12,7 @@ from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.cost import BASES, CARDS, VISION, passes
 from fair_adaptors.training.recipes import RECIPES
 
-from benchmarks import cost, results_page, sandbox_bias, scaling, settings_page
+from benchmarks import commands_page, cost, model_zoo_page, results_page, sandbox_bias, scaling, settings_page
 from benchmarks._passes import FORMS, count_passes
 from benchmarks._report import RESULTS, tables_in
 from fair_adaptors.adaptor.record import RESULTS_SCHEMA
@@ -90,6 +90,12 @@ def test_a_bar_is_for_the_mean_of_the_seeds_and_for_the_worst_seed_where_nothing
 def test_the_settings_page_is_what_the_code_says_of_every_setting() -> None:
     assert tables_in("settings") == settings_page.tables()
     assert list(settings_page.documentation()) == [field.name for field in dataclasses.fields(TrainConfig)]
+
+
+def test_the_pages_of_commands_and_of_adaptors_are_what_the_code_says() -> None:
+    """Else: python -m benchmarks.commands_page; python -m benchmarks.model_zoo_page."""
+    assert tables_in("commands") == [commands_page.text()]
+    assert tables_in("model-zoo") == model_zoo_page.tables()
 
 
 def test_a_dry_run_estimates_hours_from_the_operations_that_the_benchmark_counted() -> None:

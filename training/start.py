@@ -18,20 +18,20 @@ def train(
     overwrite: bool = False,
     images_per_prompt: int = 32,
 ) -> Path | None:
-    """Train an adaptor. Ctrl-C ends the run after the present iteration, with a checkpoint to go on from.
+    """Train an adaptor. Ctrl-C stops the run after the current iteration and saves a checkpoint to resume from.
 
     Args:
         recipe: the name of a recipe (``fair-adaptors train list``), or a whole configuration.
-        out: the adaptor's folder; ``runs/NAME`` by default.
-        settings: in place of the recipe's (docs/settings.md), such as ``{"iterations": 50, "seed": 1}``.
-        targets: attributes to make fair in place of the recipe's, with the share of each class, such as
-            ``{"age": (0.75, 0.25)}``. They sum to 1.
-        resume: True to go on from the latest checkpoint in ``out``, with the run's own settings; or a checkpoint.
+        out: the adaptor's folder. ``runs/NAME`` by default.
+        settings: settings that replace the recipe's (docs/settings.md), such as ``{"iterations": 50, "seed": 1}``.
+        targets: attributes to make fair, in place of the recipe's, with the share of each class, such as
+            ``{"age": (0.75, 0.25)}``. The shares sum to 1.
+        resume: True to go on from the latest checkpoint in ``out`` with the run's own settings, or a checkpoint.
         overwrite: delete the checkpoints of an earlier run in ``out``.
-        images_per_prompt: for the numbers before and after training; 0 for none.
+        images_per_prompt: how many images the numbers before and after training are measured on. 0 for no numbers.
 
     Returns:
-        The adaptor's folder, which ``load_fair_adaptor`` takes; None if the run was told to stop before its end.
+        The adaptor's folder, for ``load_fair_adaptor``. None if the run was stopped before its end.
 
     Raises:
         ConfigError: no such recipe, setting or attribute, or shares that do not fit.

@@ -28,13 +28,20 @@ def pull(
     endpoint: str | None = None,
     source: str | Path | None = None,
 ) -> Path:
-    """Bring an adaptor with card, results and pictures into the cache, or into a folder, and check it.
+    """Download an adaptor with its card, results and pictures, and check it.
 
     Args:
-        name: a Hub repository, a name of the registry, or the name of an archive of the paper's authors, such as
-            ``data.zip``, which only goes to the cache.
-        out: a folder to copy it to, which must not be there or be empty; None leaves it in the cache.
-        source: the authors' archive, fetched by hand, to take instead of a download.
+        name: a Hub repository, a name from ``fair-adaptors list``, or an archive of the paper's authors, such as
+            ``data.zip``, which always stays in the cache.
+        out: a new or empty folder to copy it to. By default it stays in the cache.
+        revision: branch, tag or commit on the Hub.
+        cache_dir: cache folder, as in ``from_pretrained``.
+        token: as for ``huggingface_hub.HfApi``.
+        endpoint: another server than huggingface.co.
+        source: the authors' archive, if you have downloaded it yourself.
+
+    Returns:
+        The folder with the adaptor, or the archive.
 
     Raises:
         UnknownAdaptorError, NotPublishedError, HubError, ArchiveError: it cannot be had.

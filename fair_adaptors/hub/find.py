@@ -35,13 +35,16 @@ def search(
     token: str | bool | None = None,
     endpoint: str | None = None,
 ) -> list[Found]:
-    """Find adaptors on the Hub, by their tag; base and attributes are those of each one's ``fair_adaptor.json``.
+    """Find adaptors on the Hub by their tag. Base and attributes come from each one's ``fair_adaptor.json``.
 
     Args:
-        base: only for this base model, under any of its names.
-        attribute: only those that make this fair, such as ``gender``.
-        namespace: only of this user or organisation.
-        limit: look at so many repositories at most, the most downloaded first.
+        base: only adaptors for this base model, under any of its names.
+        attribute: only adaptors that make this fair, such as ``gender``.
+        namespace: only this user's or organisation's adaptors.
+        limit: look at this many repositories at most, the most downloaded first.
+        cache_dir: cache folder, as in ``from_pretrained``.
+        token: as for ``huggingface_hub.HfApi``.
+        endpoint: another server than huggingface.co.
     """
     api = connect(endpoint, token)
     known = find_base(base) if base else None

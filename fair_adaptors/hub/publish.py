@@ -33,9 +33,9 @@ class PushResult:
 
     Attributes:
         commit: the commit that has the adaptor.
-        changed: whether that commit was made now; False if the repository had the same files already.
-        files: what the adaptor consists of on the Hub.
-        tried_on: the base that it was loaded into before; None if its base is not on this machine.
+        changed: whether this push made that commit. False if the repository had the same files already.
+        files: the adaptor's files on the Hub.
+        tried_on: the base into which the adaptor was loaded as a check. None if its base is not on this machine.
     """
 
     repo_id: str
@@ -58,23 +58,26 @@ def push(
     token: str | bool | None = None,
     endpoint: str | None = None,
 ) -> PushResult:
-    """Publish an adaptor folder as one commit of a Hub repository, which is made if it is not there.
+    """Publish an adaptor folder as one commit of a Hub repository. The repository is created if it does not exist.
 
-    Its files are checked before, and it is loaded into its base if that is on this machine. A card is made if it has
-    none, and so is kohya's file for ComfyUI and A1111.
-    The commit has the folder's files of an adaptor, takes away those of an earlier one, and leaves other files as they
-    are. It is refused if somebody else pushes in the meantime. Pushing the same files again changes nothing.
+    The files are checked first, and the adaptor is loaded into its base if that is on this machine. If there is no
+    card yet, one is written, and so is a kohya file for ComfyUI and A1111. The commit replaces an earlier adaptor in
+    the repository and leaves other files as they are. It is refused if somebody else pushes in the meantime. Pushing
+    the same files again changes nothing.
 
     Args:
-        private: make a new repository private; one that is public already is refused.
-        revision: a branch to push to, made if it is not there; None for ``main``.
+        folder: the adaptor's folder.
+        repo_id: the repository, as ``ORG/NAME``.
+        private: make a new repository private. A repository that is public already is refused.
+        revision: the branch to push to, created if it does not exist. ``main`` by default.
         tag: a name for the commit, such as ``v1``.
-        benchmark: a data set on the Hub that is a benchmark and is to list the results; see ``eval_results``.
-        token, endpoint: as for ``huggingface_hub.HfApi``. The token is neither printed nor kept.
+        benchmark: a benchmark data set on the Hub that should list the results; see ``eval_results``.
+        token: as for ``huggingface_hub.HfApi``. It is neither printed nor stored.
+        endpoint: another server than huggingface.co.
 
     Raises:
-        InvalidAdaptorError: the folder holds no adaptor that could be loaded, or results of another.
-        WrongBaseError: it does not fit the base that it names.
+        InvalidAdaptorError: the folder holds no adaptor that can be loaded, or the results of another one.
+        WrongBaseError: the adaptor does not fit the base that it names.
         HubError: no access, no answer, somebody else was first, or the tag is taken.
     """
     check_repo_id(repo_id)
