@@ -15,6 +15,11 @@ from .common import AsJson, print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fair_adaptors.adaptor.record import AdaptorRecord
+
+
+WORDS = ("words:gender", "The prompt of each image names a class that is drawn for it (docs/steering.md).")
+
 
 def list_(as_json: AsJson = False) -> None:
     """List the known adaptors, and what it takes to have them."""
@@ -27,6 +32,7 @@ def list_(as_json: AsJson = False) -> None:
     if not console.is_terminal:  # a line each, for grep and cut
         for row in list_adaptors():
             print(f"{row.name:26}{_base(row):9}{row.status:13}{_needs(row):10}{row.summary}")
+        print(f"{WORDS[0]:26}{'any':9}{'no files':13}{'nothing':10}{WORDS[1]}")
         return
     from rich.table import Column, Table
 
@@ -36,6 +42,7 @@ def list_(as_json: AsJson = False) -> None:
     for row in list_adaptors():
         state = f"{_base(row)}\n{row.status}\n{_needs(row)}"
         table.add_row(f"{row.name}\n{row.summary}", state, _measured(row), _as_published(row), end_section=True)
+    table.add_row("\n".join(WORDS), "any\nno files\nnothing")
     console.print(table)
     lines = [
         "embedded: in this package. recipe-only: nobody has published it.",
@@ -59,9 +66,18 @@ def info(
     from fair_adaptors.adaptor.registry import find
     from fair_adaptors.adaptor.results_file import read_results, to_json
     from fair_adaptors.hub.resolve import resolve
+    from fair_adaptors.load import record_of
     from fair_adaptors.report.card import card_of
+    from fair_adaptors.steering.words import is_words
 
     console = Console()
+    if is_words(name):
+        record = record_of(name)
+        if as_json:
+            print_json({"known": None, "record": to_json(record), "results": None})
+            return
+        console.print(f"{record.name}: no files, any base. {WORDS[1]}\ntarget: {_shares(record)}", markup=False)
+        return
     folder = Path(name).expanduser()
     known = None if "/" in name or folder.exists() else find(name)
     if known and not as_json:
@@ -76,12 +92,8 @@ def info(
         found = {"folder": str(folder), "record": to_json(record), "results": to_json(results) if results else None}
         print_json({"known": _row(known) if known else None, **found})
         return
-    shares = "; ".join(
-        f"{attribute}: " + ", ".join(f"{c} {t:.0%}" for c, t in zip(row.classes, row.target, strict=True))
-        for attribute, row in record.attributes.items()
-    )
     console.print(
-        f"target: {shares}\nparts: {', '.join(record.trained_parts)}, rank {record.rank}\nfolder: {folder}",
+        f"target: {_shares(record)}\nparts: {', '.join(record.trained_parts)}, rank {record.rank}\nfolder: {folder}",
         markup=False,
     )
     file = folder / CARD_FILE
@@ -103,6 +115,13 @@ def card(
         raise ConfigError(f"{file} is there already; --overwrite replaces it")
     file.write_text(card_of(folder.expanduser()), encoding="utf-8")
     print(f"written: {file}")
+
+
+def _shares(record: "AdaptorRecord") -> str:
+    return "; ".join(
+        f"{attribute}: " + ", ".join(f"{c} {t:.0%}" for c, t in zip(row.classes, row.target, strict=True))
+        for attribute, row in record.attributes.items()
+    )
 
 
 def _print_known(known: AdaptorInfo, console: "Console") -> None:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
-from fair_adaptors.adaptor.record import read_record
 from fair_adaptors.adaptor.results import Calibration
 from fair_adaptors.errors import ConfigError, did_you_mean
-from fair_adaptors.hub.resolve import resolve
+from fair_adaptors.load import record_of
 from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.steering.draw import parse_target
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
@@ -215,7 +214,7 @@ def shared_classifiers(adaptors: Sequence[str], instruments: Instruments) -> lis
     """Return a warning for each adaptor that is measured with a classifier it was trained against."""
     lines = []
     for adaptor in adaptors:
-        record = read_record(resolve(adaptor))
+        record = record_of(adaptor)
         trained_against = record.training.get("trained_against")
         for classifier in instruments.classifiers:
             if isinstance(trained_against, str) and (said := shared_classifier(trained_against, classifier)):
@@ -262,7 +261,7 @@ def _of_adaptors(adaptors: Sequence[str], known: Mapping[str, tuple[str, ...]]) 
     """Return the targets that adaptors were trained for, the first one's where they differ."""
     shares: dict[str, tuple[float, ...]] = {}
     for name in adaptors:
-        for attribute, row in read_record(resolve(name)).attributes.items():
+        for attribute, row in record_of(name).attributes.items():
             if attribute in known and set(row.classes) == set(known[attribute]):
                 share = dict(zip(row.classes, row.target, strict=True))
                 shares.setdefault(attribute, tuple(share[name] for name in known[attribute]))

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fair_adaptors.adaptor.folder import read_adaptor
-from fair_adaptors.adaptor.record import read_record
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.hub.resolve import resolve
-from fair_adaptors.load import load_fair_adaptor
+from fair_adaptors.load import load_fair_adaptor, record_of
 
 ORIGINAL = "original"
 
@@ -58,7 +57,7 @@ def original() -> Variant:
 
 
 def with_adaptor(name: str, weight: float | None = None, *, label: str | None = None) -> Variant:
-    """Return the model with an adaptor: a name, folder or Hub id.
+    """Return the model with an adaptor: a name, folder or Hub id, or what needs no files, such as ``words:gender``.
 
     Args:
         weight: strength; None for the adaptor's own.
@@ -67,25 +66,27 @@ def with_adaptor(name: str, weight: float | None = None, *, label: str | None = 
     Raises:
         FairAdaptorError: no such adaptor, or its files are damaged.
     """
-    files = read_adaptor(resolve(name))
-    strength = files.record.default_weight if weight is None else weight
-    said = label or files.record.name
+    record = record_of(name)
+    if record.files:
+        read_adaptor(resolve(name))  # or an error
+    strength = record.default_weight if weight is None else weight
+    said = label or record.name
 
     @contextmanager
     def applied(pipe: Any) -> Iterator[Any]:
-        if read_adaptor(resolve(name)).record.identity != files.record.identity:
+        if record_of(name).identity != record.identity:
             raise ConfigError(f"the adaptor {name} has changed since the evaluation began; start it again")
         with load_fair_adaptor(pipe, name, weight=strength):
             yield pipe
 
     return Variant(
         said if weight is None else f"{said} × {weight:g}",
-        hashlib.sha256(f"{files.record.identity} {strength:g}".encode()).hexdigest(),
+        hashlib.sha256(f"{record.identity} {strength:g}".encode()).hexdigest(),
         applied,
-        adaptor=files.record.name,
+        adaptor=record.name,
         weight=strength,
-        aimed=tuple(files.record.attributes),
-        summary=f"Adaptor of {' and '.join(files.record.trained_parts)}, strength {strength:g}.",
+        aimed=tuple(record.attributes),
+        summary=f"Adaptor of {' and '.join(record.trained_parts)}, strength {strength:g}.",
     )
 
 
@@ -118,7 +119,7 @@ def variants_for(adaptors: Sequence[str], weights: Sequence[float]) -> list[Vari
         raise ConfigError("the weight must be a finite number, usually between 0 and 1")
     if len(set(adaptors)) < len(adaptors):
         raise ConfigError(f"an adaptor is given twice to compare: {', '.join(adaptors)}")
-    names = [read_record(resolve(adaptor)).name for adaptor in adaptors]
+    names = [record_of(adaptor).name for adaptor in adaptors]
     # Several trainings of one recipe have one name; then they go by what was typed.
     labels = [adaptor if names.count(name) > 1 else name for name, adaptor in zip(names, adaptors, strict=True)]
     wanted: Sequence[float | None] = weights or [None]

@@ -7,11 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from .lexicon import Words, load_lexicon, pattern_of, plurals
+from .lexicon import Lexicon, Words, inflected, load_lexicon, pattern_of
 
-NUMBERS = re.compile(
-    r"(?<![\w-])(?:two|three|four|five|six|seven|eight|nine|ten|several|many|few|[2-9]|[1-9]\d)\s", re.I
-)
 AGES = re.compile(r"(?<![\w-])\d{1,3}[ -]?(?:years?[ -]old|y/?o)(?![\w-])|(?<![\w-])aged? \d{1,3}(?!\d)", re.I)
 YEARS = re.compile(r"(?<!\d)(?:1[0-8]\d\d)s?(?!\d)")
 _TOKEN = re.compile(r"[\w'’-]+")
@@ -69,11 +66,7 @@ class Gate:
         self.lexicon = load_lexicon(lexicon)
         self.exempt = (exempt,) if isinstance(exempt, str) else tuple(exempt)
         self.history = history
-        self._people = {
-            language: pattern_of(words | (plurals(words) if language == "en" else frozenset()) | groups)
-            for language, words in self.lexicon.people.items()
-            for groups in [self.lexicon.groups.get(language, frozenset())]
-        }
+        self._of = {language: _patterns(self.lexicon, language) for language in self.lexicon.people}
 
     def look(self, prompt: str, attributes: Sequence[str]) -> Look:
         """Tell what is to be done with a prompt.
@@ -120,34 +113,21 @@ class Gate:
     def _find(self, prompt: str) -> tuple[Person | None, str]:
         """Return whom the prompt names first; or None, and why that is nobody."""
         language = self._language(prompt)
-        pattern = self._people.get(language) or self._people["en"]
-        function = pattern_of(self.lexicon.function.get(language, frozenset()))
-        things = pattern_of(self.lexicon.things.get(language, frozenset()))
-        for found in pattern.finditer(prompt):
-            end = found.end()
-            while (after := pattern.match(prompt, end + 1)) and prompt[end] == " ":  # "school teacher assistant"
-                end = after.end()
-            head = prompt[:end]
-            next_word = re.match(r"\s+([\w'’-]+)", prompt[end:])
-            if prompt[end : end + 1] in ("'", "’") or (next_word and things.fullmatch(next_word[1])):
+        of = self._of.get(language) or self._of["en"]
+        anyone = of.surely if of.signs.search(prompt) is None else of.maybe
+        for found in anyone.finditer(prompt):
+            end = _end_of(prompt, found.end(), anyone, of.function)
+            after = re.match(r"\s+([\w'’-]+)", prompt[end:])
+            if prompt[end : end + 1] in ("'", "’") or (after and of.things.fullmatch(after[1])):
                 continue  # "a doctor's office", "a guard dog"
-            start = _start_of(head, found.start(), function)
+            start = _start_of(prompt, found.start(), end, of.function)
             text = prompt[start:end]
-            if self._several(text, language) or NUMBERS.search(prompt[max(0, start - 9) : end]):
+            if of.several.search(text) and of.several.findall(text)[-1] == _TOKEN.findall(text)[-1]:
                 return None, f"{text!r} are several people"
-            if language != "de" and next_word and _is_name(prompt, next_word[1], function):
-                return None, f"{text!r} and the name {next_word[1]!r} speak of somebody"
+            if language != "de" and after and _is_name(prompt, after[1], of.function):
+                return None, f"{text!r} and the name {after[1]!r} speak of somebody"
             return Person(start, end, text, language), ""
         return None, "it names no person that the lexicon knows"
-
-    def _several(self, text: str, language: str) -> bool:
-        last = _TOKEN.findall(text)[-1]
-        groups = self.lexicon.groups.get(language, frozenset())
-        people = self.lexicon.people.get(language, frozenset())
-        plural = plurals(people) if language == "en" else frozenset()
-        return bool(pattern_of(groups).search(text) or (pattern_of(plural).fullmatch(last))) and not pattern_of(
-            people
-        ).fullmatch(last)
 
     def _language(self, prompt: str) -> str:
         """Return the language whose articles and prepositions are the most; English where none are."""
@@ -162,14 +142,50 @@ def _search(words: Words, prompt: str) -> str | None:
     return first[0] if first else None
 
 
-def _start_of(head: str, start: int, function: re.Pattern[str]) -> int:
-    """Return where the words begin that belong to the last one of ``head``: behind an article, or the like."""
-    for token in reversed(list(_TOKEN.finditer(head, 0, start))):
-        between = head[token.end() : start]
-        if between.strip() or not between or function.fullmatch(token[0]):
+@dataclass(frozen=True)
+class _Patterns:
+    """What finds the words of a lexicon in one language: for a person surely, or maybe, and so on."""
+
+    surely: re.Pattern[str]
+    maybe: re.Pattern[str]
+    several: re.Pattern[str]
+    signs: re.Pattern[str]
+    things: re.Pattern[str]
+    function: re.Pattern[str]
+
+
+def _patterns(lexicon: Lexicon, language: str) -> _Patterns:
+    one, maybe, groups, signs, things, function = (
+        words.get(language, frozenset())
+        for words in (lexicon.people, lexicon.maybe, lexicon.groups, lexicon.signs, lexicon.things, lexicon.function)
+    )
+    forms, maybe_forms = inflected(one, language), inflected(maybe, language)
+    several = groups | (forms | maybe_forms if language == "en" else frozenset())
+    surely, all_of = one | forms | groups, one | forms | groups | maybe | maybe_forms
+    return _Patterns(*map(pattern_of, (surely, all_of, several - one - maybe, signs, things, function)))
+
+
+def _end_of(prompt: str, end: int, people: re.Pattern[str], function: re.Pattern[str]) -> int:
+    """Return where what is said of a person ends: a word for one may be part of it, as in "child care worker"."""
+    reached = end
+    for token in _TOKEN.finditer(prompt, end):
+        if prompt[reached : token.start()] != " " or function.fullmatch(token[0]) or token[0].endswith("ing"):
+            break
+        reached = token.end()
+        if people.fullmatch(token[0]):
+            end = reached
+    return end
+
+
+def _start_of(prompt: str, start: int, end: int, function: re.Pattern[str]) -> int:
+    """Return where what is said of a person begins: behind an article, or the like."""
+    for token in reversed(list(_TOKEN.finditer(prompt, 0, start))):
+        between = prompt[token.end() : start]
+        listed = between == ", " and " and " in prompt[start:end]  # "a car, taxi and van driver"
+        if (between.strip() and not listed) or function.fullmatch(token[0]):
             break
         start = token.start()
-    joined = re.match(r"(?:and|or|und|oder|et|ou|y|o)\s+", head[start:], re.IGNORECASE)
+    joined = re.match(r"(?:and|or|und|oder|et|ou|y|o)\s+", prompt[start:], re.IGNORECASE)
     return start + (joined.end() if joined else 0)
 
 

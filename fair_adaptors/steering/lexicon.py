@@ -12,7 +12,7 @@ from fair_adaptors.errors import ConfigError
 
 FILE = Path(__file__).parent / "lexicon.json"
 
-_KEYS = ("people", "groups", "things", "function", "history")
+_KEYS = ("people", "maybe", "signs", "groups", "things", "function", "history")
 
 Words = Mapping[str, frozenset[str]]
 """By language: lower-case words and phrases, in which * stands for any letters of a word."""
@@ -24,17 +24,21 @@ class Lexicon:
 
     Attributes:
         people: words for one person. Of the English ones, the plurals are known too.
+        maybe: words for a person or for a thing, such as "carrier": for a person, if the prompt has one of ``signs``.
+        signs: what tells that a prompt shows a person.
         groups: words for several.
         things: what makes a thing of a word for a person that stands before it: "a guard dog".
         function: articles, prepositions and the like, which part what is said of a person from the rest. Which
             language a prompt is in, they tell.
         history: what tells that a prompt is of other times.
-        anywhere: by attribute, words that name it wherever they stand.
+        anywhere: by attribute, words that name it wherever they stand; those for people are among ``people``, too.
         described: by attribute, words that name it only where they stand with the person: "a black coat" says nothing
             of whom it is on.
     """
 
     people: Words
+    maybe: Words
+    signs: Words
     groups: Words
     things: Words
     function: Words
@@ -85,9 +89,11 @@ def pattern_of(words: frozenset[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w-])(?:{'|'.join(parts) or '(?!)'})(?![\w-])", re.IGNORECASE)
 
 
-def plurals(words: Iterable[str]) -> frozenset[str]:
-    """Return the English plurals of words."""
-    return frozenset(map(_plural, words))
+def inflected(words: Iterable[str], language: str) -> frozenset[str]:
+    """Return the English plurals of words, or their German genitives; of other languages nothing."""
+    if language == "de":
+        return frozenset(word + end for word in words for end in ("s", "es"))
+    return frozenset(map(_plural, words)) if language == "en" else frozenset()
 
 
 def _plural(word: str) -> str:
@@ -113,10 +119,21 @@ def _of_table(table: Mapping[str, Any]) -> Lexicon:
     if unknown := table.keys() - {*_KEYS, "attributes"}:
         raise KeyError(*unknown)
     plain = {key: _words(table.get(key, {})) for key in _KEYS}
-    anywhere, described = (
-        {name: _words(row.get(place, {})) for name, row in attributes.items()} for place in ("anywhere", "described")
+    who, anywhere, described = (
+        {name: _words(row.get(place, {})) for name, row in attributes.items()}
+        for place in ("people", "anywhere", "described")
     )
-    return Lexicon(**plain, anywhere=anywhere, described=described)
+    plural = {name: {key: inflected(one, key) for key, one in words.items()} for name, words in who.items()}
+    named = {name: _both(_both(words, plural[name]), anywhere[name]) for name, words in who.items()}
+    for words in who.values():
+        plain["people"] = _both(plain["people"], words)
+    return Lexicon(**plain, anywhere=named, described=described)
+
+
+def _both(one: Words, other: Words) -> Words:
+    """Return the words of two tables."""
+    none: frozenset[str] = frozenset()
+    return {language: one.get(language, none) | other.get(language, none) for language in {**one, **other}}
 
 
 def _words(languages: Mapping[str, Sequence[str]]) -> Words:
