@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fair_adaptors.adaptor.results import Calibration, Estimate, Results, VariantResults
+from fair_adaptors.adaptor.results import Estimate, Results, VariantResults
 from fair_adaptors.adaptor.results_file import from_json, to_json
+from fair_adaptors.adaptor.results_settings import Calibration
 from fair_adaptors.evaluation.spec import Evaluation, Instruments, Kept, Target
 from fair_adaptors.evaluation.store import RESULTS_FILE, Record, image_path, record_path, save_record
 from fair_adaptors.evaluation.summary import summarise
@@ -82,7 +83,7 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "format": "1", "base": evaluation.base, "base_fingerprint": "f00", "prompt_set": evaluation.prompts.name,
         "prompts": list(evaluation.prompts.prompts), "labels": list(evaluation.prompts.labels),
-        "images_per_prompt": evaluation.images_per_prompt, "seed": 0, "num_steps": 3, "guidance_scale": 1.5,
+        "images_per_prompt": evaluation.images_per_prompt, "seed": 0, "num_steps": 20, "guidance_scale": 1.5,
         "batch_size": 8, "keep_images": True, "scheduler": "DDIM", "scheduler_config": "c", "instruments": "i",
         "versions": {},
     }  # fmt: skip

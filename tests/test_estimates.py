@@ -17,6 +17,7 @@ from fair_adaptors.evaluation.estimates import (
 from fair_adaptors.evaluation.metrics import (
     bias,
     divergence,
+    effective_classes,
     noise_floor,
     squared_bias,
     total_variation,
@@ -35,7 +36,7 @@ NUM_IMAGES = 32
     [(16, 2, 1e6), (16, 2, 1.0), (16, 4, 1e6), (50, 2, 0.3), (50, 4, 2.0)],
 )
 @pytest.mark.parametrize(
-    "statistic", [bias, squared_bias, lambda counts: total_variation(counts, 1 / counts.shape[-1])]
+    "statistic", [bias, squared_bias, effective_classes, lambda counts: total_variation(counts, 1 / counts.shape[-1])]
 )
 def test_the_interval_covers_what_the_measurement_gives_on_average(
     trials: int, num_prompts: int, num_classes: int, concentration: float, statistic: Statistic

@@ -18,7 +18,6 @@ from fair_adaptors.evaluation import evaluate
 from fair_adaptors.evaluation.images_csv import plain_cell, write_csv
 from fair_adaptors.evaluation.spec import Instruments, Target
 from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE
-from fair_adaptors.evaluation.summary import diversity
 from fair_adaptors.evaluation.variants import Variant, with_adaptor
 from fair_adaptors.prompts.sets import PromptSet
 from fair_adaptors.sandbox.instruments import calibrate, instruments
@@ -235,16 +234,6 @@ def test_the_measured_bias_is_near_the_true_one() -> None:
             assert np.diag(found.confusion).min() > 0.9
     one = calibrate(["hospital nurse"], images_per_prompt=1)["sandbox:evaluation"]["tone"]
     assert np.isnan(one.confusion).all(1).sum() == 3, "one portrait says nothing of three of the tones"
-
-
-def test_diversity_is_the_mean_distance_of_pairs() -> None:
-    rows = np.random.default_rng(0).standard_normal((3, 5, 7))
-    unit = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
-    pairs = [1 - unit[p, i] @ unit[p, j] for p in range(3) for i in range(5) for j in range(i)]
-    found = diversity(unit)
-    assert found.value == pytest.approx(np.mean(pairs)) and found.low < found.value < found.high
-    assert diversity(np.repeat(unit[:, :1], 4, 1)).value == pytest.approx(0)
-    assert np.isnan(diversity(unit[:, :1]).value)
 
 
 def test_where_there_is_no_face_a_classifier_may_return_anything(pipe: Any, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from fair_adaptors.report.grid import before_after_grid, pictures, plain_grid
-from fair_adaptors.report.letters import font_for, has
 
 
 def flat(*shape: int, value: float) -> torch.Tensor:
@@ -54,15 +53,3 @@ def test_pictures_are_the_pixels() -> None:
     images = torch.tensor([0.0, 0.5, 1.0, 1.2])[:, None, None, None].expand(4, 3, 2, 3)
     assert [np.asarray(picture)[0, 0, 0] for picture in pictures(images)] == [0, 128, 255, 255]
     assert pictures(images)[0].size == (3, 2)
-
-
-@pytest.mark.parametrize("text", ["a nurse", "une infirmière à Genève", "Медсестра", "ممرضة"])
-def test_a_title_is_written_in_a_font_that_has_its_letters(text: str) -> None:
-    """DejaVu comes with matplotlib, so that it is wherever plots are drawn."""
-    font = font_for(text, 16)
-    assert all(has(font, letter) for letter in text)
-
-
-def test_letters_that_no_font_has_are_drawn_as_what_stands_for_them() -> None:
-    assert not has(font_for("\U0010fffd", 16), "\U0010fffd")
-    assert plain_grid(torch.rand(1, 3, 8, 8), title="\U0010fffd é").width > 8

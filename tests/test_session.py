@@ -1,5 +1,6 @@
 """What the page asks of the models: the same noise before and after, counted, and nothing stays behind."""
 
+import math
 import shutil
 import threading
 from pathlib import Path
@@ -11,14 +12,16 @@ import pytest
 
 from fair_adaptors.adaptor.bases import EMBEDDED, STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1, find_base
 from fair_adaptors.adaptor.registry import NAMESPACE, folder_in_cache
-from fair_adaptors.app.page import handlers
+from fair_adaptors.app.handlers import handlers, render
+from fair_adaptors.app.limits import ALONE, Allowance
 from fair_adaptors.app.session import MAX_STRENGTH, Comparison, Offer, Session, Stopped
 from fair_adaptors.errors import FairAdaptorError
-from fair_adaptors.evaluation.metrics import noise_floor
+from fair_adaptors.evaluation.metrics import effective_floor, noise_floor
 from fair_adaptors.files import CACHE
 
 FOLDER = str(EMBEDDED / "sandbox-gender")
 CLEANER = "A photo of the face of a hospital cleaner, a person"
+VISITOR = SimpleNamespace(session_hash="visitor", client=SimpleNamespace(host="127.0.0.1"))
 WANTED = {"prompt": CLEANER, "adaptors": ["sandbox-gender"], "strength": 1, "images": 4, "seed": 0}
 
 
@@ -55,11 +58,40 @@ def test_every_image_is_counted_once_per_attribute(session: Session) -> None:
     assert [count.attribute for count in result.counts] == ["gender", "tone", "age"]
     for count in result.counts:
         assert np.sum([images for _, images in count.rows], axis=0).tolist() == [9, 9]
-        assert count.floor == noise_floor(9, len(count.rows))
+        assert count.floor == (noise_floor(9, len(count.rows)),) * 2
+        assert count.fair == effective_floor(9, (1 / len(count.rows),) * len(count.rows))
+        assert all(1 <= shown <= len(count.rows) for shown in count.shown)
         moved = sum(abs(after - before) for _, (before, after) in count.rows) / 18
         assert count.shift == pytest.approx(moved) and 0 <= count.shift_floor <= 1
     (_, female), (_, male) = result.counts[0].rows
     assert result.counts[0].bias == pytest.approx(np.abs(np.subtract(female, male)) / 9)
+
+
+def test_what_should_stay_is_told_beside_the_classes(session: Session) -> None:
+    result = drawn(session, images=4)
+    assert [row.what for row in result.beside] == ["right occupation", "distance of two images", "likeness to before"]
+    kept, distance, likeness = result.beside
+    assert kept.share and 0.5 <= min(kept.figures) and not kept.is_lost
+    assert 0 < min(distance.figures) and math.isnan(likeness.figures[0]) and 0.5 < likeness.figures[1] < 1
+    unknown = drawn(session, images=2, prompt="a clown in the rain")
+    assert [row.what for row in unknown.beside] == ["distance of two images", "likeness to before"]
+
+
+def test_the_first_example_is_drawn_once_for_all_who_open_the_page(session: Session) -> None:
+    told: list[tuple[int, int]] = []
+
+    def leave(done: int, total: int) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        session.open(leave)
+    request, first = session.open(lambda *step: told.append(step))
+    assert told[0] == (0, 32) and told[-1] == (32, 32) and len(first.after.pictures) == request.images == 16
+    assert request.prompt == next(iter(session.examples.values())) and request.adaptors == ("sandbox-gender",)
+    assert session.open(leave)[1] is first
+    shown = render(session, request, first)
+    assert "right occupation" in shown and "shift from before" in shown and "classes shown, of 2" in shown
+    assert "better" not in shown and "green" not in shown
 
 
 def test_an_adaptor_of_the_command_line_is_offered_and_is_the_one_of_that_folder(session: Session) -> None:
@@ -132,7 +164,7 @@ def test_without_a_classifier_there_are_only_the_pictures(other: tuple[Any, str]
     result = drawn(Session(pipe, base="tiny", adaptors=[folder]), prompt="a nurse", adaptors=[folder])
     assert len(result.before.pictures) == 4 and result.before.captions == ("",) * 4
     assert bytes_of(result.before.pictures) != bytes_of(result.after.pictures)
-    assert result.counts == []
+    assert (result.counts, result.beside, result.warnings) == ([], [], [])
 
 
 @pytest.mark.parametrize("base", find_base(STABLE_DIFFUSION_1_5).names)
@@ -188,10 +220,10 @@ def test_what_nobody_foresaw_is_told_as_text_in_the_page_and_whole_in_the_termin
     import gradio
 
     pipe, folder = other
-    compare, _ = handlers(Session(pipe, base="tiny", adaptors=[folder]))
+    compare = handlers(Session(pipe, base="tiny", adaptors=[folder]), Allowance(ALONE)).compare
     monkeypatch.setattr(pipe.scheduler, "set_timesteps", lambda *arguments, **named: int("<b>"))
     with pytest.raises(gradio.Error) as caught:
-        compare("a nurse", [folder], 1, 1, 0, SimpleNamespace(session_hash="visitor"))
+        compare("a nurse", [folder], 1, 1, 0, VISITOR)
     assert "drawing failed: invalid literal" in caught.value.message and "&lt;b&gt;" in caught.value.message
     assert "Traceback" in capsys.readouterr().err
 

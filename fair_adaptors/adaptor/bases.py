@@ -15,6 +15,9 @@ SANDBOX = "sandbox"
 EMBEDDED = Path(__file__).parents[1] / "sandbox" / "adaptors"
 """Folder of the adaptors that come with this package."""
 
+FEW_STEPS = 9
+"""A base that usually draws in this many steps or fewer was distilled to do so."""
+
 Configurations = Mapping[str, Mapping[str, Any]]
 """Of each part of a pipeline, what its class is built with."""
 
@@ -240,6 +243,16 @@ def defaults_of(base: str) -> Defaults:
     """Return the usual settings of a base, which may be a folder or any repository of the Hub, at any commit."""
     found = find_base(base.partition("@")[0])
     return found.defaults if found else Defaults()
+
+
+def is_few_step(base: str, num_steps: int) -> bool:
+    """Tell whether a base was made to draw in few steps.
+
+    Args:
+        num_steps: in how many it is drawn: they tell where the base is not in the table.
+    """
+    found = find_base(base.partition("@")[0])
+    return (found.defaults.num_steps if found else num_steps) <= FEW_STEPS
 
 
 def plugin_of(base: str) -> Plugin | None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from .results_settings import Calibration, Settings
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -46,11 +48,16 @@ class PromptFigures:
 
 
 @dataclass(frozen=True)
-class ClassChange(Estimate):
-    """After less before of a class's share, and both shares, from the pairs of images with the same noise."""
+class PairedChange(Estimate):
+    """After less before of a figure, and both, from the pairs of images with the same noise."""
 
     before: float
     after: float
+
+
+@dataclass(frozen=True)
+class ClassChange(PairedChange):
+    """The change of a class's share."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Change:
     """After less before, from images with the same noise, and the share of these that keep their class.
 
     ``classes`` has the change of each class's share over prompts, [K]; ``prompts`` for each prompt, [P][K], those too
-    that name the class.
+    that name the class. ``effective_classes`` is None in older files.
     """
 
     bias: Estimate
@@ -78,6 +85,7 @@ class Change:
     shift: Shift
     classes: tuple[ClassChange, ...]
     prompts: tuple[tuple[ClassChange, ...], ...]
+    effective_classes: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,8 @@ class Figures:
     """Every figure of one target, as one classifier sees one variant; ``change`` is None for the original.
 
     All but ``undetermined`` are over the prompts that leave the target open, see ``Results.open_prompts``.
+    ``effective_classes`` is how many classes a prompt shows, from 1 to K, beside what shows the target's shares; None
+    in older files.
     """
 
     bias: FlooredEstimate
@@ -97,6 +107,7 @@ class Figures:
     undetermined: Estimate
     prompts: tuple[PromptFigures, ...]
     change: Change | None = None
+    effective_classes: FlooredEstimate | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,17 @@ class Erasure:
 
 
 @dataclass(frozen=True)
+class WithinClass:
+    """Distance of two images of a prompt that show the same class; ``change`` is None for the original.
+
+    The change is over the classes of which both the original and the variant show two images or more.
+    """
+
+    distance: Estimate
+    change: PairedChange | None = None
+
+
+@dataclass(frozen=True)
 class VariantResults:
     """What was measured of one variant; the figures by classifier and target, or by encoder.
 
@@ -148,6 +170,7 @@ class VariantResults:
     right, ``kept_prompts`` the same for each prompt, [P]; None where nothing tells. ``text_prompts`` is the alignment
     with each prompt, [P] by encoder. ``flips`` and ``erasures`` compare with the original, as the first classifier
     that knows an attribute sees it. ``obeyed`` is by classifier and attribute, None where no prompt names one.
+    ``diversity`` is the distance of two images of a prompt, ``within_class`` the same for each attribute.
     """
 
     name: str
@@ -169,6 +192,8 @@ class VariantResults:
     kept_prompts: tuple[Estimate, ...] | None
     text_prompts: Mapping[str, tuple[Estimate, ...]]
     obeyed: Mapping[str, Mapping[str, Estimate]] | None = None
+    diversity_change: Mapping[str, PairedChange] | None = None
+    within_class: Mapping[str, Mapping[str, WithinClass]] | None = None
 
 
 @dataclass(frozen=True)
@@ -188,39 +213,6 @@ class TargetClasses:
     def is_uniform(self) -> bool:
         """Whether the shares are equal, so that a bias of 0 is what it asks for."""
         return max(self.shares) - min(self.shares) < 1e-6
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A classifier on images whose truth is known; ``confusion`` has a row per true class."""
-
-    classes: tuple[str, ...]
-    true: float
-    measured: float
-    error: float
-    confusion: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that images and numbers follow from, but the variants."""
-
-    format: str
-    base: str
-    base_fingerprint: str
-    prompt_set: str
-    prompts: tuple[str, ...]
-    labels: tuple[str, ...]
-    images_per_prompt: int
-    seed: int
-    num_steps: int
-    guidance_scale: float
-    batch_size: int
-    keep_images: bool
-    scheduler: str
-    scheduler_config: str
-    instruments: str
-    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,24 @@
 Nothing is fetched from elsewhere, and nothing is reported to anybody.
 """
 
-import math
 import os
 import socket
 import sys
 import threading
-import traceback
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from html import escape
 from importlib.util import find_spec
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fair_adaptors.errors import ConfigError, FairAdaptorError, missing_extra
+from fair_adaptors.errors import ConfigError, missing_extra
+from fair_adaptors.evaluation.spec import Instruments
 
 from .guard import LOOPBACK, Door
-from .session import MAX_SEED, MAX_STRENGTH, Comparison, Request, Session, Stopped
+from .handlers import handlers, render
+from .limits import ALONE, Allowance, Limits
+from .session import MAX_SEED, MAX_STRENGTH, Session
 
 STRENGTH = "0 is the model as it is, 1 the adaptor as it was trained."
 
@@ -45,16 +44,20 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     open_browser: bool = True,
+    instruments: Instruments | None = None,
+    limits: Limits = ALONE,
 ) -> None:
     """Show the page until Ctrl-C.
 
     Args:
-        pipe: a Stable Diffusion pipeline without adaptors.
+        pipe: a text-to-image pipeline of a known family, without adaptors.
         base: its name, see ``Session``.
         adaptors: names, folders or Hub ids to offer beside the registry's for the base.
         host: address to listen on; others than this machine's own can be reached by whoever is in the network.
         port: 0 for any that is free.
         open_browser: show the page in the user's browser.
+        instruments: what the images are counted with, see ``Session``.
+        limits: what visitors may ask for.
 
     Raises:
         FairAdaptorError: Gradio is not installed, an adaptor cannot be loaded, or the address cannot be listened on.
@@ -64,12 +67,13 @@ def serve(
 
     with listen(host, port) as listener, TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # before its import: its own is everybody's, and stays behind
-        session = Session(pipe, base=base, adaptors=adaptors)
-        door = Door(build_app(session), local=host in LOOPBACK)
+        session = Session(pipe, base=base, adaptors=adaptors, instruments=instruments)
+        local = host in LOOPBACK
+        door = Door(build_app(session, limits), local=local)
         server = uvicorn.Server(uvicorn.Config(door, log_level="critical", timeout_graceful_shutdown=1))
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
         print(f"The page is {url} (Ctrl-C ends it)", flush=True)
-        if host not in LOOPBACK:
+        if not local:
             print(f"Whoever can reach {host} can use it: there is no password", file=sys.stderr)
         if open_browser:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
@@ -99,14 +103,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host} port {port}: {why}. Try another port") from error
 
 
-def build_app(session: Session) -> Any:
+def build_app(session: Session, limits: Limits = ALONE) -> Any:
     """Make the page an ASGI application."""
     import gradio as gr
     from fastapi import FastAPI
 
     return gr.mount_gradio_app(
         FastAPI(openapi_url=None),
-        build_page(session),
+        build_page(session, limits),
         "/",
         theme=look(),
         footer_links=[],
@@ -145,56 +149,11 @@ def look() -> Any:
     )
 
 
-def handlers(session: Session) -> tuple[Callable[..., Any], Callable[..., None]]:
-    """Make what the page's buttons call: one function that draws, and one that ends a visitor's drawing."""
+def build_page(session: Session, limits: Limits = ALONE) -> Any:
+    """Lay out the page, a ``gradio.Blocks``. One drawing is made at a time; who waits is shown their place."""
     import gradio as gr
 
-    running: dict[str | None, threading.Event] = {}  # what ends the last drawing of each open page
-
-    def compare(
-        prompt: str,
-        adaptors: list[str],
-        strength: float,
-        images: int,
-        seed: int,
-        visitor: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 (Gradio finds it by its default)
-    ) -> Any:
-        halt = running[visitor.session_hash] = threading.Event()
-
-        def tell(done: int, total: int) -> None:
-            if halt.is_set():
-                raise Stopped
-            progress((done, total), desc="Drawing", unit="images")
-
-        try:
-            request = session.read(prompt, adaptors, strength=strength, images=images, seed=seed)
-            found = session.compare(request, tell)
-        except Stopped:
-            return gr.skip(), gr.skip(), gr.skip()
-        except FairAdaptorError as error:
-            raise gr.Error(escape(str(error)), print_exception=False) from error
-        except Exception as error:
-            traceback.print_exc()
-            said = str(error).strip().partition("\n")[0] or type(error).__name__
-            message = f"drawing failed: {escape(said)} (more in the terminal)"
-            raise gr.Error(message, print_exception=False) from error
-        columns = min(6, max(2, math.ceil(math.sqrt(request.images))))
-        sides = [list(zip(side.pictures, side.captions, strict=True)) for side in (found.before, found.after)]
-        return *(gr.Gallery(side, columns=columns) for side in sides), render(session, request, found)
-
-    def stop(visitor: gr.Request) -> None:
-        if halt := running.pop(visitor.session_hash, None):
-            halt.set()
-
-    return compare, stop
-
-
-def build_page(session: Session) -> Any:
-    """Lay out the page, a ``gradio.Blocks``."""
-    import gradio as gr
-
-    compare, stop = handlers(session)
+    calls = handlers(session, Allowance(limits))
     offers = [(f"{offer.label} · {offer.summary}", key) for key, offer in session.offers.items()]
     with gr.Blocks(
         analytics_enabled=False, title="fair-adaptors: before and after", fill_width=True, delete_cache=(600, 3600)
@@ -231,17 +190,11 @@ def build_page(session: Session) -> Any:
                     ]
                 figures = gr.HTML(apply_default_css=False)
         wanted = [prompt, adaptors, strength, images, seed]
-        drawing = go.click(compare, wanted, [*sides, figures], show_progress_on=sides, api_visibility="private")
-        halt.click(stop, cancels=drawing, queue=False, api_visibility="private")
+        shown = {"outputs": [*sides, figures], "show_progress_on": sides, "api_visibility": "private"}
+        # Whoever opens the page waits for nobody: the first example is drawn once, and then there for all.
+        opening = page.load(calls.open, **shown, concurrency_limit=None)
+        drawing = go.click(calls.compare, wanted, **shown, concurrency_limit=1)
+        halt.click(calls.stop, cancels=[opening, drawing], queue=False, api_visibility="private")
         new.click(None, outputs=seed, js=f"() => Math.floor(Math.random() * {MAX_SEED})", api_visibility="private")
-        page.unload(stop)
-    return page
-
-
-def render(session: Session, request: Request | None = None, found: Comparison | None = None) -> str:
-    """Write the page's head, or with what was found, its figures."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folder = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("page.html.jinja").render(session=session, request=request, found=found)
+        page.unload(calls.stop)
+    return page.queue(max_size=limits.waiting)

@@ -2,29 +2,25 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
+from fair_adaptors.adaptor.bases import Defaults, defaults_of, imported, plugin_of
 from fair_adaptors.adaptor.record import AdaptorRecord
-from fair_adaptors.adaptor.registry import list_adaptors
+from fair_adaptors.adaptor.registry import default_for, list_adaptors
 from fair_adaptors.errors import ConfigError, UnknownAdaptorError, did_you_mean
-from fair_adaptors.evaluation.beside import pairs_of, shift
-from fair_adaptors.evaluation.drawing import classify, generate
-from fair_adaptors.evaluation.estimates import count_classes
-from fair_adaptors.evaluation.metrics import CONFIDENCE, bias, noise_floor, undetermined_rate
+from fair_adaptors.evaluation.drawing import generate
+from fair_adaptors.evaluation.run import look_at
+from fair_adaptors.evaluation.spec import Instruments
+from fair_adaptors.evaluation.store import stack
 from fair_adaptors.load import load_fair_adaptor
 from fair_adaptors.prompts.files import MAX_LENGTH
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.report.grid import pictures
 
-if TYPE_CHECKING:
-    from numpy import ndarray
-    from PIL import Image
-
-    from fair_adaptors.vision.types import Classifier
+from .counting import Comparison, Side, compared
 
 MAX_STRENGTH, MAX_SEED = 1.25, 2**32
 REMEMBERED = 8
@@ -66,57 +62,6 @@ class Offer:
     attributes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Side:
-    """The n images of one side.
-
-    Attributes:
-        pictures: as they were drawn.
-        seen: probabilities [1, n, K] of each attribute's classes; empty without a classifier.
-        captions: the classes of each image, with a question mark where it is undetermined.
-    """
-
-    pictures: "list[Image.Image]"
-    seen: "dict[str, ndarray]"
-    captions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Count:
-    """How many images are of each class of one attribute, and what follows; pairs are before and after.
-
-    There are no intervals: one prompt's few images, often all of one class, make a bootstrap look sure.
-
-    Attributes:
-        attribute: its name.
-        aimed_at: whether an adaptor makes it fair.
-        rows: each class and its images.
-        bias: see ``metrics.bias``.
-        floor: what a perfectly fair model is expected to score with as many images.
-        shift: how far it moved from before, see ``beside.shift``: what counts where no adaptor aims at it.
-        shift_floor: the shift of images that change their class without a direction.
-        undetermined: share of images whose class is undetermined.
-    """
-
-    attribute: str
-    aimed_at: bool
-    rows: list[tuple[str, tuple[int, int]]]
-    bias: tuple[float, float]
-    floor: float
-    shift: float
-    shift_floor: float
-    undetermined: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Images of the same noise without and with adaptors; without a classifier, nothing is counted."""
-
-    before: Side
-    after: Side
-    counts: list[Count]
-
-
 class Session:
     """Draws and counts, one request at a time; between requests the pipeline has no adaptor.
 
@@ -127,35 +72,47 @@ class Session:
         hint: what the base can draw; may be empty.
         images: a good number of images.
         max_images: the largest.
+        place: the device it draws on.
     """
 
-    def __init__(self, pipe: Any, *, base: str, adaptors: Sequence[str] = ()):
+    def __init__(self, pipe: Any, *, base: str, adaptors: Sequence[str] = (), instruments: Instruments | None = None):
         """Load each adaptor once, so that one that does not fit is told at the start.
 
         Args:
-            pipe: a Stable Diffusion pipeline without adaptors.
-            base: its name; the registry's adaptors for it are offered, and an embedded one's own classifier counts. Of
-                those that the paper's authors published, what is here already is; the first one if there is no other.
+            pipe: a text-to-image pipeline of a known family, without adaptors.
+            base: its name; the registry's adaptors for it are offered. Of those that the paper's authors published,
+                what is here already is; the first one if there is no other.
             adaptors: more to offer: names, folders or Hub ids.
+            instruments: what the images are counted with; None for those of an embedded base, and for no figures with
+                any other.
 
         Raises:
             FairAdaptorError: an adaptor cannot be loaded, or there is none to offer.
         """
         plugin, usual = plugin_of(base), defaults_of(base)
-        ours = [info for info in list_adaptors() if base in info.base_models]
-        known = [info.name for info in ours if info.is_here or info.repo_id]
-        offered = list(dict.fromkeys([*known, *adaptors])) or [info.name for info in ours if info.checkpoint][:1]
-        if not offered:
-            raise ConfigError(f"no adaptor is published for {base}: name one: a folder or a Hub id")
         self._pipe, self._turn, self._closed = pipe, threading.Lock(), False
+        offered = self._offered(base, adaptors)
         self._usual = usual
-        self._classifier: Classifier | None = imported(plugin.instruments)().classifiers[0] if plugin else None
+        self._instruments: Instruments | None = instruments or (imported(plugin.instruments)() if plugin else None)
+        self._labels = _known_labels(base, usual)
+        self._opening: Comparison | None = None
+        self._opens = threading.Lock()
         self._remembered: OrderedDict[tuple[str, int, int], Side] = OrderedDict()
         prompts = load_prompts(usual.test_prompts)
         self.base, self.hint = base, imported(plugin.hint) if plugin else ""
         self.offers = {name: self._offer(name) for name in offered}
         self.examples = dict(zip(prompts.labels[1::3][:5], prompts.prompts[1::3][:5], strict=True))
         self.images, self.max_images = usual.app_images
+        self.place = str(pipe.device)
+
+    def open(self, tell: Tell = lambda done, total: None) -> tuple[Request, Comparison]:
+        """Return the first example, with the first adaptor: drawn for the first who asks, and kept for the others."""
+        prompt, adaptor = next(iter(self.examples.values())), next(iter(self.offers))
+        request = Request(prompt, (adaptor,), 1, self.images, 0)
+        with self._opens:
+            if self._opening is None:
+                self._opening = self.compare(request, tell)
+        return request, self._opening
 
     def read(self, prompt: str, adaptors: Collection[str], *, strength: float, images: int, seed: int) -> Request:
         """Check what somebody wants to see.
@@ -209,13 +166,25 @@ class Session:
                 for name in request.adaptors:
                     stack.enter_context(load_fair_adaptor(self._pipe, name, weight=request.strength))
                 after = self._draw(request, advance)
-            return self._compared(request, self._remembered[key], after)
+            aimed = {attribute for name in request.adaptors for attribute in self.offers[name].attributes}
+            return compared(self._remembered[key], after, self._instruments, aimed)
 
     def close(self, patience: float = 10) -> None:
         """End the drawing that runs after its batch, and wait for that some seconds; no other one begins."""
         self._closed = True
         if self._turn.acquire(timeout=patience):
             self._turn.release()
+
+    def _offered(self, base: str, adaptors: Sequence[str]) -> list[str]:
+        ours = [info for info in list_adaptors() if base in info.base_models]
+        known = [info.name for info in ours if info.is_here or info.repo_id]
+        offered = list(dict.fromkeys([*known, *adaptors])) or [info.name for info in ours if info.checkpoint][:1]
+        if not offered:  # a base under another name, such as a folder: its shapes tell
+            try:
+                return [default_for(self._pipe).name]
+            except UnknownAdaptorError as error:
+                raise ConfigError(f"no adaptor is published for {base}: name one: a folder or a Hub id") from error
+        return offered
 
     def _offer(self, name: str) -> Offer:
         """Describe an adaptor, after a check that it can be loaded."""
@@ -235,37 +204,18 @@ class Session:
             batch_size=self._usual.app_batch,
             on_batch=on_batch,
         )
-        seen = classify(images, self._classifier.logits) if self._classifier else {}
-        return Side(pictures(images[0]), seen)
-
-    def _compared(self, request: Request, before: Side, after: Side) -> Comparison:
-        """Count, with the attributes first that the adaptors aim at."""
-        classes = dict(self._classifier.classes) if self._classifier else {}
-        aimed = {attribute for name in request.adaptors for attribute in self.offers[name].attributes}
-        counts = []
-        for name in sorted(classes, key=lambda name: name not in aimed):
-            pair = [side.seen[name][0] for side in (before, after)]
-            likeliest, number = [seen.argmax(-1) for seen in pair], len(classes[name])
-            found = [count_classes(seen, number) for seen in likeliest]
-            rows = [(word, (int(was), int(now))) for word, was, now in zip(classes[name], *found, strict=True)]
-            biases = float(bias(found[0])), float(bias(found[1]))
-            undetermined = undetermined_rate(pair[0]), undetermined_rate(pair[1])
-            moved = shift(pairs_of(likeliest[0][None], likeliest[1][None], number))
-            floor = noise_floor(request.images, number)
-            counts.append(Count(name, name in aimed, rows, biases, floor, moved.value, moved.floor, undetermined))
-        shown = {name: words for name, words in classes.items() if name in aimed} or classes
-        return Comparison(_captioned(before, shown), _captioned(after, shown), counts)
+        pixels = (images[0].clamp(0, 1) * 255).round() / 255
+        if self._instruments is None:
+            return Side(pictures(pixels), None, ("",) * request.images)
+        label = next((label for label in self._labels if label.lower() in request.prompt.lower()), "")
+        return Side(pictures(pixels), stack([look_at(pixels, request.prompt, label, self._instruments)]))
 
 
-def _captioned(side: Side, classes: Mapping[str, Sequence[str]]) -> Side:
-    """Say the classes of each image, such as "female, dark?"."""
-
-    def words(index: int) -> Iterator[str]:
-        for name, known in classes.items():
-            seen = side.seen[name][0, index]
-            yield known[int(seen.argmax())] + ("" if seen.max() >= CONFIDENCE else "?")
-
-    return replace(side, captions=tuple(", ".join(words(index)) for index in range(len(side.pictures))))
+def _known_labels(base: str, usual: Defaults) -> tuple[str, ...]:
+    """Return the labels of prompts that are known for a base, such as occupations, the longest first."""
+    plugin = plugin_of(base)
+    sets = imported(plugin.prompt_sets)() if plugin else [load_prompts(usual.test_prompts)]
+    return tuple(sorted({label for one in sets for label in one.labels}, key=len, reverse=True))
 
 
 def _aim(info: AdaptorRecord) -> str:

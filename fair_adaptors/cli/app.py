@@ -14,6 +14,22 @@ def app(
     adaptor: Annotated[list[str] | None, typer.Option(help="One more: name, folder or Hub id; as often.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; this machine alone by default.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 7860,
+    classifier: Annotated[
+        list[str] | None,
+        typer.Option(help="Counts the people of a base other than the sandbox, such as clip:ORG/NAME; as often."),
+    ] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="Tells with it how alike images are, such as clip:ORG/NAME; as often.")
+    ] = None,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Visitors who may wait for their turn.")] = 20,
+    visitor_images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images an hour for a visitor; by default 256, on this machine alone no limit."),
+    ] = None,
+    all_images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images an hour for all visitors; by default 4096, on this machine alone no limit."),
+    ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Show the page in the browser.")] = True,
     device: Device = None,
     dtype: Dtype = None,
@@ -23,9 +39,22 @@ def app(
     """Try adaptors in the browser: the same noise before and after, side by side, and what is counted."""
     base = base_place(base)
     quiet()
+    from fair_adaptors.app.limits import limits_for
     from fair_adaptors.app.page import leave, require_gradio, serve
+    from fair_adaptors.evaluation.spec import instruments_for
 
     require_gradio()  # before the base is loaded, which takes its time
+    limits = limits_for(host, waiting=max_waiting, visitor_images=visitor_images, all_images=all_images)
+    counts = instruments_for(base, classifier or (), encoder or ()) if classifier or encoder else None
     pipe = load_base(base, device=device, dtype=dtype, variant=variant, base_config=base_config)
-    serve(pipe, base=base, adaptors=adaptor or [], host=host, port=port, open_browser=browser)
+    serve(
+        pipe,
+        base=base,
+        adaptors=adaptor or [],
+        host=host,
+        port=port,
+        open_browser=browser,
+        instruments=counts,
+        limits=limits,
+    )
     leave()

@@ -68,6 +68,9 @@ def figures(target: Target, record: Record, *, original: Record, classifier: str
             _of_prompt(tuple(row), target.shares if is_open else ())
             for row, is_open in zip(every.tolist(), leaves_open, strict=True)
         ),
+        effective_classes=floored(
+            mean(metrics.effective_classes, (1.0, number)), lambda n: metrics.effective_floor(n, target.shares)
+        ),
         change=(
             None
             if record is original
@@ -125,6 +128,7 @@ def _changes(before: Array, after: Array, aim: Array, leaves_open: Array) -> Cha
         shift=beside.shift(pairs[leaves_open]),
         classes=beside.class_changes(pairs[leaves_open]),
         prompts=beside.prompt_changes(pairs),
+        effective_classes=change(metrics.effective_classes, number - 1.0),
     )
 
 

@@ -7,6 +7,7 @@ a figure is.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -130,6 +131,38 @@ def divergence_floor(num_images: int, target: ArrayLike) -> float:
             part = m / num_images
             expected += _binomial(num_images, m, share) * part * math.log(part / share) if share else 0.0
     return expected
+
+
+def effective_classes(counts: ArrayLike) -> NDArray[np.float64]:
+    """Return how many classes are shown: exp(−Σ f_k ln f_k), [...], from counts or shares [..., K].
+
+    The number of equally frequent classes of the same entropy (Hill 1973, order 1; Jost 2006): 1 where all images are
+    of one class, K where all classes are equally frequent. n images show too few, to first order by (K − 1) / (2n) of
+    the number (Miller 1955), so it is read beside ``effective_floor``.
+    """
+    shares = normalise(counts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.exp(-np.where(shares == 0, 0.0, shares * np.log(shares)).sum(-1))
+
+
+@lru_cache(maxsize=4096)
+def effective_floor(num_images: int, target: tuple[float, ...]) -> float:
+    """Return the ``effective_classes`` that a model with exactly the target's shares shows on average with n images.
+
+    Exact: the exponential of an entropy is a product over classes, Π (m/n)^(−m/n), and the count m of a class is
+    binomial among the images that the classes before it leave. So the mean is taken class by class, from the last.
+    """
+    shares = [share for share in target if share > 0]
+    m = np.arange(num_images + 1)
+    log_factorial = np.concatenate([[0.0], np.log(m[1:]).cumsum()])
+    part = np.exp(-np.where(m == 0, 0.0, m / num_images * np.log(np.maximum(m, 1) / num_images)))
+    expected = part  # by how many images are left for the classes that have been gone through
+    left = np.maximum(m[:, None] - m, 0)
+    ways = np.where(m[:, None] >= m, log_factorial[:, None] - log_factorial - log_factorial[left], -np.inf)
+    for k in range(len(shares) - 2, -1, -1):
+        chance = shares[k] / sum(shares[k:])
+        expected = (np.exp(ways + m * math.log(chance) + left * math.log1p(-chance)) * part * expected[left]).sum(1)
+    return float(expected[-1])
 
 
 def cohens_kappa(table: ArrayLike) -> NDArray[np.float64]:

@@ -195,14 +195,15 @@ def _draw_and_see(
     pixels = torch.cat(batches)
     if evaluation.keep_images:
         _save_pictures(pixels, [out / image_path(variant, index, image) for image in range(len(seeds))])
-    seen = join([_see(part.float() / 255, prompt, label, instruments) for part in pixels.split(evaluation.batch_size)])
+    parts = [part.float() / 255 for part in pixels.split(evaluation.batch_size)]
+    seen = join([look_at(part, prompt, label, instruments) for part in parts])
     # What a safety checker has blackened shows nobody.
     found = np.logical_and(seen.found, np.logical_not(hidden))
     seconds = time.perf_counter() - started
     return dataclasses.replace(seen, found=found, seeds=np.array(seeds), seconds=np.array(seconds))
 
 
-def _see(images: "Tensor", prompt: str, label: str, instruments: Instruments) -> Record:
+def look_at(images: "Tensor", prompt: str, label: str, instruments: Instruments) -> Record:
     """Judge images [n, 3, H, W], each as the PNG file has it: classifiers see its face, encoders all of it."""
     import torch
 

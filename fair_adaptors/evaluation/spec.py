@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
-from fair_adaptors.adaptor.results import Calibration
+from fair_adaptors.adaptor.results_settings import Calibration
 from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.load import record_of
 from fair_adaptors.prompts.sets import PromptSet

@@ -12,14 +12,15 @@ from fair_adaptors.adaptor.results import (
     Erasure,
     Estimate,
     Results,
-    Settings,
     TargetClasses,
     VariantResults,
+    WithinClass,
 )
 from fair_adaptors.adaptor.results_file import from_json, to_json
+from fair_adaptors.adaptor.results_settings import Settings
 from fair_adaptors.vision.types import Classifier
 
-from . import beside, metrics
+from . import beside, metrics, variety
 from .estimates import count_classes, estimate_pooled, estimate_rate, estimate_values
 from .figures import UNTOLD, figures
 from .spec import Evaluation, Instruments, Target, known_targets
@@ -105,13 +106,19 @@ def _of_variant(
         agreement=tuple(_agreement(evaluation, instruments, record)),
         preservation={name: _cosine((values * original.features[name]).sum(-1)) for name, values in likeness.items()},
         text_alignment={name: _cosine(values) for name, values in record.text.items()},
-        diversity={name: diversity(values) for name, values in record.features.items()},
+        diversity={name: variety.diversity(values) for name, values in record.features.items()},
         aimed=tuple(target.name for target in evaluation.targets if set(target.attributes) <= set(variant.aimed)),
         flips=tuple(beside.flips(_paired(evaluation, instruments, record, original))) if compared else (),
         erasures=_erasures(evaluation, instruments, variant, (record, original)) if compared else (),
         kept_prompts=None if record.right is None else tuple(map(_rate_of_prompt, record.right)),
         text_prompts={name: tuple(_cosine(row[None]) for row in values) for name, values in record.text.items()},
         obeyed=obeyed if evaluation.prompts.expected else None,
+        diversity_change=(
+            {name: variety.diversity_change(original.features[name], values) for name, values in likeness.items()}
+            if compared
+            else None
+        ),
+        within_class=_within_class(evaluation, instruments, record, original),
     )
 
 
@@ -179,13 +186,27 @@ def _agreement(evaluation: Evaluation, instruments: Instruments, record: Record)
             yield Agreement((one.name, other.name), target.name, found)
 
 
-def diversity(features: Array) -> Estimate:
-    """Return the mean distance 1 − cos of two images of a prompt, from unit features [P, n, D]: 0 if all are alike."""
-    count = features.shape[1]
-    if count < 2:
-        return UNTOLD
-    alike = (np.einsum("pid,pd->pi", features, features.sum(1)) - (features**2).sum(-1)) / (count - 1)
-    return estimate_values(1 - alike, images_weight=2.0, bounds=(0.0, 2.0))
+def _within_class(
+    evaluation: Evaluation, instruments: Instruments, record: Record, original: Record
+) -> dict[str, dict[str, WithinClass]]:
+    """Return by encoder, and for every attribute as the first classifier that knows it sees it, the variety within."""
+    seen = {
+        target.name: (_first_that_knows(target, instruments).name, target)
+        for target in evaluation.targets
+        if len(target.attributes) == 1
+    }
+    return {
+        encoder: {
+            name: variety.within_class(
+                (original.features[encoder], original.classes(classifier, target.attributes)),
+                (features, record.classes(classifier, target.attributes)),
+                len(target.shares),
+                compared=record is not original,
+            )
+            for name, (classifier, target) in seen.items()
+        }
+        for encoder, features in record.features.items()
+    }
 
 
 def _cosine(values: Array) -> Estimate:

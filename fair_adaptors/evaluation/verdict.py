@@ -29,6 +29,7 @@ from .harm import (
 )
 from .obeyed import disobeyed_attributes, never_open, obeyed_clause, where_open
 from .spec import Target
+from .variety_words import is_more_alike, variety_sentence
 from .wording import direction, fine, listed, number, percent, sentence, signed
 
 SMALL = 0.05
@@ -48,22 +49,26 @@ class Verdict:
         name: the variant.
         aim: how far it is from what it was made for; of the original, from every target.
         beside: what else it changed, and for whom; empty for the original.
+        variety: how much images of one prompt differ, and how many classes they show.
         notes: images that do not count, or are doubtful.
         aim_harms: whether what ``aim`` tells of is a harm to somebody, see ``harm.harms``.
         beside_harms: the same of ``beside``.
+        variety_harms: whether images are clearly more alike than the original's.
     """
 
     name: str
     aim: str
     beside: str
+    variety: str
     notes: str
     aim_harms: bool
     beside_harms: bool
+    variety_harms: bool
 
     @property
     def text(self) -> str:
         """Return all of it."""
-        return " ".join(said for said in (self.aim, self.beside, self.notes) if said)
+        return " ".join(said for said in (self.aim, self.beside, self.variety, self.notes) if said)
 
 
 def verdicts(results: Results) -> list[Verdict]:
@@ -82,9 +87,11 @@ def verdicts(results: Results) -> list[Verdict]:
                 variant.name,
                 _aim(results, variant),
                 "" if variant is results.original else _beside(results, variant),
+                variety_sentence(results, variant),
                 _notes(results, variant),
                 aim_harms=True in in_aim,
                 beside_harms=False in in_aim,
+                variety_harms=is_more_alike(results, variant),
             )
         )
     return found

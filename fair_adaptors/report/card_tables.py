@@ -9,6 +9,7 @@ from fair_adaptors.adaptor.results import Estimate, FlooredEstimate, Results, Ta
 from fair_adaptors.adaptor.results_file import to_json, variant_of
 from fair_adaptors.evaluation.harm import not_aimed_at, shift_of
 from fair_adaptors.evaluation.obeyed import never_open, obeyed_rates, where_open
+from fair_adaptors.evaluation.variety_words import variety_rows
 from fair_adaptors.evaluation.verdict import smallest_share, verdicts
 from fair_adaptors.evaluation.wording import fine, number, signed
 
@@ -53,6 +54,11 @@ def figures(record: AdaptorRecord, results: Results) -> dict[str, Any]:
         "flips": list(card_beside.flips(after)),
         "prompts": card_beside.prompts(results, after),
         "kept": list(_kept(results, before, after)),
+        "variety": [
+            [row.what, *_told(row.change.before, row.change.after), span(row.change, signed), *_told(row.fair)]
+            for row in variety_rows(results, after)
+            if row.change
+        ],
         "kept_prompts": card_beside.kept(results, after),
         "limits": list(_limits(results)),
         "agreement": [[" and ".join(row.classifiers), row.target, span(row.kappa)] for row in after.agreement],
@@ -129,7 +135,7 @@ def _kept(results: Results, before: VariantResults, after: VariantResults) -> It
         yield [f"likeness to the original's image ({name}, cosine)", "–", span(found)]
     for label, was, now in (
         ("fit to the prompt", before.text_alignment, after.text_alignment),
-        ("diversity", before.diversity, after.diversity),
+        ("diversity", before.diversity, after.diversity if after.diversity_change is None else {}),
     ):
         for name, found in now.items():
             yield [f"{label} ({name})", span(was[name]), span(found)]
@@ -140,6 +146,10 @@ def _limits(results: Results) -> Iterator[Row]:
         for name, row in found.items():
             numbers = [number(row.true), number(row.measured), signed(row.error)]
             yield [classifier, name, *map(plain, numbers)]
+
+
+def _told(*values: float) -> Row:
+    return [plain(number(value)) for value in values]
 
 
 def _is_trained(record: AdaptorRecord, target: TargetClasses) -> bool:

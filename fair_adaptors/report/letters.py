@@ -1,33 +1,27 @@
-"""Text in pictures, in a font that has its letters: Pillow's own, else one of the machine's."""
+"""Text in pictures: each letter in a font that has it, and what stands for it where no font has."""
 
 import bisect
+import logging
 import math
-from collections.abc import Iterator
+import unicodedata
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
+from itertools import groupby
 from typing import TYPE_CHECKING
 
+from .fonts import advice, font_named, has, name_for, name_with, script_of
+
 if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
-    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+    from .fonts import Font
 
-FONTS = (
-    "DejaVuSans.ttf",
-    "NotoSans-Regular.ttf",
-    "Arial Unicode.ttf",
-    "arial.ttf",
-    "NotoSansCJK-Regular.ttc",
-    "PingFang.ttc",
-    "msyh.ttc",
-    "YuGothM.ttc",
-    "malgun.ttf",
-    "NotoSansArabic-Regular.ttf",
-    "NotoSansDevanagari-Regular.ttf",
-    "Nirmala.ttf",
-)
-"""Fonts of Linux, macOS and Windows, by the names of their files; Pillow looks for them where the system has fonts."""
+logger = logging.getLogger(__name__)
+ASCII = {
+    "ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L",
+    "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i", "–": "-", "—": "-", "−": "-", "×": "x",
+    "→": "->", "…": "...", "‘": "'", "’": "'", "‚": ",", "“": '"', "”": '"', "„": '"', "€": "EUR",
+}  # fmt: skip
+"""What is read for letters and signs that are not made of a plain letter and a mark."""
 
 
 def write(
@@ -44,58 +38,76 @@ def write(
     Args:
         anchor: Pillow's two letters for where ``place`` is on the line.
     """
-    font = font_for(text, size)
-    draw.text(place, fitted(text, font, room), colour, font, anchor=anchor)
+    runs = _runs(fitted(drawable(text), size, room), size)
+    if len(runs) < 2:
+        for part, font in runs:
+            draw.text(place, part, colour, font, anchor=anchor)
+        return
+    (x, y), whole = place, sum(font.getlength(part) for part, font in runs)
+    x -= {"l": 0.0, "m": whole / 2, "r": whole}[anchor[0]]
+    middle = {"t": size * 0.45, "m": 0.0, "b": -size * 0.45}[anchor[1]]
+    for part, font in runs:
+        draw.text((x, y + middle), part, colour, font, anchor="lm")
+        x += font.getlength(part)
 
 
-def fitted(text: str, font: "Font", width: float) -> str:
+def fitted(text: str, size: int, width: float) -> str:
     """Make text one line that is no wider than ``width`` pixels, with an ellipsis where it was cut."""
+
+    def length(shown: str) -> float:
+        return sum(font.getlength(part) for part, font in _runs(shown, size))
+
     text = " ".join(text.split())
-    if font.getlength(text) <= width:
+    if length(text) <= width:
         return text
-    letters = bisect.bisect_right(range(len(text)), width, key=lambda end: font.getlength(text[:end] + "…"))
+    letters = bisect.bisect_right(range(len(text)), width, key=lambda end: length(text[:end] + "…"))
     return text[: max(0, letters - 1)].rstrip() + "…"
 
 
-def font_for(text: str, size: int) -> "Font":
-    """Return the first font that has every letter of a text; if none has, the one that lacks the fewest."""
-    best, fewest = _font(None, size), math.inf
-    for name in (None, *_found()):
-        font = _font(name, size)
-        missing = sum(not has(font, letter) for letter in set(text))
-        if missing < fewest:
-            best, fewest = font, missing
-        if not missing:
-            break
-    return best
+def drawable(text: str) -> str:
+    """Return a text with what stands for the letters that no font of this machine has; a warning says what to install.
+
+    It is the letter without its marks, such as e for é, what is read for it, such as ss for ß, or else its number in
+    Unicode, such as ``\\u770b``.
+    """
+    text = unicodedata.normalize("NFC", text)
+    missing = {letter for letter in set(text) if not _is_drawn(letter)}
+    for script in sorted({script_of(letter) for letter in missing if _stands_for(letter).startswith("\\")}):
+        _warn(script)
+    return "".join(_stands_for(letter) if letter in missing else letter for letter in text)
+
+
+def _is_drawn(letter: str) -> bool:
+    return letter.isspace() or name_with(letter) is not None
+
+
+def _stands_for(letter: str) -> str:
+    if unicodedata.category(letter) in ("Cf", "Mn"):
+        return ""  # joins or marks others, and is nothing by itself
+    plain = ASCII.get(letter) or "".join(
+        part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part)
+    )
+    if plain and all(map(_is_drawn, plain)):
+        return plain
+    return letter.encode("ascii", "backslashreplace").decode()
+
+
+def _runs(text: str, size: int) -> "list[tuple[str, Font]]":
+    """Split a text into parts, each with a font that has its letters; one part wherever one font has them all."""
+    if whole := name_for(text):
+        return [(text, font_named(whole[0], size))]
+    names: list[str | None] = []
+    for letter in text:
+        if not names or not has(font_named(names[-1], 16), letter):
+            names.append((name_with(letter) or (None,))[0])
+        else:
+            names.append(names[-1])
+    parts = groupby(zip(names, text, strict=True), key=lambda pair: pair[0])
+    return [("".join(letter for _, letter in pairs), font_named(name, size)) for name, pairs in parts]
 
 
 @cache
-def has(font: "Font", letter: str) -> bool:
-    """Tell whether a font draws a letter as anything else than what it has for those that it lacks."""
-    from PIL import ImageFont
-
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        return letter.isascii()
-    return letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask("\U0010fffd"))
-
-
-@cache
-def _font(name: str | None, size: int) -> "Font":
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size) if name is None else ImageFont.truetype(name, size)
-
-
-def _found() -> Iterator[str]:
-    """Yield the fonts that are here, one that comes with matplotlib too."""
-    from PIL import ImageFont
-
-    matplotlib = find_spec("matplotlib")
-    own = Path(matplotlib.origin or "").parent / "mpl-data" / "fonts" / "ttf" if matplotlib else None
-    for name in (*([str(own / FONTS[0])] if own else []), *FONTS):
-        try:
-            ImageFont.truetype(name, 10)
-        except OSError:
-            continue
-        yield name
+def _warn(script: str) -> None:
+    logger.warning(
+        f"no font on this machine has {script.capitalize()} letters, so pictures show their numbers. {advice(script)}"
+    )

@@ -13,6 +13,7 @@ from fair_adaptors.evaluation.harm import class_judgement, fit_losses, judgement
 from fair_adaptors.evaluation.metrics import CONFIDENCE
 from fair_adaptors.evaluation.obeyed import disobeyed_attributes, never_open, where_open
 from fair_adaptors.evaluation.store import PLOTS, REPORT_FILE, RESULTS_FILE, TIMING_FILE
+from fair_adaptors.evaluation.variety_words import VarietyRow, leads_with_variety, variety_rows
 from fair_adaptors.evaluation.verdict import smallest_share, verdicts
 from fair_adaptors.evaluation.wording import direction, fine, number, percent, points, signed
 
@@ -80,6 +81,8 @@ def page(results: Results, timing: Mapping[str, float], pictures: gallery.Pictur
         sentences=SENTENCES,
         open_targets=OPEN_TARGETS,
         figure=_figure(results),
+        variety=_variety(results),
+        variety_first=leads_with_variety(results),
         kept=_kept(results),
         gallery=gallery.shown_prompts(results, pictures),
         open_prompts=gallery.OPEN_PROMPTS,
@@ -181,6 +184,13 @@ def _kept(results: Results) -> list[KeptTable]:
     for _, _, rows in tables:
         rows.sort(key=lambda row: _lost_most(row[1]))
     return tables
+
+
+def _variety(results: Results) -> list[tuple[str, VarietyRow]]:
+    """Return the figures of variety, each with its variant's name: figure by figure."""
+    rows = [(variant.name, row) for variant in results.variants for row in variety_rows(results, variant)]
+    order = list(dict.fromkeys(row.what for _, row in rows))
+    return sorted(rows, key=lambda pair: order.index(pair[1].what))
 
 
 def _lost_most(cells: Sequence[tuple[Estimate, bool]]) -> float:

@@ -16,6 +16,7 @@ from fair_adaptors.evaluation.obeyed import never_open, obeyed_rates
 from fair_adaptors.evaluation.spec import Instruments
 from fair_adaptors.evaluation.store import IMAGES_FILE, RESULTS_FILE
 from fair_adaptors.evaluation.variants import Variant
+from fair_adaptors.evaluation.variety_words import leads_with_variety, variety_rows
 from fair_adaptors.evaluation.verdict import smallest_share, verdicts
 from fair_adaptors.evaluation.wording import fine, number
 
@@ -105,13 +106,21 @@ def headline_text(results: Results) -> str:
 
 
 def print_headline(console: "Console", results: Results) -> None:
-    """Print the table of figures, and below it in words how each variant fared, and what else it changed."""
+    """Print the tables of figures, and below them in words how each variant fared, and what else it changed.
+
+    Variety within a prompt comes first where the base draws in few steps.
+    """
     from rich.markup import escape
 
-    console.print(headline_table(results))
+    first = leads_with_variety(results)
+    for table in sorted((headline_table, variety_table), key=lambda one: (one is variety_table) != first):
+        if (written := table(results)).row_count:
+            console.print(written)
     said = verdicts(results)
     for one in said[:SAID]:
-        parts = (one.aim, one.aim_harms), (one.beside, one.beside_harms), (one.notes, False)
+        variety = [(one.variety, one.variety_harms)]
+        parts = [(one.aim, one.aim_harms), (one.beside, one.beside_harms), (one.notes, False)]
+        parts[0 if first else 2 : 0] = variety
         told = [f"[{'bold red' if harm else 'none'}]{escape(text)}[/]" if text else "" for text, harm in parts]
         console.print(f"[bold]{escape(one.name)}[/]: {' '.join(filter(None, told))}\n", highlight=False)
     if len(said) > SAID:
@@ -146,6 +155,27 @@ def headline_table(results: Results) -> "Table":
                 escape(smallest_share(found, target)),
                 fine(found.undetermined.value),
             )
+        table.add_section()
+    return table
+
+
+def variety_table(results: Results) -> "Table":
+    """Return a table of how varied the images of a prompt are, figure by figure and variant by variant; 80 columns."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    columns = (Column("variety within a prompt", overflow="fold"), "figure", "95 %", "fair")
+    table = Table(*columns, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    rows = [(row, variant.name) for variant in results.variants for row in variety_rows(results, variant)]
+    for what in dict.fromkeys(row.what for row, _ in rows):
+        ours = [(row, name) for row, name in rows if row.what == what]
+        most = f", of {ours[0][0].most}" if ours[0][0].most else ""
+        table.add_row(f"[bold]{escape(what)}{most}[/]")
+        for row, name in ours:
+            interval = row.interval if row.change is None else f"change {row.interval}"
+            style = "bold red" if row.is_worse else None
+            table.add_row(escape(name), row.numbers, interval, number(row.fair), style=style)
         table.add_section()
     return table
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from fair_adaptors.adaptor.results import Calibration
+from fair_adaptors.adaptor.results_settings import Calibration
 from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.metrics import bias
