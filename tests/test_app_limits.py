@@ -50,10 +50,9 @@ def test_the_addresses_of_one_household_are_one_visitor() -> None:
 
 
 def test_alone_there_is_no_limit_and_in_public_there_is_one_that_can_be_changed() -> None:
-    none = {"waiting": 20, "visitor_images": None, "all_images": None}
-    assert limits_for("127.0.0.1", **none) == ALONE
-    assert limits_for("0.0.0.0", **none) == PUBLIC
-    assert limits_for("0.0.0.0", **none | {"visitor_images": 8}) == Limits(20, 8, PUBLIC.all_images)
+    assert limits_for("127.0.0.1") == ALONE
+    assert limits_for("0.0.0.0") == PUBLIC
+    assert limits_for("0.0.0.0", visitor_images=8) == Limits(20, 8, PUBLIC.all_images)
     assert limits_for("localhost", waiting=3, visitor_images=8, all_images=9) == Limits(3, 8, 9)
     Allowance(ALONE).spend("127.0.0.1", 10**9)
 

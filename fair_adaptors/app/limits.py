@@ -42,7 +42,9 @@ PUBLIC = Limits(visitor_images=256, all_images=4096)
 """For a page that others can reach."""
 
 
-def limits_for(host: str, *, waiting: int, visitor_images: int | None, all_images: int | None) -> Limits:
+def limits_for(
+    host: str, *, waiting: int = 20, visitor_images: int | None = None, all_images: int | None = None
+) -> Limits:
     """Return the limits of a page that listens on an address; where none is given, those that are usual for it."""
     usual = ALONE if host in LOOPBACK else PUBLIC
     return Limits(waiting, visitor_images or usual.visitor_images, all_images or usual.all_images)

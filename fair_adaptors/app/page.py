@@ -19,7 +19,7 @@ from fair_adaptors.evaluation.spec import Instruments
 
 from .guard import LOOPBACK, Door
 from .handlers import handlers, render
-from .limits import ALONE, Allowance, Limits
+from .limits import ALONE, Allowance, Limits, limits_for
 from .session import MAX_SEED, MAX_STRENGTH, Session
 
 STRENGTH = "0 is the model as it is, 1 the adaptor as it was trained."
@@ -45,7 +45,7 @@ def serve(
     port: int = 7860,
     open_browser: bool = True,
     instruments: Instruments | None = None,
-    limits: Limits = ALONE,
+    limits: Limits | None = None,
 ) -> None:
     """Show the page until Ctrl-C.
 
@@ -57,7 +57,7 @@ def serve(
         port: 0 for any that is free.
         open_browser: show the page in the user's browser.
         instruments: what the images are counted with, see ``Session``.
-        limits: what visitors may ask for.
+        limits: what visitors may ask for; None for no limit on this machine alone, and ``PUBLIC`` on other addresses.
 
     Raises:
         FairAdaptorError: Gradio is not installed, an adaptor cannot be loaded, or the address cannot be listened on.
@@ -69,7 +69,7 @@ def serve(
         os.environ["GRADIO_TEMP_DIR"] = folder  # before its import: its own is everybody's, and stays behind
         session = Session(pipe, base=base, adaptors=adaptors, instruments=instruments)
         local = host in LOOPBACK
-        door = Door(build_app(session, limits), local=local)
+        door = Door(build_app(session, limits or limits_for(host)), local=local)
         server = uvicorn.Server(uvicorn.Config(door, log_level="critical", timeout_graceful_shutdown=1))
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
         print(f"The page is {url} (Ctrl-C ends it)", flush=True)
