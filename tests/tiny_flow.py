@@ -4,8 +4,29 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 from tests.tiny import tiny_pipeline
 
@@ -44,6 +65,98 @@ def tiny_sd3(*, seed: int = 0, t5: bool = True) -> StableDiffusion3Pipeline:
             _t5_tokenizer() if t5 else None,
         )
     )
+
+
+def tiny_flux(*, seed: int = 0, guidance: bool = True) -> FluxPipeline:
+    """FLUX.1: dev, or schnell, which is told no ``guidance``."""
+    first = tiny_pipeline(width=16, layers=2, seed=seed)
+    torch.manual_seed(seed)
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=16,
+        guidance_embeds=guidance,
+        axes_dims_rope=(4, 2, 2),
+    )
+    return _quiet(
+        FluxPipeline(
+            FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=guidance),
+            tiny_autoencoder(),
+            first.text_encoder,
+            first.tokenizer,
+            tiny_t5(),
+            _t5_tokenizer(),
+            transformer.eval(),
+        )
+    )
+
+
+def tiny_klein(*, seed: int = 0, distilled: bool = False) -> Flux2KleinPipeline:
+    """FLUX.2 klein: the base, or the form that was ``distilled`` to few steps."""
+    torch.manual_seed(seed)
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(2, 2, 2, 2),
+        guidance_embeds=False,
+    )
+    autoencoder = AutoencoderKLFlux2(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=SIDE,
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    parts = (scheduler, autoencoder.eval(), tiny_qwen(27), _qwen_tokenizer(), transformer.eval())
+    return _quiet(Flux2KleinPipeline(*parts, is_distilled=distilled))
+
+
+def tiny_z_image(*, seed: int = 0) -> ZImagePipeline:
+    """Z-Image, with its two refiners."""
+    torch.manual_seed(seed)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=16,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=8,
+        axes_dims=[4, 2, 2],
+        axes_lens=[64, 16, 16],
+    )
+    for name, weights in transformer.named_parameters():  # a pad token is random memory until it is loaded
+        if name.endswith("pad_token"):
+            torch.nn.init.normal_(weights)
+    parts = (FlowMatchEulerDiscreteScheduler(shift=3.0), tiny_autoencoder(), tiny_qwen(2), _qwen_tokenizer())
+    return _quiet(ZImagePipeline(*parts, transformer.eval()))
+
+
+def tiny_qwen(layers: int) -> Qwen3ForCausalLM:
+    """A Qwen3 of width 8."""
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "head_dim": 4, "num_attention_heads": 2}
+    return Qwen3ForCausalLM(
+        Qwen3Config(vocab_size=32, num_hidden_layers=layers, num_key_value_heads=1, **sizes)
+    ).eval()
+
+
+def _qwen_tokenizer() -> Qwen2Tokenizer:
+    letters = [chr(code) for code in range(97, 123)]
+    words = ["<|endoftext|>", *letters, "Ġ"]  # the last stands for a space
+    tokenizer = Qwen2Tokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=512)
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return tokenizer
 
 
 def tiny_autoencoder() -> AutoencoderKL:
@@ -86,7 +199,12 @@ def _quiet(pipe: Any) -> Any:
     return pipe
 
 
-FLOW_FAMILIES: dict[str, Callable[[], Any]] = {"sd3": tiny_sd3}
+FLOW_FAMILIES: dict[str, Callable[[], Any]] = {
+    "sd3": tiny_sd3,
+    "flux": tiny_flux,
+    "flux2": tiny_klein,
+    "z-image": tiny_z_image,
+}
 """By the family's name."""
 
 
@@ -94,4 +212,4 @@ def draw(pipe: Any, *, steps: int = 2) -> torch.Tensor:
     """Draw one image [1, 3, 16, 16], always of the same noise."""
     generator = torch.Generator().manual_seed(0)
     settings = {"height": SIDE, "width": SIDE, "num_inference_steps": steps, "generator": generator}
-    return pipe("a nurse", **settings, output_type="pt").images
+    return pipe(prompt="a nurse", **settings, output_type="pt").images

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fair_adaptors.adaptor.architecture import kind_of
 from fair_adaptors.adaptor.bases import by_short_name, find_base
 from fair_adaptors.adaptor.folder import AdaptorFiles, read_adaptor
-from fair_adaptors.adaptor.record import WEIGHTS_FILE
+from fair_adaptors.adaptor.record import WEIGHTS_FILE, some
 from fair_adaptors.errors import ConfigError, FairAdaptorError, WrongBaseError, did_you_mean
 from fair_adaptors.families.family import Family
 from fair_adaptors.families.table import family_of
@@ -18,6 +18,7 @@ from fair_adaptors.files import written_aside
 from fair_adaptors.state_dicts import PEFT_CONFIG
 
 from .layouts import kohya_keys, peft_keys
+from .stacked import join, original_layers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,18 +87,39 @@ def kohya_tensors(tensors: "Mapping[str, Tensor]", family: Family) -> "dict[str,
 
     Args:
         tensors: under our names.
-        family: of the base.
+        family: of the base. Where its original code keeps several of our layers as one, they are joined, exactly.
+
+    Raises:
+        FairAdaptorError: a layer has no place under those names.
     """
     import torch
 
     renamed: dict[str, Tensor] = {}
-    stems = _stems(tensors)
-    one_rank = len({len(tensors[f"{stem}.lora_A.weight"]) for stem in stems}) == 1
-    for stem in stems:
-        down, up = tensors[f"{stem}.lora_A.weight"], tensors[f"{stem}.lora_B.weight"]
+    pairs = {stem: (tensors[f"{stem}.lora_A.weight"], tensors[f"{stem}.lora_B.weight"]) for stem in _stems(tensors)}
+    layers = _under_original_names(pairs, family)
+    one_rank = len({len(down) for down, _ in layers.values()}) == 1
+    for stem, (down, up) in layers.items():
         values = {"lora_A": down, "lora_B": up, "alpha": torch.tensor(float(len(down)))}
         renamed |= {name: values[role] for name, role in kohya_keys(stem, family)[: 2 + one_rank]}
     return renamed
+
+
+def _under_original_names(
+    layers: "dict[str, tuple[Tensor, Tensor]]", family: Family
+) -> "dict[str, tuple[Tensor, Tensor]]":
+    start, part = f"{family.network}.", family.parts[family.network]
+    if not part.original:
+        return layers
+    found = {stem: pair for stem, pair in layers.items() if not stem.startswith(start)}
+    network = {stem.removeprefix(start): pair for stem, pair in layers.items() if stem.startswith(start)}
+    originals = original_layers(part, network)
+    if without := network.keys() - {name for members in originals.values() for name in members}:
+        raise FairAdaptorError(
+            f"kohya's names have no place for {some(without)} of {family.title}: export to diffusers or peft instead"
+        )
+    for layer, members in originals.items():
+        found[start + layer] = join({name: network[name] for name in members if name in network}, members, part)
+    return found
 
 
 def kohya_file(files: AdaptorFiles) -> tuple[str, bytes]:

@@ -11,9 +11,12 @@ from typing import Literal
 from fair_adaptors.families.family import Family
 
 from .original_names import original_names
+from .stacked import original_layers
 
 Role = Literal["lora_A", "lora_B", "alpha"]
 Key = tuple[str, Role]
+
+_ENDS: tuple[Key, ...] = (("lora_down.weight", "lora_A"), ("lora_up.weight", "lora_B"), ("alpha", "alpha"))
 
 _PAIR: tuple[Role, Role] = ("lora_A", "lora_B")
 _EARLY_ATTENTION = re.compile(r"(.*)\.(?:(to_q|to_k|to_v|to_out)(?:\.0)?|(q|k|v|out)_proj)")
@@ -57,12 +60,19 @@ def diffusers_keys(stem: str, family: Family) -> list[Key]:
 def kohya_keys(stem: str, family: Family) -> list[Key]:
     """Return the keys in a file of kohya's scripts, which ComfyUI and A1111 read: first those of the family."""
     part, _, module = stem.partition(".")
-    ends: list[Key] = [("lora_down.weight", "lora_A"), ("lora_up.weight", "lora_B"), ("alpha", "alpha")]
     return [
         (f"{prefix}{module.replace('.', '_')}.{end}", role)
         for prefix in family.parts[part].kohya_prefixes
-        for end, role in ends
+        for end, role in _ENDS
     ]
+
+
+def comfy_keys(stem: str, family: Family) -> list[Key]:
+    """Return the keys in a file with ComfyUI's own names, as other trainers of flow-matching models write them."""
+    part, _, module = stem.partition(".")
+    ends = [*((f"{role}.weight", role) for role in _PAIR), *_ENDS]
+    prefix = family.parts[part].comfy_prefix
+    return [(f"{prefix}{module}.{end}", role) for end, role in ends if prefix]
 
 
 def peft_keys(stem: str, family: Family) -> list[Key]:
@@ -76,6 +86,7 @@ LAYOUTS: Mapping[str, Callable[[str, Family], list[Key]]] = {
     "authors": authors_keys,
     "diffusers": diffusers_keys,
     "kohya": kohya_keys,
+    "ComfyUI": comfy_keys,
     "peft": peft_keys,
 }
 
@@ -83,18 +94,37 @@ LAYOUTS: Mapping[str, Callable[[str, Family], list[Key]]] = {
 def known_keys(stems: Collection[str], family: Family) -> dict[str, tuple[str, str, Role]]:
     """Return what every key in every layout stands for: (layout, stem, role).
 
-    A key of peft that could be of either of two text encoders is taken for the second one's. In kohya's layout the
-    U-Net's layers have their original names too, as kohya's scripts write them for SDXL.
+    A key of peft that could be of either of two text encoders is taken for the second one's. In kohya's and ComfyUI's
+    layouts the network's layers have their original names too; those that stand for several modules are stems of
+    their own, see ``stacks``.
     """
     found: dict[str, tuple[str, str, Role]] = {}
-    start = f"{family.network}."
-    original = original_names([stem.removeprefix(start) for stem in stems if stem.startswith(start)])
+    others = _other_names(stems, family)
     for layout, keys in LAYOUTS.items():
-        for stem in sorted(stems):  # the second encoder's come after the first one's
-            other_name = original.get(stem.removeprefix(start)) if layout == "kohya" else None
-            for key, role in keys(stem, family) + (keys(start + other_name, family) if other_name else []):
+        renamed = others if layout in ("kohya", "ComfyUI") else {}
+        for name, stem in [*((stem, stem) for stem in sorted(stems)), *renamed.items()]:  # the second encoder's later
+            for key, role in keys(name, family):
                 other = found.get(key, ("", "", ""))[1]
                 # else a tensor would be taken for another one's
-                assert not other or (layout == "peft" and other.partition(".")[0] in family.text_encoders), key
+                ours = not other or other == stem
+                assert ours or (layout == "peft" and other.partition(".")[0] in family.text_encoders), key
                 found[key] = layout, stem, role
     return found
+
+
+def stacks(stems: Collection[str], family: Family) -> dict[str, tuple[str, ...]]:
+    """Return the network's layers that the original code keeps as one, as stems, with the stems of their members."""
+    start, part = f"{family.network}.", family.parts[family.network]
+    modules = [stem.removeprefix(start) for stem in stems if stem.startswith(start)]
+    found = original_layers(part, modules)
+    return {start + layer: tuple(start + name for name in members) for layer, members in found.items()}
+
+
+def _other_names(stems: Collection[str], family: Family) -> dict[str, str]:
+    """Return the original names of layers, as stems, with the stem that each stands for."""
+    if family.parts[family.network].original:
+        found = stacks(stems, family)
+        return {layer: members[0] if len(members) == 1 else layer for layer, members in found.items()}
+    start = f"{family.network}."
+    names = original_names([stem.removeprefix(start) for stem in stems if stem.startswith(start)])
+    return {start + name: start + module for module, name in names.items()}

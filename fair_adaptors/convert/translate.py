@@ -11,7 +11,8 @@ from fair_adaptors.adaptor.record import some
 from fair_adaptors.errors import InvalidAdaptorError
 from fair_adaptors.state_dicts import PEFT_CONFIG, StateDict
 
-from .layouts import Role, known_keys, trained_by_the_authors
+from .layouts import Role, known_keys, stacks, trained_by_the_authors
+from .stacked import take_apart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +68,7 @@ def translate(files: Sequence[StateDict], base: Architecture) -> Found:
     found = Found()
     for file in files:
         shapes = _candidates(file, base)
+        stacked = _stacked(shapes, base)
         if TOKENS in file.tensors:
             if found.tokens is not None:
                 raise InvalidAdaptorError(f"{file.name}: soft tokens are in another file too; give one of them")
@@ -74,15 +76,17 @@ def translate(files: Sequence[StateDict], base: Architecture) -> Found:
             continue
         layout, layers = _layers_of(file, known_keys(shapes, base.family), base)
         _check_complete(file, layout, layers, shapes)
+        for stem, layer in layers.items():
+            _check_layer(f"{file.name}: {stem}", layer, stacked.get(stem, (shapes.get(stem, ()), {}))[0], base)
+        ranks = sorted({len(layer["lora_A"]) for layer in layers.values()})
+        layers = {stem: _without_alpha(file, layout, stem, layer) for stem, layer in layers.items()}
+        layers = _members(layers, {stem: rows for stem, (_, rows) in stacked.items()}, file)
         if twice := layers.keys() & found.layers.keys():
             raise InvalidAdaptorError(f"{file.name}: {some(twice)} are in another file too; give one of them")
-        for stem, layer in layers.items():
-            _check_layer(f"{file.name}: {stem}", layer, shapes[stem], base)
-        ranks = sorted({len(layer["lora_A"]) for layer in layers.values()})
         if layout == "authors" and len(ranks) > 1:  # they train all layers of a part with one
             raise InvalidAdaptorError(f"{file.name}: its layers have the ranks {', '.join(map(str, ranks))}, not one")
         found.layouts[file.name] = layout
-        found.layers |= {stem: _without_alpha(file, layout, stem, layer) for stem, layer in layers.items()}
+        found.layers |= layers
     return found
 
 
@@ -92,6 +96,34 @@ def _candidates(file: StateDict, base: Architecture) -> dict[str, tuple[int, ...
     if path.stem != "adapter_model" or path.parent.name not in base.family.parts:
         return shapes
     return {stem: shape for stem, shape in shapes.items() if stem.startswith(f"{path.parent.name}.")}
+
+
+def _stacked(
+    shapes: Mapping[str, tuple[int, ...]], base: Architecture
+) -> dict[str, tuple[tuple[int, ...], dict[str, int]]]:
+    """Return the shape of each layer that the network's original code keeps as one, and its members' rows."""
+    found = {}
+    for layer, members in stacks(shapes, base.family).items():
+        if len(members) > 1:
+            rows = {member: shapes[member][0] for member in members}
+            found[layer] = ((sum(rows.values()), *shapes[members[0]][1:]), rows)
+    return found
+
+
+def _members(
+    layers: "dict[str, Layer]", stacked: Mapping[str, Mapping[str, int]], file: StateDict
+) -> "dict[str, Layer]":
+    """Return the layers with those that stand for several modules taken apart."""
+    found: dict[str, Layer] = {}
+    for stem, layer in layers.items():
+        parts: dict[str, Layer] = {stem: layer}
+        if stem in stacked:
+            apart = take_apart(layer["lora_A"], layer["lora_B"], stacked[stem])
+            parts = {member: {"lora_A": down, "lora_B": up} for member, (down, up) in apart.items()}
+        if twice := parts.keys() & found.keys():
+            raise InvalidAdaptorError(f"{file.name}: two keys stand for {some(twice)}, one of them of {stem}")
+        found |= parts
+    return found
 
 
 def _layers_of(
@@ -112,7 +144,8 @@ def _layers_of(
     if unknown or lonely:
         raise InvalidAdaptorError(
             f"{file.name}: unexpected keys: {some(unknown)}; missing from a pair: {some(lonely)}. Expected LoRAs on"
-            f" layers of the base {base.name}, named as by the authors, kohya, peft or diffusers. Is the base right?"
+            f" layers of the base {base.name}, named as by the authors, kohya, ComfyUI, peft or diffusers. Is the"
+            " base right?"
         )
     if len(layouts) > 1:
         raise InvalidAdaptorError(f"{file.name} mixes the names of {' and '.join(sorted(layouts))}")

@@ -34,7 +34,7 @@ def generate(
     for start in range(0, len(pairs), batch_size):
         batch = pairs[start : start + batch_size]
         output = pipe(
-            [prompt for prompt, _ in batch],
+            prompt=[prompt for prompt, _ in batch],
             generator=[torch.Generator().manual_seed(image_seed(seed, prompt, index)) for prompt, index in batch],
             num_inference_steps=num_steps,
             guidance_scale=guidance_scale,

@@ -184,7 +184,7 @@ def _draw_and_see(
     for start in range(0, len(seeds), evaluation.batch_size):
         batch = slice(start, start + evaluation.batch_size)
         output = pipe(
-            words[batch],
+            prompt=words[batch],
             generator=[torch.Generator().manual_seed(seed) for seed in seeds[batch]],
             num_inference_steps=evaluation.num_steps,
             guidance_scale=evaluation.guidance_scale,

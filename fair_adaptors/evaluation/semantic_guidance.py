@@ -78,7 +78,7 @@ def _guided(
     concepts = [f"{word} person" for attribute in attributes for word in attribute.classes]
 
     def call(
-        prompts: Sequence[str],
+        prompt: Sequence[str],
         *,
         generator: "Sequence[torch.Generator]",
         num_inference_steps: int,
@@ -87,7 +87,7 @@ def _guided(
     ) -> SimpleNamespace:
         import torch
 
-        if isinstance(prompts, str) or not isinstance(generator, Sequence) or len(prompts) != len(generator):
+        if isinstance(prompt, str) or not isinstance(generator, Sequence) or len(prompt) != len(generator):
             raise ConfigError(
                 "semantic guidance draws a class per image: give a list of prompts and as many generators"
             )
@@ -99,7 +99,7 @@ def _guided(
         images: dict[int, torch.Tensor] = {}
         for drawn, members in _by_class(attributes, [one.initial_seed() for one in generator]).items():
             output = semantic(
-                [prompts[i] for i in members],
+                [prompt[i] for i in members],
                 generator=[generator[i] for i in members],
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
@@ -110,7 +110,7 @@ def _guided(
                 **settings,
             )
             images.update(zip(members, output.images, strict=True))
-        return SimpleNamespace(images=torch.stack([images[i] for i in range(len(prompts))]))
+        return SimpleNamespace(images=torch.stack([images[i] for i in range(len(prompt))]))
 
     return call
 

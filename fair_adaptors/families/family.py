@@ -1,7 +1,7 @@
 """What is to be said of a pipeline family; a new one is a file that says it, and a row in ``table``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,11 @@ class Part:
         dropped_level: how module names began, such as ``text_model.encoder.``, before newer versions of the library
             dropped the first level; our names keep it.
         also: names of other classes that have its layers under the same names.
+        original: the layers of the original code, under whose names kohya's scripts and ComfyUI write LoRAs, with the
+            modules whose weights stand in them, one above the other. A # is the number of a block. What is not in the
+            table has no place there. Empty where those programs know the modules under the names that they have here.
+        rows: the size of members of unlike size in the table, by the last word of their names; others are 1.
+        comfy_prefix: what ComfyUI's own names of it begin with; empty for none.
     """
 
     model: str
@@ -22,11 +27,31 @@ class Part:
     kohya_prefixes: tuple[str, ...]
     dropped_level: str = ""
     also: tuple[str, ...] = ()
+    original: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
+    comfy_prefix: str = ""
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The name of its class, then those of the others."""
         return (self.model.partition(":")[2], *self.also)
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """How the pipelines of a family that need few steps and no guidance are told from the others, and drawn with.
+
+    Attributes:
+        part: whose configuration says it; empty for the pipeline's own.
+        setting, value: what it says.
+        num_steps, guidance_scale: their usual settings.
+    """
+
+    part: str
+    setting: str
+    value: bool
+    num_steps: int
+    guidance_scale: float
 
 
 @dataclass(frozen=True)
@@ -43,6 +68,7 @@ class Family:
         text_entry: linear layers of the network through which all text enters; a LoRA on these alone has kilobytes.
         optional_text_encoders: those that a pipeline draws without too: None there, and zeros for what they say.
         num_steps, guidance_scale: usual settings, for bases that the table of bases does not know.
+        distilled: how those that need few steps are told; None where nothing in the pipeline tells it.
         token_encoder: the text encoder that soft tokens, learned ones before a prompt, are for; empty for none.
         autoencoder: the part that makes pictures of latents: its name, and its class as ``module:object``.
         scheduler: the class that is trained with, as ``module:object``; empty for the pipeline's own.
@@ -60,6 +86,7 @@ class Family:
     optional_text_encoders: tuple[str, ...] = ()
     num_steps: int = 30
     guidance_scale: float = 7.5
+    distilled: Distilled | None = None
     token_encoder: str = ""
     autoencoder: tuple[str, str] = ("vae", "diffusers:AutoencoderKL")
     scheduler: str = ""

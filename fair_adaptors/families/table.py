@@ -6,11 +6,21 @@ from typing import Any
 from fair_adaptors.errors import WrongBaseError
 
 from .family import Family
+from .flux import FLUX_1
+from .flux2 import FLUX_2
 from .sd import STABLE_DIFFUSION
 from .sd3 import STABLE_DIFFUSION_3
 from .sdxl import STABLE_DIFFUSION_XL
+from .z_image import Z_IMAGE
 
-FAMILIES: tuple[Family, ...] = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3)
+FAMILIES: tuple[Family, ...] = (
+    STABLE_DIFFUSION,
+    STABLE_DIFFUSION_XL,
+    STABLE_DIFFUSION_3,
+    FLUX_1,
+    FLUX_2,
+    Z_IMAGE,
+)
 
 
 def family_of(pipe: Any) -> Family:
