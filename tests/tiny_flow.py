@@ -211,5 +211,11 @@ FLOW_FAMILIES: dict[str, Callable[[], Any]] = {
 def draw(pipe: Any, *, steps: int = 2) -> torch.Tensor:
     """Draw one image [1, 3, 16, 16], always of the same noise."""
     generator = torch.Generator().manual_seed(0)
-    settings = {"height": SIDE, "width": SIDE, "num_inference_steps": steps, "generator": generator}
+    settings = {
+        "height": SIDE,
+        "width": SIDE,
+        "num_inference_steps": steps,
+        "generator": generator,
+        "max_sequence_length": 16,
+    }
     return pipe(prompt="a nurse", **settings, output_type="pt").images

@@ -1,0 +1,226 @@
+"""Stable Diffusion 3, FLUX.1, FLUX.2, Z-Image, of the real classes: adaptors load, unload, go to other formats."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.loaders import single_file_utils as originals
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fair_adaptors import load_fair_adaptor
+from fair_adaptors.adaptor.architecture import load_architecture
+from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
+from fair_adaptors.adaptor.modules import all_modules
+from fair_adaptors.adaptor.record import WEIGHTS_FILE
+from fair_adaptors.convert import convert, export
+from fair_adaptors.convert.exporting import kohya_tensors
+from fair_adaptors.convert.layouts import comfy_keys
+from fair_adaptors.convert.stacked import original_layers
+from fair_adaptors.errors import ConfigError, FairAdaptorError, InvalidAdaptorError, WrongBaseError
+from fair_adaptors.families.table import FAMILIES, family_named, family_of
+from tests.tiny import AIM, set_config, tiny_pipeline, write_tiny_adaptor
+from tests.tiny_flow import FLOW_FAMILIES, draw, tiny_sd3
+
+READERS = {
+    "sd3": originals.convert_sd3_transformer_checkpoint_to_diffusers,
+    "flux": originals.convert_flux_transformer_checkpoint_to_diffusers,
+    "flux2": originals.convert_flux2_transformer_checkpoint_to_diffusers,
+    "z-image": originals.convert_z_image_transformer_checkpoint_to_diffusers,
+}
+"""What diffusers makes of a checkpoint in each family's original layout: it knows nothing of ours."""
+
+
+@pytest.fixture(params=FLOW_FAMILIES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def pipe(name: str) -> Any:
+    return FLOW_FAMILIES[name]()
+
+
+@pytest.fixture
+def adaptor(tmp_path: Path, name: str, pipe: Any) -> Path:
+    return write_tiny_adaptor(tmp_path / "adaptor", pipe, parts=tuple(family_named(name).parts))
+
+
+def weights(pipe: Any) -> dict[str, Tensor]:
+    return {name: module.weight.detach().clone() for name, module in all_modules(pipe).items()}
+
+
+def stems(tensors: Mapping[str, Tensor]) -> set[str]:
+    return {key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")}
+
+
+def changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:
+    return {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+
+
+def test_it_is_told_from_the_others_by_its_classes(tmp_path: Path, name: str, pipe: Any) -> None:
+    assert family_of(pipe).name == name
+    pipe.save_pretrained(tmp_path)
+    assert load_architecture(str(tmp_path)).family.name == name
+    again = DiffusionPipeline.from_pretrained(tmp_path)
+    assert family_of(again).name == name and all_modules(again).keys() == all_modules(pipe).keys()
+    if len(family_named(name).parts) > 1:  # a pipeline that only encodes prompts
+        pipe.transformer = None
+        assert family_of(pipe).name == name
+
+
+def test_every_layer_of_the_file_changes_and_all_are_put_back(name: str, pipe: Any, adaptor: Path) -> None:
+    before, tensors, plain = weights(pipe), read_adaptor(adaptor).tensors, draw(pipe)
+    layers = [key for part in family_named(name).parts.values() for key in part.target_modules if "." not in key]
+    assert all(any(f".{layer}" in stem for stem in stems(tensors)) for layer in layers)
+    handle = load_fair_adaptor(pipe, adaptor)
+    assert changed(before, weights(pipe)) == stems(tensors)
+    ours = draw(pipe)
+    assert (ours - plain).norm() > 1e-3 * plain.norm()
+    handle.set_weight(0.5)
+    for stem in stems(tensors):
+        change = 0.5 * tensors[f"{stem}.lora_B.weight"] @ tensors[f"{stem}.lora_A.weight"]
+        assert torch.allclose(all_modules(pipe)[stem].weight, before[stem] + change, atol=1e-6), stem
+    handle.unload()
+    assert not changed(before, weights(pipe)) and torch.equal(draw(pipe), plain)
+    with load_fair_adaptor(pipe, adaptor, inject=True) as injected:
+        assert injected.injected and not changed(before, weights(pipe))
+        assert (draw(pipe) - ours).abs().max() < 1e-4
+    assert torch.equal(draw(pipe), plain)
+    pipe.load_lora_weights(adaptor, weight_name=WEIGHTS_FILE)
+    assert (draw(pipe) - ours).abs().max() < 1e-4
+
+
+def test_two_adaptors_add_up_and_each_goes_alone(tmp_path: Path, name: str, pipe: Any, adaptor: Path) -> None:
+    other = write_tiny_adaptor(tmp_path / "other", pipe, parts=tuple(family_named(name).parts), seed=2)
+    before = weights(pipe)
+    first, second = load_fair_adaptor(pipe, adaptor), load_fair_adaptor(pipe, other)
+    both = weights(pipe)
+    first.unload()
+    with_second = weights(pipe)
+    second.unload()
+    assert not changed(before, weights(pipe))
+    with load_fair_adaptor(pipe, adaptor):
+        for stem, weight in weights(pipe).items():
+            assert torch.allclose(
+                both[stem] - before[stem], (weight - before[stem]) + with_second[stem] - before[stem], atol=1e-6
+            )
+
+
+def test_an_adaptor_of_another_family_or_one_layer_too_many_is_refused(
+    tmp_path: Path, name: str, pipe: Any, adaptor: Path
+) -> None:
+    before = weights(pipe)
+    other = FLOW_FAMILIES[next(one for one in FLOW_FAMILIES if one != name)]()
+    for wrong in (other, tiny_pipeline()):
+        with pytest.raises(
+            WrongBaseError, match=rf"{family_of(wrong).title}, the adaptor of {family_named(name).title}"
+        ):
+            load_fair_adaptor(wrong, adaptor)
+    set_config(adaptor, family="flux-9")
+    with pytest.raises(WrongBaseError, match="'flux-9', which this version does not know"):
+        load_fair_adaptor(pipe, adaptor)
+    tensors = read_adaptor(adaptor).tensors
+    more = {f"transformer.blocks.9.to_q.{role}.weight": torch.ones(2, 2) for role in ("lora_A", "lora_B")}
+    settings: Any = {"name": "more", "base_model": "tiny", "attributes": AIM, "rank": 2, "training": {}}
+    with pytest.raises(WrongBaseError, match=r"no module transformer\.blocks\.9\.to_q"):
+        load_fair_adaptor(pipe, write_adaptor(tmp_path / "more", tensors | more, pipe=pipe, **settings))
+    assert not changed(before, weights(pipe))
+
+
+class Whole(dict[str, Tensor]):
+    """A checkpoint of zeros, but for what is in it."""
+
+    def __missing__(self, key: str) -> Tensor:
+        return torch.zeros(7 * 3072, 1)
+
+    def pop(self, key: str, *default: Any) -> Tensor:
+        return super().pop(key) if key in self else self[key]
+
+
+def test_the_original_names_are_those_that_diffusers_reads(name: str, pipe: Any) -> None:
+    family = family_named(name)
+    part, start = family.parts["transformer"], "transformer."
+    modules = {key.removeprefix(start): module for key, module in all_modules(pipe).items() if key.startswith(start)}
+    linear = {key: module for key, module in modules.items() if isinstance(module, torch.nn.Linear)}
+    known = {key for members in original_layers(part, linear).values() for key in members}
+    times = 3072 // 16 if name == "flux" else 1  # the reader knows the real model's width only
+    pairs = {
+        key: (torch.randn(1 + i % 3, 3), torch.randn(linear[key].out_features * times, 1 + i % 3))
+        for i, key in enumerate(sorted(known))
+    }
+    tensors = {f"{start}{key}.lora_A.weight": down for key, (down, _) in pairs.items()}
+    tensors |= {f"{start}{key}.lora_B.weight": up for key, (_, up) in pairs.items()}
+    named = kohya_tensors(tensors, family)
+    checkpoint = Whole()
+    for layer in original_layers(part, linear):
+        stem = f"lora_unet_{layer.replace('.', '_')}"
+        checkpoint[f"{layer}.weight"] = named.pop(f"{stem}.lora_up.weight") @ named.pop(f"{stem}.lora_down.weight")
+    assert not named
+    found = READERS[name](checkpoint)
+    assert len(known) > 0.8 * len(linear)
+    for key, (down, up) in pairs.items():
+        assert torch.allclose(found[f"{key}.weight"], up @ down, atol=1e-5), key
+
+
+@pytest.mark.parametrize("format", ["kohya", "ComfyUI", "peft", "diffusers"])
+def test_a_format_and_back_is_the_same_change(
+    tmp_path: Path, name: str, pipe: Any, adaptor: Path, format: str
+) -> None:
+    pipe.save_pretrained(tmp_path / "base")
+    first = read_adaptor(adaptor)
+    if format == "ComfyUI":
+        family, tensors = family_named(name), {}
+        for stem in stems(first.tensors):
+            for key, role in comfy_keys(stem, family)[:2]:
+                tensors[key] = first.tensors[f"{stem}.{role}.weight"]
+        save_file(tensors, tmp_path / "comfy.safetensors")
+        folder = tmp_path / "comfy.safetensors"
+    else:
+        folder = export(adaptor, tmp_path / format, format=format)
+    second = read_adaptor(convert(folder, tmp_path / "back", base=str(tmp_path / "base"), attributes=["gender"]))
+    assert first.record.trained_parts == second.record.trained_parts and second.record.family == name
+    assert first.tensors.keys() == second.tensors.keys()
+    assert all(torch.equal(tensor, second.tensors[key]) for key, tensor in first.tensors.items())
+    if format == "kohya" and name in ("flux2", "z-image"):  # of others diffusers reads none, or the real widths only
+        with load_fair_adaptor(pipe, adaptor):
+            ours = draw(pipe)
+        pipe.load_lora_weights(folder)
+        assert (draw(pipe) - ours).abs().max() < 1e-4
+
+
+def test_layers_without_a_place_in_another_layout_are_named(tmp_path: Path, name: str, pipe: Any) -> None:
+    stem = "transformer.siglip_embedder.1" if name == "z-image" else "transformer.norm_out.linear"
+    tensors = {f"{stem}.lora_A.weight": torch.ones(1, 4), f"{stem}.lora_B.weight": torch.ones(4, 1)}
+    with pytest.raises(FairAdaptorError, match=f"no place for '{stem.removeprefix('transformer.')}'"):
+        kohya_tensors(tensors, family_named(name))
+
+
+def test_a_layer_that_two_keys_change_is_refused(tmp_path: Path) -> None:
+    pipe = tiny_sd3()
+    pipe.save_pretrained(tmp_path / "base")
+    folder = export(write_tiny_adaptor(tmp_path / "a", pipe, parts=("transformer",)), tmp_path / "k", format="kohya")
+    tensors = load_file(folder)
+    for end, shape in (("down", (1, 16)), ("up", (16, 1))):
+        tensors[f"lora_unet_transformer_blocks_0_attn_to_q.lora_{end}.weight"] = torch.ones(shape)
+    save_file(tensors, tmp_path / "twice.safetensors")
+    with pytest.raises(
+        InvalidAdaptorError, match=r"two keys stand for 'transformer\.transformer_blocks\.0\.attn\.to_q'"
+    ):
+        convert(tmp_path / "twice.safetensors", tmp_path / "out", base=str(tmp_path / "base"), attributes=["gender"])
+
+
+def test_a_folder_or_pipeline_of_no_family_is_told_what_is_known(tmp_path: Path) -> None:
+    pipe = tiny_sd3()
+    pipe.save_pretrained(tmp_path)
+    file = tmp_path / "transformer" / "config.json"
+    file.write_text(file.read_text().replace("SD3Transformer2DModel", "ChromaTransformer2DModel"))
+    with pytest.raises(ConfigError, match="its transformer is a ChromaTransformer2DModel"):
+        load_architecture(str(tmp_path))
+    pipe.transformer = tiny_pipeline().unet
+    with pytest.raises(WrongBaseError) as told:
+        family_of(pipe)
+    assert all(family.title in str(told.value) for family in FAMILIES)
