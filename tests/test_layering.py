@@ -128,6 +128,7 @@ ROOM_OF = {
     **{f"hub/{name}.py": "publishing" for name in ("__init__", "publish", "load_check")},
     **{f"hub/{name}.py": "resolving" for name in ("resolve", "published", "fetch")},
     **{f"convert/{name}.py": "importing" for name in ("importing", "layouts", "original_names", "translate")},
+    "convert/stacked.py": "importing",
 }
 """Files in a room of their own: what is published is loaded and described first, so publishing stands above; the door
 of the Hub opens to it too. What is converted may come from the Hub, and what the authors published is converted on its
