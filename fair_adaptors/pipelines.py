@@ -77,15 +77,17 @@ def class_in_file(base: str) -> str:
 def _from_folder(base: str, dtype: Any, variant: str | None, local_files_only: bool, safety_checker: bool) -> Any:
     from diffusers import DiffusionPipeline
 
-    from fair_adaptors.hub.client import split_revision
+    from fair_adaptors.hub.client import bounded, split_revision
     from fair_adaptors.hub.errors import is_offline, when_offline
 
     place, revision = split_revision(base)
     settings: dict[str, Any] = {"local_files_only": True, "use_safetensors": True} if local_files_only else {}
     try:
-        if not safety_checker and "safety_checker" in _index(place, revision, local_files_only):
-            settings |= {"safety_checker": None, "requires_safety_checker": False}
-        return DiffusionPipeline.from_pretrained(place, revision=revision, dtype=dtype, variant=variant, **settings)
+        with bounded():
+            if not safety_checker and "safety_checker" in _index(place, revision, local_files_only):
+                settings |= {"safety_checker": None, "requires_safety_checker": False}
+            load = DiffusionPipeline.from_pretrained
+            return load(place, revision=revision, dtype=dtype, variant=variant, **settings)
     except (OSError, ValueError) as error:
         if is_offline(error) and not Path(place).is_dir():
             raise ConfigError(f"{base} cannot be fetched: {when_offline()}") from error

@@ -2,8 +2,10 @@
 
 import errno
 import json
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from fair_adaptors.cli import main
 from fair_adaptors.cli.commands import COMMANDS
-from fair_adaptors.errors import ConfigError, install_hint
+from fair_adaptors.errors import ConfigError, FairAdaptorError, install_hint
 from fair_adaptors.hub import client
 from tests.commands import Command
 
@@ -123,16 +125,29 @@ def test_an_out_that_cannot_be_written_is_found_before_the_work(
         assert status == 1 and "nothing can be written to /proc/x" in said and said.endswith("name another --out\n")
 
 
-def test_offline_is_said_at_once_with_what_is_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import httpx
+@pytest.mark.parametrize("what", ["file", "repository", "base", "classifier"])
+def test_offline_is_said_at_once_with_what_is_in_the_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
     from huggingface_hub import constants
+
+    from fair_adaptors.pipelines import load_pipeline
+    from fair_adaptors.vision.catalog import load_classifier
 
     (tmp_path / "models--ann--x").mkdir()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(client.time, "sleep", fails_with(AssertionError("it waits")))
-    asked = fails_with(httpx.ConnectError("[Errno -2] Name or service not known"))
-    with pytest.raises(client.HubError, match="^ann/y cannot be fetched: you seem to be offline.*: ann/x$"):
-        client.ask(client.connect(None, False), "ann/y", asked)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(client, "getproxies", dict)
+    monkeypatch.setattr("socket.getaddrinfo", fails_with(socket.gaierror(-2, "Name or service not known")))
+    monkeypatch.setattr("time.sleep", fails_with(AssertionError("it waits")))
+    asked: dict[str, Callable[[], Any]] = {
+        "file": lambda: client.fetch_file("ann/y", "config.json", None),
+        "repository": lambda: client.look_up(client.connect(None, False), "ann/y"),
+        "base": lambda: load_pipeline("ann/y"),
+        "classifier": lambda: load_classifier("clip:ann/y"),
+    }
+    with pytest.raises(FairAdaptorError, match="^ann/y cannot be fetched: you seem to be offline.*: ann/x$"):
+        asked[what]()
 
 
 def test_messages_have_levels(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

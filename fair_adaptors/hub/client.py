@@ -2,6 +2,7 @@
 
 import logging
 import re
+import socket
 import threading
 import time
 import traceback
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.request import getproxies, proxy_bypass
 
 from fair_adaptors.errors import FairAdaptorError, HubError, UnknownAdaptorError
 
@@ -95,7 +97,7 @@ def ask(api: "HfApi", what: str, call: Callable[[], _T], *, patience: float | No
     end, pause = time.monotonic() + (PATIENCE if patience is None else patience), 1.0
     while True:
         try:
-            with _bounded():
+            with bounded():
                 return call()
         except FairAdaptorError:
             raise
@@ -164,10 +166,10 @@ def fetch_file(
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
-    """Give the client's requests a timeout: most of them ask for none, some for None, and would wait for ever.
+def bounded() -> Iterator[None]:
+    """Let no request of the Hub's client in the block wait for ever, nor be tried again where there is no network.
 
-    The client is shared with whoever else uses it in this process, so it gets back what it had.
+    Most of its requests ask for no timeout, some for None. The client is shared with whoever else uses it in this process, so it gets back what it had.
     """
     global _users
     from huggingface_hub.utils import get_session
@@ -194,6 +196,23 @@ def _limit(request: Any) -> None:
     asked = request.extensions.get("timeout") or {}
     kinds = ("connect", "read", "write", "pool")
     request.extensions["timeout"] = {kind: TIMEOUT if asked.get(kind) is None else asked[kind] for kind in kinds}
+    _refuse_offline(request.url)
+
+
+def _refuse_offline(url: Any) -> None:
+    """Raise what the client raises when it is told to be offline, if the server's name cannot be looked up.
+
+    It takes its cache then. It would otherwise try for half a minute, and print every try. A proxy looks names up
+    itself.
+    """
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if url.scheme in getproxies() and not proxy_bypass(url.host):
+        return
+    try:
+        socket.getaddrinfo(url.host, None)
+    except OSError as error:
+        raise OfflineModeIsEnabled(f"{url.host} cannot be found: {error}") from error
 
 
 @contextmanager

@@ -91,6 +91,8 @@ def explained(error: BaseException, what: str, endpoint: str, secret: str | None
     said = " ".join((said.replace(secret, "<token>") if secret else said).split())[:300]
     other = f"give another token {_LOGIN}"
     have = other if secret else f"log in {_LOGIN}"
+    if is_offline(error):
+        return HubUnreachableError(f"{what} cannot be fetched: {when_offline()}")
     if isinstance(root, errors.OfflineModeIsEnabled):
         return UnknownAdaptorError(f"{what}: the Hub was not asked, because HF_HUB_OFFLINE is set; unset it")
     if isinstance(root, errors.GatedRepoError):
@@ -103,8 +105,6 @@ def explained(error: BaseException, what: str, endpoint: str, secret: str | None
         return UnknownAdaptorError(
             f"{what}: {endpoint} has none of that name, or it is private; check the name, or {have}"
         )
-    if is_offline(error):
-        return HubUnreachableError(f"{what} cannot be fetched: {when_offline()}")
     if may_pass(error):
         kind = f"status {status}" if status else said
         return HubUnreachableError(

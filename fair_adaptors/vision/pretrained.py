@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.devices import accelerator
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.hub.client import split_revision
+from fair_adaptors.hub.client import bounded, split_revision
 from fair_adaptors.hub.errors import is_offline, when_offline
 
 from .preprocessing import load_preparation
@@ -30,7 +30,8 @@ def loaded(kind: Any, source: str, **settings: Any) -> Any:
 
     place, revision = split_revision(source)
     try:
-        found = kind.from_pretrained(place, revision=revision, **settings)
+        with bounded():
+            found = kind.from_pretrained(place, revision=revision, **settings)
     except (OSError, ValueError) as error:
         if is_offline(error) and not Path(place).is_dir():
             raise ConfigError(f"{source} cannot be fetched: {when_offline()}") from error
