@@ -52,7 +52,7 @@ $(VENV)/.base: $(PACKAGING) | check
 
 $(VENV)/.dev: $(PACKAGING) $(VENV)/.base
 	@echo "Installing all extras into $(VENV) ..."
-	@$(PIP) -e ".[train,eval,classifier,8bit,app,dev]" || { $(INSTALL_FAILED); }
+	@$(PIP) -e ".[all,dev]" || { $(INSTALL_FAILED); }
 	@touch $@
 
 $(VENV)/.olah-$(OLAH): | $(VENV)/.base

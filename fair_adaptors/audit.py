@@ -19,8 +19,9 @@ from fair_adaptors.evaluation.harm import Harm, harms, not_aimed_at, shift_of
 from fair_adaptors.evaluation.run import evaluate as evaluate_prepared
 from fair_adaptors.load import in_force
 
-from .errors import ConfigError, MissingExtraError, UnknownAdaptorError
+from .errors import ConfigError, MissingExtraError, UnknownAdaptorError, pip_install
 from .files import refuse_existing
+from .progress import bar
 
 logger = logging.getLogger(__name__)
 OnImages = Callable[[int, int], None]
@@ -80,7 +81,7 @@ class EvaluationResult:
         try:
             pandas = import_module("pandas")
         except ModuleNotFoundError as error:
-            raise MissingExtraError("pandas is not installed: pip install pandas") from error
+            raise MissingExtraError(f"pandas is not installed: {pip_install('pandas')}") from error
         rows = [self._row(variant, name) for variant in self.results.variants for name in self.results.targets]
         return pandas.DataFrame(rows)
 
@@ -267,7 +268,5 @@ def _progress(on_images: OnImages | None) -> Iterator[OnImages]:
     if on_images is not None:
         yield on_images
         return
-    from fair_adaptors.report.terminal import image_bar
-
-    with image_bar() as (_, advance):
+    with bar() as (_, advance):
         yield advance

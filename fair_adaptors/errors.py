@@ -92,7 +92,12 @@ def install_hint(extra: str) -> str:
     place = urlparse(origin.get("url", ""))
     what = unquote(place.path) if place.scheme == "file" else "fair-adaptors"
     editable = ["-e"] if origin.get("dir_info", {}).get("editable") else []
+    return pip_install(*editable, f"{what}[{extra}]")
+
+
+def pip_install(*words: str) -> str:
+    """Return the command that installs packages into this Python, whatever `pip` the shell may find."""
     pip = shutil.which("pip")
     here = pip is not None and os.path.dirname(pip) == os.path.dirname(sys.executable)
     call = ["pip"] if here else [sys.executable, "-m", "pip"]
-    return shlex.join([*call, "install", *editable, f"{what}[{extra}]"])
+    return shlex.join([*call, "install", *words])

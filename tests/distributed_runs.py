@@ -179,7 +179,7 @@ def sharded(folder: Path) -> None:
     config = dataclasses.replace(SHARDED, base=str(folder.parent / "base"), shard_base=world.size > 1)
     held: list[int] = []
 
-    def load_setup(config: TrainConfig, device: torch.device) -> Setup:
+    def load_setup(config: TrainConfig, device: torch.device, on_part: object) -> Setup:
         place = dataclasses.replace(with_named(tiny_setup("warm")), pipe=_load_pipeline(config, device))
         parts = [getattr(place.pipe, part) for part in sharded_parts(place.pipe)]
         weights = [weight for part in parts for weight in part.parameters()]

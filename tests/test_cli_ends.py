@@ -1,18 +1,25 @@
 """How commands end that cannot go on: one line that says why, what is kept and what to do, and no traceback."""
 
 import errno
+import io
 import json
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from rich.console import Console
+from typer.core import TyperOption
+from typer.main import get_command
 
+from fair_adaptors import progress
 from fair_adaptors.cli import main
-from fair_adaptors.cli.commands import COMMANDS
+from fair_adaptors.cli.commands import COMMANDS, app
 from fair_adaptors.errors import ConfigError, FairAdaptorError, install_hint
 from fair_adaptors.hub import client
 from tests.commands import Command
@@ -24,7 +31,27 @@ FAIR_ADAPTORS = [sys.executable, "-m", "fair_adaptors"]
 def test_every_help_has_an_example_and_plain_words_for_values(command: Command, name: str) -> None:
     status, printed, _ = command(name, "-h")
     assert status == 0 and "Example:\n    fair-adaptors " in printed
-    assert "<list" not in printed and "<int" not in printed.partition("Options:")[2]
+    assert "<" not in printed.partition("Example:")[0] and "{" not in printed
+
+
+@pytest.mark.parametrize("name", ["adaptor", "base", "out", "seed", "device", "dtype", "images"])
+def test_an_option_is_spelled_alike_in_every_command(name: str) -> None:
+    program: Any = get_command(app)
+    options = [one for each in program.commands.values() for one in each.params if one.name == name]
+    spelled = {(tuple(one.opts), one.metavar) for one in options if isinstance(one, TyperOption)}
+    assert len(spelled) == 1 and len(options) > 3
+
+
+def test_a_shell_completes_names_of_adaptors_bases_and_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offered(words: str) -> list[str]:
+        asked = {"_FAIR_ADAPTORS_COMPLETE": "complete_bash", "COMP_WORDS": f"fair-adaptors {words}"}
+        asked["COMP_CWORD"] = str(len(words.split()))
+        ran = subprocess.run(FAIR_ADAPTORS, env={**os.environ, **asked}, capture_output=True, text=True, check=True)
+        return ran.stdout.split()
+
+    assert offered("evaluate sand") == ["sandbox"]
+    assert offered("generate x --dtype bf") == ["bfloat16"]
+    assert offered("info sandbox") == ["sandbox-gender", "sandbox-gender-tone"]
 
 
 def test_the_list_of_commands_cuts_no_sentence_short(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +177,18 @@ def test_offline_is_said_at_once_with_what_is_in_the_cache(
         asked[what]()
 
 
+@pytest.mark.parametrize("words", [["--quiet", "list"], ["list", "-q"]])
+def test_quiet_hides_bars_and_may_stand_anywhere(command: Command, words: list[str]) -> None:
+    command("list")
+    assert not progress.hidden()
+    assert command(*words)[0] == 0 and progress.hidden()
+    screen = io.StringIO()
+    with progress.bar(console=Console(file=screen, force_terminal=True)) as (_, advance):
+        advance(1, 2)
+    assert screen.getvalue() == ""
+    command("list")
+
+
 def test_messages_have_levels(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     import logging
 
@@ -164,6 +203,42 @@ def test_messages_have_levels(command: Command, monkeypatch: pytest.MonkeyPatch)
     assert command("list")[2] == "" and command("--verbose", "list")[2] == "fair-adaptors: take care\n"
     monkeypatch.setenv("FAIR_ADAPTORS_LOG", "loud")
     assert "must be one of debug, info, warning, error" in command("list")[2]
+
+
+def test_options_may_stand_in_a_file_and_the_command_line_goes_before_it(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "audit.yaml"
+    file.write_text("base: sandbox\nadaptor: sandbox-gender\nimages-per-prompt: 7\nkeep_images: false\nplan: 0.2\n")
+    printed = command("evaluate", "--config", str(file))[1]
+    assert printed == command("evaluate", "sandbox", "--adaptor", "sandbox-gender", "-n", "7", "--plan", "0.2")[1]
+    assert printed != command("evaluate", "--config", str(file), "-n", "60")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("adapter: x", "there is no option 'adapter'. Did you mean 'adaptor'?"),
+        ("seed: [1, 2]", "seed takes one value, and 2 are given"),
+        ("- seed", "holds no options; write lines such as adaptor: gender-race"),
+        ("seed: {", "cannot be read: while parsing"),
+    ],
+)
+def test_a_file_of_options_that_is_wrong_is_refused(command: Command, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "audit.yaml").write_text(text)
+    status, _, said = command("evaluate", "sandbox", "--config", str(tmp_path / "audit.yaml"))
+    assert status == 1 and message in said and said.count("\n") == 1
+
+
+def test_ctrl_c_while_the_command_line_is_loading_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "fair_adaptors.cli.commands", Interrupted("commands"))
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == "\nfair-adaptors: stopped. Nothing was written.\n"
 
 
 def test_info_shows_a_folder_s_own_card_and_card_writes_one(command: Command, adaptor: Path) -> None:
@@ -198,9 +273,10 @@ def test_two_evaluations_are_laid_side_by_side_or_refused(command: Command, tmp_
 def test_the_doctor_names_what_is_missing_and_how_to_get_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = json.loads(command("doctor", "--json")[1])
     assert facts["versions"].startswith("fair-adaptors ") and facts["device"].startswith("cpu")
-    assert "HF_HUB_OFFLINE is set" in facts["network"] and facts["[eval]"] == "installed"
+    assert "HF_HUB_OFFLINE is set" in facts["network"] and facts["[eval]"].endswith("plots: installed")
     monkeypatch.setattr("fair_adaptors.cli.doctor._is_there", lambda package: package != "matplotlib")
-    assert json.loads(command("doctor", "--json")[1])["[eval]"] == f"missing matplotlib: {install_hint('eval')}"
+    said = json.loads(command("doctor", "--json")[1])["[eval]"]
+    assert said.endswith(f": missing matplotlib. Install it with: {install_hint('eval')}")
 
 
 @pytest.mark.parametrize(

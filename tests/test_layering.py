@@ -92,9 +92,7 @@ KNOW_THE_SANDBOX = {
     "fair_adaptors/adaptor/bases.py": "the table of bases",
     "fair_adaptors/adaptor/registry.py": "its adaptors' rows",
     "fair_adaptors/cli/app.py": "the default",
-    "fair_adaptors/cli/convert.py": "help",
     "fair_adaptors/cli/demo.py": "the demo",
-    "fair_adaptors/cli/evaluate.py": "help",
     "fair_adaptors/cli/generate.py": "the default",
     "fair_adaptors/cli/help.py": "examples",
     "fair_adaptors/cli/train.py": "help",
@@ -123,7 +121,7 @@ def test_only_the_table_of_bases_the_defaults_and_the_demo_know_the_sandbox() ->
     assert own and known == set(KNOW_THE_SANDBOX) and not templates
 
 
-GROUND_FLOOR = {"attributes", "devices", "errors", "files", "seeds"}
+GROUND_FLOOR = {"attributes", "devices", "errors", "files", "progress", "seeds"}
 ROOM_OF = {
     **{f"hub/{name}.py": "publishing" for name in ("__init__", "publish", "load_check")},
     **{f"hub/{name}.py": "resolving" for name in ("resolve", "published", "fetch")},
@@ -135,7 +133,8 @@ of the Hub opens to it too. What is converted may come from the Hub, and what th
 way here: so importing stands above the Hub, and resolving above importing."""
 
 MAY_IMPORT = {line.split()[0]: set(line.split()[1:]) | GROUND_FLOOR for line in ROOMS.strip().splitlines()}
-MAY_IMPORT |= {"attributes": set(), "devices": {"errors"}, "errors": set(), "files": {"errors"}, "seeds": set()}
+MAY_IMPORT |= dict.fromkeys(("attributes", "errors", "progress", "seeds"), set())
+MAY_IMPORT |= {"devices": {"errors"}, "files": {"errors"}}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 
 

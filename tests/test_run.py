@@ -17,7 +17,8 @@ from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.run import checkpoint, finish, milestones
 from fair_adaptors.training.run import train as run_module
 from fair_adaptors.training.run.record import read_run
-from fair_adaptors.training.run.train import train
+from fair_adaptors.training.run.reporter import Reporter
+from fair_adaptors.training.run.train import stop_requests, train
 from fair_adaptors.training.run.validation import Measured
 from fair_adaptors.training.setup import Setup
 from rich.console import Console
@@ -37,7 +38,7 @@ NAMED = {"a nurse": {"bright": "dark"}}
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Setup:
     """Runs use the tiny models."""
     place = tiny_setup()
-    monkeypatch.setattr(run_module, "load_setup", lambda config, device: place)
+    monkeypatch.setattr(run_module, "load_setup", lambda config, device, on_part: place)
     monkeypatch.setattr(run_module, "join_world", World)
     monkeypatch.setattr(run_module, "this_device", lambda: "cpu")
     return place
@@ -177,9 +178,8 @@ def test_the_best_validation_has_least_bias_and_shift_of_what_must_stay(
         return Measured(now, 0.0, 0.0, 0.9, shift={"warm": dataclasses.replace(shift, value=of_shift)})
 
     monkeypatch.setattr(milestones, "measure", measured)
-    monkeypatch.setattr(
-        run_module, "load_setup", lambda config, device: dataclasses.replace(tiny, kept_attributes=kept, named=NAMED)
-    )
+    place = dataclasses.replace(tiny, kept_attributes=kept, named=NAMED)
+    monkeypatch.setattr(run_module, "load_setup", lambda config, device, on_part: place)
     said = tiny_run(tmp_path, validate_every=1, keep="best")
     assert "validation warm shift of the average weights 0.10 (0.00–1.00, floor 0.00)" in said
     training = read_record(tmp_path).training
@@ -229,6 +229,40 @@ def test_a_full_disk_while_saving_is_said_and_training_goes_on(tmp_path: Path, t
     assert read_record(tmp_path).training["finished_iterations"] == 2
 
 
+def test_a_callback_takes_the_place_of_the_bar_and_what_is_said_is_logged(
+    tmp_path: Path, tiny: Setup, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[tuple[int, int]] = []
+    caplog.set_level("INFO", "fair_adaptors")
+    config = dataclasses.replace(CONFIG, iterations=3)
+    assert train(config, tmp_path, images_per_prompt=2, on_iteration=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)] and capsys.readouterr().out == ""
+    assert f"The adaptor is in {tmp_path}" in caplog.text
+
+
+def test_what_is_being_loaded_is_shown(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    reporter = Reporter(CONFIG, tmp_path, World(), Console(file=screen, force_terminal=True, width=100))
+    with reporter.loading(2) as tell:
+        tell("classifiers")
+        tell("base")
+    assert "loading the classifiers" in screen.getvalue() and "loading the base" in screen.getvalue()
+    assert "1/2" in screen.getvalue()
+
+
+def test_the_first_ctrl_c_waits_for_the_prompt_and_the_second_one_or_one_at_the_end_does_not() -> None:
+    with stop_requests() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with stop_requests() as stop:
+        stop.at_once = True
+        signal.raise_signal(signal.SIGTERM)  # a scheduler's warning: the end goes on
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
 def test_more_processes_than_images_are_refused(tmp_path: Path, tiny: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "join_world", lambda: World(0, 9))
     with pytest.raises(ConfigError, match="9 processes for 8 images"):
@@ -255,7 +289,7 @@ def test_a_signal_within_an_iteration_or_a_validation_stops_between_prompts_and_
         return classifier
 
     place = dataclasses.replace(tiny, classifier=sees("training"), validation_classifier=sees("validation"))
-    monkeypatch.setattr(run_module, "load_setup", lambda config, device: place)
+    monkeypatch.setattr(run_module, "load_setup", lambda config, device, on_part: place)
     settings = {"prompts_per_step": 2, "images_per_prompt": 2, "validate_every": 2, "validation_images": 2}
     folder, whole = tmp_path / "stopped", tmp_path / "whole"
     assert f"stopped after iteration {done} of 3" in tiny_run(folder, **settings)

@@ -12,7 +12,7 @@ from fair_adaptors.training.engine.loop import fit
 from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.sandbox.build import BuildConfig, build
-from fair_adaptors.training.setup import load_setup
+from fair_adaptors.training.setup import LOADED, load_setup
 
 from fair_adaptors.evaluation.drawing import classify, generate
 from fair_adaptors.evaluation.estimates import estimate_bias
@@ -183,7 +183,9 @@ def test_a_short_training_lowers_the_bias_of_its_prompts() -> None:
         learning_rate=1e-2,
         ema=0.8,
     )
-    setup = load_setup(recipe)
+    told: list[str] = []
+    setup = load_setup(recipe, on_part=told.append)
+    assert tuple(told) == LOADED
     setup = dataclasses.replace(setup, prompts={"train": setup.prompts["train"][::7]})
 
     def look() -> tuple[float, float]:

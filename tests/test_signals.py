@@ -48,6 +48,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(tmp_pa
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0, printed
     assert f"fair-adaptors train sandbox-gender --out {tmp_path} --resume" in printed
+    assert ("Ctrl-C again stops at once" in printed) == (number == signal.SIGINT)
     latest = checkpoint.list_checkpoints(tmp_path / "checkpoints")[-1]
     assert latest.name in printed and not (tmp_path / CONFIG_FILE).exists()
 

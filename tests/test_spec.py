@@ -18,7 +18,7 @@ from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.load import load_fair_adaptor
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
-from fair_adaptors.vision.catalog import load_classifier, load_encoder
+from fair_adaptors.vision.catalog import check_own, load_classifier, load_encoder, split_specs
 from tests.evaluated import few, small
 
 
@@ -141,6 +141,27 @@ def test_instruments_that_are_none() -> None:
         load_classifier("sandbox:other")
     with pytest.raises(ConfigError, match="nothing to measure"):
         Instruments(())
+
+
+def test_a_classifier_may_be_in_a_file_of_the_user_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from fair_adaptors.sandbox.instruments import instruments\n"
+        "judge = instruments().classifiers[0]\nother = 1\nprint('it is run')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = load_classifier("./mine.py:judge")
+    assert load_classifier(f"{tmp_path}/mine.py:judge") is found, "a file is run once"
+    assert split_specs("sandbox:training+./mine.py:judge") == ["sandbox:training", "./mine.py:judge"]
+    check_own("classifier", "mine.py:judge", ())
+    for spec, said in (
+        ("./mine.py:other", "is not a fair_adaptors.vision.types.Classifier"),
+        ("./mine.py:missing", "has no attribute 'missing'$"),
+        ("./gone.py:judge", "there is no file .*gone.py$"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_classifier(spec)
+    with pytest.raises(ConfigError, match="there is no file gone.py"):
+        check_own("classifier", "gone.py:judge", ())
 
 
 def test_a_target_has_to_fit_the_classifiers(tmp_path: Path, pipe: Any) -> None:

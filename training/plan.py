@@ -16,7 +16,7 @@ from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.bases import by_short_name, find_base
 from fair_adaptors.adaptor.modules import linear_modules
 from fair_adaptors.adaptor.tokens import token_encoder
-from fair_adaptors.errors import install_hint
+from fair_adaptors.errors import install_hint, pip_install
 from fair_adaptors.families.table import family_of
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.hub.parts import KIND
@@ -287,12 +287,12 @@ def trained_values(config: TrainConfig, base: Any) -> int:
 
 def _missing(config: TrainConfig) -> tuple[str, ...]:
     packages = {
-        "wandb": ("wandb" in config.trackers, "pip install wandb"),
+        "wandb": ("wandb" in config.trackers, pip_install("wandb")),
         "bitsandbytes": (config.optimizer == "adamw8bit", install_hint("8bit")),
         "tensorboard": ("tensorboard" in config.trackers, install_hint("train")),
         "cv2": (config.faces.startswith("yunet"), install_hint("eval")),
         "onnx": (bool(config.face_weight), install_hint("eval")),
-        "insightface": (config.faces == "insightface", "pip install insightface onnxruntime"),
+        "insightface": (config.faces == "insightface", pip_install("insightface", "onnxruntime")),
     }
     problems = [
         f"{module} ({how})"

@@ -104,14 +104,24 @@ def known_attributes(base: str) -> dict[str, Attribute]:
     }
 
 
-def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup:
+LOADED = ("face detector", "classifiers", "encoders", "base")
+"""The parts that ``load_setup`` tells of, in this order."""
+
+
+def load_setup(
+    config: TrainConfig, device: torch.device | str = "cpu", *, on_part: Callable[[str], None] = lambda part: None
+) -> Setup:
     """Load the models and prompts of a run: what is small first, so that a fault in it costs nothing.
+
+    Args:
+        on_part: called with each of ``LOADED``, before it is loaded.
 
     Raises:
         ConfigError: something is named that is not there, or does not fit the attributes.
         MissingExtraError: something needs a package that is not installed.
     """
     check(config)
+    on_part(LOADED[0])
     faces = load_face_detector(config.faces) if config.faces else None
     face_encoder, bank = None, None
     if config.face_weight:
@@ -122,10 +132,12 @@ def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup
         face_encoder = load_face_encoder(config.face_encoder)
         if config.face_bank:
             bank = load_bank(config.face_bank, face_encoder, config.attributes)
+    on_part(LOADED[1])
     classifier, another = load_classifier(config.classifier), load_classifier(config.judge)
     for one in (classifier, another):
         check_classes(one.name, one.classes, config.attributes)
     kept = kept_attributes(config, classifier.classes)
+    on_part(LOADED[2])
     loaded = [load_encoder(spec, whole=True) for spec in config.encoders]
     encoders = {encoder.name: encoder.encode for encoder in loaded}
     if len(encoders) < len(loaded):
@@ -135,6 +147,7 @@ def load_setup(config: TrainConfig, device: torch.device | str = "cpu") -> Setup
     warnings = [shared_classifier(classifier.identity, another), *unseen(config, classifier.classes)]
     if blind := [name for name in kept if name not in beside]:
         warnings.append(f"{another.name} does not know {' or '.join(blind)}: validation cannot tell whether it stays")
+    on_part(LOADED[3])
     pipe = _load_pipeline(config, device)
     warnings.append(_autoencoder_warning(config, pipe))
     return Setup(

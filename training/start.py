@@ -1,6 +1,6 @@
 """``fair_adaptors.train``: from a recipe's name, settings and targets to a run. Loads torch only when it is called."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ def train(
     resume: bool | str | Path = False,
     overwrite: bool = False,
     images_per_prompt: int = 32,
+    on_iteration: Callable[[int, int], None] | None = None,
 ) -> Path | None:
     """Train an adaptor. Ctrl-C stops the run after the current iteration and saves a checkpoint to resume from.
 
@@ -29,6 +30,8 @@ def train(
         resume: True to go on from the latest checkpoint in ``out`` with the run's own settings, or a checkpoint.
         overwrite: delete the checkpoints of an earlier run in ``out``.
         images_per_prompt: how many images the numbers before and after training are measured on. 0 for no numbers.
+        on_iteration: called with the iterations that are done and all there will be, and what is said of the run goes
+            to the logger ``fair_adaptors``; None shows a bar and prints.
 
     Returns:
         The adaptor's folder, for ``load_fair_adaptor``. None if the run was stopped before its end.
@@ -52,7 +55,15 @@ def train(
     config = configured(recipe, folder, settings=settings or {}, targets=targets or {}, resume=bool(resume))
     check_writable(folder)
     start = None if resume is False else "latest" if resume is True else str(resume)
-    finished = run(config, folder, recipe=name, resume=start, overwrite=overwrite, images_per_prompt=images_per_prompt)
+    finished = run(
+        config,
+        folder,
+        recipe=name,
+        resume=start,
+        overwrite=overwrite,
+        images_per_prompt=images_per_prompt,
+        on_iteration=on_iteration,
+    )
     return folder if finished else None
 
 

@@ -10,7 +10,7 @@ from fair_adaptors.adaptor.bases import find_base
 from fair_adaptors.adaptor.registry import AUTHORS, AdaptorInfo, list_adaptors
 from fair_adaptors.errors import ConfigError
 
-from .common import AsJson, print_json
+from .common import AsJson, adaptors, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +54,9 @@ def list_(as_json: AsJson = False) -> None:
 
 
 def info(
-    name: Annotated[str, typer.Argument(help="Name of a known adaptor, a folder, or ORG/NAME on the Hub.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of a known adaptor, a folder, or ORG/NAME on the Hub.", autocompletion=adaptors)
+    ],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     as_json: AsJson = False,
 ) -> None:

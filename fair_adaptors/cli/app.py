@@ -6,20 +6,26 @@ import typer
 
 from fair_adaptors.adaptor.bases import base_place
 
-from .common import BaseConfig, Device, Dtype, Variant, load_base, quiet
+from .common import Base, BaseConfig, Device, Dtype, Variant, adaptors, load_base, quiet
 
 
 def app(
-    base: Annotated[str, typer.Option(help="Pipeline folder or Hub id; the sandbox's by default.")] = "sandbox",
-    adaptor: Annotated[list[str] | None, typer.Option(help="One more: name, folder or Hub id; as often.")] = None,
+    base: Base = "sandbox",
+    adaptor: Annotated[
+        list[str] | None,
+        typer.Option(help="One more: name, folder or Hub id; may be given again.", autocompletion=adaptors),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; this machine alone by default.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 7860,
     classifier: Annotated[
         list[str] | None,
-        typer.Option(help="Counts the people of a base other than the sandbox, such as clip:ORG/NAME; as often."),
+        typer.Option(
+            help="Counts the people of a base other than the sandbox, such as clip:ORG/NAME; may be given again."
+        ),
     ] = None,
     encoder: Annotated[
-        list[str] | None, typer.Option(help="Tells with it how alike images are, such as clip:ORG/NAME; as often.")
+        list[str] | None,
+        typer.Option(help="Tells with it how alike images are, such as clip:ORG/NAME; may be given again."),
     ] = None,
     max_waiting: Annotated[int, typer.Option(min=1, help="Visitors who may wait for their turn.")] = 20,
     visitor_images: Annotated[

@@ -19,7 +19,7 @@ from .help import Group, epilog
 LOG = "FAIR_ADAPTORS_LOG"
 """Environment variable: from which level on messages are shown: debug, info, warning (the default) or error."""
 LEVELS = ("debug", "info", "warning", "error")
-HELP = {"help_option_names": ["-h", "--help"]}
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 app = typer.Typer(
     help="Make text-to-image models show people fairly.",
@@ -27,7 +27,6 @@ app = typer.Typer(
     context_settings=HELP,
     epilog="\b\nStart with:\n  fair-adaptors demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -69,7 +68,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help=f"Show what is done; as {LOG}=debug.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=f"Show errors alone; as {LOG}=error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=f"Show errors alone, no bars; as {LOG}=error.")] = False,
 ) -> None:
     level = "debug" if verbose else "error" if quiet else os.environ.get(LOG, "warning").lower()
     if level not in LEVELS:

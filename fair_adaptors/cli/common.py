@@ -1,23 +1,43 @@
 """What several commands share."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
+from fair_adaptors.adaptor.bases import BASES
+from fair_adaptors.adaptor.registry import list_adaptors
+from fair_adaptors.devices import PRECISIONS
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.progress import hidden
 
+
+def completed_by(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return what offers names to a shell that completes a word."""
+
+    def offer(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return offer
+
+
+bases = completed_by(lambda: (base.short_name for base in BASES))
+adaptors = completed_by(lambda: (info.name for info in list_adaptors()))
+
+NAMES = ", ".join(base.short_name for base in BASES)
 Device = Annotated[
     str | None, typer.Option(help="cuda, cuda:1, xpu, mps or cpu; the accelerator by default, if there is one.")
 ]
 Dtype = Annotated[
     str | None,
     typer.Option(
-        help="Of the base: float32, bfloat16 or float16; by default float16 on an accelerator, else float32."
+        help="Of the base: float32, bfloat16 or float16; by default float16 on an accelerator, else float32.",
+        autocompletion=completed_by(lambda: PRECISIONS),
     ),
 ]
+Base = Annotated[str, typer.Option(help=f"{NAMES}, a pipeline's folder, or a Hub id.", autocompletion=bases)]
 Variant = Annotated[str | None, typer.Option(help="Which of the base's files to take, such as fp16.")]
 BaseConfig = Annotated[
     str | None,
@@ -51,7 +71,7 @@ def print_pairs(name: str, what: str, rows: Mapping[str, str]) -> None:
 @contextmanager
 def busy(what: str) -> Iterator[None]:
     """Within the block a terminal shows what is going on; the line is gone when it is over."""
-    shown = sys.stderr.isatty()
+    shown = sys.stderr.isatty() and not hidden()
     print(f"{what} …\r" if shown else "", end="", file=sys.stderr, flush=True)
     yield
     print("\033[K" if shown else "", end="", file=sys.stderr, flush=True)

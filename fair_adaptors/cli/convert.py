@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import quiet
+from .common import NAMES, adaptors, bases, quiet
 
 
 def convert(
@@ -13,7 +13,7 @@ def convert(
         str, typer.Argument(metavar="FILE_OR_ZIP", help="Or a folder of checkpoints, or a Hub id: ORG/NAME[/FILE].")
     ],
     out: Annotated[Path, typer.Option(help="New folder for the adaptor.")],
-    base: Annotated[str, typer.Option(help="sd15, sd21, sdxl, sandbox, or a pipeline's folder.")] = "sd15",
+    base: Annotated[str, typer.Option(help=f"{NAMES}, or a pipeline's folder.", autocompletion=bases)] = "sd15",
     name: Annotated[str | None, typer.Option(help="Name of the adaptor; that of --out by default.")] = None,
     attribute: Annotated[
         list[str] | None, typer.Option(help="gender, age=0.75,0.25 or hair=dark:0.5,fair:0.5; may be given again.")
@@ -28,7 +28,7 @@ def convert(
 
 
 def export(
-    adaptor: Annotated[str, typer.Argument(help="Name, folder or Hub id.")],
+    adaptor: Annotated[str, typer.Argument(help="Name, folder or Hub id.", autocompletion=adaptors)],
     out: Annotated[Path, typer.Option(help="New folder; for one file, a new .safetensors file.")],
     format: Annotated[str, typer.Option("--format", help="kohya, diffusers, peft, merged or textual-inversion.")],
     base: Annotated[

@@ -8,12 +8,15 @@ import typer
 
 from fair_adaptors.errors import MissingExtraError
 from fair_adaptors.files import check_writable
+from fair_adaptors.progress import bar
 
-from .common import Images, Seed, quiet
+from .common import Images, Seed, adaptors, quiet
 
 
 def demo(
-    adaptor: Annotated[str, typer.Option(help="A sandbox adaptor: name, folder or Hub id.")] = "sandbox-gender",
+    adaptor: Annotated[
+        str, typer.Option(help="One for the sandbox: name, folder or Hub id.", autocompletion=adaptors)
+    ] = "sandbox-gender",
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path("fair-adaptors-demo"),
     images: Images = 20,
     seed: Seed = 0,
@@ -24,7 +27,6 @@ def demo(
     import time
 
     from rich.console import Console
-    from rich.progress import Progress
 
     check_writable(out)
     quiet()
@@ -33,15 +35,9 @@ def demo(
     from fair_adaptors.sandbox.demo import run_demo
 
     started, console = time.perf_counter(), Console()
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("drawing portraits", total=None)
+    with bar("drawing portraits", console, transient=True) as (_, advance):
         results = run_demo(
-            out,
-            adaptor=adaptor,
-            images_per_prompt=images,
-            seed=seed,
-            overwrite=overwrite,
-            on_images=lambda done, total: progress.update(task, completed=done, total=total),
+            out, adaptor=adaptor, images_per_prompt=images, seed=seed, overwrite=overwrite, on_images=advance
         )
     print_headline(console, results)
     lines = [

@@ -13,15 +13,24 @@ from typing import Any
 
 import typer
 
-from .common import AsJson, print_json, quiet
+from .common import AsJson, busy, print_json, quiet
 
+PURPOSES = {
+    "train": "to train an adaptor",
+    "classifier": "to train a classifier, or make a bank of faces",
+    "8bit": "for the optimiser adamw8bit",
+    "eval": "to measure people in photographs, and for plots",
+    "app": "for the page in the browser",
+    "dev": "to change and test this package",
+}
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "huggingface_hub", "safetensors")
 
 
 def doctor(as_json: AsJson = False) -> None:
     """Look at this machine: versions, device, extras, caches, network and disk, and what to install for the rest."""
     quiet()
-    facts = dict(_facts())
+    with busy("looking"):
+        facts = dict(_facts())
     if as_json:
         print_json(facts)
         return
@@ -38,7 +47,8 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "versions", f"{', '.join(versions)}; Python {sys.version.split()[0]}"
     yield "device", _device()
     for extra, missing in _extras().items():
-        yield f"[{extra}]", f"missing {', '.join(missing)}: {install_hint(extra)}" if missing else "installed"
+        state = f"missing {', '.join(missing)}. Install it with: {install_hint(extra)}" if missing else "installed"
+        yield f"[{extra}]", f"{PURPOSES.get(extra, extra)}: {state}"
     from huggingface_hub import constants
 
     own = cache_folder() / "adaptors"
@@ -73,6 +83,7 @@ def _extras() -> dict[str, list[str]]:
             extra = marker.rpartition("==")[2].strip(" '\"")
             name = next(iter(re.findall(r"^[\w-]+", requirement)))
             missing[extra] += [] if _is_there(name) else [name]
+    missing.pop("all", None)  # made of the others
     return dict(missing)
 
 

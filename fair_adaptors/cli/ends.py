@@ -10,23 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import typer.core
+import typer
 
 from fair_adaptors.errors import FairAdaptorError
 
-from .help import name_values
+from .help import Explained
 
 logger = logging.getLogger(__name__)
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
 
-class Command(typer.core.TyperCommand):
+class Command(Explained):
     """A command whose Ctrl-C is told in one line."""
-
-    def __init__(self, *args: Any, **settings: Any):
-        super().__init__(*args, **settings)
-        name_values(self)
 
     def invoke(self, ctx: Any) -> Any:
         try:

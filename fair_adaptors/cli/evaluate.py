@@ -11,6 +11,7 @@ from fair_adaptors.adaptor.bases import base_place
 from fair_adaptors.files import check_writable
 
 from .common import (
+    NAMES,
     AsJson,
     BaseConfig,
     Device,
@@ -18,17 +19,22 @@ from .common import (
     Images,
     Seed,
     Variant,
+    adaptors,
+    bases,
     busy,
     load_base,
     print_json,
     print_pairs,
     quiet,
 )
+from .config_file import take_options
 
 
 def evaluate(
-    base: Annotated[str, typer.Argument(help="sandbox, a pipeline folder, or a Hub id.")],
-    adaptor: Annotated[list[str] | None, typer.Option(help="Name, folder or Hub id; may be given again.")] = None,
+    base: Annotated[str, typer.Argument(help=f"{NAMES}, a pipeline's folder, or a Hub id.", autocompletion=bases)],
+    adaptor: Annotated[
+        list[str] | None, typer.Option(help="Name, folder or Hub id; may be given again.", autocompletion=adaptors)
+    ] = None,
     weight: Annotated[list[float] | None, typer.Option(help="Strength of the adaptors; may be given again.")] = None,
     baseline: Annotated[list[str] | None, typer.Option(help="A method of others to compare with, or `list`.")] = None,
     prompts: Annotated[str | None, typer.Option(help="A prompt set, `list`, authors:NAME, or a file.")] = None,
@@ -37,7 +43,10 @@ def evaluate(
     target: Annotated[list[str] | None, typer.Option(help="gender, or age=0.75,0.25; may be given again.")] = None,
     classifier: Annotated[
         list[str] | None,
-        typer.Option(help="clip:, transformers:, mobilenet:, onnx:, authors: or MODULE:OBJECT; may be given again."),
+        typer.Option(
+            help="clip:, transformers:, mobilenet:, onnx:, authors:, MODULE:OBJECT or ./FILE.py:OBJECT; may be given"
+            " again."
+        ),
     ] = None,
     encoder: Annotated[
         list[str] | None, typer.Option(help="clip:SOURCE, dinov2:SOURCE or MODULE:OBJECT; may be given again.")
@@ -45,6 +54,12 @@ def evaluate(
     faces: Annotated[
         str | None,
         typer.Option(help="yunet (the default for photographs), yunet:PATH, insightface, whole or MODULE:OBJECT."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            callback=take_options, is_eager=True, help="YAML file of options; those on the command line go before it."
+        ),
     ] = None,
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,

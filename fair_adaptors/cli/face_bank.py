@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from fair_adaptors.errors import ConfigError, missing_extra
+from fair_adaptors.progress import bar
 
-from .common import quiet
+from .common import Device, quiet
 
 
 def face_bank(
@@ -21,6 +22,7 @@ def face_bank(
     ] = "auraface",
     faces: Annotated[str, typer.Option(help="yunet, yunet:PATH, insightface, whole or MODULE:OBJECT.")] = "yunet",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many pictures, drawn at random.")] = None,
+    device: Device = None,
 ) -> None:
     """Encode real faces, for images whose face may not stay as it was to become like."""
     import os
@@ -36,11 +38,11 @@ def face_bank(
         from fair_adaptors.training.faces.build import build_face_bank
     except ModuleNotFoundError as error:
         raise missing_extra(error.name, "classifier") from error
-    from rich.progress import Progress
-
+    from fair_adaptors.devices import choose_device
     from fair_adaptors.vision.face_encoders import load_face_encoder
     from fair_adaptors.vision.faces import load_face_detector
 
+    choose_device(device)
     left_out: dict[str, int] = {}
     if dataset.endswith(".pkl"):
         bank = convert_published_bank(Path(dataset).expanduser(), load_face_encoder(encoder))
@@ -48,13 +50,12 @@ def face_bank(
         source = pinned(find_source(dataset))
         print("\n".join(describe_source(source)), flush=True)
         data = Labelled(source, tuple(name.strip() for name in attributes.split(",")), limit=limit)
-        with Progress(transient=True) as progress:
-            task = progress.add_task("finding faces", total=data.num_train)
+        with bar("finding faces", transient=True) as (_, advance):
             bank, left_out = build_face_bank(
                 data,
                 load_face_encoder(encoder),
                 load_face_detector(faces),
-                on_pictures=lambda seen, found: progress.update(task, completed=seen),
+                on_pictures=lambda seen, found: advance(seen, data.num_train),
             )
     out.parent.mkdir(parents=True, exist_ok=True)
     save_face_bank(bank, out)

@@ -8,14 +8,17 @@ import typer
 from fair_adaptors.adaptor.bases import base_place
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.files import check_writable
+from fair_adaptors.progress import bar
 
-from .common import BaseConfig, Device, Dtype, Images, Seed, Variant, load_base, quiet
+from .common import Base, BaseConfig, Device, Dtype, Images, Seed, Variant, adaptors, load_base, quiet
 
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    adaptor: Annotated[str | None, typer.Option(help="Name, folder or Hub id; none for the plain model.")] = None,
-    base: Annotated[str, typer.Option(help="Pipeline folder or Hub id; the sandbox's by default.")] = "sandbox",
+    adaptor: Annotated[
+        str | None, typer.Option(help="Name, folder or Hub id; none for the plain model.", autocompletion=adaptors)
+    ] = None,
+    base: Base = "sandbox",
     images: Images = 8,
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("grid.png"),
     seed: Seed = 0,
@@ -47,15 +50,24 @@ def generate(
         load_fair_adaptor(pipe, adaptor, weight=weight)
     usual = defaults_of(base)
     strength = "" if weight is None else f" × {weight:g}"
-    drawn = generate_images(
-        pipe,
-        [prompt],
-        images_per_prompt=images,
-        seed=seed,
-        num_steps=steps or usual.num_steps,
-        guidance_scale=guidance if guidance is not None else usual.guidance_scale,
-        batch_size=usual.batch_size,
-    )[0]
+    made = 0
+    with bar(transient=True) as (_, advance):
+
+        def follow(count: int) -> None:
+            nonlocal made
+            advance(made := made + count, images)
+
+        follow(0)
+        drawn = generate_images(
+            pipe,
+            [prompt],
+            images_per_prompt=images,
+            seed=seed,
+            num_steps=steps or usual.num_steps,
+            guidance_scale=guidance if guidance is not None else usual.guidance_scale,
+            batch_size=usual.batch_size,
+            on_batch=follow,
+        )[0]
     out.parent.mkdir(parents=True, exist_ok=True)
     title = f"{adaptor or 'no adaptor'}{strength} · seed {seed} · {prompt}"
     plain_grid(drawn, title=title, tile=usual.tile).save(out)

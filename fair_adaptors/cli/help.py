@@ -1,6 +1,7 @@
-"""How the command line explains itself: whole summaries, one word for each kind of value, an example per command."""
+"""How the command line explains itself: options in groups, whole summaries, a word for each value, an example."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer.core
@@ -13,8 +14,27 @@ METAVARS: Mapping[str, str] = {
     "attributes": "NAME,…", "revision": "REVISION", "dataset": "SOURCE", "model": "SOURCE", "format": "FORMAT",
     "namespace": "NAME", "host": "ADDRESS", "name": "NAME", "tag": "NAME", "benchmark": "ORG/NAME",
     "weight": "X", "guidance": "X", "difference": "X", "lr": "X", "margin": "X",
+    "recipe": "RECIPE", "prompt": "PROMPT", "folder": "FOLDER", "first": "RESULTS", "second": "RESULTS",
 }  # fmt: skip
-"""What stands for the value of an option, wherever the option is; N for those that are not here: whole numbers."""
+"""What stands for a value, wherever it is asked for; N for those that are not here: whole numbers."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Model": ("adaptor", "weight", "baseline", "base", "model", "variant", "base_config", "device", "dtype"),
+    "People and prompts": (
+        "prompts", "images", "target", "classifier", "encoder", "faces", "unpadded", "limit", "dataset", "attributes",
+        "margin",
+    ),
+    "Settings": ("config", "settings", "seed", "steps", "guidance", "batch_size", "epochs", "lr"),
+    "Run": (
+        "resume", "checkpoint", "num_processes", "with_numbers", "dry_run", "difference", "fail_above", "fail_on_harm",
+    ),
+    "Output": ("out", "overwrite", "keep_images", "as_json", "push_to"),
+    "Page": ("host", "port", "browser", "max_waiting", "visitor_images", "all_images"),
+}  # fmt: skip
+"""What the options of a command with many of them are listed under; those that are not here under "Options"."""
+MANY = 8
+LEVELS = ("-v", "--verbose", "-q", "--quiet")
+_RANGE = re.compile(r"(; )?(-?[\d.]+<=?)?x(<=?|>=?)-?[\d.]+")
 
 EXAMPLES: Mapping[str, str] = {
     "demo": "fair-adaptors demo -n 60 --out demo",
@@ -46,7 +66,15 @@ def epilog(name: str) -> str:
 
 
 class Group(typer.core.TyperGroup):
-    """Lists its commands with their whole first sentence, in the order in which they were added."""
+    """Lists its commands with their whole first sentence, in the order in which they were added.
+
+    How much is shown may be said before the command or behind it.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        levels = [word for word in args[:end] if word in LEVELS]
+        return super().parse_args(ctx, [*levels, *(word for word in args[:end] if word not in LEVELS), *args[end:]])
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         helps = {name: " ".join((self.commands[name].help or "").split()) for name in self.list_commands(ctx)}
@@ -55,8 +83,37 @@ class Group(typer.core.TyperGroup):
             formatter.write_dl(rows)
 
 
-def name_values(command: typer.core.TyperCommand) -> None:
-    """Give every option that takes a value the word that stands for it."""
+class Explained(typer.core.TyperCommand):
+    """A command that lists its options in groups, and begins its usage with what has to be given."""
+
+    def __init__(self, *args: Any, **settings: Any):
+        super().__init__(*args, **settings)
+        for one in self.params:
+            if not getattr(one, "is_flag", False) and getattr(one, "metavar", None) is None:
+                one.metavar = METAVARS.get(one.name or "", "N")
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*(name for name, _ in _arguments(self)), "[OPTIONS]"]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": list(_arguments(self))}
+        grouped = sum(isinstance(one, typer.core.TyperOption) for one in self.params) > MANY
+        group_of = {name: group for group, names in GROUPS.items() for name in names if grouped}
+        sections |= {group: [] for group in (*GROUPS, "Options")}
+        for one in self.get_params(ctx):
+            if one.param_type_name == "option" and (record := one.get_help_record(ctx)):
+                words, text = record
+                text = _RANGE.sub("", text).replace("  []", "")
+                sections[group_of.get(one.name or "", "Options")].append((words, text))
+        sections["Options"].append(("-v, --verbose / -q, --quiet", "Show more, or errors alone."))
+        for title, rows in sections.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _arguments(command: typer.core.TyperCommand) -> Iterator[tuple[str, str]]:
     for one in command.params:
-        if isinstance(one, typer.core.TyperOption) and not one.is_flag and one.metavar is None:
-            one.metavar = METAVARS.get(one.name or "", "N")
+        if isinstance(one, typer.core.TyperArgument):
+            name = one.metavar or ""
+            yield name if one.required else f"[{name}]", one.help or ""

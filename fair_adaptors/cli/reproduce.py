@@ -10,11 +10,16 @@ import typer
 
 from fair_adaptors.files import check_writable
 
-from .common import BaseConfig, Device, Dtype, Seed, Variant, load_base, quiet
+from .common import BaseConfig, Device, Dtype, Seed, Variant, adaptors, load_base, quiet
 
 
 def reproduce(
-    adaptor: Annotated[str, typer.Argument(help="A published adaptor, such as gender-race; or a folder or Hub id.")],
+    adaptor: Annotated[
+        str,
+        typer.Argument(
+            help="A published adaptor, such as gender-race; or a folder or Hub id.", autocompletion=adaptors
+        ),
+    ],
     images: Annotated[
         int | None, typer.Option("-n", "--images-per-prompt", min=1, help="Images per prompt; as many as the paper.")
     ] = None,
@@ -23,7 +28,8 @@ def reproduce(
         str | None, typer.Option(help="One of your own in place of the authors': nothing of theirs is fetched.")
     ] = None,
     encoder: Annotated[
-        list[str] | None, typer.Option(help="clip:SOURCE or dinov2:SOURCE, for the paper's cosines; as often.")
+        list[str] | None,
+        typer.Option(help="clip:SOURCE or dinov2:SOURCE, for the paper's cosines; may be given again."),
     ] = None,
     faces: Annotated[str, typer.Option(help="yunet, yunet:PATH, or insightface, as the authors.")] = "yunet",
     unpadded: Annotated[

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from fair_adaptors.adaptor.bases import base_place
+from fair_adaptors.adaptor.registry import list_adaptors
+from fair_adaptors.devices import PRECISIONS
 from fair_adaptors.errors import ConfigError, missing_extra
 from fair_adaptors.files import check_writable
 
-from .common import Device, print_pairs, quiet
+from .common import Device, bases, busy, completed_by, print_pairs, quiet
 from .hub import push_trained
 
 IMAGES = 32
@@ -19,15 +21,22 @@ IMAGES = 32
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as sandbox-gender; `list` for all.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a recipe, such as sandbox-gender; `list` for all.",
+            autocompletion=completed_by(lambda: ["list", *(info.name for info in list_adaptors())]),
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder of the adaptor; runs/RECIPE by default.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**32, help="Seed of everything random.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE, or paper=true for all of the paper's; as often.")
+        list[str] | None,
+        typer.Option("--set", help="A setting, or paper=true for all of the paper's; may be given again."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; --set goes before it.")] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="NAME=SHARE,SHARE: an attribute to make fair; may be given again.")
+        list[str] | None, typer.Option(help="An attribute to make fair, as age=0.75,0.25; may be given again.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its settings.")] = False,
     checkpoint: Annotated[
@@ -39,8 +48,17 @@ def train(
     with_numbers: Annotated[
         bool, typer.Option("--numbers/--no-numbers", help="Measure before and after training.")
     ] = True,
-    base: Annotated[str | None, typer.Option(help="Another base than the recipe's; as --set base=BASE.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Another base than the recipe's; as --set base=BASE.", autocompletion=bases)
+    ] = None,
     device: Device = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the base: float32, bfloat16 or float16; the recipe's by default. As --set dtype=DTYPE.",
+            autocompletion=completed_by(lambda: PRECISIONS),
+        ),
+    ] = None,
     push_to: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Publish it on the Hub in the end.")] = None,
 ) -> None:
     """Train an adaptor: progress, sample grids, numbers before and after, and the adaptor's folder."""
@@ -48,11 +66,12 @@ def train(
         quiet()
         from fair_adaptors.training.run.launch import launch, refusals_told
         from fair_adaptors.training.run.record import refuse_earlier_run, was_restarted
-        from fair_adaptors.training.run.train import train as run_training
         from fair_adaptors.training.settings import read_config_file
         from fair_adaptors.training.start import configured
     except ModuleNotFoundError as error:
         raise missing_extra(error.name, "train") from error
+
+    from rich.console import Console
 
     from fair_adaptors.devices import choose_device
     from fair_adaptors.steering.draw import parse_target
@@ -74,6 +93,7 @@ def train(
         values[key] = value
     values |= {"seed": str(seed)} if seed is not None else {}
     values |= {"base": base_place(base)} if base is not None else {}
+    values |= {"dtype": dtype} if dtype is not None else {}
     if push_to:
         from fair_adaptors.hub.client import check_repo_id
 
@@ -85,7 +105,9 @@ def train(
     resume = resume or restarted or checkpoint is not None
     wanted = configured(recipe, folder, settings=values, targets=targets, resume=resume)
     if dry_run:
-        _print_plan(wanted, num_processes or 1)
+        with busy("counting, and asking the Hub what would be fetched"):
+            lines = _plan(wanted, num_processes or 1)
+        Console().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
         return
     check_writable(folder)
     if num_processes is not None and "WORLD_SIZE" not in os.environ:
@@ -94,6 +116,9 @@ def train(
         after = sys.argv[sys.argv.index("train") + 1 :]
         launch(_without_option(after, "--num-processes"), num_processes)
     else:
+        with busy("loading what trains"):
+            from fair_adaptors.training.run.train import train as run_training
+
         from_where = str(checkpoint) if checkpoint else "latest" if resume else None
         with refusals_told() as refused:
             finished = not refused and run_training(
@@ -119,9 +144,8 @@ def _without_option(arguments: list[str], name: str) -> list[str]:
     return kept
 
 
-def _print_plan(config: Any, num_processes: int) -> None:
-    from rich.console import Console
-
+def _plan(config: Any, num_processes: int) -> list[str]:
+    """Return the lines of a dry run: a YAML file for --config, and in its comments what would be done and needed."""
     from fair_adaptors.training.paper import deviations
     from fair_adaptors.training.plan import make_plan
     from fair_adaptors.training.run.due import described
@@ -129,7 +153,7 @@ def _print_plan(config: Any, num_processes: int) -> None:
 
     plan = make_plan(config, num_processes)
     plain, trained = plan.rows
-    lines = [
+    return [
         as_yaml(config),
         f"# {plan.iterations:,} iterations of {plan.images} images on {num_processes} process(es):",
         f"# {plan.images * plan.iterations:,} images; per iteration {plain:,.0f} rows through the network without"
@@ -145,4 +169,3 @@ def _print_plan(config: Any, num_processes: int) -> None:
         *(f"# not as the paper: {line}" for line in deviations(config)),
         f"# missing: {'; '.join(plan.missing) or 'nothing'}",
     ]
-    Console().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)

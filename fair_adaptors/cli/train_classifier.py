@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from fair_adaptors.errors import missing_extra
+from fair_adaptors.progress import hidden
 
-from .common import quiet
+from .common import Device, quiet
 
 
 def train_classifier(
@@ -26,6 +27,7 @@ def train_classifier(
     margin: Annotated[
         float, typer.Option(help="How much wider than a face's box the pictures are; written beside the weights.")
     ] = 0.5,
+    device: Device = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read and done.")] = False,
 ) -> None:
     """Finetune a classifier of gender, race, age or what a folder's labels name; calibrated, with a card."""
@@ -41,14 +43,16 @@ def train_classifier(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from fair_adaptors.devices import choose_device
+
+    choose_device(device)
     names = tuple(name.strip() for name in attributes.split(","))
     config = ClassifierConfig(dataset, names, model, epochs, steps, batch_size, lr, seed, limit, margin)
     print("\n".join(plan(config)), flush=True)
     if dry_run:
         return
-    console = Console()
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.2f}"))
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=hidden()) as progress:
         task = progress.add_task("", total=None, loss=float("nan"))
         results = train(
             config,

@@ -169,7 +169,8 @@ def fetch_file(
 def bounded() -> Iterator[None]:
     """Let no request of the Hub's client in the block wait for ever, nor be tried again where there is no network.
 
-    Most of its requests ask for no timeout, some for None. The client is shared with whoever else uses it in this process, so it gets back what it had.
+    Most of its requests ask for no timeout, some for None. The client is shared with whoever else uses it in this
+    process, so it gets back what it had.
     """
     global _users
     from huggingface_hub.utils import get_session

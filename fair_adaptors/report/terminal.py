@@ -3,8 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,12 @@ from fair_adaptors.evaluation.variants import Variant
 from fair_adaptors.evaluation.variety_words import leads_with_variety, variety_rows
 from fair_adaptors.evaluation.verdict import smallest_share, verdicts
 from fair_adaptors.evaluation.wording import fine, number
+from fair_adaptors.progress import bar
 
 from .page import write_report
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
     from rich.table import Table
 
 SAID = 6
@@ -49,7 +48,7 @@ def run_and_report(
     from rich.console import Console
 
     console = Console(quiet=os.environ.get("RANK", "0") != "0", stderr=to_stderr)
-    with image_bar(console) as (progress, advance):
+    with bar(console=console) as (progress, advance):
 
         def finish(results: Results) -> None:
             progress.stop()
@@ -61,22 +60,6 @@ def run_and_report(
             pipe, evaluation, variants, instruments, out,
             overwrite=overwrite, on_images=advance, on_results=finish,
         )  # fmt: skip
-
-
-@contextmanager
-def image_bar(console: "Console | None" = None) -> "Iterator[tuple[Progress, Callable[[int, int], None]]]":
-    """Show a bar of images, made and to be made, with the time left; by default on stderr.
-
-    Yields:
-        The bar, and what moves it: to be called with the images that are there and all there will be.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console or Console(stderr=True)) as progress:
-        task = progress.add_task("images", total=None)
-        yield progress, lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _say(console: "Console", results: Results, out: Path) -> None:

@@ -1,17 +1,20 @@
 """The words that name a classifier, an encoder or a detector: their grammar, and from a word to the thing itself.
 
 A word is ``KIND:SOURCE``, such as ``clip:ORG/NAME@COMMIT`` or ``mobilenet:FILE``; ``NAME:ITEM`` of an embedded base;
-or ``MODULE:OBJECT`` of the user's own. A new kind is a row in ``CLASSIFIERS`` or ``ENCODERS``. Of a classifier,
-``margin=NUMBER:`` before the source says how widely faces are cut out for it: ``clip:margin=0.2:ORG/NAME``.
+or ``MODULE:OBJECT`` or ``FILE.py:OBJECT`` of the user's own, whose code is run. A new kind is a row in ``CLASSIFIERS``
+or ``ENCODERS``. Of a classifier, ``margin=NUMBER:`` before the source says how widely faces are cut out for it:
+``clip:margin=0.2:ORG/NAME``.
 """
 
 import importlib
 import importlib.util
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from fair_adaptors.adaptor.bases import BASES, imported, plugin_of
@@ -79,12 +82,12 @@ def parse(text: str) -> Word:
 
 def split_specs(spec: str) -> list[str]:
     """Return the words that ``+`` joins in a classifier's name."""
-    return re.split(r"\+(?=[\w.]+:)", spec)
+    return re.split(r"\+(?=[\w.]+:|[\w./~-]+\.py:)", spec)
 
 
 def forms(kinds: Iterable[str]) -> tuple[str, ...]:
     """Return how a word may be written, for messages: these kinds, an embedded base's, and the user's own."""
-    return (*kinds, *(f"{base.short_name}:NAME" for base in BASES if base.plugin), "MODULE:OBJECT")
+    return (*kinds, *(f"{base.short_name}:NAME" for base in BASES if base.plugin), "MODULE:OBJECT", "FILE.py:OBJECT")
 
 
 def is_folder(source: str) -> bool:
@@ -96,21 +99,49 @@ def is_folder(source: str) -> bool:
 
 
 def load_own(spec: str, kind: type[_T]) -> _T:
-    """Import ``MODULE:OBJECT``, which the user has written.
+    """Import ``MODULE:OBJECT`` or ``FILE.py:OBJECT``, which the user has written: this runs the code of the file.
 
     Raises:
         ConfigError: not of that form, it cannot be imported, or it is of another type.
     """
     word = parse(spec)
     if not (word.kind and word.source):
-        raise ConfigError(f"{spec!r} names no instrument; write MODULE:OBJECT, or see `fair-adaptors evaluate --help`")
+        raise ConfigError(
+            f"{spec!r} names no instrument; write MODULE:OBJECT or FILE.py:OBJECT, or see `fair-adaptors evaluate"
+            " --help`"
+        )
     try:
-        found = getattr(importlib.import_module(word.kind), word.source)
+        module = _module_in(word.kind) if is_own_file(word.kind) else importlib.import_module(word.kind)
+        found = getattr(module, word.source)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{spec}: {error}. Is its folder on PYTHONPATH?") from error
+        remedy = "" if is_own_file(word.kind) else ". Is its folder on PYTHONPATH?"
+        raise ConfigError(f"{spec}: {error}{remedy}") from error
     if not isinstance(found, kind):
         raise ConfigError(f"{spec} is not a {kind.__module__}.{kind.__name__}")
     return found
+
+
+def is_own_file(place: str) -> bool:
+    """Tell whether what stands before the colon is a Python file, and not a module's name."""
+    return place.endswith(".py")
+
+
+def _module_in(place: str) -> ModuleType:
+    """Run a Python file, once, and return its module."""
+    path = Path(place).expanduser().resolve()
+    name = f"fair_adaptors_own_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ImportError(f"there is no file {path}")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
 def check_own(setting: str, spec: str, known: Iterable[str]) -> None:
@@ -124,6 +155,10 @@ def check_own(setting: str, spec: str, known: Iterable[str]) -> None:
         ConfigError: there is none.
     """
     word, known = parse(spec), list(known)
+    if is_own_file(word.kind) and word.source:
+        if not Path(word.kind).expanduser().is_file():
+            raise ConfigError(f"{setting} is {spec!r}: there is no file {word.kind}")
+        return
     try:
         found = word.kind in sys.modules or importlib.util.find_spec(word.kind or " ") is not None
     except (ImportError, ValueError):

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.devices import accelerator
-from fair_adaptors.errors import ConfigError, MissingExtraError, did_you_mean, missing_extra
+from fair_adaptors.errors import ConfigError, MissingExtraError, did_you_mean, missing_extra, pip_install
 
 from .catalog import load_own, parse
 from .types import LANDMARKS, LANDMARKS_SIDE, FaceDetector, Faces
@@ -167,8 +167,8 @@ def insightface() -> FaceDetector:
         module = importlib.import_module("insightface.app")
     except ImportError as error:
         raise MissingExtraError(
-            f"{error.name} is not installed: pip install insightface onnxruntime. Its weights are for non-commercial"
-            " research only; those of yunet are free (MIT)"
+            f"{error.name} is not installed: {pip_install('insightface', 'onnxruntime')}. Its weights are for"
+            " non-commercial research only; those of yunet are free (MIT)"
         ) from error
     logger.warning("insightface's weights are for non-commercial research only; those of yunet are free (MIT)")
     with contextlib.redirect_stdout(io.StringIO()):

@@ -11,7 +11,7 @@ from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.setup import Setup
 from torch import Tensor, nn
 
-from fair_adaptors.errors import MissingExtraError
+from fair_adaptors.errors import missing_extra
 
 from . import lora
 from .gradients import step_weights
@@ -98,5 +98,5 @@ def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.opt
     try:
         import bitsandbytes
     except ImportError as error:
-        raise MissingExtraError("optimizer adamw8bit needs bitsandbytes: pip install bitsandbytes") from error
+        raise missing_extra("bitsandbytes, which optimizer adamw8bit needs,", "8bit") from error
     return bitsandbytes.optim.AdamW8bit(parameters, **settings)

@@ -1,7 +1,9 @@
 """What a run tells: lines, a progress bar, and curves for trackers."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -12,19 +14,32 @@ from fair_adaptors.training.engine.step import StepResult
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, track
 
+from fair_adaptors.progress import hidden
+
 from .trackers import Trackers
+
+logger = logging.getLogger(__name__)
+OnIteration = Callable[[int, int], None]
 
 
 class Reporter:
     """Prints and tracks in the main process; the others say nothing.
 
     Attributes:
-        console: what is printed on.
+        console: what is printed on; one that is quiet where somebody else shows the progress, and lines are logged.
+        on_iteration: called with the iterations that are done and all there will be, in the main process.
         progress: the bar, to be entered while iterations go on.
     """
 
-    def __init__(self, config: TrainConfig, out: Path, world: World, console: Console):
-        self.config, self.out, self.world = config, out, world
+    def __init__(
+        self,
+        config: TrainConfig,
+        out: Path,
+        world: World,
+        console: Console,
+        on_iteration: OnIteration | None = None,
+    ):
+        self.config, self.out, self.world, self.on_iteration = config, out, world, on_iteration
         self.console = console if world.is_main else Console(quiet=True)
         self.recent: list[StepResult] = []
         self.progress = Progress(
@@ -34,15 +49,31 @@ class Reporter:
             TimeRemainingColumn(),
             TextColumn("loss {task.fields[loss]:.2f}  bias {task.fields[bias]}"),
             console=self.console,
+            disable=hidden(),
         )
 
     def say(self, text: str) -> None:
         """Print a line, in the main process."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        if self.console.quiet and self.world.is_main:
+            logger.info(text)
+
+    @contextmanager
+    def loading(self, count: int) -> Iterator[Callable[[str], None]]:
+        """Show a bar while what a run needs is loaded; yields what is to be called with each of the parts, before it.
+
+        The bar moves only between parts: downloads have bars of their own in between.
+        """
+        columns = TextColumn("loading the {task.description}"), BarColumn(), MofNCompleteColumn()
+        with Progress(
+            *columns, console=self.console, transient=True, auto_refresh=False, disable=hidden()
+        ) as progress:
+            task, done = progress.add_task("", total=count), iter(range(count))
+            yield lambda part: progress.update(task, description=part, completed=next(done), refresh=True)
 
     def follow(self, what: str) -> "Callable[[Sequence[str]], Iterable[str]]":
         """Return what goes through prompts one by one and shows how many are left, with the time that takes."""
-        return partial(track, description=what, console=self.console, transient=True)
+        return partial(track, description=what, console=self.console, transient=True, disable=hidden())
 
     def start(self, iteration: int) -> None:
         """Put the bar where the run is, and start the trackers."""
@@ -65,6 +96,8 @@ class Reporter:
         bias = {name: sum(r.bias[name] for r in self.recent) / count for name in result.bias}
         loss = sum(r.loss for r in self.recent) / count
         said = " ".join(f"{name} {value:.2f}" for name, value in bias.items())
+        if self.on_iteration is not None and self.world.is_main:
+            self.on_iteration(state.iteration, self.config.iterations)
         self.progress.update(self.task, completed=state.iteration, loss=loss, bias=said)
         values = {f"loss/{name}": value for name, value in result.losses.items()} | {
             "gradient_norm": result.gradient_norm,

@@ -1,6 +1,7 @@
 """``train``: a training run from its configuration to the folder of an adaptor."""
 
 import dataclasses
+import logging
 import shutil
 import signal
 import threading
@@ -15,7 +16,7 @@ from fair_adaptors.training.engine.loop import fit
 from fair_adaptors.training.engine.processes import StopRequested, World
 from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.state import TrainingState, attached
-from fair_adaptors.training.setup import load_setup
+from fair_adaptors.training.setup import LOADED, load_setup
 from fair_adaptors.training.sharding import check_shares
 from rich.console import Console
 
@@ -27,7 +28,9 @@ from .due import Due
 from .finish import finish, save_stopped
 from .milestones import SAMPLE_IMAGES, Milestones
 from .record import refuse_earlier_run, run_record, write_run
-from .reporter import Reporter
+from .reporter import OnIteration, Reporter
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -39,6 +42,7 @@ def train(
     overwrite: bool = False,
     images_per_prompt: int = 32,
     console: Console | None = None,
+    on_iteration: OnIteration | None = None,
 ) -> bool:
     """Train an adaptor and leave its folder, with checkpoints, pictures of the way and trackers' logs in it.
 
@@ -52,6 +56,8 @@ def train(
         overwrite: delete the checkpoints of an earlier run in ``out``.
         images_per_prompt: for the numbers before and after, on the validation prompts and as many training prompts; 0
             for none.
+        on_iteration: called with the iterations that are done and all there will be. Then nothing is printed: lines
+            are logged.
 
     Returns:
         Whether the training was finished; not if it was told to stop.
@@ -67,9 +73,10 @@ def train(
         drawn["images of the pictures of the progress"] = SAMPLE_IMAGES
     check_shares(config, world.size, **drawn)
     recipe, checkpoints, started = recipe or config.name, out / "checkpoints", time.perf_counter()
-    reporter = Reporter(config, out, world, console or Console())
+    reporter = Reporter(config, out, world, console or Console(quiet=on_iteration is not None), on_iteration)
     saved = _checkpoint_to_resume(config, checkpoints, resume, overwrite)
-    setup = load_setup(config, this_device())
+    with reporter.loading(len(LOADED)) as tell:
+        setup = load_setup(config, this_device(), on_part=tell)
     due = Due(config, world, this_device(), started)
     if saved is None:
         world.wait()  # all have looked whether there is an earlier run
@@ -99,6 +106,7 @@ def train(
             save_stopped(milestones, state, recipe)
             finished = False
         else:
+            stop.at_once = True  # the last checkpoint is written first, and to measure may take long
             finish(milestones, state, images_per_prompt)
             finished = True
         reporter.close()
@@ -106,14 +114,27 @@ def train(
     return finished
 
 
+class Stop(threading.Event):
+    """Set when the run is to stop.
+
+    Attributes:
+        at_once: whether the next SIGINT interrupts.
+    """
+
+    at_once = False
+
+
 @contextmanager
-def stop_requests() -> Iterator[threading.Event]:
+def stop_requests() -> Iterator[Stop]:
     """Within the block SIGTERM and SIGINT set an event; a second SIGINT interrupts at once."""
-    stop = threading.Event()
+    stop = Stop()
 
     def request(number: int, frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            if stop.at_once:
+                raise KeyboardInterrupt
+            stop.at_once = True
+            logger.warning("stopping after the present prompt, with a checkpoint. Ctrl-C again stops at once.")
         stop.set()
 
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
