@@ -55,7 +55,7 @@ def weights_dtype(name: str | None, device: str) -> "torch.dtype":
     import torch
 
     if name is not None and name not in PRECISIONS:
-        raise ConfigError(f"dtype {name!r} is none.{did_you_mean(name, PRECISIONS)} Known: {', '.join(PRECISIONS)}")
+        raise ConfigError(f"no dtype {name!r}.{did_you_mean(name, PRECISIONS)} Known: {', '.join(PRECISIONS)}")
     found: Any = getattr(torch, name or ("float32" if device == "cpu" else "float16"))
     return found
 

@@ -68,6 +68,6 @@ def refuse_existing(out: Path) -> None:
         ConfigError: it does.
     """
     if not out.name:
-        raise ConfigError(f"{str(out)!r} names no file or folder")
+        raise ConfigError(f"{str(out)!r} is not the name of a file or folder")
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise ConfigError(f"{out} exists already and is not overwritten; name a new one or remove it first")
+        raise ConfigError(f"{out} exists already and will not be overwritten; choose another name or delete it first")

@@ -95,7 +95,7 @@ def _files_of(source: Path) -> _Files:
     """Return the files of a source by name; each is read when it is called."""
     if source.is_dir():
         if (source / CONFIG_FILE).is_file():
-            raise InvalidAdaptorError(f"{source} is an adaptor of this package already: load_fair_adaptor reads it")
+            raise InvalidAdaptorError(f"{source} is already an adaptor of this package: use load_fair_adaptor")
         paths = list(islice(source.rglob("*"), _MOST_FILES + 1))
         if len(paths) > _MOST_FILES:
             raise InvalidAdaptorError(f"{source} has more than {_MOST_FILES:,} files; give the checkpoint's folder")
@@ -217,7 +217,7 @@ def _json(text: str | bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise InvalidAdaptorError(f"{where} is not JSON object, or too long")
+        raise InvalidAdaptorError(f"{where} is not a JSON object, or too long")
     return value
 
 

@@ -157,7 +157,7 @@ OCCUPATION = "data/1-prompts/occupation.json"
     ("content", "error", "message"),
     [
         ({"data/1-prompts/else.json": b""}, ArchiveError, "no 1-prompts/occupation.json below its top folder"),
-        ({OCCUPATION: b"[1]"}, ConfigError, "no JSON object"),
+        ({OCCUPATION: b"[1]"}, ConfigError, "not a JSON object"),
         ({OCCUPATION: b"{}"}, ConfigError, "no list 'occupations_train_set'"),
         ({OCCUPATION: b'{"occupations_train_set": [3]}'}, ConfigError, "item 1: the prompt must be text, got int"),
     ],

@@ -58,8 +58,8 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ((torch.randn(4, WIDTH), torch.zeros(4)), "is not as the authors'"),
-        ({"features": torch.randn(4, WIDTH)}, "is not as the authors'"),
+        ((torch.randn(4, WIDTH), torch.zeros(4)), "does not look like the authors'"),
+        ({"features": torch.randn(4, WIDTH)}, "does not look like the authors'"),
         ((torch.randn(4, 7), torch.zeros(4), torch.zeros(4, 2)), "has features of 7 numbers; those of small have 48"),
         ((torch.randn(4, WIDTH), torch.zeros(3), torch.zeros(4, 2)), "gender is not a list of 4 classes"),
         ((torch.randn(4, WIDTH), torch.full((4,), 2), torch.zeros(4, 2)), "gender is not a list of 4 classes"),

@@ -248,7 +248,7 @@ def test_settings_that_would_change_the_change_are_refused(
 def test_settings_that_are_no_json_object_or_too_long_are_refused(tmp_path: Path, base: str, settings: str) -> None:
     peft_unet().save_pretrained(tmp_path / "peft")
     (tmp_path / "peft" / "adapter_config.json").write_text(settings)
-    refused(tmp_path / "peft", tmp_path, "is not JSON object, or too long", base)
+    refused(tmp_path / "peft", tmp_path, "is not a JSON object, or too long", base)
 
 
 def test_a_file_of_peft_without_its_settings_is_refused(tmp_path: Path, base: str) -> None:

@@ -284,7 +284,7 @@ def test_a_source_that_is_not_there_empty_or_ours_is_refused(tmp_path: Path, bas
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", tmp_path, "no file of weights", base)
     ours = converted(saved(tmp_path / TEXT, text_checkpoint()), tmp_path / "ours", base)
-    refused(ours, tmp_path, "adaptor of this package already", base)
+    refused(ours, tmp_path, "already an adaptor of this package", base)
 
 
 def test_records_that_are_compressed_are_refused_before_they_are_unpacked(tmp_path: Path) -> None:

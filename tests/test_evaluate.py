@@ -139,7 +139,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, pipe: Any) -> 
     (tmp_path / "settings.json").write_text('{"theme": "dark"}')
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "holiday.jpg").write_bytes(b"x")
-    with pytest.raises(ConfigError, match="not of an evaluation"):
+    with pytest.raises(ConfigError, match="not written by this version"):
         evaluate(pipe, small(), [], instruments(), tmp_path, overwrite=True)
     assert (tmp_path / "images" / "holiday.jpg").exists()
 

@@ -144,7 +144,7 @@ def test_attributes_that_are_no_numbers_texts_or_arrays_are_refused(value: objec
     node = onnx.helper.make_node("If", ["a"], ["c"], then_branch=value)
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in "ac"]
     model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", ends[:1], ends[1:]))
-    with pytest.raises(ConfigError, match="'then_branch' is of a kind that is not read"):
+    with pytest.raises(ConfigError, match="'then_branch' is of a kind that cannot be read"):
         read_onnx(model.SerializeToString(), "attributes")
 
 

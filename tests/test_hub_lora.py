@@ -84,7 +84,7 @@ def test_a_plain_lora_is_refused_with_the_command_that_makes_an_adaptor_of_it(
         ({"model.bin": b"a"}, "", "has no .safetensors file"),
         ({"a.safetensors": b"a"}, "/c.safetensors", "no file 'c.safetensors'.*Did you mean 'a.safetensors'"),
         ({"a.safetensors": b"a"}, "@v9", "no such|v9"),
-        ({CONFIG_FILE: b"{}", WEIGHTS_FILE: b"a"}, "", "an adaptor of this package already"),
+        ({CONFIG_FILE: b"{}", WEIGHTS_FILE: b"a"}, "", "already an adaptor of this package"),
     ],
 )
 def test_what_could_be_meant_but_is_not_clear_is_refused(

@@ -248,11 +248,11 @@ def test_what_is_on_this_machine_need_not_be_pulled(
     sandbox_copy: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(sandbox_copy.parent)
-    with pytest.raises(UnknownAdaptorError, match="is on this machine: load_fair_adaptor takes a folder as it is"):
+    with pytest.raises(UnknownAdaptorError, match="is a folder on this machine: give it to load_fair_adaptor"):
         pull(name, endpoint=NOWHERE)
 
 
 def test_what_is_on_this_machine_has_no_revisions(sandbox_copy: Path) -> None:
     for get, name in ((pull, "sandbox-gender"), (resolve, "sandbox-gender"), (resolve, str(sandbox_copy))):
-        with pytest.raises(UnknownAdaptorError, match="has no revisions; leave 'v1' out"):
+        with pytest.raises(UnknownAdaptorError, match="has no revisions; leave out 'v1'"):
             get(name, revision="v1")  # type: ignore[operator]

@@ -73,8 +73,8 @@ LONG = "x" * 1001
 
 
 MALFORMED = [
-    ("txt", "", "", "no prompts at all"),
-    ("txt", "# only\n\n", "", "no prompts at all"),
+    ("txt", "", "", "there are no prompts in it"),
+    ("txt", "# only\n\n", "", "there are no prompts in it"),
     ("txt", "a\n\n# c\na \n", ", line 4", "duplicate prompt: 'a' is there already"),
     ("txt", f"a\n{LONG}", ", line 2", "1,001 characters; 1,000 at most"),
     ("txt", "a\nb\x07c", ", line 2", r"control character U\+0007"),
@@ -104,7 +104,7 @@ MALFORMED = [
     ("json", '"a"', "", "expected a list of prompts"),
     ("json", "7", "", "expected a list of prompts"),
     ("json", '{"prompts": "a"}', "", "expected a list of prompts"),
-    ("json", "[]", "", "no prompts at all"),
+    ("json", "[]", "", "there are no prompts in it"),
     ("json", "[{}]", ", item 1", "the key 'prompt' is missing"),
     ("json", '{"source": "a"}', "", "the key 'prompts' is missing"),
     ("json", '{"prompts": ["a"], "template": "b"}', "", "there is no key 'template'.* Known: prompts, source"),
@@ -116,9 +116,9 @@ MALFORMED = [
     ("json", '{"prompts": ["a"], "source": ["b"]}', "", "the source must be text, got list"),
     ("json", "[" * 100_000, "", "nested too deeply"),
     ("json", "[" * 100_000 + "]" * 100_000, "", "nested too deeply"),
-    ("yaml", "", "", "no prompts at all"),
-    ("yaml", "# only\n", "", "no prompts at all"),
-    ("yaml", "source: a\nprompts: []\n", "", "no prompts at all"),
+    ("yaml", "", "", "there are no prompts in it"),
+    ("yaml", "# only\n", "", "there are no prompts in it"),
+    ("yaml", "source: a\nprompts: []\n", "", "there are no prompts in it"),
     ("yaml", "- a\n- 'b\n- c\n", "", "not valid YAML: .*found unexpected end of stream.*line 4"),
     ("yaml", "- a\n- b: c: d\n", "", "not valid YAML: mapping values are not allowed here.*line 2"),
     ("yaml", "- a\n- *b\n", "", "not valid YAML: found undefined alias"),

@@ -223,9 +223,9 @@ def test_another_zip_is_not_taken_for_the_archive(pipe: Any, tmp_path: Path) -> 
     for name in ("sandbox-gender", "sd21-gender-race", "org/name"):
         with pytest.raises(ConfigError, match="not an adaptor of the paper's authors"):
             pull(name, source=tmp_path / "exp-6-checkpoints.zip")
-    with pytest.raises(ConfigError, match="goes to the cache"):
+    with pytest.raises(ConfigError, match="stays in the cache"):
         pull("exp-6-checkpoints.zip", source=tmp_path / "exp-6-checkpoints.zip", out=tmp_path / "out")
-    with pytest.raises(UnknownAdaptorError, match="has no revisions"):
+    with pytest.raises(UnknownAdaptorError, match="have no revisions"):
         pull("gender-race", revision="v1")
 
 

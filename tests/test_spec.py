@@ -41,7 +41,7 @@ def pipe() -> Any:
 def test_other_settings_in_the_same_folder_are_refused(pipe: Any, tmp_path: Path, change: dict[str, Any]) -> None:
     claim(tmp_path, settings_of(pipe, small(), instruments()), False)
     other = settings_of(pipe, dataclasses.replace(small(), **change), instruments())
-    with pytest.raises(ConfigError, match=f"another evaluation, with other {next(iter(change))}"):
+    with pytest.raises(ConfigError, match=f"another evaluation, with different {next(iter(change))}"):
         claim(tmp_path, other, False)
 
 

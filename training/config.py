@@ -272,7 +272,7 @@ class TrainConfig:
         if self.face_weight and not (self.face_encoder and self.faces):
             raise ConfigError("face_weight needs a face_encoder, and faces to find them with")
         if not self.attributes:
-            raise ConfigError("no attribute is to be made fair; give at least one target")
+            raise ConfigError("there is nothing to make fair; give at least one target")
         if len({attribute.name for attribute in self.attributes}) < len(self.attributes):
             raise ConfigError("an attribute is given twice")
         if both := {attribute.name for attribute in self.attributes} & set(self.keep_attributes):

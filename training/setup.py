@@ -141,7 +141,7 @@ def load_setup(
     loaded = [load_encoder(spec, whole=True) for spec in config.encoders]
     encoders = {encoder.name: encoder.encode for encoder in loaded}
     if len(encoders) < len(loaded):
-        raise ConfigError(f"two encoders have one name: {', '.join(encoder.name for encoder in loaded)}")
+        raise ConfigError(f"two encoders have the same name: {', '.join(encoder.name for encoder in loaded)}")
     aimed = [attribute.name for attribute in config.attributes]
     beside = {name: tuple(classes) for name, classes in another.classes.items() if name not in aimed}
     warnings = [shared_classifier(classifier.identity, another), *unseen(config, classifier.classes)]

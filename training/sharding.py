@@ -77,7 +77,7 @@ def check_shares(config: TrainConfig, processes: int, **counts: int) -> None:
     if not config.shard_base:
         return
     if config.compile or "tokens" in config.parts:
-        raise ConfigError("shard_base goes neither with compile nor with soft tokens: take the one or the other")
+        raise ConfigError("shard_base works neither with compile nor with soft tokens: leave out one or the other")
     if processes == 1:
         raise ConfigError("shard_base splits the base over several processes, and there is one: start more of them")
     counts = {"images_per_prompt": config.images_per_prompt, "validation_images": config.validation_images, **counts}

@@ -86,7 +86,7 @@ class FairAdaptor(ABC):
         Raises:
             FairAdaptorError: it cannot be.
         """
-        raise FairAdaptorError(f"the adaptor {self.info.name!r} is no part of the weights, so it cannot be fused")
+        raise FairAdaptorError(f"the adaptor {self.info.name!r} is not in the weights, so it cannot be fused")
 
     def put_in(self, weight: float) -> None:
         """Put the adaptor into force with a strength that was checked, and be counted among the handles in use."""

@@ -62,7 +62,7 @@ def from_json(content: Any, name: str = RESULTS_FILE) -> Results:
         _check(results)
     except ValueError as error:
         raise InvalidResultsError(
-            f"{name} is not what `fair-adaptors evaluate` writes: {error}. Evaluate again, or take it away"
+            f"{name} is not what `fair-adaptors evaluate` writes: {error}. Evaluate again, or delete it"
         ) from error
     return results
 
@@ -115,7 +115,7 @@ def variant_of(record: AdaptorRecord, results: Results) -> VariantResults:
             return variant
     raise InvalidAdaptorError(
         f"{RESULTS_FILE} is of other weights than those of {record.name!r} at strength"
-        f" {record.default_weight:g}. Evaluate again, or take it away"
+        f" {record.default_weight:g}. Evaluate again, or delete it"
     )
 
 
@@ -123,7 +123,7 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidResultsError(f"{path} cannot be read: {error}. Write it again, or take it away") from error
+        raise InvalidResultsError(f"{path} cannot be read: {error}. Write it again, or delete it") from error
 
 
 def _parsed(kind: Any, value: Any, at: str) -> Any:
@@ -162,10 +162,10 @@ def _check(results: Results) -> None:
         if not getattr(results, name):
             raise ValueError(f"it has no {name}")
     if len(results.labels) != len(results.settings.prompts):
-        raise ValueError("it has not as many labels as prompts")
+        raise ValueError("it does not have as many labels as prompts")
     _check_expected(results)
     if any(not 1 < len(target.classes) == len(target.shares) for target in results.targets.values()):
-        raise ValueError("a target has not as many shares as classes")
+        raise ValueError("a target does not have as many shares as classes")
     told = _told(results.original)
     if list(told[0]) != list(results.classifiers) or set().union(*told[0].values()) != set(results.targets):
         raise ValueError("its figures are not those of its classifiers and targets")
@@ -175,14 +175,14 @@ def _check(results: Results) -> None:
         for name, target in results.targets.items():
             figures = results.figures(variant, name)
             if len(figures.prompts) != len(results.labels) or len(figures.frequencies) != len(target.classes):
-                raise ValueError(f"the variant {variant.name!r} has not the figures of every prompt and class")
+                raise ValueError(f"the variant {variant.name!r} does not have the figures of every prompt and class")
             if variant is results.original:
                 continue
             if figures.change is None:
                 raise ValueError(f"the variant {variant.name!r} has no change")
             sizes = {len(row) for row in (figures.change.classes, *figures.change.prompts)}
             if sizes != {len(target.classes)} or len(figures.change.prompts) != len(results.labels):
-                raise ValueError(f"the variant {variant.name!r} has not the change of every prompt and class")
+                raise ValueError(f"the variant {variant.name!r} does not have the change of every prompt and class")
         if unknown := {*variant.aimed, *(one.target for one in variant.erasures)} - set(results.targets):
             raise ValueError(f"the variant {variant.name!r} has no figures of {sorted(unknown)[0]}")
 

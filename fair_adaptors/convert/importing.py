@@ -55,7 +55,7 @@ def convert(
     out = Path(out).expanduser()
     name = name or out.resolve().name
     if not is_text(name):
-        raise ConfigError(f"name {name!r}: give up to 500 printable characters")
+        raise ConfigError(f"the name {name!r} is not allowed: give up to 500 printable characters")
     if not Path(source).expanduser().exists() and not (isinstance(source, str) and _ON_THE_HUB.fullmatch(source)):
         raise InvalidAdaptorError(f"there is no file or folder {source}")
     model = load_architecture(base)

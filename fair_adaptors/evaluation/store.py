@@ -99,12 +99,12 @@ def claim(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
     before = _read_settings(path)
     if before is not None and before != settings:
         if before.get("format") != FORMAT:
-            raise ConfigError(f"{path} is not of an evaluation of this version of fair-adaptors. Name another folder")
+            raise ConfigError(f"{path} was not written by this version of fair-adaptors. Choose another folder")
         changed = [key for key in settings if before.get(key) != settings[key]]
         if not overwrite:
             raise ConfigError(
-                f"{out} holds another evaluation, with other {', '.join(changed)}. Name another folder, or delete it"
-                " with `overwrite`"
+                f"{out} holds another evaluation, with different {', '.join(changed)}. Choose another folder, or"
+                " delete it with `overwrite`"
             )
         for name in ("records", "images", PLOTS):
             _empty(out / name)
@@ -113,7 +113,7 @@ def claim(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{out} cannot be made a folder ({error.strerror}). Name another `out`") from error
+        raise ConfigError(f"{out} cannot be made a folder ({error.strerror}). Choose another `out`") from error
     write_json(path, settings)
 
 

@@ -182,12 +182,12 @@ def _keep(new: Path, path: Path, archive: Archive, *, progress: bool) -> None:
     """
     known, found = _known(path, archive), _sha256(new)
     if problem := _problem_of_zip(new, archive, whole=known is None):
-        raise ArchiveError(f"what came as {archive.name} is refused: {problem}. {_by_hand(archive)}")
+        raise ArchiveError(f"this {archive.name} is refused: {problem}. {_by_hand(archive)}")
     if known not in (None, found):
         where = "in the table of this package" if archive.sha256 else f"in {_record(path)} when it came first"
         undo = "" if archive.sha256 else " If you trust the new one, delete that record."
         raise ArchiveError(
-            f"what came as {archive.name} has the sha256 {found}, and not {known}, which is {where}: somebody changed"
+            f"this {archive.name} has the sha256 {found}, and not {known}, which is {where}: somebody changed"
             f" it, so it was not kept.{undo} {_by_hand(archive)}"
         )
     record = new.with_name(_record(path).name)
@@ -248,7 +248,7 @@ class _Bar:
 
     def __call__(self, done: int, total: int | None) -> None:
         if max(done, total or 0) > MOST_BYTES:
-            raise ArchiveError(f"{self._archive.name}: it has more than {MOST_BYTES:,} bytes, so none were kept")
+            raise ArchiveError(f"{self._archive.name}: it has more than {MOST_BYTES:,} bytes, so nothing was kept")
         self._timer.cancel()
         self._bar.total = total
         self._bar.update(done - self._bar.n)

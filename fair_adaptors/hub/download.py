@@ -185,7 +185,7 @@ def _fetch(source: _Source, files: "list[RepoSibling]", *, force: bool) -> Path:
             path.unlink(missing_ok=True)
             raise HubError(
                 f"{source.what}: {source.api.endpoint} sends other bytes for {file.rfilename} than those of commit"
-                f" {source.commit[:12]}. Nothing of them was kept; try again later or from another network"
+                f" {source.commit[:12]}. Nothing was kept; try again later or from another network"
             )
     return path.parent
 
@@ -217,7 +217,7 @@ def _bounded_by(size: int, what: str) -> Any:
         def update(self, n: float | None = 1) -> bool | None:
             self.seen += int(n or 0)
             if self.seen > size:
-                raise HubError(f"{what}: the server sends more than the {size:,} bytes of its size. None were kept")
+                raise HubError(f"{what}: the server sends more than the {size:,} bytes of its size. Nothing was kept")
             return super().update(n)
 
     return Bounded

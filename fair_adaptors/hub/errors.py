@@ -120,7 +120,7 @@ def explained(error: BaseException, what: str, endpoint: str, secret: str | None
     if isinstance(root, OSError) and root.errno is not None:
         place = root.filename or "the cache"
         return HubError(
-            f"{what}: {place} cannot be written: {root.strerror}. Name another folder for the cache: HF_HOME or"
+            f"{what}: {place} cannot be written: {root.strerror}. Choose another folder for the cache: HF_HOME or"
             " cache_dir"
         )
     if "xet-" in said and "404" in said:

@@ -50,7 +50,7 @@ def pull(
     """
     if archive := ARCHIVES.get(name):
         if out is not None:
-            raise ConfigError(f"{name} goes to the cache, for all that use it; leave `out` out")
+            raise ConfigError(f"{name} always stays in the cache; leave out `out`")
         return fetch_archive(archive, source=source, cache_dir=cache_dir)
     target = Path(out).expanduser() if out is not None else None
     if target is not None:
@@ -102,5 +102,5 @@ def _refuse_path(name: str) -> None:
     known = "/" in name or any(name == info.name for info in list_adaptors())
     if name and (name.startswith((".", "/", "~")) or not known) and os.path.exists(os.path.expanduser(name)):
         raise UnknownAdaptorError(
-            f"{name!r} is on this machine: load_fair_adaptor takes a folder as it is. From the Hub pull ORG/NAME"
+            f"{name!r} is a folder on this machine: give it to load_fair_adaptor as it is. From the Hub, pull ORG/NAME"
         )

@@ -31,12 +31,12 @@ def fetch_lora(place: str) -> tuple[Path, str]:
     info = look_up(connect(None, None), repo_id, revision or None)
     sizes = {str(sibling.rfilename): sibling.size or 0 for sibling in info.siblings or ()}
     if CONFIG_FILE in sizes:
-        raise InvalidAdaptorError(f"{repo_id} is an adaptor of this package already: load_fair_adaptor reads it")
+        raise InvalidAdaptorError(f"{repo_id} is already an adaptor of this package: use load_fair_adaptor")
     file = file or _only_lora(repo_id, list(sizes))
     if file not in sizes:
         raise UnknownAdaptorError(f"{repo_id} has no file {file!r}.{did_you_mean(file, sizes)}")
     if sizes[file] > MOST_BYTES:
-        raise InvalidAdaptorError(f"{repo_id}: {file} has {sizes[file]:,} bytes; no LoRA has as many")
+        raise InvalidAdaptorError(f"{repo_id}: {file} has {sizes[file]:,} bytes; no LoRA is that large")
     beside = str(Path(file).with_name(_BESIDE))
     if beside in sizes:  # peft's file is read with its settings
         fetch_file(repo_id, beside, info.sha)

@@ -94,7 +94,7 @@ def push(
         target.ask(lambda api: api.create_repo(repo_id, private=private, exist_ok=True))
     if private and not look_up(target.api, repo_id, what=target.what).private:
         raise HubError(
-            f"{target.what}: the repository is public already. Make it private on its page, or push without private"
+            f"{target.what}: the repository is public already. Make it private on its page, or push without `private`"
         )
     if revision is not None:
         target.ask(lambda api: api.create_branch(repo_id, branch=revision, exist_ok=True))
@@ -240,7 +240,7 @@ def _check_readable(name: str, path: Path) -> None:
             with safe_open(path, "pt"):
                 pass
     except (ValueError, SafetensorError) as error:
-        raise InvalidAdaptorError(f"{path} cannot be read: {error}. Write it again, or take it away") from error
+        raise InvalidAdaptorError(f"{path} cannot be read: {error}. Write it again, or delete it") from error
 
 
 def _is_weight(name: str) -> bool:

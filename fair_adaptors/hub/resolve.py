@@ -59,9 +59,9 @@ def resolve(
             )
         return folder
     if folder.suffix in _WEIGHTS and folder.is_file() and not (folder.parent / CONFIG_FILE).is_file():
-        raise UnknownAdaptorError(f"{text!r} is a file, and no adaptor folder. {_converted(folder)}")
+        raise UnknownAdaptorError(f"{text!r} is a file, not an adaptor folder. {_converted(folder)}")
     if folder.is_file():
-        raise UnknownAdaptorError(f"{text!r} is a file; give the folder that has it and its {CONFIG_FILE}")
+        raise UnknownAdaptorError(f"{text!r} is a file; give the folder that holds it and its {CONFIG_FILE}")
     if isinstance(name, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
         raise UnknownAdaptorError(f"there is no folder {text!r}")
     fetch = partial(
@@ -75,7 +75,9 @@ def resolve(
         return info.folder
     if info.checkpoint is not None:
         if revision is not None:
-            raise UnknownAdaptorError(f"{text!r} is the authors', and has no revisions; leave {revision!r} out")
+            raise UnknownAdaptorError(
+                f"{text!r} is one of the authors' adaptors, which have no revisions; leave out {revision!r}"
+            )
         return fetch_published(info, cache_dir=cache_dir, local_files_only=local_files_only)
     if info.repo_id is None:
         raise NotPublishedError(
@@ -96,7 +98,7 @@ def _converted(place: Path) -> str:
 
 def _refuse_revision(text: str, revision: str | None) -> None:
     if revision is not None:
-        raise UnknownAdaptorError(f"{text!r} is on this machine and has no revisions; leave {revision!r} out")
+        raise UnknownAdaptorError(f"{text!r} is on this machine and has no revisions; leave out {revision!r}")
 
 
 def check_pinned(folder: Path, info: AdaptorInfo) -> None:

@@ -87,14 +87,14 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise ConfigError(f"{path} is not as the authors' lists of prompts: no JSON object, or too long")
+        raise ConfigError(f"{path} is not one of the authors' lists of prompts: not a JSON object, or too long")
     return found
 
 
 def _texts(content: Mapping[str, Any], key: str, path: Path) -> list[str]:
     found = content.get(key)
     if not isinstance(found, list) or not found:
-        raise ConfigError(f"{path} is not as the authors' lists of prompts: it has no list {key!r}")
+        raise ConfigError(f"{path} is not one of the authors' lists of prompts: it has no list {key!r}")
     return [plain_text(text, f"{path}, {key}, item {number}", "prompt") for number, text in enumerate(found, 1)]
 
 

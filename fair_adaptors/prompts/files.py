@@ -44,7 +44,7 @@ def read_file(path: Path) -> tuple[str | None, list[Item]]:
         source, listed = _source_and_list(_parse(text, path), str(path))
         values = [(f"{path}, item {number}", value) for number, value in enumerate(listed, 1)]
     if not values:
-        raise ConfigError(f"{path}: no prompts at all")
+        raise ConfigError(f"{path}: there are no prompts in it")
     return source, checked_items(values)
 
 

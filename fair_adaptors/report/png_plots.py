@@ -253,7 +253,7 @@ def _panels(results: Results, height: float, title: str) -> tuple["Figure", "lis
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError(
-            f"the report is written, its plots are not: {error.name} is not installed: {install_hint('eval')}"
+            f"the report is written, but its plots are not: {error.name} is not installed: {install_hint('eval')}"
         ) from error
     count = len(_told(results))
     columns = min(COLUMNS, count)

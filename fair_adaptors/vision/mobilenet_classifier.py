@@ -140,7 +140,7 @@ def _heads(path: Path, outputs: int, attribute: str | None) -> dict[str, Head]:
     if attribute is None:
         return heads
     if attribute not in heads:
-        raise ConfigError(f"{path} says nothing of {attribute}: its {outputs} outputs are {', '.join(heads)}")
+        raise ConfigError(f"{path} says nothing about {attribute}: its {outputs} outputs are {', '.join(heads)}")
     return {attribute: heads[attribute]}
 
 

@@ -93,7 +93,7 @@ def _value(attribute: Any) -> Any:
         return list(value)
     if attribute.type in (kinds.FLOAT, kinds.INT):
         return value
-    raise ValueError(f"the attribute {attribute.name!r} is of a kind that is not read")
+    raise ValueError(f"the attribute {attribute.name!r} is of a kind that cannot be read")
 
 
 def _array(tensor: Any) -> "np.ndarray":

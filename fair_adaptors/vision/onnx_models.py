@@ -124,10 +124,10 @@ def _read(source: str) -> _Model:
                 f"onnx:{source}: {name} needs two classes or more, each once, such as gender=female/male"
             )
     if words["mean"] is None or words["std"] is None:
-        raise ConfigError(f"onnx:{source}: say what makes its input of pixels from 0 to 1, before the file: {_USUAL}")
+        raise ConfigError(f"onnx:{source}: say how pixels from 0 to 1 become its input, before the file: {_USUAL}")
     mean, std = (_numbers(source, name, str(words[name])) for name in ("mean", "std"))
     if not all(std):
-        raise ConfigError(f"onnx:{source}: a std of 0 leaves no input")
+        raise ConfigError(f"onnx:{source}: std must not be 0")
     if words["channels"] not in (None, "rgb", "bgr"):
         raise ConfigError(f"onnx:{source}: channels is {words['channels']!r}; it must be rgb or bgr")
     size = _size(source, graph, words["size"])

@@ -90,8 +90,8 @@ def find_source(dataset: str) -> Source:
         return Source(str(Path(dataset).expanduser()), "as the folder's owner says")
     if dataset.count("/") != 1 or dataset.startswith((".", "/", "~")):
         raise ConfigError(
-            f"dataset is {dataset!r}: no folder, and no data set of this name is known.{did_you_mean(dataset, KNOWN)}"
-            f" Known: {', '.join(KNOWN)}; or ORG/NAME of the Hub"
+            f"dataset is {dataset!r}: there is no such folder, and no data set of this name is known."
+            f"{did_you_mean(dataset, KNOWN)} Known: {', '.join(KNOWN)}; or ORG/NAME of the Hub"
         )
     return Source(dataset, "as its page on the Hub says")
 
@@ -276,7 +276,7 @@ def _column_of(source: Source, attribute: str) -> str:
     columns = source.columns
     if columns is not None and attribute not in columns:
         raise ConfigError(
-            f"{source.place} says nothing of {attribute!r}.{did_you_mean(attribute, columns)} It has labels of"
+            f"{source.place} has no labels of {attribute!r}.{did_you_mean(attribute, columns)} It has labels of"
             f" {', '.join(columns)}"
         )
     return columns[attribute] if columns is not None else attribute

@@ -123,7 +123,7 @@ def convert_published_bank(path: Path, encoder: FaceEncoder) -> FaceBank:
     names = PUBLISHED_LAYOUTS.get(len(parts)) if isinstance(parts, tuple | list) else None
     if names is None or not isinstance(parts[0], Tensor) or parts[0].ndim != 2:
         raise ConfigError(
-            f"{path} is not as the authors' face_feats.pkl: features, then classes and logits, in a tuple"
+            f"{path} does not look like the authors' face_feats.pkl: features, then classes and logits, in a tuple"
         )
     if parts[0].nbytes > path.stat().st_size:  # of a tensor whose strides are 0, before anything is done with it
         raise ConfigError(f"{path} is smaller than the features that it says to have")
