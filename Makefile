@@ -16,13 +16,14 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope --no-l
 # Idle OpenMP threads that spin slow down everyone else on a machine with few cores.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow lint docs clean
 
 help:
 	@echo "make demo       install, then show a biased model before and after its fair adaptor"
 	@echo "make test       install with the extras, then run the tests, JOBS=$(JOBS) at once"
 	@echo "make test-slow  the tests that make test leaves out: many random cases, the Hub mirror olah, real weights, the oldest versions"
 	@echo "make lint       ruff and mypy"
+	@echo "make docs       build the documentation site in build/site; a broken link or an unknown name is an error"
 	@echo "make clean      remove $(VENV) and what builds leave behind"
 
 demo: $(VENV)/.base
@@ -34,12 +35,21 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev $(VENV)/.olah-$(OLAH) $(VENV)/.instruments
 	$(PYTEST) -m slow
 
-# mypy sees the package as it is installed, with training/ inside it: that is what the links are for.
+# mypy and the site see the package as it is installed, with training/ inside it: that is what the links are for.
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
+	$(LINKS)
+	cd build/typing && "$(abspath $(BIN))/mypy" --config-file ../../setup.cfg --cache-dir ../../.mypy_cache -p fair_adaptors
+
+# NO_MKDOCS_2_WARNING keeps mkdocs-material's own announcements out of the log.
+docs: $(VENV)/.dev
+	$(LINKS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+define LINKS
 	rm -rf build/typing && mkdir -p build/typing/fair_adaptors
 	ln -s "$(CURDIR)"/fair_adaptors/* "$(CURDIR)/training" build/typing/fair_adaptors/
-	cd build/typing && "$(abspath $(BIN))/mypy" --config-file ../../setup.cfg --cache-dir ../../.mypy_cache -p fair_adaptors
+endef
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -52,7 +62,7 @@ $(VENV)/.base: $(PACKAGING) | check
 
 $(VENV)/.dev: $(PACKAGING) $(VENV)/.base
 	@echo "Installing all extras into $(VENV) ..."
-	@$(PIP) -e ".[all,dev]" || { $(INSTALL_FAILED); }
+	@$(PIP) -e ".[all,docs,dev]" || { $(INSTALL_FAILED); }
 	@touch $@
 
 $(VENV)/.olah-$(OLAH): | $(VENV)/.base

@@ -59,9 +59,17 @@ def test_constraints_pin_a_version_that_every_requirement_allows(setup_cfg: Conf
 def test_all_is_every_extra_that_users_have_and_make_installs_those_and_the_rest(setup_cfg: ConfigParser) -> None:
     (installed,) = re.findall(r"-e \"\.\[(.+)\]\"", (ROOT / "Makefile").read_text(encoding="utf-8"))
     (every,) = map(Requirement, lines(setup_cfg["options.extras_require"]["all"]))
-    assert every.name == "fair-adaptors" and "dev" not in every.extras
+    assert every.name == "fair-adaptors" and not {"docs", "dev"} & every.extras
     assert every.extras | set(installed.split(",")) == set(setup_cfg["options.extras_require"])
-    assert set(installed.split(",")) == {"all", "dev"}
+    assert set(installed.split(",")) == {"all", "docs", "dev"}
+
+
+def test_every_file_names_the_same_address_of_the_project(setup_cfg: ConfigParser) -> None:
+    owner = setup_cfg["metadata"]["url"].removeprefix("https://github.com/")
+    names = ["README.md", "CITATION.cff", "mkdocs.yml", "RELEASING.md", "space/requirements.txt"]
+    files = [*(ROOT / name for name in names), *ROOT.glob("notebooks/*.ipynb")]
+    named = {file: set(re.findall(r"github(?:\.com)?/([\w-]+/fair-adaptors)\b", file.read_text())) for file in files}
+    assert named == dict.fromkeys(files, {owner}) and len(files) == 8
 
 
 def test_the_command_is_installed() -> None:
