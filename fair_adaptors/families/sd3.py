@@ -35,12 +35,8 @@ STABLE_DIFFUSION_3 = Family(
     "sd3",
     "Stable Diffusion 3 or 3.5",
     {
-        "text_encoder": Part(
-            _CLIP, CLIP_LAYERS, ("lora_te1_",), comfy_prefix="text_encoders.clip_l.transformer."
-        ),
-        "text_encoder_2": Part(
-            _CLIP, CLIP_LAYERS, ("lora_te2_",), comfy_prefix="text_encoders.clip_g.transformer."
-        ),
+        "text_encoder": Part(_CLIP, CLIP_LAYERS, ("lora_te1_",), comfy_prefix="text_encoders.clip_l.transformer."),
+        "text_encoder_2": Part(_CLIP, CLIP_LAYERS, ("lora_te2_",), comfy_prefix="text_encoders.clip_g.transformer."),
         "transformer": Part(
             "diffusers:SD3Transformer2DModel",
             JOINT_LAYERS,

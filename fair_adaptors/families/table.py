@@ -13,14 +13,7 @@ from .sd3 import STABLE_DIFFUSION_3
 from .sdxl import STABLE_DIFFUSION_XL
 from .z_image import Z_IMAGE
 
-FAMILIES: tuple[Family, ...] = (
-    STABLE_DIFFUSION,
-    STABLE_DIFFUSION_XL,
-    STABLE_DIFFUSION_3,
-    FLUX_1,
-    FLUX_2,
-    Z_IMAGE,
-)
+FAMILIES: tuple[Family, ...] = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3, FLUX_1, FLUX_2, Z_IMAGE)
 
 
 def family_of(pipe: Any) -> Family:

@@ -38,7 +38,7 @@ Z_IMAGE = Family(
             ("lora_unet_", "lora_transformer_"),
             original=_ORIGINAL,
             comfy_prefix="diffusion_model.",
-        ),
+        )
     },
     network="transformer",
     text_encoders=("text_encoder",),

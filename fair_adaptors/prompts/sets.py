@@ -97,8 +97,9 @@ def load_prompts(name: str | Path | Sequence[str], *, base: str | None = None) -
             raise ConfigError("`prompts` is an empty list; give at least one prompt")
         return _of_items("given", given, "given by the caller")
     name, known = str(name), dict(_known_sets())
-    if base and plugin_of(base):
-        own = {full.removeprefix(f"{base}-"): found for full, found in known.items() if full.startswith(f"{base}-")}
+    if base and (plugin := plugin_of(base)):
+        word = f"{plugin.word}-"
+        own = {full.removeprefix(word): found for full, found in known.items() if full.startswith(word)}
         known = {**own, **known}
     if name in known:
         return known[name]
@@ -151,9 +152,8 @@ def _known_sets() -> Mapping[str, PromptSet]:
         *map(_from_list, ("sports", "descriptors", "styles")),
         *(_named(attribute, rows) for attribute, rows in named.items()),
     ]
-    for base in BASES:
-        if base.plugin:
-            sets += imported(base.plugin.prompt_sets)()
+    for place in dict.fromkeys(base.plugin.prompt_sets for base in BASES if base.plugin):
+        sets += imported(place)()
     return {found.name: found for found in sets}
 
 

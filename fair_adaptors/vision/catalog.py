@@ -87,7 +87,8 @@ def split_specs(spec: str) -> list[str]:
 
 def forms(kinds: Iterable[str]) -> tuple[str, ...]:
     """Return how a word may be written, for messages: these kinds, an embedded base's, and the user's own."""
-    return (*kinds, *(f"{base.short_name}:NAME" for base in BASES if base.plugin), "MODULE:OBJECT", "FILE.py:OBJECT")
+    own = dict.fromkeys(base.plugin.word for base in BASES if base.plugin)
+    return (*kinds, *(f"{word}:NAME" for word in own), "MODULE:OBJECT", "FILE.py:OBJECT")
 
 
 def is_folder(source: str) -> bool:

@@ -22,7 +22,7 @@ class Batch:
         prompts: the prompt of each image, over all processes [N]; images of one prompt stand together.
         seeds: the seed of each image's noise [N].
         num_steps: T.
-        guidance_scale: classifier-free guidance.
+        guidance_scale: classifier-free guidance; 0 for none.
         draws: seed of the targets' draws and of the choice of steps.
     """
 
@@ -77,7 +77,7 @@ def batch_at(
             for index in range(images)
         ),
         config.num_steps + derived_seed("steps", config.seed, *noises[0][:2]) % spread,
-        1.0 if iteration < config.unguided else config.guidance_scale,
+        0.0 if iteration < config.unguided else config.guidance_scale,
         derived_seed("draws", config.seed, iteration, number),
     )
 

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from fair_adaptors.training.engine.families.denoiser import Denoiser
+from fair_adaptors.training.engine.families.flux import Flux
+from fair_adaptors.training.engine.families.flux2 import Flux2Klein
 from fair_adaptors.training.engine.families.sd import StableDiffusion, StableDiffusionXL
 from fair_adaptors.training.engine.families.sd3 import StableDiffusion3
+from fair_adaptors.training.engine.families.z_image import ZImage
 
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.families.table import FAMILIES, family_of, find_family
@@ -18,6 +21,9 @@ DENOISERS: dict[str, Callable[[Any], Denoiser]] = {
     "sd": StableDiffusion,
     "sdxl": StableDiffusionXL,
     "sd3": StableDiffusion3,
+    "flux": Flux,
+    "flux2": Flux2Klein,
+    "z-image": ZImage,
 }
 """By the name of the family."""
 

@@ -171,7 +171,7 @@ def accumulate_gradients(
     chosen = torch.arange(total) if steps is None else torch.as_tensor(steps)
     scale, images = total / len(chosen), len(latent_gradient)
     if not unconditional and (denoiser := denoiser_for(pipe)).branches(guidance_scale) > 1:
-        scale, guidance_scale = denoiser.guide(0.0, 1.0, guidance_scale) * scale, 1.0
+        scale, guidance_scale = denoiser.guide(0.0, 1.0, guidance_scale) * scale, 0.0
     if chosen.ndim == 1:
         chosen = chosen[:, None].expand(-1, images)
     pairs = torch.stack([chosen.flatten(), torch.arange(images).repeat(len(chosen))], 1)

@@ -32,12 +32,7 @@ class Reporter:
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        out: Path,
-        world: World,
-        console: Console,
-        on_iteration: OnIteration | None = None,
+        self, config: TrainConfig, out: Path, world: World, console: Console, on_iteration: OnIteration | None = None
     ):
         self.config, self.out, self.world, self.on_iteration = config, out, world, on_iteration
         self.console = console if world.is_main else Console(quiet=True)

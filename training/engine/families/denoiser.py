@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,10 +102,15 @@ class Usual:
         return 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
 
     @property
+    def side(self) -> int:
+        """Latents along a side of a picture, as the network's configuration has it."""
+        side: int = self.model.config.sample_size
+        return side
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """As the network's configuration has it."""
-        config = self.model.config
-        return config.in_channels, config.sample_size, config.sample_size
+        """Square, of the channels that the network has."""
+        return self.model.config.in_channels, self.side, self.side
 
     @property
     def latent_dtype(self) -> torch.dtype:
@@ -123,6 +129,35 @@ class Usual:
     def guide(self, unconditional: Number, conditional: Number, guidance_scale: float) -> Number:
         """Return ε_∅ + g (ε_c − ε_∅)."""
         return unconditional + guidance_scale * (conditional - unconditional)
+
+
+def set_shifted(
+    scheduler: Any, num_steps: int, device: torch.device | str, *, mu: float, even_sigmas: bool = True
+) -> None:
+    """Set a flow scheduler's timesteps, shifted by ``mu`` if it is one that shifts by the size of the picture.
+
+    Args:
+        even_sigmas: whether the noise levels before the shift are 1, (T − 1)/T, …, 1/T, and not the scheduler's own.
+    """
+    settings: dict[str, Any] = {"mu": mu} if scheduler.config.get("use_dynamic_shifting") else {}
+    if even_sigmas and not scheduler.config.get("use_flow_sigmas"):
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / num_steps, num_steps), device=device, **settings)
+    else:
+        scheduler.set_timesteps(num_steps, device=device, **settings)
+
+
+def linear_mu(scheduler: Any, tokens: int, most: float = 1.15) -> float:
+    """Return the shift that a scheduler has for a picture of so many tokens: linear between two sizes (FLUX.1).
+
+    Args:
+        most: the shift of the larger size, for a scheduler that does not say.
+    """
+    config = scheduler.config
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", most)
+    slope = (high - low) / (many - few)
+    shift: float = tokens * slope + (low - slope * few)
+    return shift
 
 
 def device_of(module: torch.nn.Module) -> torch.device:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .denoiser import Conditions, Usual, decode_with, device_of
+from .denoiser import Conditions, Usual, decode_with, device_of, linear_mu, set_shifted
 
 T5_LENGTH = 256
 """Tokens of T5, by the pipeline's default; without T5 there are as many zeros."""
@@ -18,19 +18,8 @@ class StableDiffusion3(Usual):
 
     def set_timesteps(self, scheduler: Any, num_steps: int, device: torch.device | str) -> None:
         """Shift them by the number of tokens that a picture has, if the scheduler is one that does."""
-        from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
-
-        config, settings = scheduler.config, {}
-        if config.get("use_dynamic_shifting"):
-            tokens = (self.model.config.sample_size // self.model.config.patch_size) ** 2
-            settings["mu"] = calculate_shift(
-                tokens,
-                config.get("base_image_seq_len", 256),
-                config.get("max_image_seq_len", 4096),
-                config.get("base_shift", 0.5),
-                config.get("max_shift", 1.16),
-            )
-        scheduler.set_timesteps(num_steps, device=device, **settings)
+        mu = linear_mu(scheduler, (self.side // self.model.config.patch_size) ** 2, 1.16)
+        set_shifted(scheduler, num_steps, device, mu=mu, even_sigmas=False)
 
     def encode(self, prompt: str | None) -> Conditions:
         """Return the embeddings [1, 77 + 256, D] of the CLIPs and of T5, and those of the CLIPs pooled [1, P]."""

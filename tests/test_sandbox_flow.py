@@ -1,0 +1,88 @@
+"""The sandbox's model of a flow: it is built by one command, and is a plain Stable Diffusion 3 pipeline."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+from fair_adaptors.training.engine.denoisers import denoiser_for
+from fair_adaptors.training.engine.sampling import decode, encode_prompts, initial_noise, sample
+from fair_adaptors.training.plan import make_plan
+from fair_adaptors.training.recipes import get_recipe
+from fair_adaptors.training.sandbox import flow
+from fair_adaptors.training.sandbox.portraits import render_portraits
+from torch import Tensor
+
+from fair_adaptors.errors import ConfigError
+from fair_adaptors.pipelines import load_pipeline
+from fair_adaptors.sandbox.flow import PLACE
+from fair_adaptors.sandbox.pipeline import GUIDANCE
+from fair_adaptors.sandbox.prompts import TEMPLATE
+
+PROMPT = TEMPLATE.format("old dark female hospital nurse")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained for three steps on few portraits."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    portraits = render_portraits(48, generator=generator, advance=lambda: None)
+    pipe = flow.new_pipeline()
+    latents = flow.encode_portraits(pipe, portraits)
+    assert latents.mean().abs() < 1e-5 and (latents.std() - 1).abs() < 1e-3
+    losses = flow.train(pipe, latents, portraits.captions, 3, generator=generator, advance=lambda: None)
+    assert all(0 < loss < 3 for loss in losses) and pipe.transformer.proj_out.weight.abs().max() > 0
+    flow.save(pipe, out := tmp_path_factory.mktemp("flow"))
+    return out
+
+
+@pytest.fixture
+def place(built: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(PLACE, str(built))
+    return built
+
+
+def test_training_sees_prompts_as_the_pipeline_does() -> None:
+    torch.manual_seed(0)
+    pipe = flow.new_pipeline()
+    tokens = flow._tokenize(pipe.tokenizer, [PROMPT])
+    assert tokens[0, -1] == pipe.tokenizer.pad_token_id, "a prompt of the sandbox is not cut off"
+    for ours, theirs in zip(flow._conditions(pipe, tokens), denoiser_for(pipe).encode(PROMPT), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_its_folder_is_a_pipeline_of_stable_diffusion_3(place: Path) -> None:
+    ours = load_pipeline("sandbox-flow")
+    plain = StableDiffusion3Pipeline.from_pretrained(
+        place / "pipeline", text_encoder_3=None, tokenizer_3=None, dtype=torch.float32
+    )
+    plain.set_progress_bar_config(disable=True)
+
+    def draw(pipe: StableDiffusion3Pipeline, **settings: int) -> Tensor:
+        generator = torch.Generator().manual_seed(7)
+        return pipe(
+            PROMPT, num_inference_steps=2, guidance_scale=GUIDANCE, generator=generator, output_type="pt", **settings
+        ).images
+
+    images = draw(ours)
+    assert images.shape == (1, 3, 64, 64) and torch.equal(images, draw(plain, max_sequence_length=1))
+    with torch.no_grad():
+        conditions = encode_prompts(ours, [PROMPT], guidance_scale=GUIDANCE)
+        run = sample(ours, conditions, initial_noise(ours, [7]), num_steps=2, guidance_scale=GUIDANCE)
+        torch.testing.assert_close(decode(ours, run.latents).clamp(0, 1), images, rtol=0, atol=1e-6)
+    megabytes = sum(file.stat().st_size for file in place.rglob("*.safetensors")) / 1e6
+    assert megabytes < 6
+
+
+def test_the_sandbox_s_recipes_train_on_it(place: Path) -> None:
+    plan = make_plan(get_recipe("sandbox-gender", {"base": "sandbox-flow", "parts": "text_encoder,transformer"}))
+    assert plan.trained and not plan.downloads and not plan.missing
+
+
+def test_where_it_was_not_built_the_command_that_builds_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PLACE, str(tmp_path))
+    with pytest.raises(ConfigError, match=r"python -m fair_adaptors.training.sandbox.flow"):
+        load_pipeline("sandbox-flow")
