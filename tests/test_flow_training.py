@@ -20,7 +20,7 @@ from torch import Tensor
 from fair_adaptors.errors import ConfigError, UnsupportedSchedulerError
 from tests.reference import whole_graph_gradients
 from tests.tiny import tiny_pipeline
-from tests.tiny_flow import FLOW_FAMILIES, SIDE
+from tests.tiny_flow import FLOW_FAMILIES, SIDE, tiny_flux, tiny_klein
 
 SCHEDULERS = {
     "Euler": FlowMatchEulerDiscreteScheduler(),
@@ -44,7 +44,24 @@ def flow_pipeline(family: str, scheduler: str = "shifted") -> Any:
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
 @pytest.mark.parametrize(("family", "scheduler"), EVERY)
 def test_sampling_is_what_the_pipeline_does(family: str, scheduler: str, guidance_scale: float) -> None:
-    pipe = flow_pipeline(family, scheduler)
+    draws_as_its_pipeline(flow_pipeline(family, scheduler), guidance_scale)
+
+
+@pytest.mark.parametrize("pipe", [tiny_flux(guidance=False), tiny_klein(distilled=True)], ids=["schnell", "klein"])
+def test_a_model_of_few_steps_is_called_once_for_an_image(pipe: Any) -> None:
+    pipe.default_sample_size = SIDE // 2
+    assert denoiser_for(pipe).branches(4.0) == 1
+    draws_as_its_pipeline(pipe, 4.0)
+
+
+def test_guidance_is_in_each_pipeline_s_own_convention() -> None:
+    """The output is affine in the conditional one, and the slope is what its gradient is multiplied by."""
+    slopes = {name: denoiser_for(FLOW_FAMILIES[name]()).guide(0.0, 1.0, 4.0) for name in FLOW_FAMILIES}
+    assert slopes["z-image"] == 5.0 and slopes["sd3"] == slopes["flux2"] == 4.0
+    assert [denoiser_for(FLOW_FAMILIES["z-image"]()).branches(scale) for scale in (0.0, 1.0)] == [1, 2]
+
+
+def draws_as_its_pipeline(pipe: Any, guidance_scale: float) -> None:
     expected = pipe(
         prompt="a nurse",
         generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)],
@@ -77,8 +94,13 @@ def taken(parameters: list[torch.nn.Parameter]) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("kind", ["noise", "velocity", "image", "exact"])
-@pytest.mark.parametrize(("family", "scheduler"), EVERY)
+@pytest.mark.parametrize(
+    ("family", "scheduler", "kind"),
+    [
+        *(("sd3", scheduler, kind) for scheduler in SCHEDULERS for kind in ("noise", "velocity", "image")),
+        *((family, scheduler, "exact") for family, scheduler in EVERY),
+    ],
+)
 def test_per_step_gradients_are_those_of_the_whole_graph(family: str, scheduler: str, kind: Any) -> None:
     pipe = flow_pipeline(family, scheduler)
     parameters = trained(pipe, tuple(lora.family_of(pipe).parts))
@@ -143,6 +165,6 @@ def test_the_shapes_of_noise_conditions_and_pictures_are_those_that_are_said(fam
     assert noise.shape == (1, channels, height, width) and noise.dtype == denoiser.latent_dtype
     assert (height * denoiser.scale, width * denoiser.scale) == (SIDE, SIDE)
     assert decode(pipe, noise).shape == (1, 3, SIDE, SIDE)
-    rows = denoiser.encode("a nurse")
-    length = pipe.tokenizer.model_max_length
-    assert tuple(tuple(each.shape[1:]) for each in rows) == denoiser.condition_shapes(length)
+    rows = [tuple(each.shape[1:]) for each in denoiser.encode("a nurse")]
+    said = denoiser.condition_shapes(pipe.tokenizer.model_max_length)
+    assert said == tuple(rows[: len(said)])
