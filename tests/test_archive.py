@@ -43,7 +43,7 @@ def kept() -> list[str]:
 
 
 def test_an_archive_is_fetched_once_confirmed_shown_and_recorded(
-    drive: Drive, data: bytes, capsys: pytest.CaptureFixture[str]
+    drive: Drive, data: bytes, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = fetch_archive(ARCHIVE)
     assert path == cache_folder() / "archives" / "exp-3-checkpoints.zip" and path.read_bytes() == data
@@ -51,14 +51,17 @@ def test_an_archive_is_fetched_once_confirmed_shown_and_recorded(
     assert asked == [(PAGES, False), (FILES, False), (FILES, True)]
     digest = hashlib.sha256(data).hexdigest()
     assert path.with_name("exp-3-checkpoints.zip.sha256").read_text() == f"{digest}  exp-3-checkpoints.zip\n"
-    told = capsys.readouterr().err
+    told = capsys.readouterr().err + caplog.text
+    caplog.clear()
     assert PAGE in told and digest in told and "1.5 MB" in told and "100%" in told
-    assert fetch_archive(ARCHIVE) == path and len(drive.log) == 3 and not capsys.readouterr().err
+    assert fetch_archive(ARCHIVE) == path and len(drive.log) == 3 and not capsys.readouterr().err + caplog.text
 
 
-def test_an_archive_can_be_fetched_in_silence(drive: Drive, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_archive_can_be_fetched_in_silence(
+    drive: Drive, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     assert fetch_archive(ARCHIVE, progress=False).is_file()
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "") and not caplog.text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from rich.console import Console
 from typer.core import TyperOption
 from typer.main import get_command
 
-from fair_adaptors import progress
+from fair_adaptors import list_adaptors, progress
 from fair_adaptors.cli import main
 from fair_adaptors.cli.commands import COMMANDS, app
 from fair_adaptors.errors import ConfigError, FairAdaptorError, install_hint
@@ -64,6 +65,15 @@ def test_the_list_of_commands_cuts_no_sentence_short(command: Command, monkeypat
 def test_a_list_that_is_piped_has_a_line_for_each_adaptor(command: Command) -> None:
     lines = [line for line in command("list")[1].splitlines() if line.startswith("sandbox-gender ")]
     assert len(lines) == 1 and lines[0].split()[:4] == ["sandbox-gender", "sandbox", "embedded", "nothing"]
+
+
+def test_the_list_has_whole_names_in_80_columns(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
+    printed = re.sub(r"\x1b\[[\d;]*m", "", command("list")[1])
+    table = [line for line in printed.splitlines() if line[:1] in "┏┃┡│├└"]
+    assert len(table) > 20 and max(map(len, table)) <= 80
+    assert all(any(line.startswith(f"│ {one.name} ") for line in table) for one in list_adaptors())
 
 
 def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
@@ -223,6 +233,7 @@ def test_options_may_stand_in_a_file_and_the_command_line_goes_before_it(command
     ],
 )
 def test_a_file_of_options_that_is_wrong_is_refused(command: Command, tmp_path: Path, text: str, message: str) -> None:
+    assert "there is no file gone.yaml" in command("evaluate", "sandbox", "--config", "gone.yaml")[2]
     (tmp_path / "audit.yaml").write_text(text)
     status, _, said = command("evaluate", "sandbox", "--config", str(tmp_path / "audit.yaml"))
     assert status == 1 and message in said and said.count("\n") == 1
@@ -268,6 +279,11 @@ def test_two_evaluations_are_laid_side_by_side_or_refused(command: Command, tmp_
     (tmp_path / "results.json").write_text(json.dumps(other))
     status, _, said = command("compare", str(same), str(tmp_path))
     assert status == 1 and "cannot be compared: they differ in num steps" in said
+    status, _, said = command("compare", str(same), "nowhere")
+    assert (
+        status == 1
+        and said == "fair-adaptors: nowhere: there is no evaluation; give its folder, or its results.json\n"
+    )
 
 
 def test_the_doctor_names_what_is_missing_and_how_to_get_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

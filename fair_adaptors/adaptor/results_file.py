@@ -122,6 +122,8 @@ def variant_of(record: AdaptorRecord, results: Results) -> VariantResults:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidResultsError(f"{path}: there is no evaluation; give its folder, or its {RESULTS_FILE}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidResultsError(f"{path} cannot be read: {error}. Write it again, or delete it") from error
 

@@ -10,7 +10,7 @@ from fair_adaptors.adaptor.bases import find_base
 from fair_adaptors.adaptor.registry import AUTHORS, AdaptorInfo, list_adaptors
 from fair_adaptors.errors import ConfigError
 
-from .common import AsJson, adaptors, print_json
+from .common import AsJson, adaptors, busy, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,7 +88,8 @@ def info(
         if as_json:
             print_json({"known": _row(known), "record": None, "results": None})
         return
-    folder = resolve(name, revision=revision, wanted="description")
+    with busy(f"looking for {name}"):
+        folder = resolve(name, revision=revision, wanted="description")
     record, results = read_record(folder), read_results(folder)
     if as_json:
         found = {"folder": str(folder), "record": to_json(record), "results": to_json(results) if results else None}

@@ -23,6 +23,8 @@ def take_options(context: typer.Context, file: Path | None) -> Path | None:
 def _options(file: Path, known: Iterable[Any]) -> Iterable[tuple[str, Any]]:
     import yaml
 
+    if not file.expanduser().is_file():
+        raise ConfigError(f"there is no file {file}")
     try:
         values = yaml.safe_load(file.expanduser().read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

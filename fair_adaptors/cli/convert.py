@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import NAMES, adaptors, bases, quiet
+from .common import NAMES, adaptors, bases, busy, quiet
 
 
 def convert(
@@ -24,7 +24,9 @@ def convert(
     from fair_adaptors.convert.importing import convert as convert_files
     from fair_adaptors.convert.importing import describe
 
-    print(describe(convert_files(source, out, base=base, name=name, attributes=attribute or [])))
+    with busy(f"converting {source}"):
+        made = convert_files(source, out, base=base, name=name, attributes=attribute or [])
+    print(describe(made))
 
 
 def export(
@@ -45,5 +47,8 @@ def export(
     pipe = None
     if format == "merged":
         quiet()
-        pipe = load_pipeline(base or read_record(folder).base_model)
-    print(f"written: {export_adaptor(folder, out, format=format, pipe=pipe)}")
+        with busy("loading the base"):
+            pipe = load_pipeline(base or read_record(folder).base_model)
+    with busy("writing"):
+        written = export_adaptor(folder, out, format=format, pipe=pipe)
+    print(f"written: {written}")

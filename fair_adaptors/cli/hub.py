@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import AsJson, print_json, quiet
+from .common import AsJson, busy, print_json, quiet
 
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
 
@@ -57,7 +57,9 @@ def pull(
     """Bring an adaptor from the Hub or from the paper's authors, with its card and results, and check it."""
     from fair_adaptors.hub import pull as pull_adaptor
 
-    print(pull_adaptor(name, out=out, revision=revision, source=source))
+    with busy(f"looking for {name}"):
+        done = pull_adaptor(name, out=out, revision=revision, source=source)
+    print(done)
 
 
 def search(
@@ -75,7 +77,8 @@ def search(
 
     from fair_adaptors.hub.find import search as search_hub
 
-    found = search_hub(base=base, attribute=attribute, namespace=namespace)
+    with busy("asking the Hub"):
+        found = search_hub(base=base, attribute=attribute, namespace=namespace)
     if as_json:
         print_json([asdict(one) for one in found])
         return

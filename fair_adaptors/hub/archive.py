@@ -5,9 +5,9 @@ later must have it.
 """
 
 import hashlib
+import logging
 import os
 import shutil
-import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -17,8 +17,10 @@ from pathlib import Path, PurePosixPath
 from fair_adaptors.adaptor.archives import Archive
 from fair_adaptors.errors import ArchiveError
 from fair_adaptors.files import cache_folder
+from fair_adaptors.progress import hidden
 from fair_adaptors.state_dicts import problem_of
 
+logger = logging.getLogger(__name__)
 TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and without a byte, after which a request has failed."""
 PATIENCE = 60.0
@@ -233,8 +235,9 @@ def _by_hand(archive: Archive) -> str:
 
 
 def _say(text: str, progress: bool) -> None:
+    """Tell what a person should know who asked for an adaptor and gets a download: so it is a warning."""
     if progress:
-        print(text, file=sys.stderr)
+        logger.warning(text)
 
 
 class _Bar:
@@ -244,7 +247,7 @@ class _Bar:
         from huggingface_hub.utils import tqdm
 
         self._archive, self._timer = archive, timer
-        self._bar = tqdm(desc=archive.name, unit="B", unit_scale=True, disable=not progress)
+        self._bar = tqdm(desc=archive.name, unit="B", unit_scale=True, disable=not progress or hidden())
 
     def __call__(self, done: int, total: int | None) -> None:
         if max(done, total or 0) > MOST_BYTES:

@@ -1,8 +1,8 @@
 """The adaptors that the paper's authors published: fetched, converted, and kept in the cache as folders."""
 
+import logging
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from fair_adaptors.errors import InvalidAdaptorError
 from .archive import alone_in_the_cache, archive_path, fetch_archive
 from .download import is_whole
 
+logger = logging.getLogger(__name__)
 CARD = "fair_adaptors.report.card:card_of"
 """What writes a card: by its name, as it stands far above this room."""
 MEGABYTES = {"text_encoder": 33.2, "unet": 39.9, "tokens": 0.0}
@@ -66,7 +67,7 @@ def fetch_published(
             made = _convert(info, packed, Path(aside) / info.name)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(made, folder)
-    print(describe(folder), file=sys.stderr)
+    logger.warning(describe(folder))
     return folder
 
 
@@ -80,11 +81,10 @@ def _is_current(folder: Path, archive: Archive) -> bool:
 def _announce(info: AdaptorInfo, archive: Archive) -> None:
     assert info.checkpoint is not None
     size = sum(MEGABYTES[part] for part in info.trained_parts)
-    print(
+    logger.warning(
         f"{info.name}: published by the authors of the paper, {AUTHORS}\n"
         f"  {info.checkpoint.member} of {archive.name}, {archive.page}\n"
-        f"  about {size:.0f} MB of weights, under {info.licence} as {info.base_model}; the authors' code is MIT",
-        file=sys.stderr,
+        f"  about {size:.0f} MB of weights, under {info.licence} as {info.base_model}; the authors' code is MIT"
     )
 
 

@@ -59,12 +59,12 @@ class Reporter:
 
         The bar moves only between parts: downloads have bars of their own in between.
         """
-        columns = TextColumn("loading the {task.description}"), BarColumn(), MofNCompleteColumn()
+        columns = TextColumn("loading {task.description}"), BarColumn(), MofNCompleteColumn()
         with Progress(
             *columns, console=self.console, transient=True, auto_refresh=False, disable=hidden()
         ) as progress:
             task, done = progress.add_task("", total=count), iter(range(count))
-            yield lambda part: progress.update(task, description=part, completed=next(done), refresh=True)
+            yield lambda part: progress.update(task, description=f"the {part}", completed=next(done), refresh=True)
 
     def follow(self, what: str) -> "Callable[[Sequence[str]], Iterable[str]]":
         """Return what goes through prompts one by one and shows how many are left, with the time that takes."""
