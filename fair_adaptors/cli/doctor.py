@@ -21,6 +21,7 @@ PURPOSES = {
     "8bit": "for the optimiser adamw8bit",
     "eval": "to measure people in photographs, and for plots",
     "app": "for the page in the browser",
+    "docs": "to build the documentation",
     "dev": "to change and test this package",
 }
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "huggingface_hub", "safetensors")
