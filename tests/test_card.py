@@ -191,7 +191,7 @@ def test_a_target_of_other_shares_is_told_by_its_distance() -> None:
 def test_a_card_says_all_that_it_should() -> None:
     card = card_of(FOLDERS[1], info=find("sandbox-gender-tone"))
     for words in (
-        "What it changes and what not",
+        "What it changes, and what it does not",
         "| gender × tone bias | yes | sandbox:evaluation |",
         "| age bias | no |",
         "| tone | brown | yes | 25% |",
@@ -215,7 +215,7 @@ def test_a_card_says_all_that_it_should() -> None:
 def test_without_results_it_says_that_nothing_is_known() -> None:
     record, _ = parts_of(FOLDERS[0])
     card = render_card(record, repo_id="org/mine")
-    assert 'load_fair_adaptor(pipe, "org/mine")' in card and "nothing is known of how far" in card
+    assert 'load_fair_adaptor(pipe, "org/mine")' in card and "it is not known how close" in card
     assert ModelCard(card).data.eval_results is None and unfounded(card, record.to_json()) == []
 
 

@@ -84,7 +84,7 @@ class AdaptorRecord:
     @property
     def family_of_base(self) -> Family | None:
         """The family of the base; None if it is none that is known."""
-        return family_called(self.family) if self.family else family_with(self.base_signature)
+        return family_called(self.family) if self.family else family_with(self.base_signature.keys())
 
     @property
     def changes_prompts(self) -> bool:

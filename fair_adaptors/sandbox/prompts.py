@@ -20,8 +20,8 @@ ATTRIBUTES = {"gender": GENDERS, "tone": TONES, "age": AGES}
 
 HINT = f"The sandbox knows the places {', '.join(SECTORS)}, and the roles {', '.join(ROLES)}."
 NOTE = (
-    "The sandbox is a small drawn world whose classes are few because its truth must be countable; people are not so."
-    " Results in it are no evidence about photographs of people."
+    "The sandbox is a small drawn world with few classes, so that its truth can be counted; real people are not like"
+    " that. Results in it are no evidence about photographs of people."
 )
 """What its results do not show, for cards and reports."""
 
