@@ -22,7 +22,7 @@ WORDS = ("words:gender", "The prompt of each image names a class that is drawn f
 
 
 def list_(as_json: AsJson = False) -> None:
-    """List the known adaptors, and what it takes to have them."""
+    """List the known adaptors and how to get them."""
     if as_json:
         print_json([_row(info) for info in list_adaptors()])
         return
@@ -60,7 +60,7 @@ def info(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what an adaptor does, where it is from, and what was measured. No weights are fetched."""
+    """Show what an adaptor does, where it is from, and what was measured. No weights are downloaded."""
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -109,7 +109,7 @@ def card(
     folder: Annotated[Path, typer.Argument(help="Folder of an adaptor, such as one that you have trained.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the card that is there.")] = False,
 ) -> None:
-    """Write the card of an adaptor folder: README.md, of its record and its results. `push` makes one as well."""
+    """Write the card of an adaptor folder, README.md, from its record and results. `push` writes one as well."""
     from fair_adaptors.adaptor.record import CARD_FILE
     from fair_adaptors.report.card import card_of
 

@@ -25,7 +25,7 @@ def app(
     ] = None,
     encoder: Annotated[
         list[str] | None,
-        typer.Option(help="Tells with it how alike images are, such as clip:ORG/NAME; may be given again."),
+        typer.Option(help="Measures how alike images are, such as clip:ORG/NAME; may be given again."),
     ] = None,
     max_waiting: Annotated[int, typer.Option(min=1, help="Visitors who may wait for their turn.")] = 20,
     visitor_images: Annotated[
@@ -42,7 +42,7 @@ def app(
     variant: Variant = None,
     base_config: BaseConfig = None,
 ) -> None:
-    """Try adaptors in the browser: the same noise before and after, side by side, and what is counted."""
+    """Try adaptors in the browser: before and after from the same noise, side by side, with counts."""
     base = base_place(base)
     quiet()
     from fair_adaptors.app.limits import limits_for

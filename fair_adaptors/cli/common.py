@@ -33,7 +33,7 @@ Device = Annotated[
 Dtype = Annotated[
     str | None,
     typer.Option(
-        help="Of the base: float32, bfloat16 or float16; by default float16 on an accelerator, else float32.",
+        help="Number format of the base: float32, bfloat16 or float16; float16 on an accelerator by default.",
         autocompletion=completed_by(lambda: PRECISIONS),
     ),
 ]
@@ -42,7 +42,7 @@ Variant = Annotated[str | None, typer.Option(help="Which of the base's files to 
 BaseConfig = Annotated[
     str | None,
     typer.Option(
-        help="For a base that is one file: folder or Hub id of a pipeline alike, for what the file leaves out."
+        help="For a base that is one file: folder or Hub id of a pipeline of its kind, for what the file lacks."
     ),
 ]
 Images = Annotated[int, typer.Option("-n", "--images-per-prompt", min=1, help="Images per prompt.")]

@@ -15,7 +15,7 @@ from .common import Images, Seed, adaptors, quiet
 
 def demo(
     adaptor: Annotated[
-        str, typer.Option(help="One for the sandbox: name, folder or Hub id.", autocompletion=adaptors)
+        str, typer.Option(help="A sandbox adaptor: name, folder or Hub id.", autocompletion=adaptors)
     ] = "sandbox-gender",
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path("fair-adaptors-demo"),
     images: Images = 20,

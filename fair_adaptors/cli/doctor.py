@@ -28,7 +28,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "huggingface_hub", "s
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Look at this machine: versions, device, extras, caches, network and disk, and what to install for the rest."""
+    """Check this machine: versions, device, extras, caches, network and disk, and what is left to install."""
     quiet()
     with busy("looking"):
         facts = dict(_facts())

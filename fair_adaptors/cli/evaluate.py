@@ -58,14 +58,14 @@ def evaluate(
     config: Annotated[
         Path | None,
         typer.Option(
-            callback=take_options, is_eager=True, help="YAML file of options; those on the command line go before it."
+            callback=take_options, is_eager=True, help="YAML file of options; the command line takes precedence."
         ),
     ] = None,
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, max=1000, help="Classifier-free guidance.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images drawn at once.")] = None,
-    keep_images: Annotated[bool, typer.Option("--keep-images/--no-images", help="Leave the PNG files.")] = True,
+    keep_images: Annotated[bool, typer.Option("--keep-images/--no-images", help="Keep the PNG files.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete another evaluation in --out.")] = False,
     difference: Annotated[
         float | None,
@@ -148,7 +148,7 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Folder of an evaluation, or its results.json.")],
     second: Annotated[Path, typer.Argument(help="Another one, with the same prompts and the same classifier.")],
 ) -> None:
-    """Lay two evaluations side by side: every figure with its interval, and whether they differ beyond doubt."""
+    """Compare two evaluations: every figure with its interval, and whether the two clearly differ."""
     from rich.console import Console
     from rich.table import Table
 

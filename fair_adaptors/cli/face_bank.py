@@ -24,7 +24,7 @@ def face_bank(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many pictures, drawn at random.")] = None,
     device: Device = None,
 ) -> None:
-    """Encode real faces, for images whose face may not stay as it was to become like."""
+    """Encode real faces. In training, a face that has to change is pulled towards the nearest of them."""
     import os
 
     if out.exists():

@@ -105,7 +105,7 @@ class Explained(typer.core.TyperCommand):
                 words, text = record
                 text = _RANGE.sub("", text).replace("  []", "")
                 sections[group_of.get(one.name or "", "Options")].append((words, text))
-        sections["Options"].append(("-v, --verbose / -q, --quiet", "Show more, or errors alone."))
+        sections["Options"].append(("-v, --verbose / -q, --quiet", "Show more, or only errors."))
         for title, rows in sections.items():
             if rows:
                 with formatter.section(title):

@@ -13,11 +13,11 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
 
 def push(
     folder: Annotated[Path, typer.Argument(help="Folder of the adaptor.")],
-    repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repository on the Hub; made if need be.")],
+    repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repository on the Hub; created if needed.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch; made if need be.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch; created if needed.")] = None,
     tag: Annotated[str | None, typer.Option(help="Name of this version, such as v1.")] = None,
-    benchmark: Annotated[str | None, typer.Option(help="Benchmark on the Hub that is to list the results.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Benchmark on the Hub that should list the results.")] = None,
 ) -> None:
     """Publish an adaptor on the Hub, as one commit. Log in with `hf auth login`, or set HF_TOKEN."""
     from fair_adaptors.hub import push as push_adaptor
@@ -48,13 +48,13 @@ def push_trained(folder: Path, repo_id: str) -> None:
 
 def pull(
     name: Annotated[str, typer.Argument(help="ORG/NAME on the Hub, a known name, or an archive such as data.zip.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to copy it to; else it stays in the cache.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to copy it to; by default it stays in the cache.")] = None,
     revision: Revision = None,
     source: Annotated[
-        Path | None, typer.Option("--from", help="The authors' archive, fetched by hand, instead of a download.")
+        Path | None, typer.Option("--from", help="The authors' archive, if you have downloaded it yourself.")
     ] = None,
 ) -> None:
-    """Bring an adaptor from the Hub or from the paper's authors, with its card and results, and check it."""
+    """Download an adaptor from the Hub or from the paper's authors, with its card and results, and check it."""
     from fair_adaptors.hub import pull as pull_adaptor
 
     with busy(f"looking for {name}"):

@@ -25,7 +25,7 @@ def reproduce(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for images, numbers and report.")] = Path("reproduction"),
     classifier: Annotated[
-        str | None, typer.Option(help="One of your own in place of the authors': nothing of theirs is fetched.")
+        str | None, typer.Option(help="One of your own instead of the authors': nothing of theirs is downloaded.")
     ] = None,
     encoder: Annotated[
         list[str] | None,
@@ -36,7 +36,7 @@ def reproduce(
         bool, typer.Option("--unpadded/--padded", help="Prompts as the authors give them, or as stock pipelines do.")
     ] = True,
     base: Annotated[str | None, typer.Option(help="Pipeline folder or Hub id; the adaptor's own base.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many of the prompts.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only this many prompts.")] = None,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampling steps; the paper's are 30.")] = 30,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images drawn at once.")] = None,
     seed: Seed = 0,

@@ -34,7 +34,7 @@ def train(
         list[str] | None,
         typer.Option("--set", help="A setting, or paper=true for all of the paper's; may be given again."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of settings; --set goes before it.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings; --set takes precedence.")] = None,
     target: Annotated[
         list[str] | None, typer.Option(help="An attribute to make fair, as age=0.75,0.25; may be given again.")
     ] = None,
@@ -59,7 +59,9 @@ def train(
             autocompletion=completed_by(lambda: PRECISIONS),
         ),
     ] = None,
-    push_to: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Publish it on the Hub in the end.")] = None,
+    push_to: Annotated[
+        str | None, typer.Option(metavar="ORG/NAME", help="Publish the finished adaptor on the Hub.")
+    ] = None,
 ) -> None:
     """Train an adaptor: progress, sample grids, numbers before and after, and the adaptor's folder."""
     try:

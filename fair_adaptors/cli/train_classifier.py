@@ -18,19 +18,19 @@ def train_classifier(
     model: Annotated[
         str, typer.Option(help="Folder or Hub id of transformers, mobilenet, or mobilenet:WEIGHTS.")
     ] = "mobilenet",
-    epochs: Annotated[int, typer.Option(help="Times that every image is seen.")] = 3,
-    steps: Annotated[int | None, typer.Option(help="Batches, in the place of --epochs.")] = None,
+    epochs: Annotated[int, typer.Option(help="How often every image is seen.")] = 3,
+    steps: Annotated[int | None, typer.Option(help="Number of batches, instead of --epochs.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
     lr: Annotated[float, typer.Option(help="Learning rate; about 1e-3 from random weights.")] = 1e-4,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
     limit: Annotated[int | None, typer.Option(help="At most so many images of each split.")] = None,
     margin: Annotated[
-        float, typer.Option(help="How much wider than a face's box the pictures are; written beside the weights.")
+        float, typer.Option(help="How much wider than a face's box the pictures are; saved with the weights.")
     ] = 0.5,
     device: Device = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read and done.")] = False,
 ) -> None:
-    """Finetune a classifier of gender, race, age or what a folder's labels name; calibrated, with a card."""
+    """Finetune and calibrate a classifier of gender, race, age or a folder's own labels, and write its card."""
     import os
 
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
