@@ -71,4 +71,4 @@ def test_steps_are_drawn_from_their_range() -> None:
 
 def test_the_first_iterations_can_do_without_guidance() -> None:
     config = dataclasses.replace(CONFIG, unguided=2)
-    assert [batch_at(config, SETS, iteration, 0).guidance_scale for iteration in range(3)] == [1.0, 1.0, 2.0]
+    assert [batch_at(config, SETS, iteration, 0).guidance_scale for iteration in range(3)] == [0.0, 0.0, 2.0]

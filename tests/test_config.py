@@ -33,7 +33,7 @@ def test_settings_are_read_from_text_in_their_own_type() -> None:
         ({"images_per_prompt": "1"}, "at least 2"),
         ({"least_kept": "-1.5"}, "at least -1"),
         ({"step_weights": "best"}, "one of uniform, noise, velocity, image, published, exact"),
-        ({"parts": "vae"}, "choose from text_encoder, text_encoder_2, unet, tokens"),
+        ({"parts": "vae"}, "choose from text_encoder, text_encoder_2, transformer, unet, tokens"),
         ({"learning_rate": "nan"}, "finite"),
         ({"threshold": "2"}, "threshold is 2.0; it must be at least 0 and at most 1"),
         ({"ema": "1"}, "ema is 1.0; it must be at least 0 and below 1"),

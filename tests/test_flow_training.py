@@ -1,5 +1,6 @@
 """Models of a flow in the engine: what they draw, their gradients, and schedulers that do not fit."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,17 +11,19 @@ from diffusers import (
     FlowMatchHeunDiscreteScheduler,
     FlowMatchLCMScheduler,
 )
+from fair_adaptors.training import setup
 from fair_adaptors.training.engine import lora
 from fair_adaptors.training.engine.denoisers import denoiser_for
 from fair_adaptors.training.engine.gradients import accumulate_gradients, affine_coefficients, step_weights
 from fair_adaptors.training.engine.sampling import decode, encode_prompts, initial_noise, sample
-from fair_adaptors.training.engine.schedule import check_scheduler, scheduler_for
+from fair_adaptors.training.engine.schedule import scheduler_for
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError, UnsupportedSchedulerError
 from tests.reference import whole_graph_gradients
 from tests.tiny import tiny_pipeline
 from tests.tiny_flow import FLOW_FAMILIES, SIDE, tiny_flux, tiny_klein
+from tests.tiny_training import CONFIG
 
 SCHEDULERS = {
     "Euler": FlowMatchEulerDiscreteScheduler(),
@@ -145,15 +148,23 @@ def test_a_flow_that_adds_noise_is_refused_and_the_published_weights_are_not_for
         step_weights(scheduler_for(pipe, 4), "published")
 
 
-def test_a_scheduler_for_another_kind_of_model_is_refused() -> None:
+def test_a_base_has_its_own_scheduler_and_one_for_another_kind_of_model_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     flow, noise = FLOW_FAMILIES["sd3"](), tiny_pipeline()
-    check_scheduler(flow)
-    check_scheduler(noise)
+    config = dataclasses.replace(CONFIG, base="a/b")
+
+    def load(pipe: Any) -> Any:
+        monkeypatch.setattr(setup, "load_pipeline", lambda *base, **settings: pipe)
+        return setup._load_pipeline(config, "cpu")
+
+    before = flow.scheduler
+    assert load(flow).scheduler is before
     flow.scheduler, noise.scheduler = noise.scheduler, flow.scheduler
     with pytest.raises(ConfigError, match="predicts a flow, and its scheduler, DPMSolverMultistepScheduler, is for"):
-        check_scheduler(flow)
+        load(flow)
     with pytest.raises(ConfigError, match="FlowMatchEulerDiscreteScheduler, is for a model of a flow"):
-        check_scheduler(noise)
+        load(noise)
 
 
 @pytest.mark.parametrize("family", FLOW_FAMILIES)

@@ -154,7 +154,7 @@ class TrainConfig:
     ``image``; ``uniform`` for the one of them that suits the base, noise, or velocity where the model predicts a flow;
     those of the ``published`` code; or ``exact``."""
     guidance_scale: float = _setting("sampling", 7.5, least=0)
-    """Scale of classifier-free guidance; up to 1 there is none."""
+    """Scale of guidance, as the base's pipeline takes it. Up to 1 most have none; Z-Image has none at 0."""
     unguided: int = _setting("sampling", 0, least=0)
     """Iterations at the start that do without guidance: half the cost, and gentler where guidance drives a bias to
     its extreme."""

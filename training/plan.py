@@ -96,14 +96,14 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
     check(config)
     check_shares(config, num_processes)
     steps = (config.num_steps + max(config.num_steps, config.max_steps)) / 2
-    branches = 2 if config.guidance_scale > 1 else 1
+    base = skeleton(config.shapes)
+    branches = denoiser_of(base).branches(config.guidance_scale) if base else 1 + (config.guidance_scale > 1)
     images = config.prompts_per_step * config.images_per_prompt
     guided = 1 - config.unguided / config.iterations if config.unguided < config.iterations else 0.0
     rows = images * (1 + (branches - 1) * guided)
     taught = rows if config.unconditional_gradient else images
     passes = 1 + originals_made(config)
     local = -(-config.images_per_prompt // num_processes)
-    base = skeleton(config.shapes)
     return Plan(
         images,
         (rows * steps * passes, config.updates_per_rollout * taught * (config.gradient_steps or steps)),
