@@ -141,6 +141,7 @@ class EvaluationResult:
             "shift_high": shift and shift.high,
             "smallest_class": least[1],
             "smallest_share": least[0].value,
+            "effective_classes": found.effective_classes and found.effective_classes.value,
             "undetermined": found.undetermined.value,
         }
 

@@ -46,6 +46,7 @@ def test_a_result_becomes_a_table_a_report_and_a_folder(result: EvaluationResult
     assert len(table) == 2 * 3 and set(table["variant"]) == {"original", "sandbox-gender"}
     row = table[(table["variant"] == "sandbox-gender") & (table["target"] == "gender")].iloc[0]
     assert row["bias"] == result.bias["sandbox-gender"]["gender"].value and row["aimed"]
+    assert 1 <= row["effective_classes"] <= 2
     page = result.report(tmp_path / "new" / "report.html").read_text(encoding="utf-8")
     assert "Gender bias" in page and "data:image/" in page, "with its pictures"
     folder = result.save(tmp_path / "kept")

@@ -80,6 +80,7 @@ class Page:
         browser.problems.clear()
         browser.open(url, **window)
         browser.wait(f"{self.button('Compare')} !== undefined")
+        browser.wait("document.querySelector('.found h3') !== null", seconds=120)  # the example that it opens with
 
     @staticmethod
     def button(name: str) -> str:
@@ -114,7 +115,9 @@ def test_the_page_draws_the_same_noise_before_and_after_and_counts_it(url: str, 
     drawn = page.compare(5)
     assert all(before != after for before, after in zip(drawn["was"], drawn["now"], strict=True))
     browser.wait("[...document.querySelectorAll('.grid-container img')].every(image => image.naturalWidth === 64)")
-    assert page.list(".found h3", "textContent") == ["Gender aimed at", "Tone not aimed at", "Age not aimed at"]
+    assert page.list(".found h3", "textContent") == [
+        "Gender aimed at", "Tone not aimed at", "Age not aimed at", "What should stay"
+    ]  # fmt: skip
     counts = browser.run(
         "[...document.querySelectorAll('.found tbody')].map(body => [1, 2].map(side => "
         "[...body.rows].map(row => Number(row.cells[side].innerText))))"
@@ -126,6 +129,25 @@ def test_the_page_draws_the_same_noise_before_and_after_and_counts_it(url: str, 
     shown = browser.run("document.querySelector('.found').innerText")
     assert CLEANER in shown and "5 images say little" in shown
     assert f"noise floor\t{noise_floor(5, 2):.2f}" in shown
+    assert browser.problems == []
+
+
+def test_the_page_says_what_it_is_and_opens_with_an_example(url: str, browser: Browser) -> None:
+    page = Page(browser, url)
+    assert page.list("h1") == ["fair-adaptors"] and "show people fairly" in page.list(".lead")[0]
+    assert [len(page.list(f".{side} .grid-container img")) for side in ("was", "now")] == [16, 16]
+    assert page.list(".found h2") == page.list("textarea", "value")
+    shown = browser.run("document.querySelector('.found').innerText")
+    for figure in ("bias", "classes shown, of 2", "shift from before", "right occupation", "distance of two images"):
+        assert f"{figure}\t" in shown
+    assert browser.problems == []
+
+
+def test_one_drawing_is_made_at_a_time_and_who_waits_sees_their_place(url: str, browser: Browser) -> None:
+    page = Page(browser, url)
+    with drawing(url):
+        page.press("Compare")
+        browser.wait("document.querySelector('.side')?.innerText.match(/queue: 1\\/1/) !== null")
     assert browser.problems == []
 
 

@@ -160,7 +160,7 @@ def build_page(session: Session, limits: Limits = ALONE) -> Any:
     ) as page:
         gr.HTML(render(session), apply_default_css=False)
         with gr.Row():
-            with gr.Column(scale=1, min_width=320):
+            with gr.Column(scale=1, min_width=320, elem_classes=["controls"]):
                 prompt = gr.Textbox(next(iter(session.examples.values())), label="Prompt", info=session.hint, lines=2)
                 examples = [[example] for example in session.examples.values()]
                 gr.Examples(examples, prompt, label="For example", example_labels=list(session.examples))
@@ -173,8 +173,8 @@ def build_page(session: Session, limits: Limits = ALONE) -> Any:
                 with gr.Row():
                     go = gr.Button("Compare", variant="primary", min_width=120)
                     halt = gr.Button("Stop", min_width=120, scale=0)
-            with gr.Column(scale=3):
-                with gr.Row():
+            with gr.Column(scale=3, elem_classes=["results"]):
+                with gr.Row(elem_classes=["sides"]):
                     sides = [
                         gr.Gallery(
                             label=name,
@@ -193,7 +193,7 @@ def build_page(session: Session, limits: Limits = ALONE) -> Any:
         shown = {"outputs": [*sides, figures], "show_progress_on": sides, "api_visibility": "private"}
         # Whoever opens the page waits for nobody: the first example is drawn once, and then there for all.
         opening = page.load(calls.open, **shown, concurrency_limit=None)
-        drawing = go.click(calls.compare, wanted, **shown, concurrency_limit=1)
+        drawing = go.click(calls.compare, wanted, **shown, concurrency_limit=1, scroll_to_output=True)
         halt.click(calls.stop, cancels=[opening, drawing], queue=False, api_visibility="private")
         new.click(None, outputs=seed, js=f"() => Math.floor(Math.random() * {MAX_SEED})", api_visibility="private")
         page.unload(calls.stop)

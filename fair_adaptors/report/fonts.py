@@ -4,6 +4,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,10 +24,14 @@ USUAL = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.t
 """Fonts of many letters that Linux, macOS and Windows come with; Pillow looks for them where the system has fonts."""
 MOST = 1000
 """Files that are looked into for the letters of a script."""
-UNFIT = ("lastresort", "adobeblank", "emoji", "bold", "italic", "oblique", "black", "condensed", "mono")
+UNFIT = ("lastresort", "adobeblank", "color", "bold", "italic", "oblique", "black", "condensed", "mono")
 """Parts of names of fonts that have boxes for all letters, or are not for plain text."""
-NAMED_AFTER = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "HANGUL": "CJK"}
-"""What fonts are named after, where it is not the script."""
+GROUPS = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "HANGUL": "CJK", "IDEOGRAPHIC": "CJK"}
+"""Scripts whose letters are in the fonts of others."""
+SIGNS = "SIGNS"
+"""What stands for a script where a letter is none: emoji, arrows and the like."""
+PACKAGES = {"CJK": "fonts-noto-cjk", SIGNS: "fonts-symbola"}
+"""The package of Debian and Ubuntu that has the letters, where it is not ``fonts-noto-core``."""
 _TRIED = 16
 """The size at which fonts are looked into."""
 
@@ -37,7 +42,7 @@ def name_for(text: str) -> tuple[str | None] | None:
     The name of Pillow's own font is None.
     """
     for name in (*_usual(), *_found):
-        if all(has(font_named(name, _TRIED), letter) for letter in set(text)):
+        if all(has(name, letter) for letter in set(text)):
             return (name,)
     return None
 
@@ -48,7 +53,7 @@ def name_with(letter: str) -> tuple[str | None] | None:
     if known := name_for(letter):
         return known
     script = script_of(letter)
-    found = None if script in _hopeless else _file_with(letter, NAMED_AFTER.get(script, script).lower())
+    found = None if script in _hopeless else _file_with(letter, script.lower())
     if found is None:
         _hopeless.add(script)
         return None
@@ -65,27 +70,35 @@ def font_named(name: str | None, size: int) -> "Font":
 
 
 @cache
-def has(font: "Font", letter: str) -> bool:
+def has(name: str | None, letter: str) -> bool:
     """Tell whether a font draws a letter as anything else than what it has for those that it lacks."""
-    from PIL import ImageFont
-
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        return letter.isascii()
-    return letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask("\U0010fffd"))
+    return letter.isspace() or _drawn(name, letter) != _drawn(name, "\U0010fffd")
 
 
 def script_of(letter: str) -> str:
-    """Return the script of a letter, as the first word of its name in Unicode has it, such as ``DEVANAGARI``."""
-    return unicodedata.name(letter, "UNKNOWN").split()[0].split("-")[0]
+    """Return the script of a letter as its name in Unicode begins, such as ``DEVANAGARI``; ``SIGNS`` for others."""
+    word = unicodedata.name(letter, SIGNS).split()[0].split("-")[0]
+    group = GROUPS.get(word, word)
+    return group if group == "CJK" or unicodedata.category(letter)[0] in "LMN" else SIGNS
 
 
 def advice(script: str) -> str:
     """Say what to install for the letters of a script."""
-    package = "fonts-noto-cjk" if NAMED_AFTER.get(script, script) == "CJK" else "fonts-noto-core"
+    package = PACKAGES.get(script, "fonts-noto-core")
     return (
         f"Install a font that has them: on Debian and Ubuntu `sudo apt install {package}`, elsewhere from"
         " https://fonts.google.com/noto"
     )
+
+
+@cache
+def _drawn(name: str | None, letter: str) -> bytes:
+    """Return the pixels of a letter by itself: the layout of words would draw a circle for a mark to stand on."""
+    from PIL import ImageFont
+
+    if name is None:
+        return bytes(ImageFont.load_default(_TRIED).getmask(letter))
+    return bytes(ImageFont.truetype(name, _TRIED, layout_engine=ImageFont.Layout.BASIC).getmask(letter))
 
 
 @cache
@@ -107,19 +120,15 @@ def _usual() -> tuple[str | None, ...]:
 
 def _file_with(letter: str, hint: str) -> str | None:
     """Return the path of a font that has a letter, looking first into those that have ``hint`` in their name."""
-    from PIL import ImageFont
 
     def order(path: Path) -> tuple[bool, bool, bool, str]:
         name = path.name.lower()
         return hint not in name, "sans" not in name, "regular" not in name, str(path)
 
     for path in sorted(_files(), key=order)[:MOST]:
-        try:
-            font = ImageFont.truetype(str(path), _TRIED)
-        except OSError:
-            continue
-        if has(font, letter):
-            return str(path)
+        with suppress(OSError):  # not a font, or one that is not drawn in any size
+            if has(str(path), letter):
+                return str(path)
     return None
 
 

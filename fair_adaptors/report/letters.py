@@ -8,7 +8,7 @@ from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from .fonts import advice, font_named, has, name_for, name_with, script_of
+from .fonts import SIGNS, advice, font_named, has, name_for, name_with, script_of
 
 if TYPE_CHECKING:
     from PIL import ImageDraw
@@ -43,11 +43,12 @@ def write(
         for part, font in runs:
             draw.text(place, part, colour, font, anchor=anchor)
         return
-    (x, y), whole = place, sum(font.getlength(part) for part, font in runs)
-    x -= {"l": 0.0, "m": whole / 2, "r": whole}[anchor[0]]
-    middle = {"t": size * 0.45, "m": 0.0, "b": -size * 0.45}[anchor[1]]
+    x = place[0] - {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * sum(font.getlength(part) for part, font in runs)
+    boxes = [font.getbbox(part, anchor="ls") for part, font in runs]
+    top, bottom = min(box[1] for box in boxes), max(box[3] for box in boxes)
+    line = place[1] - {"t": top, "m": (top + bottom) / 2, "b": bottom}[anchor[1]]
     for part, font in runs:
-        draw.text((x, y + middle), part, colour, font, anchor="lm")
+        draw.text((x, line), part, colour, font, anchor="ls")
         x += font.getlength(part)
 
 
@@ -82,7 +83,7 @@ def _is_drawn(letter: str) -> bool:
 
 
 def _stands_for(letter: str) -> str:
-    if unicodedata.category(letter) in ("Cf", "Mn"):
+    if unicodedata.category(letter) == "Cf" or unicodedata.name(letter, "").startswith(("COMBINING", "VARIATION")):
         return ""  # joins or marks others, and is nothing by itself
     plain = ASCII.get(letter) or "".join(
         part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part)
@@ -98,7 +99,7 @@ def _runs(text: str, size: int) -> "list[tuple[str, Font]]":
         return [(text, font_named(whole[0], size))]
     names: list[str | None] = []
     for letter in text:
-        if not names or not has(font_named(names[-1], 16), letter):
+        if not names or not has(names[-1], letter):
             names.append((name_with(letter) or (None,))[0])
         else:
             names.append(names[-1])
@@ -108,6 +109,5 @@ def _runs(text: str, size: int) -> "list[tuple[str, Font]]":
 
 @cache
 def _warn(script: str) -> None:
-    logger.warning(
-        f"no font on this machine has {script.capitalize()} letters, so pictures show their numbers. {advice(script)}"
-    )
+    what = "these signs" if script == SIGNS else f"{script if script == 'CJK' else script.capitalize()} letters"
+    logger.warning(f"no font on this machine has {what}, so pictures show their numbers. {advice(script)}")
