@@ -34,6 +34,7 @@ from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import ATTRIBUTES
 from fair_adaptors.steering.draw import Attribute
+from fair_adaptors.steering.edit import ConceptEdit
 
 RECIPES = ("sandbox-gender",)
 SWEEP = (0.25, 0.5)
@@ -62,7 +63,7 @@ def fitted_uce(pipe: Any, labels: tuple[str, ...], rounds: int, file: Path | Non
 
     if file and file.exists():
         kept = json.loads(file.read_text(encoding="utf-8"))
-        edit, seconds = uce.ConceptEdit(**kept["edit"]), kept["seconds"]
+        edit, seconds = ConceptEdit(**kept["edit"]), kept["seconds"]
         assert tuple(edit.labels) == labels, f"{file} was fitted to other occupations"
     else:
         started = time.perf_counter()

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .errors import UnsupportedSchedulerError as UnsupportedSchedulerError
     from .errors import WrongBaseError as WrongBaseError
     from .load import load_fair_adaptor as load_fair_adaptor
+    from .making import make as make
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ _HOME_OF = {
     "FairAdaptor": "adaptor.handle",
     "evaluate": "audit",
     "EvaluationResult": "audit",
+    "make": "making",
     "train": "training.start",
     "pull": "hub.fetch",
     "push": "hub.publish",

@@ -21,8 +21,9 @@ from fair_adaptors.adaptor.tokens import set_prefix
 from fair_adaptors.adaptor.writable import offloaded
 from fair_adaptors.families.table import family_of
 from fair_adaptors.hub.resolve import resolve
+from fair_adaptors.steering.directions import read_directions
 from fair_adaptors.steering.handle import steer
-from fair_adaptors.steering.words import is_words, read_words
+from fair_adaptors.steering.words import Words, is_words, read_words
 
 from .errors import FairAdaptorError
 
@@ -87,6 +88,10 @@ def load_fair_adaptor(
         token=token,
     )
     files = read_adaptor(folder)
+    if files.directions:
+        return steer(pipe, read_directions(files, pipe), weight)
+    if "words" in files.record.trained_parts:
+        return steer(pipe, Words.of(files.record), weight)
     change, tokens = match(pipe, files, inject=inject), files.tokens.get(family.token_encoder)
     with LOCK:
         if _PATCHES.is_permanent(change):

@@ -1,7 +1,7 @@
 """Loads a base's pipeline by its name."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ def load_pipeline(
     base_config: str | None = None,
     local_files_only: bool = False,
     safety_checker: bool = True,
+    without: Sequence[str] = (),
 ) -> Any:
     """Return the pipeline of a base, on the CPU, without progress bars for its steps.
 
@@ -30,6 +31,7 @@ def load_pipeline(
             tokenizer. By default diffusers asks the Hub for those of the model that the file resembles.
         local_files_only: download nothing. Then only safetensors are read.
         safety_checker: whether to load that of a folder or a repository, if it has one.
+        without: parts of a folder or a repository that are not loaded.
 
     Raises:
         ConfigError: it cannot be loaded, or a setting is of no use for it.
@@ -45,7 +47,8 @@ def load_pipeline(
     if one_file:
         pipe = _from_file(base, dtype, base_config, local_files_only)
     else:
-        pipe = _from_folder(base, dtype, variant, local_files_only, safety_checker)
+        without = without if safety_checker else (*without, "safety_checker")
+        pipe = _from_folder(base, dtype, variant, local_files_only, without)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -74,7 +77,7 @@ def class_in_file(base: str) -> str:
     return "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"
 
 
-def _from_folder(base: str, dtype: Any, variant: str | None, local_files_only: bool, safety_checker: bool) -> Any:
+def _from_folder(base: str, dtype: Any, variant: str | None, local_files_only: bool, without: Sequence[str]) -> Any:
     from diffusers import DiffusionPipeline
 
     from fair_adaptors.hub.client import bounded, split_revision
@@ -84,8 +87,10 @@ def _from_folder(base: str, dtype: Any, variant: str | None, local_files_only: b
     settings: dict[str, Any] = {"local_files_only": True, "use_safetensors": True} if local_files_only else {}
     try:
         with bounded():
-            if not safety_checker and "safety_checker" in _index(place, revision, local_files_only):
-                settings |= {"safety_checker": None, "requires_safety_checker": False}
+            index = _index(place, revision, local_files_only) if without else {}
+            settings |= {name: None for name in without if name in index}
+            if "safety_checker" in settings:
+                settings["requires_safety_checker"] = False
             load = DiffusionPipeline.from_pretrained
             return load(place, revision=revision, dtype=dtype, variant=variant, **settings)
     except (OSError, ValueError) as error:

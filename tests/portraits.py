@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.uce import ConceptEdit
 from fair_adaptors.evaluation.variants import Variant
 from fair_adaptors.sandbox.classifiers import load_classifier
 from fair_adaptors.sandbox.pipeline import GUIDANCE
 from fair_adaptors.sandbox.prompts import GENDERS, TEMPLATE, TONES
 from fair_adaptors.steering.draw import Attribute
+from fair_adaptors.steering.edit import ConceptEdit
 
 GENDER = Attribute("gender", GENDERS, (0.5, 0.5))
 WOMEN = Attribute("gender", GENDERS, (1.0, 0.0))

@@ -4,6 +4,7 @@ ROOMS = """
     cli             everything
     app             report evaluation vision prompts load adaptor
     audit           report evaluation load adaptor
+    making          report pipelines prompts steering adaptor
     training.sandbox  training sandbox report evaluation vision prompts load adaptor
     training        publishing report evaluation vision prompts pipelines load hub adaptor families state_dicts
     sandbox         evaluation vision prompts adaptor

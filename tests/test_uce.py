@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.uce import closed_form, debias, edited, gram, uce
+from benchmarks.uce import debias, uce
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.variants import original
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import GENDERS, TEMPLATE, TONES
+from fair_adaptors.steering.edit import closed_form, edited, gram
 from tests.portraits import GENDER, MOSTLY_MEN, NURSE, SEEDS, TONE, edit_of, images_of, made_with, share_of_women
 from tests.tiny import same, state
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 from .modules import shape_signature
 from .record import (
     CONFIG_FILE,
+    DIRECTIONS_FILE,
     TOKENS_FILE,
     WEIGHTS_FILE,
     AdaptorRecord,
@@ -45,11 +46,13 @@ class AdaptorFiles:
         record: ``fair_adaptor.json``.
         tensors: of the LoRAs, by key.
         tokens: soft tokens [n, width], by text encoder.
+        directions: as ``steering/directions.py`` names them.
     """
 
     record: AdaptorRecord
     tensors: "dict[str, Tensor]"
     tokens: "dict[str, Tensor]"
+    directions: "dict[str, Tensor]"
 
 
 def write_adaptor(
@@ -63,13 +66,15 @@ def write_adaptor(
     rank: int,
     training: dict[str, Any],
     tokens: "dict[str, Tensor] | None" = None,
+    directions: "dict[str, Tensor] | None" = None,
     default_weight: float = 1.0,
 ) -> Path:
     """Write an adaptor folder. Each file is complete or absent: it is written aside, then moved into place.
 
     Args:
-        tensors: of the LoRAs, by key, as above; may be empty if there are tokens.
+        tensors: of the LoRAs, by key, as above; may be empty if there is something else, or for words.
         tokens: soft tokens [n, width], by text encoder.
+        directions: in place of both.
         attributes: what it makes fair, by name.
         pipe: the base, for its shape signature.
         training: how it was trained, JSON-serialisable.
@@ -78,8 +83,9 @@ def write_adaptor(
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = {WEIGHTS_FILE: tensors, TOKENS_FILE: tokens or {}}
+    files = {WEIGHTS_FILE: tensors, TOKENS_FILE: tokens or {}, DIRECTIONS_FILE: directions or {}}
     parts = [part for part in all_parts() if any(key.startswith(part + ".") for key in tensors)]
+    parts += (["tokens"] if tokens else []) + (["directions"] if directions else [])
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as temporary:
         aside = Path(temporary)
         written = {}
@@ -94,7 +100,7 @@ def write_adaptor(
             base_model=base_model,
             base_signature=shape_signature(pipe),
             attributes=attributes,
-            trained_parts=(*parts, *(["tokens"] if tokens else [])),
+            trained_parts=tuple(parts or ["words"]),
             rank=rank,
             default_weight=default_weight,
             training=training,
@@ -120,12 +126,16 @@ def read_adaptor(folder: str | Path) -> AdaptorFiles:
     """
     record = read_record(folder)
     found = {file: _load_recorded(Path(folder) / file, recorded) for file, recorded in record.files.items()}
-    tensors, tokens = found.get(WEIGHTS_FILE, {}), found.get(TOKENS_FILE, {})
+    tensors, tokens, directions = (found.get(file, {}) for file in (WEIGHTS_FILE, TOKENS_FILE, DIRECTIONS_FILE))
     if WEIGHTS_FILE in found:
         _check_pairs(tensors, record, Path(folder) / WEIGHTS_FILE)
     if TOKENS_FILE in found:
         _check_tokens(tokens, Path(folder) / TOKENS_FILE)
-    return AdaptorFiles(record, tensors, tokens)
+    for key, tensor in directions.items():
+        gates = key.endswith(".gate")  # whose last number may be infinite
+        if str(tensor.dtype) != "torch.float32" or not (tensor[:-1] if gates else tensor).isfinite().all():
+            raise InvalidAdaptorError(f"{Path(folder) / DIRECTIONS_FILE}: {key} must hold finite float32 numbers")
+    return AdaptorFiles(record, tensors, tokens, directions)
 
 
 def _load_recorded(path: Path, recorded: WeightFile) -> "dict[str, Tensor]":

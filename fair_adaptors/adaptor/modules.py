@@ -59,7 +59,7 @@ def shape_signature(pipe: Any) -> dict[str, str]:
     """
     signature = {}
     family = find_family(pipe)
-    for part in family.parts if family else ():
+    for part in (part for part in family.parts if getattr(pipe, part, None) is not None) if family else ():
         rows = sorted(f"{name}:{weight_shape(module)}" for name, module in linear_modules(pipe, part).items())
         signature[part] = hashlib.sha256("\n".join(rows).encode()).hexdigest()[:32]
     return signature

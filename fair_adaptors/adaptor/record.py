@@ -1,7 +1,7 @@
 """The record of an adaptor, ``fair_adaptor.json``: what it holds, and how it is read and checked."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,8 @@ from fair_adaptors.families.table import all_parts, family_called, family_with
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
 TOKENS_FILE = "fair_tokens.safetensors"
+
+DIRECTIONS_FILE = "fair_directions.safetensors"
 
 CONFIG_FILE = "fair_adaptor.json"
 
@@ -56,8 +58,8 @@ class AdaptorRecord:
         base_signature: of the base's modules, by part; see ``shape_signature``.
         family: of the base, by name. Older records do not say it: then the names of the parts tell it.
         attributes: what it makes fair, by name.
-        trained_parts: parts of the pipeline, ``tokens``, or ``words``, which need no files.
-        rank: of its LoRAs; the largest, where layers differ.
+        trained_parts: parts of the pipeline, ``tokens``, ``directions``, or ``words``, which need no files.
+        rank: of its LoRAs, or maps; the largest, where layers differ; 0 for words.
         default_weight: the strength that loading takes if none is given.
         training: how it was trained, or converted.
         versions: of the libraries that wrote it.
@@ -117,6 +119,8 @@ class AdaptorRecord:
         # Only files that are read: another would be a part of the adaptor that we would leave out, or a trap.
         if not wrong and files_of(content["trained_parts"]) != content["files"].keys():
             wrong = ["files"]
+        if not wrong and (content["rank"] == 0) != (content["trained_parts"] == ["words"]):
+            wrong = ["rank"]
         if wrong:
             raise InvalidAdaptorError(f"{name}: missing, or not what it should be: {', '.join(wrong)}")
         typed = {
@@ -184,12 +188,14 @@ def _are_attributes(value: Any) -> bool:
 
 
 def _are_parts(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(part in (*all_parts(), "tokens") for part in value)
+    known = {*all_parts(), "tokens"}
+    return isinstance(value, list) and bool(value) and (set(value) <= known or value in (["directions"], ["words"]))
 
 
-def files_of(parts: list[str]) -> set[str]:
+def files_of(parts: Iterable[str]) -> set[str]:
     """Return the weight files that an adaptor of these parts has."""
-    return {TOKENS_FILE if part == "tokens" else WEIGHTS_FILE for part in parts}
+    files = {"tokens": {TOKENS_FILE}, "directions": {DIRECTIONS_FILE}, "words": set[str]()}
+    return {file for part in parts for file in files.get(part, {WEIGHTS_FILE})}
 
 
 def _are_texts(value: Any) -> bool:
@@ -209,7 +215,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "base_signature": _are_texts,
     "attributes": _are_attributes,
     "trained_parts": _are_parts,
-    "rank": _is_count,
+    "rank": lambda value: _is_count(value) or (value == 0 and type(value) is int),
     "default_weight": _is_number,
     "training": lambda value: isinstance(value, dict),
     "versions": _are_texts,

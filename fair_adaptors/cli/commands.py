@@ -11,7 +11,20 @@ import typer
 
 from fair_adaptors import __version__
 
-from . import adaptors, convert, demo, doctor, evaluate, face_bank, generate, hub, reproduce, train, train_classifier
+from . import (
+    adaptors,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    face_bank,
+    generate,
+    hub,
+    make,
+    reproduce,
+    train,
+    train_classifier,
+)
 from . import app as page
 from .ends import Command, close_quietly, told
 from .help import Group, epilog
@@ -82,6 +95,7 @@ def _options(
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "demo": demo.demo,
     "generate": generate.generate,
+    "make": make.make,
     "train": train.train,
     "evaluate": evaluate.evaluate,
     "compare": evaluate.compare,

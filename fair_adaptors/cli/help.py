@@ -13,7 +13,7 @@ METAVARS: Mapping[str, str] = {
     "config": "FILE", "checkpoint": "FILE", "source": "FILE", "out": "PATH", "attribute": "NAME",
     "attributes": "NAME,…", "revision": "REVISION", "dataset": "SOURCE", "model": "SOURCE", "format": "FORMAT",
     "namespace": "NAME", "host": "ADDRESS", "name": "NAME", "tag": "NAME", "benchmark": "ORG/NAME",
-    "weight": "X", "guidance": "X", "difference": "X", "lr": "X", "margin": "X",
+    "method": "METHOD", "weight": "X", "guidance": "X", "difference": "X", "lr": "X", "margin": "X",
     "recipe": "RECIPE", "prompt": "PROMPT", "folder": "FOLDER", "first": "RESULTS", "second": "RESULTS",
 }  # fmt: skip
 """What stands for a value, wherever it is asked for; N for those that are not here: whole numbers."""
@@ -39,6 +39,7 @@ _RANGE = re.compile(r"(; )?(-?[\d.]+<=?)?x(<=?|>=?)-?[\d.]+")
 EXAMPLES: Mapping[str, str] = {
     "demo": "fair-adaptors demo -n 60 --out demo",
     "generate": "fair-adaptors generate 'a hospital nurse' --adaptor sandbox-gender -n 8 --out grid.png",
+    "make": "fair-adaptors make sandbox --attribute gender --out mine",
     "train": "fair-adaptors train sandbox-gender --out runs/mine\n"
     "  fair-adaptors train gender-race --dry-run      what it would fetch, take and need",
     "evaluate": "fair-adaptors evaluate sandbox --adaptor sandbox-gender -n 20 --out audit\n"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from fair_adaptors.adaptor.record import (
     CARD_FILE,
     CONFIG_FILE,
+    DIRECTIONS_FILE,
     EVAL_RESULTS_FILE,
     RESULTS_FILE,
     TOKENS_FILE,
@@ -32,7 +33,7 @@ def is_part(path: str, wanted: Wanted = "everything") -> bool:
     """Tell whether a file of a repository is part of an adaptor; only such files are sent and fetched."""
     if wanted == "everything" and (_EXTRA.fullmatch(path) or path == EVAL_RESULTS_FILE):
         return True
-    weights, words = (WEIGHTS_FILE, TOKENS_FILE), (CARD_FILE, RESULTS_FILE)
+    weights, words = (WEIGHTS_FILE, TOKENS_FILE, DIRECTIONS_FILE), (CARD_FILE, RESULTS_FILE)
     left_out = {"needed": words, "description": weights, "everything": ()}[wanted]
     return path in (CONFIG_FILE, *weights, *words) and path not in left_out
 

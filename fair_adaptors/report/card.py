@@ -25,6 +25,10 @@ from .card_tables import figures, metrics
 from .markdown import Markdown, line
 
 TEMPLATE = "card.md.jinja"
+METHODS = ("directions", "edit", "words")
+"""Of ``make``, as the record's ``training`` has them."""
+OTHERS = {"tokens", "directions", "words"}
+"""What an adaptor can be of that is no LoRA."""
 
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 _WORD = re.compile(r"[\w./:+-]+", re.ASCII)
@@ -86,7 +90,8 @@ def render_card(
         note=Markdown(fill(imported(plugin.note), 122, initial_indent="* ", subsequent_indent="  ")) if plugin else "",
         images=[(Markdown(name), _caption(name)) for name in images],
         found=figures(record, results) if results is not None else None,
-        lora=[part for part in record.trained_parts if part != "tokens"],
+        lora=[part for part in record.trained_parts if part not in OTHERS],
+        made=training.get("method") if training.get("method") in METHODS else None,
         name=code(info.name if info is not None and loadable else repo_id or "ORG/NAME"),
         for_others=is_for_others(record),
         converted=_sources(training),
@@ -104,8 +109,8 @@ def render_card(
 
 
 def is_for_others(record: AdaptorRecord) -> bool:
-    """Whether ComfyUI and A1111 can use an adaptor: they know neither soft tokens nor an embedded base."""
-    return "tokens" not in record.trained_parts and plugin_of(record.base_model) is None
+    """Whether ComfyUI and A1111 can use an adaptor: they know LoRAs, and no embedded base."""
+    return OTHERS.isdisjoint(record.trained_parts) and plugin_of(record.base_model) is None
 
 
 def escape(value: object) -> str:
@@ -137,8 +142,9 @@ def _metadata(record: AdaptorRecord, results: Results | None, images: Sequence[s
     from huggingface_hub import ModelCardData
 
     base = find_base(record.base_model)
-    lora = any(part != "tokens" for part in record.trained_parts)
-    kinds = ["lora", "template:sd-lora"] if lora else ["textual_inversion"]
+    kinds = ["textual_inversion"] if "tokens" in record.trained_parts else []
+    if not OTHERS.issuperset(record.trained_parts):
+        kinds = ["lora", "template:sd-lora"]
     measured = metrics(record, results) if results is not None else []
     card = ModelCardData(
         base_model=record.base_model if _HUB_NAME.fullmatch(record.base_model) else None,

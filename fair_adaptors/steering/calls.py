@@ -9,7 +9,8 @@ import inspect
 import logging
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
@@ -35,12 +36,14 @@ class Call:
             those for further text encoders and the negative ones, where there are any.
         prompts: the prompt of each image, as it was written, [N].
         keys: a number for each image that is a function of its noise, [N].
+        during: what is left when the call has ended.
     """
 
     pipe: Any
     arguments: dict[str, Any]
     prompts: tuple[str, ...]
     keys: tuple[int, ...]
+    during: ExitStack = field(default_factory=ExitStack)
 
 
 class Steerer(Protocol):
@@ -123,9 +126,10 @@ def _call(kind: type, pipe: Any, given: tuple[Any, ...], named: Mapping[str, Any
     if not acting:
         return plain(pipe, *given, **named)
     _expand(call)
-    for steerer in acting:
-        steerer.rewrite(call)
-    return plain(pipe, **call.arguments)
+    with call.during:
+        for steerer in acting:
+            steerer.rewrite(call)
+        return plain(pipe, **call.arguments)
 
 
 def _read(plain: Any, pipe: Any, given: tuple[Any, ...], named: Mapping[str, Any]) -> Call | str:

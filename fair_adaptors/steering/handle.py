@@ -29,14 +29,24 @@ class Steering(ABC):
     Attributes:
         record: what it makes fair, and its name.
         place: several rewrite a call in this order.
+        continuous: whether its weight is how far all images are steered, and not the share of those that are.
     """
 
     record: AdaptorRecord
     place: float
+    continuous = False
 
     @abstractmethod
-    def rewrite(self, call: calls.Call, drawn: Sequence[Mapping[str, str]], gate: Gate) -> None:
-        """Change a call's arguments so that each image shows what was drawn for it, by attribute; {} leaves it."""
+    def rewrite(self, call: calls.Call, drawn: Sequence[Mapping[str, str]], gate: Gate, strength: float) -> None:
+        """Change a call's arguments so that each image shows what was drawn for it, by attribute; {} leaves it.
+
+        Args:
+            strength: how far to steer, if that is ``continuous``.
+        """
+
+    def reasons(self, pipe: Any, prompt: str, attributes: Sequence[str]) -> Mapping[str, str]:
+        """Say why to leave attributes alone in a prompt that the gate does not: by attribute, {} for none."""
+        return {}
 
     @abstractmethod
     def example(self, prompt: str, classes: Mapping[str, str], gate: Gate) -> str:
@@ -87,10 +97,9 @@ class SteeringAdaptor(FairAdaptor):
 
     def explain(self, prompt: str) -> str:
         """Say what is done with a prompt, and why: a line for each attribute."""
-        look = self.gate.look(prompt, list(self.info.attributes))
-        lines = []
+        reasons, lines = self._reasons(prompt), []
         for one in self._attributes:
-            if reason := look.reasons.get(one.name):
+            if reason := reasons.get(one.name):
                 lines.append(f"{one.name}: left alone, because {reason}")
                 continue
             shares = ", ".join(f"{c} {share:.0%}" for c, share in zip(one.classes, one.target, strict=True))
@@ -101,14 +110,15 @@ class SteeringAdaptor(FairAdaptor):
 
     def see(self, call: calls.Call) -> bool:
         """Draw a class for each image of a call; tell whether there is any."""
-        looks = {prompt: self.gate.look(prompt, list(self.info.attributes)) for prompt in dict.fromkeys(call.prompts)}
-        for prompt, look in looks.items():
-            for name, reason in look.reasons.items():
+        reasons = {prompt: self._reasons(prompt) for prompt in dict.fromkeys(call.prompts)}
+        for prompt, each in reasons.items():
+            for name, reason in each.items():
                 self._tell(f"{name} is left alone in {prompt!r}, because {reason}")
+        share = 1.0 if self._steering.continuous else self._weight
         self.classes = tuple(
             {
                 one.name: one.classes[draw_class(one, key)]
-                if one.name not in looks[prompt].reasons and uniform_of("steered", key) < self._weight
+                if one.name not in reasons[prompt] and uniform_of("steered", key) < share
                 else None
                 for one in self._attributes
             }
@@ -119,7 +129,7 @@ class SteeringAdaptor(FairAdaptor):
     def rewrite(self, call: calls.Call) -> None:
         """Change a call so that each image shows what was drawn for it."""
         drawn = [{name: one for name, one in classes.items() if one is not None} for classes in self.classes]
-        self._steering.rewrite(call, drawn, self.gate)
+        self._steering.rewrite(call, drawn, self.gate, self._weight)
 
     def miss(self, why: str) -> None:
         """Be told of a call that cannot be steered."""
@@ -129,19 +139,26 @@ class SteeringAdaptor(FairAdaptor):
             logger.warning("A call was not steered by %s, because %s", self.info.name, why)
 
     def checked(self, weight: float) -> float:
-        """Return a weight: the share of images that are steered.
+        """Return a weight: the share of images that are steered, or how far all are.
 
         Raises:
             FairAdaptorError: it is none.
         """
         share = super().checked(weight)
-        if not 0 <= share <= 1:
+        if not self._steering.continuous and not 0 <= share <= 1:
             raise FairAdaptorError(f"weight is {share:g}; of {self.info.name} it is the share of images, from 0 to 1")
         return share
 
     def changes(self, pipe: Any, modules: "set[nn.Module]") -> bool:
         """Tell whether it is loaded into a pipeline."""
         return self._pipe() is pipe
+
+    def _reasons(self, prompt: str) -> Mapping[str, str]:
+        """Say why attributes are left alone in a prompt, by attribute."""
+        asked = list(self.info.attributes)
+        reasons = self.gate.look(prompt, asked).reasons
+        rest = [name for name in asked if name not in reasons]
+        return {**reasons, **(self._steering.reasons(self._pipe(), prompt, rest) if rest else {})}
 
     def _tell(self, line: str) -> None:
         if line not in self._told:

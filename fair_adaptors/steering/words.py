@@ -27,21 +27,42 @@ def read_words(spec: str) -> "Words":
     Raises:
         ConfigError: it is not of that form, or an attribute is not known.
     """
+    return Words(parse_targets(spec.removeprefix(KIND).split("+"), spec))
+
+
+def parse_targets(texts: Sequence[str], said: str) -> dict[str, tuple[float, ...]]:
+    """Read attributes of the table, each as ``gender`` for equal shares or ``gender=0.5,0.5``; return the shares.
+
+    Args:
+        said: what errors say they are from.
+
+    Raises:
+        ConfigError: one is not of that form, not known, or given twice.
+    """
     targets: dict[str, tuple[float, ...]] = {}
-    for text in spec.removeprefix(KIND).split("+"):
+    for text in texts:
         name, shares = parse_target(text.strip()) if "=" in text else (text.strip(), ())
         known = {one.name: len(one.classes) for one in ATTRIBUTES}
         if name not in known:
             raise ConfigError(
-                f"{spec!r}: there is no attribute {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
+                f"{said!r}: there is no attribute {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
                 " Write words:gender, or words:gender=0.5,0.5+race"
             )
         if name in targets:
-            raise ConfigError(f"{spec!r} names {name} twice")
+            raise ConfigError(f"{said!r} names {name} twice")
         targets[name] = shares or (1 / known[name],) * known[name]
         if len(targets[name]) != known[name]:
-            raise ConfigError(f"{spec!r}: {name} has {known[name]} classes, and {len(shares)} shares are given")
-    return Words(targets)
+            raise ConfigError(f"{said!r}: {name} has {known[name]} classes, and {len(shares)} shares are given")
+    return targets
+
+
+def targets_of(shares: Mapping[str, Sequence[float]]) -> dict[str, AttributeTarget]:
+    """Return what a record says of attributes of the table with these shares."""
+    return {
+        name: AttributeTarget(tuple(one.name for one in known.classes), tuple(each))
+        for name, each in shares.items()
+        if (known := find_attribute(name))
+    }
 
 
 class Words(Steering):
@@ -50,17 +71,25 @@ class Words(Steering):
     def __init__(self, targets: Mapping[str, Sequence[float]]):
         """Take the share of each class of some attributes of the table, by the attribute's name."""
         said = "+".join(f"{name}={','.join(f'{share:g}' for share in shares)}" for name, shares in targets.items())
-        attributes = {
-            name: AttributeTarget(tuple(one.name for one in known.classes), tuple(shares))
-            for name, shares in targets.items()
-            if (known := find_attribute(name))
-        }
         self.record = AdaptorRecord(
-            KIND + said, "any", {}, attributes, ("words",), 0, 1.0, training={}, versions={}, files={}
+            KIND + said, "any", {}, targets_of(targets), ("words",), 0, 1.0, training={}, versions={}, files={}
         )
         self.place = -max(place_in_speech(name) for name in targets)  # what stands last is put in first
 
-    def rewrite(self, call: Call, drawn: Sequence[Mapping[str, str]], gate: Gate) -> None:
+    @classmethod
+    def of(cls, record: AdaptorRecord) -> "Words":
+        """Return the words of a folder's record.
+
+        Raises:
+            ConfigError: one of its attributes is not in the table.
+        """
+        shares = {name: row.target for name, row in record.attributes.items()}
+        texts = [f"{name}={','.join(map(str, each))}" for name, each in shares.items()]
+        words = cls(parse_targets(texts, record.name))
+        words.record = record
+        return words
+
+    def rewrite(self, call: Call, drawn: Sequence[Mapping[str, str]], gate: Gate, strength: float) -> None:
         """Name what was drawn for each image in its prompt."""
         for name in PROMPTS:
             prompts = call.arguments.get(name)

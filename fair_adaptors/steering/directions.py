@@ -1,0 +1,267 @@
+"""Moves what the text encoders say of a prompt to what they would say if it named the class that was drawn.
+
+For a class, the mean of e("female X") − e("X") over prompts is embedding arithmetic. Here it also depends on the
+prompt, by a map of low rank: a prompt that says much of the class already is moved less, and one that speaks of
+another class first loses what it says of that (as EquiSteer, arXiv 2607.01147, does within cross-attention, and
+FairImagen, arXiv 2510.21363, with a projection).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fair_adaptors.adaptor.folder import AdaptorFiles
+from fair_adaptors.adaptor.record import AdaptorRecord, AttributeTarget
+from fair_adaptors.attributes import spoken
+from fair_adaptors.errors import InvalidAdaptorError, WrongBaseError
+from fair_adaptors.families.table import family_of
+
+from .affine import Affine, fit
+from .calls import Call
+from .gate import Gate
+from .handle import Steering
+from .states import States, check_family, encode, ends_of
+from .words import inject
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RANK = 32
+SEGMENTS = ("end", "pooled")
+"""A prompt's last token with the padding, which have read all of it; and what is pooled, where a family has that. The
+tokens before may stay as they are: moving them as well changed nothing on the sandbox."""
+ENOUGH = 0.5
+"""Of the way from the middle to a class, how much a prompt says by itself when it is not moved there any more."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How prompts are moved to the classes of an attribute.
+
+    Attributes:
+        maps: by segment.
+        levels: mean end of prompts that name each class, [K, D].
+        gate: by which prompts that name any class are known, [D + 1]: a direction, and the least that they have of it.
+            The least is infinite where it would not tell them from others.
+    """
+
+    maps: Mapping[str, Affine]
+    levels: "Tensor"
+    gate: "Tensor"
+
+    def needed(self, ends: "Tensor", kind: int) -> "Tensor":
+        """Return how far to move prompts to a class, [N], from 0 to 1: by what their ends [N, D] say of it already."""
+        middle = self.levels.mean(0)
+        way = self.levels[kind] - middle
+        said = (ends - middle) @ way / way.square().sum()
+        return (1 - said / ENOUGH).clamp(0, 1)
+
+    def names(self, end: "Tensor") -> bool:
+        """Tell whether a prompt names a class, by its end [D]."""
+        return bool(end @ self.gate[:-1] >= self.gate[-1])
+
+
+def fit_directions(
+    pipe: Any,
+    prompts: Sequence[str],
+    labels: Sequence[str],
+    attributes: Mapping[str, AttributeTarget],
+    *,
+    rank: int = RANK,
+    on_texts: Callable[[int], None] = lambda count: None,
+) -> "dict[str, Tensor]":
+    """Return the tensors of directions, from what the text encoders say of prompts with and without words of classes.
+
+    Args:
+        prompts, labels: neutral prompts, and the part of each that names the person.
+        attributes: of the table, with their classes.
+        on_texts: called with the number of texts that were read.
+
+    Raises:
+        ConfigError: the pipeline is of a family whose prompts cannot be read here.
+    """
+    check_family(pipe)
+    plain = encode(pipe, prompts, on_texts=on_texts)
+    found: dict[str, Tensor] = {}
+    for name, row in attributes.items():
+        texts = [named_texts(prompts, labels, name, one) for one in row.classes]
+        found |= _axis_of(name, plain, [encode(pipe, each, on_texts=on_texts) for each in texts], rank)
+    return found
+
+
+def named_texts(prompts: Sequence[str], labels: Sequence[str], attribute: str, name: str) -> list[str]:
+    """Return each prompt with a word for a class before its label; of several words each has its turn."""
+    words = spoken(attribute, name)
+    return [
+        inject(prompt, label, words[index % len(words)])
+        for index, (prompt, label) in enumerate(zip(prompts, labels, strict=True))
+    ]
+
+
+def _axis_of(name: str, plain: States, named: Sequence[States], rank: int) -> "dict[str, Tensor]":
+    """Return the tensors of one attribute, of prompts as they are and with a word for each class."""
+    import torch
+
+    before, moved = [], []
+    for index, end in enumerate(plain.ends.tolist()):
+        ends = [int(one.ends[index]) for one in named]
+        behind = list(range(max([end, *ends]) + 1, plain.embeds.shape[1]))  # padding in all of them
+        before.append(plain.embeds[index, [end, *behind]])
+        after = [one.embeds[index, [last, *behind]] for one, last in zip(named, ends, strict=True)]
+        moved.append(torch.stack(after) - before[-1])
+    maps = {"end": fit(torch.cat(before), torch.cat(moved, 1), rank=rank)}
+    if plain.pooled is not None:
+        pooled = [one.pooled - plain.pooled for one in named if one.pooled is not None]
+        maps["pooled"] = fit(plain.pooled, torch.stack(pooled), rank=rank)
+    levels = torch.stack([one.means() for one in named])
+    tensors = {f"{name}.levels": levels.mean(1), f"{name}.gate": _gate(plain.means(), levels.flatten(0, 1))}
+    for segment, one in maps.items():
+        tensors |= one.tensors(f"{name}.{segment}")
+    return tensors
+
+
+def _gate(plain: "Tensor", named: "Tensor") -> "Tensor":
+    """Return a direction along which prompts that name a class lie beyond a number, and the number, [D + 1].
+
+    The direction is fitted to the even prompts and the number set by the odd ones, half way between the two kinds; it
+    is infinite where they overlap, so that no prompt is left alone for nothing.
+    """
+    import torch
+
+    x = torch.cat([plain[::2], named[::2]])
+    y = torch.cat([torch.zeros(len(plain[::2])), torch.ones(len(named[::2]))])
+    way = fit(x, (y[:, None] - y.mean()).expand(-1, x.shape[1])[None], rank=1)
+    direction = (way.down @ way.up[0])[:, 0]
+    most, least = (plain[1::2] @ direction).max(), (named[1::2] @ direction).min()
+    number = (most + least) / 2 if least > most else torch.tensor(torch.inf)
+    return torch.cat([direction, number[None]])
+
+
+class Directions(Steering):
+    """Directions that were made for a base's text encoders. Negative prompts stay as they are."""
+
+    place = 1.0  # behind the words of others
+    continuous = True
+
+    def __init__(self, record: AdaptorRecord, axes: Mapping[str, Axis]):
+        """Take an axis for each attribute of the record."""
+        self.record, self.axes = record, axes
+
+    def reasons(self, pipe: Any, prompt: str, attributes: Sequence[str]) -> Mapping[str, str]:
+        """Say of which attributes a prompt names a class, by what the text encoders say of it."""
+        asked = [name for name in attributes if self.axes[name].gate[-1].isfinite()]
+        if not asked:
+            return {}
+        end = encode(pipe, [prompt]).means()[0]
+        return {name: f"the prompt names a {name}" for name in asked if self.axes[name].names(end)}
+
+    def rewrite(self, call: Call, drawn: Sequence[Mapping[str, str]], gate: Gate, strength: float) -> None:
+        """Let the pipeline encode the prompts of this call as they are moved to what was drawn for each image."""
+        prompts = list(call.arguments["prompt"])
+        kinds = {name: row.classes for name, row in self.record.attributes.items()}
+        chosen = [{name: kinds[name].index(one) for name, one in classes.items()} for classes in drawn]
+
+        def moved(encoded: Sequence[Any]) -> tuple[Any, ...]:
+            return self.moved(encoded, ends_of(call.pipe, prompts), chosen, strength)
+
+        call.during.enter_context(_encoding(call.pipe, prompts, moved))
+
+    def moved(
+        self, encoded: Sequence[Any], ends: "Tensor", chosen: Sequence[Mapping[str, int]], strength: float
+    ) -> tuple[Any, ...]:
+        """Return what a pipeline encoded, moved to classes.
+
+        Args:
+            encoded: what ``encode_prompt`` returned: of N prompts the embeddings [N, T, D], then the negative ones,
+                and in some families the same of the pooled ones.
+            ends: the place of each prompt's last token, [N].
+            chosen: by attribute the index of the class that each prompt is moved to; {} leaves it as it is.
+        """
+        states = States(
+            encoded[0].detach().float().cpu(), encoded[2].detach().float().cpu() if len(encoded) > 2 else None, ends
+        )
+        embeds, pooled = encoded[0].clone(), encoded[2].clone() if len(encoded) > 2 else None
+        for index, (end, classes, mean) in enumerate(zip(ends.tolist(), chosen, states.means(), strict=True)):
+            for name, kind in classes.items():
+                axis = self.axes[name]
+                much = strength * axis.needed(mean[None], kind)
+                embeds[index, end:] += (much * axis.maps["end"](states.embeds[index, end:], kind)).to(embeds)
+                if pooled is not None and states.pooled is not None:
+                    pooled[index] += (much * axis.maps["pooled"](states.pooled[index], kind)).to(pooled)
+        return (embeds, *encoded[1:2], *([pooled] if pooled is not None else []), *encoded[3:])
+
+    def example(self, prompt: str, classes: Mapping[str, str], gate: Gate) -> str:
+        """Say what becomes of a prompt for these classes."""
+        return f"what the text encoders say of it is moved to {' and '.join(classes.values())}"
+
+
+@contextmanager
+def _encoding(pipe: Any, prompts: Sequence[str], moved: Callable[[Sequence[Any]], tuple[Any, ...]]) -> Iterator[None]:
+    """Within the block, change what a pipeline's ``encode_prompt`` returns for these prompts."""
+    own, plain = pipe.__dict__.get("encode_prompt"), pipe.encode_prompt
+
+    def encode_prompt(*arguments: Any, **named: Any) -> Any:
+        encoded = plain(*arguments, **named)
+        prompt = named.get("prompt", arguments[0] if arguments else None)
+        return moved(encoded) if prompt == list(prompts) else encoded
+
+    pipe.encode_prompt = encode_prompt
+    try:
+        yield
+    finally:
+        if own is None:
+            del pipe.encode_prompt
+        else:
+            pipe.encode_prompt = own
+
+
+def read_directions(files: AdaptorFiles, pipe: Any) -> Directions:
+    """Return the directions of an adaptor folder, for a pipeline.
+
+    Raises:
+        InvalidAdaptorError: a tensor is missing, or of another shape than the others ask for.
+        WrongBaseError: they were made for text encoders of other widths.
+    """
+    record, family = files.record, family_of(pipe)
+    if family.name != record.family:
+        raise WrongBaseError(
+            f"the adaptor {record.name!r} was made for {record.base_model}, and this pipeline is of {family.title}."
+            " Nothing was changed"
+        )
+    check_family(pipe)
+    axes = {name: _read_axis(files, name, len(row.classes)) for name, row in record.attributes.items()}
+    widths = [getattr(pipe, name).config.hidden_size for name in family.text_encoders]
+    found = next(iter(axes.values())).levels.shape[1]
+    if found != sum(widths):
+        raise WrongBaseError(
+            f"the adaptor {record.name!r} was made for {record.base_model}, with {found} numbers a token; those of"
+            f" this pipeline have {sum(widths)}. Nothing was changed"
+        )
+    return Directions(record, axes)
+
+
+def _read_axis(files: AdaptorFiles, name: str, classes: int) -> Axis:
+    tensors = {
+        key.removeprefix(f"{name}."): one for key, one in files.directions.items() if key.startswith(f"{name}.")
+    }
+    segments = [segment for segment in SEGMENTS if f"{segment}.mean" in tensors]
+    try:
+        maps = {
+            segment: Affine(*(tensors[f"{segment}.{part}"] for part in ("mean", "offset", "down", "up")))
+            for segment in segments
+        }
+        axis = Axis(maps, tensors["levels"], tensors["gate"])
+        width = axis.levels.shape[1]
+        fits = "end" in maps and axis.levels.shape == (classes, width)
+        fits &= axis.gate.shape == (width + 1,)
+        for segment, one in maps.items():
+            (size,) = one.mean.shape
+            rank = one.down.shape[1]
+            fits &= one.offset.shape == (classes, size) and one.down.shape == (size, rank)
+            fits &= one.up.shape == (classes, rank, size) and (segment == "pooled" or size == width)
+    except (KeyError, ValueError, IndexError) as error:
+        raise InvalidAdaptorError(f"{files.record.name!r} lacks a tensor of {name}: {error}") from error
+    if not fits:
+        raise InvalidAdaptorError(f"the tensors of {name} in {files.record.name!r} do not fit each other")
+    return axis
