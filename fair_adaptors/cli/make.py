@@ -11,7 +11,7 @@ from .common import quiet
 
 
 def make(
-    base: Annotated[str, typer.Argument(help="sd15, sd21, sdxl, sandbox, a pipeline's folder or its Hub id.")],
+    base: Annotated[str, typer.Argument(help="sd15, sd21, sdxl, a pipeline's folder or its Hub id.")],
     attribute: Annotated[list[str], typer.Option(help="gender, or gender=0.6,0.4; may be given again.")],
     out: Annotated[Path, typer.Option(help="New folder for the adaptor.")],
     method: Annotated[str, typer.Option(help="directions, edit or words.")] = "directions",
