@@ -1,6 +1,7 @@
 """Models of a flow in the engine: what they draw, their gradients, and schedulers that do not fit."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from fair_adaptors.training.engine.denoisers import denoiser_for
 from fair_adaptors.training.engine.gradients import accumulate_gradients, affine_coefficients, step_weights
 from fair_adaptors.training.engine.sampling import decode, encode_prompts, initial_noise, sample
 from fair_adaptors.training.engine.schedule import scheduler_for
+from fair_adaptors.training.plan import memory, skeleton, trained_values
+from fair_adaptors.training.recipes import get_recipe
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError, UnsupportedSchedulerError
@@ -179,3 +182,13 @@ def test_the_shapes_of_noise_conditions_and_pictures_are_those_that_are_said(fam
     rows = [tuple(each.shape[1:]) for each in denoiser.encode("a nurse")]
     said = denoiser.condition_shapes(pipe.tokenizer.model_max_length)
     assert said == tuple(rows[: len(said)])
+
+
+@pytest.mark.parametrize("family", FLOW_FAMILIES)
+def test_its_memory_is_planned_from_its_configurations_alone(family: str, tmp_path: Path) -> None:
+    FLOW_FAMILIES[family]().save_pretrained(tmp_path)
+    for file in tmp_path.rglob("*.safetensors"):
+        file.unlink()
+    config = get_recipe("gender", {"base": str(tmp_path), "parts": "transformer"})
+    found = memory(config, skeleton(str(tmp_path)), 2, 2)
+    assert trained_values(config, skeleton(str(tmp_path))) > 0 and min(found.passing.values()) > 0
