@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 PROMPTS = ("prompt", "prompt_2", "prompt_3")
 NEGATIVES = ("negative_prompt", "negative_prompt_2", "negative_prompt_3")
+EACH = ("num_images_per_prompt", "num_videos_per_prompt")
 PER_PROMPT = ("image", "control_image")
 """Of a pipeline with a ControlNet, which wants as many of them as prompts."""
 
@@ -105,9 +106,7 @@ def _watched(kind: type) -> type:
 
     def reduce(self: Any, protocol: Any) -> Any:
         logger.warning("This copy of the pipeline is not steered. Load the adaptor into it, too")
-        made = super(type(self), self).__reduce_ex__(protocol)
-        classes = tuple(kind if one is type(self) else one for one in made[1])
-        return (made[0], classes, *made[2:])
+        return (object.__new__, (kind,), *super(type(self), self).__reduce_ex__(protocol)[2:])
 
     names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
     members = {"__call__": call, "__reduce_ex__": reduce, "_fair_adaptors_plain": kind}
@@ -148,16 +147,21 @@ def _read(plain: Any, pipe: Any, given: tuple[Any, ...], named: Mapping[str, Any
     prompts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(prompts, list | tuple) or not prompts or not all(isinstance(one, str) for one in prompts):
         return "its prompt is not given as text"
-    each = arguments.get("num_images_per_prompt") or 1
+    each = _each(arguments)
     every = tuple(one for one in prompts for _ in range(each))
     return Call(pipe, arguments, every, tuple(noise_keys(pipe, arguments, len(every))))
+
+
+def _each(arguments: Mapping[str, Any]) -> int:
+    """Return how many images a call draws of each prompt."""
+    return next((int(arguments[name]) for name in EACH if arguments.get(name)), 1)
 
 
 def _expand(call: Call) -> None:
     """Give each image a prompt of its own."""
     import torch
 
-    each = call.arguments.get("num_images_per_prompt") or 1
+    each = _each(call.arguments)
     count = len(call.prompts) // each
     for name in (*PROMPTS, *NEGATIVES):
         value = call.arguments.get(name)
@@ -166,7 +170,7 @@ def _expand(call: Call) -> None:
         elif isinstance(value, list | tuple) and len(value) == count:
             call.arguments[name] = [one for one in value for _ in range(each)]
     if each > 1:
-        call.arguments["num_images_per_prompt"] = 1
+        call.arguments |= {name: 1 for name in EACH if name in call.arguments}
         per_prompt = PER_PROMPT if getattr(call.pipe, "controlnet", None) is not None else ()
         for name in ("negative_prompt_embeds", "negative_pooled_prompt_embeds", *per_prompt):
             value = call.arguments.get(name)

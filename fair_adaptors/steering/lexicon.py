@@ -67,13 +67,12 @@ def load_lexicon(more: str | Path | Mapping[str, Any] | None) -> Lexicon:
         return usual_lexicon()
     if isinstance(more, str | Path):
         try:
-            more = json.loads(Path(more).expanduser().read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            more = dict(json.loads(Path(more).expanduser().read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise ConfigError(f"the lexicon {more} cannot be read: {error}. Give a JSON file") from error
-    usual = json.loads(FILE.read_text(encoding="utf-8"))
     try:
-        return _of_table(_joined(usual, more))
-    except (AttributeError, TypeError, KeyError) as error:
+        return _of_table(_joined(json.loads(FILE.read_text(encoding="utf-8")), dict(more)))
+    except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise ConfigError(
             'this is no lexicon. Write it as {"people": {"en": ["glassblower"]}, "attributes": {"gender": {"anywhere":'
             ' {"en": ["lass"]}}}}; docs/steering.md explains it'

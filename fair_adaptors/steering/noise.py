@@ -28,7 +28,7 @@ def noise_keys(pipe: Any, arguments: Mapping[str, Any], count: int) -> list[int]
     if isinstance(latents, torch.Tensor) and len(latents) == count:
         return [_key(row) for row in latents.detach().flatten(1)]
     given = arguments.get("generator")
-    generators: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    generators: list[Any] = list(given) if isinstance(given, list | tuple) and given else [given]
     if len(generators) == count > 1:
         return [_key(_peek(one, 1, NUMBERS)[0]) for one in generators]
     size = _size(pipe, arguments) if count > 1 else NUMBERS
