@@ -35,19 +35,27 @@ class VarietyRow:
         """Whether images are clearly more alike than the original's. Nothing is better, as nothing aims at variety."""
         return self.most is None and direction(self.change) == "falls"
 
+    def write(self, value: float) -> str:
+        """Write the figure; a distance with three digits, as two may be small and their change smaller."""
+        return number(value) if self.most or math.isnan(value) else f"{value:.3f}".replace("-", "−")
+
+    def write_change(self, value: float) -> str:
+        """Write its change, with its sign."""
+        return signed(value) if self.most or math.isnan(value) else f"{value:+.3f}".replace("-", "−")
+
     @property
     def numbers(self) -> str:
         """The figure; with what it was before, where there is a change."""
         if self.change is None:
-            return number(self.shown.value)
-        return f"{number(self.change.before)} → {number(self.change.after)}"
+            return self.write(self.shown.value)
+        return f"{self.write(self.change.before)} → {self.write(self.change.after)}"
 
     @property
     def interval(self) -> str:
         """The interval of the change, or of the figure where there is none."""
         if self.change is None:
-            return f"{number(self.shown.low)}–{number(self.shown.high)}"
-        return f"{signed(self.change.low)} to {signed(self.change.high)}"
+            return f"{self.write(self.shown.low)}–{self.write(self.shown.high)}"
+        return f"{self.write_change(self.change.low)} to {self.write_change(self.change.high)}"
 
     @property
     def clause(self) -> str:
@@ -55,8 +63,8 @@ class VarietyRow:
         of = f" of {self.most}" if self.most else ""
         fair = "" if math.isnan(self.fair) else f", where {self.at_target} shows {number(self.fair)}"
         if self.change is None:
-            return f"the {self.what} is {number(self.shown.value)}{of} ({self.interval}){fair}"
-        was, now = number(self.change.before), number(self.change.after)
+            return f"the {self.what} is {self.write(self.shown.value)}{of} ({self.interval}){fair}"
+        was, now = self.write(self.change.before), self.write(self.change.after)
         moves = direction(self.change)
         if moves == "no clear change":
             return f"the {self.what} shows no clear change ({was} to {now}{of}){fair}"

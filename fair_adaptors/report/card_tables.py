@@ -55,7 +55,12 @@ def figures(record: AdaptorRecord, results: Results) -> dict[str, Any]:
         "prompts": card_beside.prompts(results, after),
         "kept": list(_kept(results, before, after)),
         "variety": [
-            [row.what, *_told(row.change.before, row.change.after), span(row.change, signed), *_told(row.fair)]
+            [
+                row.what,
+                *map(plain, map(row.write, (row.change.before, row.change.after))),
+                span(row.change, row.write_change),
+                plain(number(row.fair)),
+            ]
             for row in variety_rows(results, after)
             if row.change
         ],
@@ -146,10 +151,6 @@ def _limits(results: Results) -> Iterator[Row]:
         for name, row in found.items():
             numbers = [number(row.true), number(row.measured), signed(row.error)]
             yield [classifier, name, *map(plain, numbers)]
-
-
-def _told(*values: float) -> Row:
-    return [plain(number(value)) for value in values]
 
 
 def _is_trained(record: AdaptorRecord, target: TargetClasses) -> bool:

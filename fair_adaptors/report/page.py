@@ -150,7 +150,7 @@ def _read_timing(path: Path) -> dict[str, float]:
 
 def _interval(found: Estimate, write: Any) -> str:
     low, high = write(found.low), write(found.high)
-    return f"{low} to {high}" if write is signed or found.low < 0 else f"{low.removesuffix('%')}–{high}"
+    return f"{low} to {high}" if {low[:1], high[:1]} & {"+", "−"} else f"{low.removesuffix('%')}–{high}"
 
 
 def _change_in_points(found: Figures, k: int) -> str:
