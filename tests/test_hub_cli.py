@@ -147,14 +147,14 @@ def test_wrong_input_is_one_line_that_helps(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("push", "Missing argument 'folder'"),
+        ("push", "Missing argument 'FOLDER'"),
         ("push adaptor", "Missing argument 'ORG/NAME'"),
         ("push adaptor org/x --tag", "'--tag' requires an argument"),
         ("push adaptor org/x --private=3", "'--private' does not take a value"),
-        ("pull", "Missing argument 'name'"),
+        ("pull", "Missing argument 'NAME'"),
         ("search --limit 3", "No such option: --limit"),
         ("list all", "unexpected extra argument"),
-        ("info", "Missing argument 'name'"),
+        ("info", "Missing argument 'NAME'"),
         ("convert", "Missing argument 'FILE_OR_ZIP'"),
         ("convert file", "Missing option '--out'"),
         ("export adaptor --out out", "Missing option '--format'"),
