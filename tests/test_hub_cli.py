@@ -87,7 +87,7 @@ STRANGE = [
     ("push adaptor org/x", "HF_HUB_OFFLINE is set; unset it"),
     ("pull nowhere", "Known: sandbox-gender"),
     ("pull sandbox-gendr", "Did you mean 'sandbox-gender'"),
-    ("pull adaptor", "is on this machine"),
+    ("pull adaptor", "is a folder on this machine"),
     ("pull ../x", "write it as ORG/NAME"),
     ("pull org/心", "write it as ORG/NAME"),
     ("pull org/x", "not in the cache, and the Hub was not asked, because HF_HUB_OFFLINE"),
