@@ -30,6 +30,8 @@ def test_the_words_come_before_the_whole_occupation_and_not_into_it(gate: Gate) 
     found = load_prompts("occupations-test")
     texts = [person.text for prompt in found.prompts if (person := gate.person(prompt))]
     assert texts == list(found.labels)
+    alone = gate.person("In Paris, and nurse")
+    assert alone and alone.text == "nurse"
 
 
 @pytest.mark.parametrize("name", [one for one in list_prompt_sets() if "named" in one or "explicit" in one])
@@ -55,6 +57,7 @@ def test_what_a_prompt_names_is_left_alone(gate: Gate, name: str) -> None:
         ("a young Black nurse", {"age", "race"}),
         ("an engineer who is black", {"race"}),
         ("a 45-year-old engineer", {"age"}),
+        ("an engineer aged 50", {"age"}),
         ("a Nigerian engineer", {"race"}),
         ("eine Ärztin im Krankenhaus", {"gender"}),
         ("ein Foto von einem jungen Lehrer", {"age"}),
