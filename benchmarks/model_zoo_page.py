@@ -20,7 +20,7 @@ def tables() -> list[str]:
         (f"`{one.name}`", one.summary, _base(one), ", ".join(one.trained_parts), WHERE[one.status]) for one in ADAPTORS
     ]
     measured = [(f"`{one.name}`", *map(_cell, (_measured(one), _as_published(one)))) for one in ADAPTORS]
-    bases = [(f"`{one.short_name}`", ", ".join(one.names), one.family, one.licence) for one in BASES]
+    bases = [(f"`{one.short_name}`", ", ".join(one.names), one.family, one.terms) for one in BASES]
     recipes = [(f"`{name}`", *what.split(": ")) for name, what in described().items()]
     return [
         table(("adaptor", "what it does", "base", "what it changes", "where its weights are"), adaptors),

@@ -14,7 +14,7 @@ from typing import Any
 from fair_adaptors.adaptor.bases import plugin_of
 from fair_adaptors.adaptor.registry import default_for
 from fair_adaptors.adaptor.results import FlooredEstimate, Results, Shift, VariantResults, headline
-from fair_adaptors.evaluation.asked import Asked, prepare
+from fair_adaptors.evaluation.asked import Asked, drawn_as_usual, prepare
 from fair_adaptors.evaluation.harm import Harm, harms, not_aimed_at, shift_of
 from fair_adaptors.evaluation.run import evaluate as evaluate_prepared
 from fair_adaptors.load import in_force
@@ -203,31 +203,30 @@ def evaluate(
             f"the pipeline has the adaptor {', '.join(loaded)} in it, so the original model could not be measured."
             " Call `unload()` or `disable()` on it first, and name it in `adaptors`"
         )
-    prepared = prepare(
-        Asked(
-            base_name(pipe),
-            [str(one) for one in _listed(adaptors)],
-            weights,
-            _listed(baselines),
-            prompts,
-            _listed(targets),
-            _listed(classifiers),
-            _listed(encoders),
-            faces,
-            images_per_prompt,
-            seed,
-            num_steps,
-            guidance_scale,
-            batch_size,
-        )
+    asked = Asked(
+        base_name(pipe),
+        [str(one) for one in _listed(adaptors)],
+        weights,
+        _listed(baselines),
+        prompts,
+        _listed(targets),
+        _listed(classifiers),
+        _listed(encoders),
+        faces,
+        images_per_prompt,
+        seed,
+        num_steps,
+        guidance_scale,
+        batch_size,
     )
+    prepared = prepare(asked)
     for warning in prepared.warnings:
         logger.warning(warning)
     folder = Path(mkdtemp(prefix="fair-adaptors-") if out is None else out).expanduser()
     with _quiet_steps(pipe), _progress(on_images) as advance:
         results = evaluate_prepared(
             pipe,
-            prepared.evaluation,
+            drawn_as_usual(prepared.evaluation, asked, pipe),
             prepared.variants,
             prepared.instruments,
             folder,

@@ -5,8 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fair_adaptors.adaptor.bases import base_place, imported, plugin_of
+from fair_adaptors.adaptor.bases import base_place, find_base, imported, plugin_of
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.families.table import family_named, family_with
+
+_FLOWS = ("double_blocks.0.", "joint_blocks.0.", "context_refiner.0.")
+"""In the names of the weights of FLUX, Stable Diffusion 3 and Z-Image, in their original layout."""
 
 
 def load_pipeline(
@@ -53,6 +57,26 @@ def load_pipeline(
     return pipe
 
 
+def half_precision(base: str, *, local_files_only: bool = False) -> str:
+    """Return the dtype of two bytes to load a base in: float16, or bfloat16 where its family overflows in that.
+
+    Told by the table of bases, or the pipeline's own list of its parts; where there is none to be had, float16.
+    """
+    from fair_adaptors.hub.client import split_revision
+
+    base = base_place(base)
+    known = find_base(base.partition("@")[0])
+    family = family_named(known.family) if known else None
+    if family is None and not is_file(base):
+        place, revision = split_revision(base)
+        try:
+            index = _index(place, revision, local_files_only)
+        except (OSError, ValueError):  # of the Hub too: loading the base will say it
+            index = {}
+        family = family_with({name: kind[1] for name, kind in index.items() if isinstance(kind, list) and kind[1]})
+    return family.half_precision if family else "float16"
+
+
 def is_file(base: str) -> bool:
     """Tell whether a base is one file, and not an embedded base, a folder or a Hub repository."""
     return Path(base).expanduser().is_file()
@@ -62,7 +86,7 @@ def class_in_file(base: str) -> str:
     """Return the name of diffusers' class for the model in one file: Stable Diffusion 1.x and 2.x, or XL.
 
     Raises:
-        ConfigError: it is not a safetensors file, or damaged.
+        ConfigError: it is not a safetensors file, or damaged, or of another family.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -73,6 +97,11 @@ def class_in_file(base: str) -> str:
             names = list(file.keys())
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{base} cannot be loaded as a whole model: {_said(error)}") from error
+    if any(part in name for name in names for part in _FLOWS):
+        raise ConfigError(
+            f"{base} is of a newer family than Stable Diffusion XL, whose files are not read whole: give the folder or"
+            " Hub id of its pipeline"
+        )
     xl = any(name.startswith("conditioner.embedders.") for name in names)  # its text encoders
     return "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"
 

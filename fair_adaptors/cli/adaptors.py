@@ -48,7 +48,8 @@ def list_(as_json: AsJson = False) -> None:
         "embedded: in this package. recipe-only: nobody has published it.",
         f"published: by the paper's authors ({AUTHORS}) or on the Hub; the first use fetches it.",
         "measured: here, before → after. as published: the paper's figures, of its original and its adaptor.",
-        "base: sd15, sd21 and sdxl are Stable Diffusion 1.5, 2.1 and XL. training: fair-adaptors train NAME",
+        "base: sd15, sd21 and sdxl are Stable Diffusion 1.5, 2.1 and XL; all bases: docs/models.md.",
+        "training: fair-adaptors train NAME",
     ]
     console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
 

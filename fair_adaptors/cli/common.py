@@ -33,7 +33,7 @@ Device = Annotated[
 Dtype = Annotated[
     str | None,
     typer.Option(
-        help="Number format of the base: float32, bfloat16 or float16; float16 on an accelerator by default.",
+        help="Number format of the base: float32, bfloat16 or float16; of two bytes on an accelerator.",
         autocompletion=completed_by(lambda: PRECISIONS),
     ),
 ]
@@ -93,13 +93,15 @@ def load_base(
     """
     from fair_adaptors.adaptor.bases import plugin_of
     from fair_adaptors.devices import accelerator, choose_device, weights_dtype
-    from fair_adaptors.pipelines import load_pipeline
+    from fair_adaptors.pipelines import half_precision, load_pipeline
 
     choose_device(device)
     if plugin_of(base) and dtype not in (None, "float32"):
         raise ConfigError(f"{base} is always float32: leave `dtype` out")
     place = "cpu" if device is None and plugin_of(base) else accelerator()
     with busy(f"loading {base}"):
+        if dtype is None and place != "cpu" and not plugin_of(base):
+            dtype = half_precision(base)
         pipe = load_pipeline(base, dtype=weights_dtype(dtype, place), variant=variant, base_config=base_config)
         return pipe.to(place)
 

@@ -19,7 +19,7 @@ def convert(
         list[str] | None, typer.Option(help="gender, age=0.75,0.25 or hair=dark:0.5,fair:0.5; may be given again.")
     ] = None,
 ) -> None:
-    """Convert the paper authors' checkpoints, or a LoRA of kohya, peft or diffusers, into an adaptor."""
+    """Convert the paper authors' checkpoints, or a LoRA of kohya, ComfyUI, peft or diffusers, into one."""
     quiet()
     from fair_adaptors.convert.importing import convert as convert_files
     from fair_adaptors.convert.importing import describe

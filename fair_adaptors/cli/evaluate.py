@@ -101,7 +101,7 @@ def evaluate(
     from fair_adaptors.adaptor.results_file import to_json
     from fair_adaptors.devices import choose_device
     from fair_adaptors.evaluation import bounds, spec
-    from fair_adaptors.evaluation.asked import Asked, prepare
+    from fair_adaptors.evaluation.asked import Asked, drawn_as_usual, prepare
     from fair_adaptors.report.terminal import run_and_report
 
     choose_device(device)  # before the instruments are loaded, which go there too
@@ -135,7 +135,7 @@ def evaluate(
     check_writable(out)
     pipe = load_base(base, device=device, dtype=dtype, variant=variant, base_config=base_config)
     results = run_and_report(
-        pipe, found.evaluation, found.variants, found.instruments, out,
+        pipe, drawn_as_usual(found.evaluation, asked, pipe), found.variants, found.instruments, out,
         overwrite=overwrite, bounds=limits, to_stderr=as_json,
     )  # fmt: skip
     if as_json and os.environ.get("RANK", "0") == "0":

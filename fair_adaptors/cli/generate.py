@@ -49,7 +49,7 @@ def generate(
     if adaptor is not None:
         with busy(f"loading {adaptor}"):
             load_fair_adaptor(pipe, adaptor, weight=weight)
-    usual = defaults_of(base)
+    usual = defaults_of(base, pipe)
     strength = "" if weight is None else f" × {weight:g}"
     made = 0
     with bar(transient=True) as (_, advance):

@@ -1,4 +1,4 @@
-"""Makes an adaptor folder of the paper authors' checkpoints, or of a LoRA of kohya, peft or diffusers."""
+"""Makes an adaptor folder of the paper authors' checkpoints, or of a LoRA of kohya, ComfyUI, peft or diffusers."""
 
 import hashlib
 import math
@@ -40,7 +40,7 @@ def convert(
             diffusers, which is recognised by its keys. Of a checkpoint and its moving average (``…_EMA``) the average
             is taken. Or a LoRA on the Hub: ORG/NAME, ORG/NAME/FILE, or either with @REVISION.
         out: a new folder.
-        base: what it was trained on: ``sd15``, ``sd21``, ``sdxl``, ``sandbox`` or a pipeline's folder.
+        base: what it was trained on: a short name of the table of bases, or a pipeline's folder.
         name: the adaptor's name; by default the name of ``out``.
         attributes: what it makes fair, which the files do not say: ``gender``, ``race`` or ``age`` for equal shares,
             ``age=0.75,0.25`` for other shares, ``hair=dark:0.5,fair:0.5`` for other classes. May be left out if

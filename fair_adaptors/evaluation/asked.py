@@ -1,8 +1,9 @@
 """What an evaluation is asked for in words, and everything that follows from them: the one place that reads them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fair_adaptors.adaptor.bases import defaults_of
 from fair_adaptors.prompts.sets import load_prompts
@@ -62,8 +63,21 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
+def drawn_as_usual(evaluation: Evaluation, asked: Asked, pipe: Any) -> Evaluation:
+    """Return an evaluation with the settings that were left out as they are usual for the pipeline.
+
+    ``prepare`` has not seen it, and a base that is not in the table of bases may be of any family.
+    """
+    usual = defaults_of(asked.base, pipe)
+    return replace(
+        evaluation,
+        num_steps=usual.num_steps if asked.num_steps is None else asked.num_steps,
+        guidance_scale=usual.guidance_scale if asked.guidance_scale is None else asked.guidance_scale,
+    )
+
+
 def prepare(asked: Asked) -> Prepared:
-    """Check what is asked for and load what measures it. The base itself is not loaded.
+    """Check what is asked for and load what measures it. The base itself is not loaded: see ``drawn_as_usual``.
 
     Raises:
         ConfigError: an unknown name, or something that does not fit.

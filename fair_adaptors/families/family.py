@@ -72,6 +72,7 @@ class Family:
         token_encoder: the text encoder that soft tokens, learned ones before a prompt, are for; empty for none.
         autoencoder: the part that makes pictures of latents: its name, and its class as ``module:object``.
         scheduler: the class that is trained with, as ``module:object``; empty for the pipeline's own.
+        half_precision: the dtype of two bytes that its models were trained in, or are known to bear.
         wide_autoencoder: whether an autoencoder with ``force_upcast`` overflows in float16. That is the setting's
             default, so that in other families it says nothing.
     """
@@ -90,4 +91,5 @@ class Family:
     token_encoder: str = ""
     autoencoder: tuple[str, str] = ("vae", "diffusers:AutoencoderKL")
     scheduler: str = ""
+    half_precision: str = "float16"
     wide_autoencoder: bool = False

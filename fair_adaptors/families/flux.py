@@ -55,6 +55,7 @@ FLUX_1 = Family(
     text_encoders=("text_encoder", "text_encoder_2"),
     pipelines=("FluxPipeline",),
     text_entry=("context_embedder",),
+    half_precision="bfloat16",
     num_steps=28,
     guidance_scale=3.5,
     distilled=Distilled("transformer", "guidance_embeds", False, num_steps=4, guidance_scale=0.0),

@@ -49,6 +49,7 @@ FLUX_2 = Family(
     text_encoders=("text_encoder",),
     pipelines=("Flux2KleinPipeline",),
     text_entry=("context_embedder",),
+    half_precision="bfloat16",
     autoencoder=("vae", "diffusers:AutoencoderKLFlux2"),
     num_steps=50,
     guidance_scale=4.0,

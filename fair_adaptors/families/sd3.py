@@ -49,6 +49,7 @@ STABLE_DIFFUSION_3 = Family(
     text_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
     pipelines=("StableDiffusion3Pipeline",),
     text_entry=("context_embedder",),
+    half_precision="bfloat16",
     optional_text_encoders=("text_encoder_3",),
     num_steps=28,
     guidance_scale=7.0,  # both as the pipeline's own

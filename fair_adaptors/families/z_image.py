@@ -44,6 +44,7 @@ Z_IMAGE = Family(
     text_encoders=("text_encoder",),
     pipelines=("ZImagePipeline",),
     text_entry=("cap_embedder.1",),
+    half_precision="bfloat16",
     num_steps=50,
     guidance_scale=5.0,
 )

@@ -149,6 +149,8 @@ def _metadata(record: AdaptorRecord, results: Results | None, images: Sequence[s
     card = ModelCardData(
         base_model=record.base_model if _HUB_NAME.fullmatch(record.base_model) else None,
         license=base.licence if base else None,
+        license_name=(base.licence_name or None) if base else None,
+        license_link=f"https://huggingface.co/{base.names[0]}" if base and base.licence_name else None,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=[*kinds, "fairness", TAG],
