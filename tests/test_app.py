@@ -56,11 +56,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def drawing(url: str) -> Iterator[None]:
-    """A drawing of 64 images that has begun, and is watched."""
+def drawing(url: str, images: int = 64) -> Iterator[None]:
+    """A drawing that has begun, and is watched."""
     functions = json.loads(send(url, "/config")[1])["dependencies"]
     number = next(one["id"] for one in functions if one["api_name"] == "compare")
-    request = {"fn_index": number, "session_hash": "visitor", "data": [CLEANER, ["sandbox-gender"], 1, 64, 99]}
+    request = {"fn_index": number, "session_hash": "visitor", "data": [CLEANER, ["sandbox-gender"], 1, images, 99]}
     asked = json.dumps(request).encode()
     send(url, "/gradio_api/queue/join", "POST", asked, **{"Content-Type": "application/json"})
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
@@ -145,9 +145,11 @@ def test_the_page_says_what_it_is_and_opens_with_an_example(url: str, browser: B
 
 def test_one_drawing_is_made_at_a_time_and_who_waits_sees_their_place(url: str, browser: Browser) -> None:
     page = Page(browser, url)
-    with drawing(url):
+    browser.run("document.querySelector('.found').classList.add('old')")
+    with drawing(url, 24):
         page.press("Compare")
         browser.wait("document.querySelector('.side')?.innerText.match(/queue: 1\\/1/) !== null")
+    browser.wait("document.querySelector('.found:not(.old)') !== null", seconds=120)
     assert browser.problems == []
 
 
