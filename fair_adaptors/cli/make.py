@@ -1,5 +1,7 @@
 """The command that makes an adaptor without training."""
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -25,15 +27,16 @@ def make(
     from fair_adaptors.adaptor.record import read_record
     from fair_adaptors.making import make as make_adaptor
 
-    with bar("reading prompts", transient=True) as (_, move):
+    with ExitStack() as stack:
+        moves: list[Callable[[int, int | None], None]] = []
+
+        def move(done: int, total: int) -> None:
+            if not moves:  # what is refused is refused before there is a bar
+                moves.append(stack.enter_context(bar("reading prompts", transient=True))[1])
+            moves[0](done, total)
+
         folder = make_adaptor(
-            base,
-            attribute,
-            out=out,
-            method=method,  # type: ignore[arg-type]  # it refuses others
-            prompts=prompts,
-            name=name,
-            on_texts=move,
+            base, attribute, out=out, method=method, prompts=prompts, name=name, on_texts=move  # type: ignore[arg-type]
         )
     record = read_record(folder)
     size = sum(file.bytes for file in record.files.values()) / 1e6
