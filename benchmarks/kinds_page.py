@@ -1,7 +1,6 @@
 """Write the table of docs/make.md, which kind of adaptor does what, from the JSON files in results/.
 
-Rows of ``benchmarks.untrained`` (words, directions, edits) and ``benchmarks.sandbox_bias`` (trained ones) are taken where they have
-been measured.
+Rows of ``benchmarks.untrained`` and of ``benchmarks.sandbox_bias`` are taken where they have been measured.
 """
 
 import json
