@@ -145,11 +145,11 @@ def test_the_page_says_what_it_is_and_opens_with_an_example(url: str, browser: B
 
 def test_one_drawing_is_made_at_a_time_and_who_waits_sees_their_place(url: str, browser: Browser) -> None:
     page = Page(browser, url)
-    browser.run("document.querySelector('.found').classList.add('old')")
+    page.fill("[aria-label='number input for Images']", "2")
     with drawing(url, 24):
         page.press("Compare")
         browser.wait("document.querySelector('.side')?.innerText.match(/queue: 1\\/1/) !== null")
-    browser.wait("document.querySelector('.found:not(.old)') !== null", seconds=120)
+    browser.wait("document.querySelectorAll('.was .grid-container img').length === 2", seconds=120)
     assert browser.problems == []
 
 
