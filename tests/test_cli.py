@@ -144,7 +144,7 @@ def test_the_version_is_printed(command: Command) -> None:
         (["generate", "a nurse", "--guidance", "inf"], "--guidance"),
         (["generate", "a nurse", "--adaptor", "~nobody_at_all/x"], "neither a folder nor a name"),
         (["evaluate", "./nowhere"], "there is no folder or file ./nowhere"),
-        (["evaluate", "sanbox"], "there is no base 'sanbox'. Did you mean 'sandbox'? Give sandbox, sd15,"),
+        (["evaluate", "sanbox"], "there is no base 'sanbox'. Did you mean 'sandbox'? Give sandbox, "),
         (["generate", "a nurse", "--base", "sanbox"], "Did you mean 'sandbox'"),
         (["app", "--base", "sanbox"], "Did you mean 'sandbox'"),
         (["convert", "nofile.zip", "--out", "new"], "there is no file or folder nofile.zip"),
