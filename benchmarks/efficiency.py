@@ -33,6 +33,7 @@ TRIED: Mapping[str, Mapping[str, Any]] = {
     "K steps of each image": {"unguided": 0, "originals_pool": 0},
     "no guidance at first": {"originals_pool": 0},
     "recipe": {},
+    "recipe at strength 1": {"strength": 1.0},
     "two updates of each rollout": {"updates_per_rollout": 2, **_HALF},
     "two updates, a smaller rate": {"updates_per_rollout": 2, "learning_rate": 2.2e-3, **_HALF},
     "three updates, a smaller rate": {
@@ -71,9 +72,10 @@ def main() -> None:
         for seed in arguments.seeds:
             if any((one["tried"], one["seed"]) == (name, seed) for one in curves):
                 continue
-            points = run(name, seed, arguments)
+            points: list[dict[str, float]] = []
             curves.append({"tried": name, "seed": seed, "points": points})
-            report(arguments.name, summary(curves), curves=curves, good=GOOD, settings=vars(arguments))
+            for _ in run(name, seed, arguments, points):  # a run that is cut keeps its curve
+                report(arguments.name, summary(curves), curves=curves, good=GOOD, settings=vars(arguments))
     if curves:
         report(arguments.name, summary(curves), curves=curves, good=GOOD, settings=vars(arguments))
         plot(curves, RESULTS / f"{arguments.name}.png")
@@ -104,8 +106,8 @@ class Rows:
         self.backward += len(gradient)
 
 
-def run(name: str, seed: int, arguments: argparse.Namespace) -> list[dict[str, float]]:
-    """Train in one way, and return the points of its curve."""
+def run(name: str, seed: int, arguments: argparse.Namespace, points: list[dict[str, float]]) -> Iterator[None]:
+    """Train in one way, and stop at each point of its curve, which is added."""
     from fair_adaptors.training.engine.loop import fit
     from fair_adaptors.training.engine.reference_images import ReferenceImages
     from fair_adaptors.training.engine.state import TrainingState, as_written, attached
@@ -126,20 +128,11 @@ def run(name: str, seed: int, arguments: argparse.Namespace) -> list[dict[str, f
     if setup.gradient_decoder is not None:
         through = counts["small decoder"].through(setup.gradient_decoder)
         counted = dataclasses.replace(counted, gradient_decoder=through)
-    points: list[dict[str, float]] = []
     looked = 0.0
     last = arguments.iterations or config.iterations
 
-    def on_step(state: TrainingState, _result: Any) -> bool:
-        nonlocal looked
-        if state.iteration % arguments.every == 0 or state.iteration == last:
-            spent = teraflops(counts, costs, recomputed=name in RECOMPUTED) - looked
-            with as_written(state, setup.pipe, config.strength):
-                found = figures(before, look(setup.pipe, arguments))
-            looked = teraflops(counts, costs, recomputed=name in RECOMPUTED) - spent
-            points.append({"iteration": state.iteration, "teraflops": spent, **found})
-            print(name, seed, points[-1], flush=True)
-        return state.iteration == last
+    def due(state: TrainingState, _result: Any) -> bool:
+        return state.iteration % arguments.every == 0 or state.iteration == last
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -147,8 +140,15 @@ def run(name: str, seed: int, arguments: argparse.Namespace) -> list[dict[str, f
         attached(counted, config) as state,
     ):
         references = ReferenceImages(Path(folder)) if config.originals_pool else None
-        fit(counted, config, state, references=references, on_step=on_step)
-    return points
+        while state.iteration < last:
+            fit(counted, config, state, references=references, on_step=due)
+            spent = teraflops(counts, costs, recomputed=name in RECOMPUTED) - looked
+            with as_written(state, setup.pipe, config.strength):
+                found = figures(before, look(setup.pipe, arguments))
+            looked = teraflops(counts, costs, recomputed=name in RECOMPUTED) - spent
+            points.append({"iteration": state.iteration, "teraflops": spent, **found})
+            print(name, seed, points[-1], flush=True)
+            yield
 
 
 @contextmanager

@@ -108,6 +108,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         keep_weight=2.0,
         iterations=300,
         unguided=175,
+        strength=1.2,
         **NAMED,
     ),
     "sandbox-gender-tone": lambda: _sandbox(
@@ -121,6 +122,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         keep_weight=1.5,
         iterations=340,
         unguided=200,
+        strength=1.1,
         **NAMED,
     ),
     "sandbox-gender-unet": lambda: _sandbox(
