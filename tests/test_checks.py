@@ -49,7 +49,7 @@ WRONG = [
     ("gender", "base=two.pth", "two.pth must be a .safetensors file: other formats can run code"),
     ("gender", "base=gender.safetensors", "one file, which has weights and no configurations: give base_config too"),
     ("gender", "base_config=./empty", "base_config is for a base that is one file; stable-diffusion-v1-5"),
-    ("gender", "base=./empty", "empty is not a folder of a known pipeline: text_encoder/config.json is not"),
+    ("gender", "base=./empty", "empty is not a folder of a known pipeline: transformer/config.json is not"),
     ("gender", "parts=text_encoder_2", "parts has text_encoder_2, and the base has none"),
     ("sdxl-gender-race", "parts=tokens", "XL takes no soft tokens: .*parts=text_encoder,text_encoder_2"),
     ("sandbox-gender", "parts=text_encoder_2", "the base has none: take it out"),

@@ -221,8 +221,8 @@ def labelled(folder: Path, labels: list[str]) -> Path:
     ("arguments", "message"),
     [
         (["--dataset", "celba", "--attributes", "gender"], "Did you mean 'celeba'"),
-        (["--dataset", "./nowhere", "--attributes", "gender"], "no folder"),
-        (["--dataset", "celeba", "--attributes", "race"], "says nothing of 'race'"),
+        (["--dataset", "./nowhere", "--attributes", "gender"], "no such folder"),
+        (["--dataset", "celeba", "--attributes", "race"], "has no labels of 'race'"),
         (["--dataset", "celeba", "--attributes", "gender"], "flwrlabs/celeba cannot be read"),  # offline
         (["--dataset", "PORTRAITS", "--attributes", "gendr"], "no column 'gendr'. Did you mean 'gender'? Columns:"),
         (["--dataset", "PORTRAITS", "--attributes", "gender,gender"], "each once"),

@@ -60,9 +60,8 @@ class Reporter:
         The bar moves only between parts: downloads have bars of their own in between.
         """
         columns = TextColumn("loading {task.description}"), BarColumn(), MofNCompleteColumn()
-        with Progress(
-            *columns, console=self.console, transient=True, auto_refresh=False, disable=hidden()
-        ) as progress:
+        off = hidden() or not self.console.is_interactive  # where a bar would leave an empty line
+        with Progress(*columns, console=self.console, transient=True, auto_refresh=False, disable=off) as progress:
             task, done = progress.add_task("", total=count), iter(range(count))
             yield lambda part: progress.update(task, description=f"the {part}", completed=next(done), refresh=True)
 
