@@ -22,7 +22,7 @@ from fair_adaptors.report.card import TEMPLATE, card_of, escape, render_card
 ROOT = Path(__file__).parents[1]
 FOLDERS = [EMBEDDED / "sandbox-gender", EMBEDDED / "sandbox-gender-tone"]
 PROSE = {"95", "2024", "2311.07604", "2308.14761", "0"}
-"""Numbers of the template itself: the level of an interval, the years and addresses of papers, and what fair is not."""
+"""Numbers of the template itself: the level of an interval, years and addresses of papers, and what fair is not."""
 NUMBER = re.compile(r"(?<![\w.])[+\u2212-]?\d+(?:\.\d+)*(?:e-?\d+)?(?!\w)")
 
 embedded = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)

@@ -189,7 +189,9 @@ def _are_attributes(value: Any) -> bool:
 
 def _are_parts(value: Any) -> bool:
     known = {*all_parts(), "tokens"}
-    return isinstance(value, list) and bool(value) and (set(value) <= known or value in (["directions"], ["words"]))
+    if not isinstance(value, list) or not value or not all(map(is_text, value)):
+        return False
+    return set(value) <= known or value in (["directions"], ["words"])
 
 
 def files_of(parts: Iterable[str]) -> set[str]:
