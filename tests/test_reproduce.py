@@ -193,7 +193,7 @@ def test_one_command_prints_the_papers_rows_beside_the_measured_ones(run: Callab
     for line in (*lines, "the networks compute in float32; theirs in float16"):
         assert f"* {line}" in said and f"* {line}" in page
     assert "classes are told by" not in said and "are padded" not in said
-    assert "other prompt_set" in run("--padded", "--out", "table", status=1)
+    assert "different prompt_set" in run("--padded", "--out", "table", status=1)
 
 
 def test_with_a_classifier_of_ones_own_nothing_of_the_authors_is_fetched(run: Callable[..., str], place: Path) -> None:
