@@ -13,7 +13,7 @@ from fair_adaptors.training.setup import load_setup
 
 from fair_adaptors.adaptor.archives import DATA
 from fair_adaptors.errors import ArchiveError, ConfigError
-from fair_adaptors.evaluation.run import _see
+from fair_adaptors.evaluation.run import look_at
 from fair_adaptors.evaluation.spec import Instruments
 from fair_adaptors.files import CACHE
 from fair_adaptors.hub.archive import fetch_archive
@@ -72,7 +72,7 @@ def test_a_classifier_sees_faces_cut_out_as_the_authors_did_in_training_and_eval
         classifier = load_classifier(f"authors:{name}")
         expected = classifier.logits(crop_faces(images, boxes, margin=margin))
         instruments = Instruments((classifier,), faces=FaceDetector("stub", "1", lambda images: found))
-        measured = _see(images, "a nurse", "", instruments).probabilities[classifier.name]
+        measured = look_at(images, "a nurse", "", instruments).probabilities[classifier.name]
         trained = checked(classifier)(images, boxes)
         for attribute, logits in expected.items():
             assert torch.equal(trained[attribute], logits)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.evaluation.run import _see
+from fair_adaptors.evaluation.run import look_at
 from fair_adaptors.evaluation.spec import Instruments
 from fair_adaptors.vision.catalog import Word, load_classifier, load_encoder, parse
 from fair_adaptors.vision.crops import crop_faces
@@ -238,7 +238,7 @@ def test_an_evaluation_cuts_faces_out_as_wide_as_its_classifier_wants_and_begins
     for margin in (0.5, 0.1):
         one = replace(known("gender", "1"), margin=margin)
         instruments = Instruments((one,), faces=FaceDetector("stub", "1", lambda images: found))
-        seen = _see(images, "a nurse", "", instruments).probabilities["gender"]["gender"]
+        seen = look_at(images, "a nurse", "", instruments).probabilities["gender"]["gender"]
         logits = one.logits(crop_faces(images, boxes, margin=margin))["gender"]
         assert torch.equal(torch.from_numpy(seen), logits.softmax(1))
         identities |= {
