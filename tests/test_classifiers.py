@@ -125,7 +125,7 @@ def test_files_that_do_not_fit_are_one_line_that_says_what_to_do(tmp_path: Path)
         return str(caught.value)
 
     assert f"write mobilenet:gender:{file} or mobilenet:age:{file}" in said(f"mobilenet:{file}")
-    assert "says nothing of race" in said(f"mobilenet:race:{authors_file(tmp_path, 80)}")
+    assert "says nothing about race" in said(f"mobilenet:race:{authors_file(tmp_path, 80)}")
     assert "no file or folder" in said(f"mobilenet:{tmp_path / 'nothing.pt'}")
     assert "several files of weights" in said(f"mobilenet:{tmp_path}")
     assert "5 outputs; what they mean is known for 80, 8, 6, 4, 2" in said(f"mobilenet:{authors_file(tmp_path, 5)}")
