@@ -184,9 +184,9 @@ def test_an_evaluation_of_photographs_counts_who_is_in_them(
         "president": ["obama.jpg", "biden.jpg", "obama3.jpg", "obama2.jpg"],
     }
 
-    def drawn(pipe: Any, words: list[str], **settings: Any) -> SimpleNamespace:
-        names = shown[next(name for name in shown if name in words[0])]
-        return SimpleNamespace(images=torch.cat([square(name) for name in names[: len(words)]]))
+    def drawn(pipe: Any, prompt: list[str], **settings: Any) -> SimpleNamespace:
+        names = shown[next(name for name in shown if name in prompt[0])]
+        return SimpleNamespace(images=torch.cat([square(name) for name in names[: len(prompt)]]))
 
     monkeypatch.setattr(StableDiffusionPipeline, "__call__", drawn)
     (tmp_path / "prompts.txt").write_text("a photo of an astronaut\na photo of a president\n")
