@@ -88,7 +88,7 @@ def load_fair_adaptor(
         token=token,
     )
     files = read_adaptor(folder)
-    if files.directions:
+    if files.record.trained_parts == ("directions",):
         return steer(pipe, read_directions(files, pipe), weight)
     if "words" in files.record.trained_parts:
         return steer(pipe, Words.of(files.record), weight)

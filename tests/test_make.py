@@ -191,12 +191,20 @@ def test_damaged_directions_and_those_of_another_base_are_refused(tmp_path: Path
         (whole | {"gender.end.up": whole["gender.end.up"][:1]}, "do not fit"),
         (whole | {"gender.levels": whole["gender.levels"] * torch.nan}, "finite"),
         (whole | {"gender.levels": whole["gender.levels"].half()}, "float32"),
+        (whole | {"race.levels": whole["gender.levels"].clone()}, "no attribute: race.levels"),
+        ({}, "lacks a tensor"),
     ]
     for tensors, message in damaged:
         write_weights(folder, save({key: one.contiguous() for key, one in tensors.items()}), DIRECTIONS_FILE)
         with pytest.raises(InvalidAdaptorError, match=message):
             load_fair_adaptor(pipe, folder)
     assert type(pipe) is type(tiny_pipeline())
+    xl = tiny_xl_pipeline()
+    larger = made(tmp_path / "xl", xl, prompts)
+    unpooled = {key: one for key, one in read_adaptor(larger).directions.items() if ".pooled." not in key}
+    write_weights(larger, save({key: one.contiguous() for key, one in unpooled.items()}), DIRECTIONS_FILE)
+    with pytest.raises(WrongBaseError, match="pooled embedding"):
+        load_fair_adaptor(xl, larger)
 
 
 def test_the_command_makes_one_and_says_how_to_go_on(

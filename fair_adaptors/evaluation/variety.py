@@ -88,8 +88,8 @@ def _change(before: _Spread, after: _Spread) -> PairedChange:
     was, now = before.values(told), after.values(told)
     found = estimate_values(now - was, images_weight=PAIRS, bounds=(-2.0, 2.0))
     both = [float(values[told.any(1)].mean()) if told.any() else np.nan for values in (was, now)]
-    # Prompts weigh alike, however few of their images count, so there is less in P of them than the estimate takes.
+    # Of few prompts, of which some show few people of a class, the interval would be a little too narrow.
     count = int(told.any(1).sum())
     wider = (count / (count - 1)) ** 0.5 if count > 1 else 1.0
     low, high = (found.value + wider * (end - found.value) for end in (found.low, found.high))
-    return PairedChange(found.value, low, high, before=both[0], after=both[1])
+    return PairedChange(found.value, max(-2.0, low), min(2.0, high), before=both[0], after=both[1])

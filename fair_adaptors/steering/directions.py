@@ -21,7 +21,7 @@ from .affine import Affine, fit
 from .calls import Call
 from .gate import Gate
 from .handle import Steering
-from .states import States, check_family, encode, ends_of
+from .states import States, check_family, encode, ends_of, pooled_width
 from .words import inject
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ class Axis:
         way = self.levels[kind] - middle
         said = (ends - middle) @ way / way.square().sum()
         return (1 - said / ENOUGH).clamp(0, 1)
+
+    @property
+    def keys(self) -> set[str]:
+        """The names of its tensors in a file, behind the attribute's."""
+        parts = {key for segment, one in self.maps.items() for key in one.tensors(segment)}
+        return parts | {"levels", "gate"}
 
     def names(self, end: "Tensor") -> bool:
         """Tell whether a prompt names a class, by its end [D]."""
@@ -220,7 +226,7 @@ def read_directions(files: AdaptorFiles, pipe: Any) -> Directions:
     """Return the directions of an adaptor folder, for a pipeline.
 
     Raises:
-        InvalidAdaptorError: a tensor is missing, or of another shape than the others ask for.
+        InvalidAdaptorError: a tensor is missing, is of no attribute, or has another shape than the others ask for.
         WrongBaseError: they were made for text encoders of other widths.
     """
     record, family = files.record, family_of(pipe)
@@ -231,12 +237,20 @@ def read_directions(files: AdaptorFiles, pipe: Any) -> Directions:
         )
     check_family(pipe)
     axes = {name: _read_axis(files, name, len(row.classes)) for name, row in record.attributes.items()}
+    if foreign := set(files.directions) - {f"{name}.{key}" for name, axis in axes.items() for key in axis.keys}:
+        raise InvalidAdaptorError(f"{record.name!r} has a tensor of no attribute: {min(foreign)}")
     widths = [getattr(pipe, name).config.hidden_size for name in family.text_encoders]
     found = next(iter(axes.values())).levels.shape[1]
     if found != sum(widths):
         raise WrongBaseError(
             f"the adaptor {record.name!r} was made for {record.base_model}, with {found} numbers a token; those of"
             f" this pipeline have {sum(widths)}. Nothing was changed"
+        )
+    pooled = pooled_width(pipe)
+    if any(len(axis.maps["pooled"].mean) != pooled if "pooled" in axis.maps else pooled for axis in axes.values()):
+        raise WrongBaseError(
+            f"the adaptor {record.name!r} was made for {record.base_model}, whose pooled embedding does not have this"
+            f" pipeline's {pooled} numbers. Nothing was changed"
         )
     return Directions(record, axes)
 

@@ -54,6 +54,12 @@ def check_family(pipe: Any) -> None:
         raise ConfigError(f"this pipeline has no {' and no '.join(missing)}; load it with its text encoders")
 
 
+def pooled_width(pipe: Any) -> int:
+    """Return how wide the pooled embedding of a prompt is; 0 where the pipeline has none."""
+    second = getattr(pipe, "text_encoder_2", None)
+    return second.config.projection_dim if second is not None else 0
+
+
 def encode(pipe: Any, texts: Sequence[str], *, on_texts: Callable[[int], None] = lambda count: None) -> States:
     """Encode texts as the pipeline itself does, in float32 on the CPU.
 

@@ -46,7 +46,7 @@ def parse_targets(texts: Sequence[str], said: str) -> dict[str, tuple[float, ...
         if name not in known:
             raise ConfigError(
                 f"{said!r}: there is no attribute {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
-                " Write words:gender, or words:gender=0.5,0.5+race"
+                " Write gender, or gender=0.5,0.5"
             )
         if name in targets:
             raise ConfigError(f"{said!r} names {name} twice")

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from fair_adaptors.training.engine.lora import ExponentialAverage
 from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -176,12 +177,9 @@ def train_base(
     empty = _tokenize(tokenizer, [""])
     alphas = scheduler.alphas_cumprod
     parameters = [*text_encoder.parameters(), *unet.parameters()]
-    average = [parameter.detach().clone() for parameter in parameters]
-    for step, index in enumerate(_minimise(parameters, steps, len(captions), 64, 1.6e-3, generator, advance)):
-        with torch.no_grad():
-            decay = min(0.998, (1 + step) / (10 + step))
-            for mean, parameter in zip(average, parameters, strict=True):
-                mean.lerp_(parameter, 1 - decay)
+    average = ExponentialAverage(parameters, 0.998)
+    for index in _minimise(parameters, steps, len(captions), 64, 1.6e-3, generator, advance):
+        average.update()
         dropped = torch.rand(len(index), 1, generator=generator) < 0.1
         states = text_encoder(torch.where(dropped, empty, tokens[index])).last_hidden_state
         timesteps = torch.randint(len(alphas), (len(index),), generator=generator)
@@ -192,7 +190,7 @@ def train_base(
         snr = (alpha / (1 - alpha)).flatten()
         (error * (5 / snr).clamp(max=1)).mean().backward()
     with torch.no_grad():
-        for mean, parameter in zip(average, parameters, strict=True):
+        for mean, parameter in zip(average.means, parameters, strict=True):
             parameter.copy_(mean)
     return text_encoder.eval().requires_grad_(False), unet.eval().requires_grad_(False)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from fair_adaptors.training.engine.lora import ExponentialAverage
 from rich.progress import Progress
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
@@ -129,14 +130,11 @@ def train(
     """
     parts = [pipe.transformer, pipe.text_encoder, pipe.text_encoder_2]
     parameters = [parameter for part in parts for parameter in part.train().requires_grad_(True).parameters()]
-    average = [parameter.detach().clone() for parameter in parameters]
+    average = ExponentialAverage(parameters, 0.998)
     tokens, empty = _tokenize(pipe.tokenizer, captions), _tokenize(pipe.tokenizer, [""])
     losses = []
-    for step, index in enumerate(_minimise(parameters, steps, len(captions), 64, 2e-3, generator, advance)):
-        with torch.no_grad():
-            decay = min(0.998, (1 + step) / (10 + step))
-            for mean, parameter in zip(average, parameters, strict=True):
-                mean.lerp_(parameter, 1 - decay)
+    for index in _minimise(parameters, steps, len(captions), 64, 2e-3, generator, advance):
+        average.update()
         dropped = torch.rand(len(index), 1, generator=generator) < 0.1
         states, pooled = _conditions(pipe, torch.where(dropped, empty, tokens[index]))
         sigma = torch.randn(len(index), generator=generator).sigmoid()
@@ -149,7 +147,7 @@ def train(
         loss.backward()
         losses.append(loss.item())
     with torch.no_grad():
-        for mean, parameter in zip(average, parameters, strict=True):
+        for mean, parameter in zip(average.means, parameters, strict=True):
             parameter.copy_(mean)
     for part in parts:
         part.eval().requires_grad_(False)
