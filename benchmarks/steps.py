@@ -26,18 +26,25 @@ from fair_adaptors.sandbox.pipeline import GUIDANCE
 PROMPT = "A photo of the face of a hospital nurse, a person"
 
 
-def parts(setup: Setup, images: int, num_steps: int, seed: int) -> Tensor:
-    """Return what each step of each image adds to the gradient of P parameters, [T, N, P]; their sum is the whole."""
+def drawn(setup: Setup, prompt: str, images: int, num_steps: int, seed: int) -> tuple[Tensor, Trajectory, Tensor]:
+    """Draw images of a prompt: noises, how they were sampled, and the gradient of gender's loss at their latents."""
     pipe = setup.pipe
-    parameters = list(lora.attach(pipe, ["text_encoder"], rank=8).values())
     noise = initial_noise(pipe, range(seed * images, (seed + 1) * images))
     with torch.no_grad():
-        conditions = encode_prompts(pipe, [PROMPT], guidance_scale=GUIDANCE)
+        conditions = encode_prompts(pipe, [prompt], guidance_scale=GUIDANCE)
     run = sample(pipe, conditions, noise, num_steps=num_steps, guidance_scale=GUIDANCE)
     seen = observe(setup, run.latents)
     wanted = assign_targets({"gender": seen.logits["gender"].detach().softmax(1)}, {"gender": (0.5, 0.5)})["gender"]
     each = torch.where(wanted.keep, cross_entropy(seen.logits["gender"], wanted.labels, reduction="none"), 0.0)
     (v,) = torch.autograd.grad(each.sum(), seen.latents)
+    return noise, run, v
+
+
+def parts(setup: Setup, images: int, num_steps: int, seed: int) -> Tensor:
+    """Return what each step of each image adds to the gradient of P parameters, [T, N, P]; their sum is the whole."""
+    pipe = setup.pipe
+    parameters = list(lora.attach(pipe, ["text_encoder"], rank=8).values())
+    _, run, v = drawn(setup, PROMPT, images, num_steps, seed)
     weights = step_weights(scheduler_for(pipe, num_steps))
     found = []
     for step, image in torch.cartesian_prod(torch.arange(num_steps), torch.arange(images)).tolist():

@@ -70,7 +70,7 @@ def change_per_output(scheduler: Any, space: Space) -> Tensor:
     Raises:
         UnsupportedSchedulerError: the model predicts something else.
     """
-    alpha, sigma = _signal_and_noise(scheduler)
+    alpha, sigma = signal_and_noise(scheduler, scheduler.timesteps)
     found = {"noise": alpha, "velocity": torch.ones_like(alpha), "image": -sigma}[space]
     kind = "flow_prediction" if is_flow(scheduler) else scheduler.config.get("prediction_type", "epsilon")
     if kind not in ("epsilon", "v_prediction", "flow_prediction"):
@@ -81,10 +81,10 @@ def change_per_output(scheduler: Any, space: Space) -> Tensor:
     return found / alpha if kind == "epsilon" else found
 
 
-def _signal_and_noise(scheduler: Any) -> tuple[Tensor, Tensor]:
-    """Return α and σ of each step's input, float64 [T]."""
+def signal_and_noise(scheduler: Any, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    """Return α and σ of the input xₜ = α·x₀ + σ·ε at each of T timesteps, float64 [T]."""
     if is_flow(scheduler):
-        sigma = scheduler.timesteps.double().cpu() / scheduler.config.num_train_timesteps
+        sigma = timesteps.double().cpu() / scheduler.config.num_train_timesteps
         return 1 - sigma, sigma
-    bar = scheduler.alphas_cumprod.double()[scheduler.timesteps.long().cpu()]
+    bar = scheduler.alphas_cumprod.double()[timesteps.long().cpu()]
     return bar.sqrt(), (1 - bar).sqrt()
