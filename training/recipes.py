@@ -6,6 +6,7 @@ from typing import Any
 
 from fair_adaptors.adaptor.bases import (
     SANDBOX,
+    SANDBOX_FLOW,
     STABLE_DIFFUSION_1_5,
     STABLE_DIFFUSION_2_1,
     STABLE_DIFFUSION_XL,
@@ -31,7 +32,12 @@ def _aims(
 
 
 def _sandbox(
-    name: str, attributes: Sequence[str], shares: Mapping[str, tuple[float, ...]] | None = None, **settings: Any
+    name: str,
+    attributes: Sequence[str],
+    shares: Mapping[str, tuple[float, ...]] | None = None,
+    *,
+    base: str = SANDBOX,
+    **settings: Any,
 ) -> TrainConfig:
     common: dict[str, Any] = {
         "classifier": "sandbox:training",
@@ -46,7 +52,7 @@ def _sandbox(
         "num_steps": 6,
         "gradient_steps": 3,
         "images_per_call": 72,
-        "guidance_scale": defaults_of(SANDBOX).guidance_scale,
+        "guidance_scale": defaults_of(base).guidance_scale,
         "unguided": 100,
         "learning_rate": 6e-3,
         "schedule": "cosine",
@@ -56,7 +62,7 @@ def _sandbox(
         "sample_every": 40,
         "save_every": 40,
     }
-    return TrainConfig(name, SANDBOX, _aims(SANDBOX, attributes, shares), **(common | settings))
+    return TrainConfig(name, base, _aims(base, attributes, shares), **(common | settings))
 
 
 def _people(
@@ -97,19 +103,31 @@ NAMED: dict[str, Any] = {
     "learning_rate": 3.5e-3,
 }
 """What the shipped adaptors of the sandbox have in common, with prompts that name a class."""
+SANDBOX_GENDER: dict[str, Any] = {
+    **NAMED,
+    "prompt_sets": (("train", 4.0), ("named-gender", 1.0)),
+    "preservation": 24.0,
+    "keep_weight": 2.0,
+    "strength": 1.2,
+}
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "sandbox-gender": lambda: _sandbox(
         "sandbox-gender",
         ["gender"],
         parts=("text_encoder", "unet"),
-        prompt_sets=(("train", 4.0), ("named-gender", 1.0)),
-        preservation=24.0,
-        keep_weight=2.0,
         iterations=300,
         unguided=175,
-        strength=1.2,
-        **NAMED,
+        **SANDBOX_GENDER,
+    ),
+    "sandbox-flow-gender": lambda: _sandbox(
+        "sandbox-flow-gender",
+        ["gender"],
+        base=SANDBOX_FLOW,
+        parts=("text_encoder", "text_encoder_2", "transformer"),
+        iterations=240,
+        unguided=140,
+        **SANDBOX_GENDER,
     ),
     "sandbox-gender-tone": lambda: _sandbox(
         "sandbox-gender-tone",

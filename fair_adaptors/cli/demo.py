@@ -14,9 +14,15 @@ from .common import Images, Seed, adaptors, quiet
 
 
 def demo(
+    base: Annotated[str, typer.Option(help="sandbox, or sandbox-flow where it was built.")] = "sandbox",
     adaptor: Annotated[
-        str, typer.Option(help="A sandbox adaptor: name, folder or Hub id.", autocompletion=adaptors)
-    ] = "sandbox-gender",
+        str | None,
+        typer.Option(
+            help="An adaptor of the base: name, folder or Hub id.",
+            show_default="sandbox-gender, or sandbox-flow-gender where it was trained",
+            autocompletion=adaptors,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the report.")] = Path("fair-adaptors-demo"),
     images: Images = 20,
     seed: Seed = 0,
@@ -37,7 +43,13 @@ def demo(
     started, console = time.perf_counter(), Console()
     with bar("drawing portraits", console, transient=True) as (_, advance):
         results = run_demo(
-            out, adaptor=adaptor, images_per_prompt=images, seed=seed, overwrite=overwrite, on_images=advance
+            out,
+            base=base,
+            adaptor=adaptor,
+            images_per_prompt=images,
+            seed=seed,
+            overwrite=overwrite,
+            on_images=advance,
         )
     print_headline(console, results)
     lines = [

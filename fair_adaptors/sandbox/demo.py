@@ -1,4 +1,4 @@
-"""The demo: the sandbox's biased model before and after its fair adaptor, by the same evaluation as any other's."""
+"""The demo: an embedded biased model before and after its fair adaptor, by the same evaluation as any other's."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fair_adaptors.adaptor.bases import BASES, by_short_name, imported
+from fair_adaptors.adaptor.record import CONFIG_FILE
+from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation.drawing import classify, generate
 
 from .pipeline import GUIDANCE, STEPS
@@ -20,7 +23,8 @@ Probabilities = dict[str, np.ndarray]
 def run_demo(
     out: Path,
     *,
-    adaptor: str = "sandbox-gender",
+    base: str = "sandbox",
+    adaptor: str | None = None,
     images_per_prompt: int = 20,
     seed: int = 0,
     overwrite: bool = False,
@@ -30,7 +34,8 @@ def run_demo(
 
     Args:
         out: an evaluation's folder; made if need be.
-        adaptor: a name, a folder or a Hub repository.
+        base: an embedded base's name.
+        adaptor: a name, a folder or a Hub repository; None for the base's own, see ``own_adaptor``.
         images_per_prompt: of each of the 16 prompts, before and after.
         seed: of the images.
         overwrite: remove another evaluation that is in the way.
@@ -40,16 +45,19 @@ def run_demo(
         The evaluation's results: what the adaptor makes fair, then the other attributes.
 
     Raises:
-        FairAdaptorError: no such adaptor, it does not fit the sandbox, or another evaluation is in the way.
+        FairAdaptorError: no such base or adaptor, they do not fit each other, or another evaluation is in the way.
     """
     from fair_adaptors.evaluation import evaluate
     from fair_adaptors.evaluation.asked import Asked, prepare
 
-    from .pipeline import load_sandbox_pipeline
-
-    found = prepare(Asked("sandbox", [adaptor], images_per_prompt=images_per_prompt, seed=seed))
+    known = by_short_name(base)
+    if known is None or known.plugin is None:
+        names = ", ".join(one.short_name for one in BASES if one.plugin)
+        raise ConfigError(f"the demo is of a small drawn world, and {base} is not: give {names}, or use `evaluate`")
+    pipe = imported(known.plugin.load)()  # or the command that builds it is said
+    found = prepare(Asked(base, [adaptor or own_adaptor(base)], images_per_prompt=images_per_prompt, seed=seed))
     return evaluate(
-        load_sandbox_pipeline(),
+        pipe,
         found.evaluation,
         found.variants,
         found.instruments,
@@ -57,6 +65,26 @@ def run_demo(
         overwrite=overwrite,
         on_images=on_images,
     )
+
+
+def own_adaptor(base: str) -> str:
+    """Return the adaptor of an embedded base: one that comes with it, or the folder that one was trained into.
+
+    Raises:
+        ConfigError: none was trained.
+    """
+    if base == "sandbox":
+        return "sandbox-gender"
+    from .flow import flow_folder
+
+    recipe = f"{base}-gender"
+    folder = flow_folder() / recipe
+    if not (folder / CONFIG_FILE).is_file():
+        raise ConfigError(
+            f"there is no adaptor for {base} in {folder}: train one with `fair-adaptors train {recipe} --out {folder}`,"
+            " or give another as `adaptor`"
+        )
+    return str(folder)
 
 
 def draw(pipe: Any, names: Sequence[str], *, images_per_prompt: int, seed: int) -> Any:
