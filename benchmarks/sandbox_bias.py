@@ -89,7 +89,14 @@ def figures(results: Results, variant: VariantResults) -> dict[str, float]:
 
 
 def measure(
-    pipe: Any, prompts: str, adaptors: Mapping[str, Path], images: int, *, base: str = "sandbox", steps: int = STEPS
+    pipe: Any,
+    prompts: str,
+    adaptors: Mapping[str, Path],
+    images: int,
+    *,
+    base: str = "sandbox",
+    steps: int = STEPS,
+    guidance_scale: float = GUIDANCE,
 ) -> Results:
     """Evaluate adaptors by their names in the results, as the evaluation classifier sees them."""
     tools = instruments()
@@ -97,7 +104,7 @@ def measure(
     targets = targets_for([], [str(folder) for folder in adaptors.values()], tools)
     wanted = Evaluation(
         base, load_prompts(f"sandbox-{prompts}"), targets, images_per_prompt=images, seed=12_345, num_steps=steps,
-        guidance_scale=GUIDANCE, batch_size=64, keep_images=False,
+        guidance_scale=guidance_scale, batch_size=64, keep_images=False,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
         variants = [with_adaptor(str(folder), label=name) for name, folder in adaptors.items()]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.pipelines import load_pipeline
+from fair_adaptors.sandbox.demo import run_demo
 from fair_adaptors.sandbox.flow import PLACE
 from fair_adaptors.sandbox.pipeline import GUIDANCE
 from fair_adaptors.sandbox.prompts import TEMPLATE
@@ -75,14 +76,27 @@ def test_its_folder_is_a_pipeline_of_stable_diffusion_3(place: Path) -> None:
     assert megabytes < 6
 
 
-def test_the_sandbox_s_recipes_train_on_it(place: Path) -> None:
-    plan = make_plan(get_recipe("sandbox-gender", {"base": "sandbox-flow", "parts": "text_encoder,transformer"}))
-    assert plan.trained and not plan.downloads and not plan.missing
+@pytest.mark.usefixtures("place")
+def test_its_recipe_trains_text_encoders_and_transformer_or_the_entry_of_text_alone() -> None:
+    plan = make_plan(get_recipe("sandbox-flow-gender"))
+    assert not plan.downloads and not plan.missing
+    alone = {"parts": "transformer", "target_modules": "context_embedder"}
+    entry = make_plan(get_recipe("sandbox-flow-gender", alone))
+    assert entry.trained == 8 * (sum(flow.WIDTHS) + flow.INNER) < plan.trained / 50
+
+
+@pytest.mark.usefixtures("place")
+def test_the_demo_is_of_it_too_and_says_how_to_train_its_adaptor(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"fair-adaptors train sandbox-flow-gender --out \S+/sandbox-flow-gender"):
+        run_demo(tmp_path, base="sandbox-flow")
+    with pytest.raises(ConfigError, match="give sandbox, sandbox-flow, or use `evaluate`"):
+        run_demo(tmp_path, base="sdxl")
 
 
 def test_where_it_was_not_built_the_command_that_builds_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PLACE, str(tmp_path))
-    with pytest.raises(ConfigError, match=r"python -m fair_adaptors.training.sandbox.flow"):
-        load_pipeline("sandbox-flow")
+    for call in (load_pipeline, lambda base: run_demo(tmp_path, base=base)):
+        with pytest.raises(ConfigError, match=r"python -m fair_adaptors.training.sandbox.flow"):
+            call("sandbox-flow")

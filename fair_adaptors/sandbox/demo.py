@@ -81,8 +81,8 @@ def own_adaptor(base: str) -> str:
     folder = flow_folder() / recipe
     if not (folder / CONFIG_FILE).is_file():
         raise ConfigError(
-            f"there is no adaptor for {base} in {folder}: train one with `fair-adaptors train {recipe} --out {folder}`,"
-            " or give another as `adaptor`"
+            f"there is no adaptor for {base} in {folder}: train one with `fair-adaptors train {recipe} --out"
+            f" {folder}`, or give another as `adaptor`"
         )
     return str(folder)
 
