@@ -15,7 +15,10 @@ import pytest
 
 pytest_plugins = ("tests.authors_data", "tests.browser", "tests.hub.fixtures", "tests.commands", "tests.reports")
 
-BEGIN_FIRST = ("test_signals", "test_run", "test_full_path", "test_sandbox", "test_distributed", "test_evaluate")
+BEGIN_FIRST = (
+    "test_documented_commands", "test_signals", "test_run", "test_full_path", "test_sandbox", "test_distributed",
+    "test_evaluate",
+)  # fmt: skip
 """The files that take longest, so that in the end no process is left alone with one of them."""
 NO_SKIPS = "FAIR_ADAPTORS_NO_SKIPS"
 """Environment variable: with 1, as in .ci/run, a test that would be skipped fails."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from fair_adaptors.training.run.validation import numbers
 from PIL import Image
 
 from fair_adaptors import load_fair_adaptor
@@ -97,9 +96,7 @@ def run(command: Command, place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(place)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(place / "cache"))
-    # The numbers before and after training are of 2 images of a prompt in place of 32.
-    few = lambda setting, config, count, *rest, **more: numbers(setting, config, 2, *rest, **more)  # noqa: E731
-    monkeypatch.setattr("fair_adaptors.training.run.finish.numbers", few)
+    monkeypatch.setattr("fair_adaptors.cli.train.IMAGES", 2)  # of a prompt, for the numbers before and after
 
     def call(line: str) -> str:
         status, said, error = command(*shlex.split(line)[1:])
