@@ -7,7 +7,8 @@ import re
 from itertools import pairwise
 from typing import Any, get_args
 
-from fair_adaptors.training.config import Part, TrainConfig
+from fair_adaptors.training.bounds import Part
+from fair_adaptors.training.config import TrainConfig
 
 from benchmarks._report import table, write_tables
 from fair_adaptors import evaluate

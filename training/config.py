@@ -9,49 +9,16 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Literal
 
 from fair_adaptors.adaptor.record import is_text
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.families.table import all_parts
 from fair_adaptors.vision.pretrained import TRAINING_ENCODERS
 
+from .bounds import check, described, setting
+
 Share = tuple[str, float]
-Part = Literal["model", "data", "sampling", "optimisation", "losses", "validation", "output"]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Which numbers a setting may have: ``least`` and ``most`` may be reached, ``above`` and ``below`` may not."""
-
-    least: float | None = None
-    most: float | None = None
-    above: float | None = None
-    below: float | None = None
-
-    def allow(self, number: float) -> bool:
-        """Tell whether a number is within."""
-        return (
-            (self.least is None or number >= self.least)
-            and (self.most is None or number <= self.most)
-            and (self.above is None or number > self.above)
-            and (self.below is None or number < self.below)
-        )
-
-    def __str__(self) -> str:
-        words = {"at least": self.least, "at most": self.most, "above": self.above, "below": self.below}
-        return " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)
-
-
-def _of(part: Part, **bounds: float) -> dict[str, Any]:
-    return {"part": part, "bounds": Bounds(**bounds)}
-
-
-def _setting(part: Part, default: T, **bounds: float) -> T:
-    """Return a field of a dataclass: its default, the part of a run that it belongs to, and its ``Bounds``."""
-    found: T = field(default=default, metadata=_of(part, **bounds))
-    return found
 
 
 @dataclass(frozen=True)
@@ -74,191 +41,191 @@ class Attribute:
 class TrainConfig:
     """A training run."""
 
-    name: str = field(metadata=_of("output"))
+    name: str = field(metadata=described("output"))
     """Name of the adaptor."""
-    base: str = field(metadata=_of("model"))
+    base: str = field(metadata=described("model"))
     """Base model: ``sandbox``, a pipeline folder, a Hub id (ORG/NAME@COMMIT is one version of it), or one
     ``.safetensors`` file with the whole model, together with ``base_config``."""
-    attributes: tuple[Attribute, ...] = field(metadata=_of("data"))
+    attributes: tuple[Attribute, ...] = field(metadata=described("data"))
     """What to make fair, jointly."""
-    base_config: str = _setting("model", "")
+    base_config: str = setting("model", "")
     """For a base that is one file: the folder or Hub id of a pipeline alike, whose configurations and tokenizer, but
     not its weights, are used."""
-    classifier: str = _setting("losses", "clip:openai/clip-vit-large-patch14")
+    classifier: str = setting("losses", "clip:openai/clip-vit-large-patch14")
     """Tells the classes while training: ``clip:SOURCE``, ``transformers:SOURCE``, ``mobilenet:FILE``,
     ``onnx:SETTINGS:FILE``, ``authors:NAME``, ``sandbox:NAME`` or ``MODULE:OBJECT``; several are joined by +, and
     of what several know their mean counts."""
-    judge: str = _setting("validation", "clip:laion/CLIP-ViT-L-14-laion2B-s32B-b82K")
+    judge: str = setting("validation", "clip:laion/CLIP-ViT-L-14-laion2B-s32B-b82K")
     """The validation classifier: another one, for validation and for the numbers at the end."""
-    encoders: tuple[str, ...] = _setting("losses", TRAINING_ENCODERS)
+    encoders: tuple[str, ...] = setting("losses", TRAINING_ENCODERS)
     """Tell how much of the original image is kept: ``clip:SOURCE``, ``dinov2:SOURCE``, ``onnx:SETTINGS:FILE``,
     ``sandbox:portraits`` or ``MODULE:OBJECT``."""
-    faces: str = _setting("losses", "yunet")
+    faces: str = setting("losses", "yunet")
     """Detector of faces: ``yunet``, ``yunet:PATH``, ``insightface`` or ``MODULE:OBJECT``; empty where the whole
     image is the face."""
-    face_encoder: str = _setting("losses", "")
+    face_encoder: str = setting("losses", "")
     """Tells whose face it is: ``auraface``, another published one, ``authors:opensphere``, ``onnx:FILE`` or
     ``MODULE:OBJECT``; empty for no face loss."""
-    face_bank: str = _setting("losses", "")
+    face_bank: str = setting("losses", "")
     """Real faces, for those whose class must change: a file, ``authors:celeba`` or ``authors:fairface``; empty to let
     these go without a face loss."""
-    parts: tuple[str, ...] = _setting("model", ("text_encoder",))
+    parts: tuple[str, ...] = setting("model", ("text_encoder",))
     """What is trained: ``text_encoder``, ``text_encoder_2``, ``unet`` or ``transformer`` (each with LoRAs) and
     ``tokens`` (soft tokens before the prompt)."""
-    rank: int = _setting("model", 50, least=1)
+    rank: int = setting("model", 50, least=1)
     """Rank of the LoRAs."""
-    alpha: int = _setting("model", 0, least=0)
+    alpha: int = setting("model", 0, least=0)
     """The scale of the LoRAs is alpha / rank; 0 means alpha = rank."""
-    dropout: float = _setting("model", 0.0, least=0, below=1)
+    dropout: float = setting("model", 0.0, least=0, below=1)
     """Dropout of the LoRAs' inputs, in the gradient pass only. With it the number of processes changes the
     result."""
-    target_modules: tuple[str, ...] = _setting("model", ())
+    target_modules: tuple[str, ...] = setting("model", ())
     """Names of the linear layers that get a LoRA; none for those of the paper."""
-    num_tokens: int = _setting("model", 5, least=1)
+    num_tokens: int = setting("model", 5, least=1)
     """How many soft tokens there are, if they are trained."""
-    prompt_sets: tuple[Share, ...] = _setting("data", (("occupations-train", 1.0),))
+    prompt_sets: tuple[Share, ...] = setting("data", (("occupations-train", 1.0),))
     """Prompt sets, the authors' too (``authors:occupations``), or files of prompts (.txt, .json, .yaml), with their
     shares, such as ``train:2,more.txt:1``. Images of a prompt that names a class of an attribute to make fair are to
     show that class."""
-    validation_set: str = _setting("validation", "occupations-validation")
+    validation_set: str = setting("validation", "occupations-validation")
     """The prompts to validate on: a prompt set, or a file of prompts (.txt, .json, .yaml)."""
-    iterations: int = _setting("optimisation", 10_000, least=1)
+    iterations: int = setting("optimisation", 10_000, least=1)
     """How often images are made and the weights moved by them."""
-    updates_per_rollout: int = _setting("optimisation", 1, least=1)
+    updates_per_rollout: int = setting("optimisation", 1, least=1)
     """Optimiser steps by the images of one iteration, each of other ``gradient_steps``."""
-    prompts_per_step: int = _setting("data", 1, least=1)
+    prompts_per_step: int = setting("data", 1, least=1)
     """Prompts whose gradients make one optimiser step."""
-    images_per_prompt: int = _setting("data", 24, least=2)
+    images_per_prompt: int = setting("data", 24, least=2)
     """Images of one prompt (N); split over the processes."""
-    named_images: int = _setting("data", 0, least=0)
+    named_images: int = setting("data", 0, least=0)
     """Images of one prompt in prompt sets that name a class in every prompt: several prompts then share a batch of
     ``images_per_prompt`` images, so that more of them are seen. 0 for as many images as of any other prompt."""
-    num_steps: int = _setting("sampling", 20, least=1)
+    num_steps: int = setting("sampling", 20, least=1)
     """Sampling steps (T)."""
-    max_steps: int = _setting("sampling", 0, least=0)
+    max_steps: int = setting("sampling", 0, least=0)
     """If more than ``num_steps``, T is drawn anew for each prompt from ``num_steps`` to this."""
-    gradient_steps: int = _setting("sampling", 0, least=0)
+    gradient_steps: int = setting("sampling", 0, least=0)
     """How many of the T steps take part in the gradient (K), spread over the run, other ones for each image; 0 for
     all."""
-    images_per_call: int = _setting("sampling", 0, least=0)
+    images_per_call: int = setting("sampling", 0, least=0)
     """Rows of one U-Net call of the gradient pass. Fewer need less memory; 0 for a step at a time."""
-    images_per_decode: int = _setting("sampling", 0, least=0)
+    images_per_decode: int = setting("sampling", 0, least=0)
     """Images that are decoded and classified at once with gradient; 0 for all."""
-    gradient_decoder: str = _setting("sampling", "")
+    gradient_decoder: str = setting("sampling", "")
     """A small autoencoder that the gradient goes through, from pixels that the base's own decoded to the latents: a
     folder or Hub id of diffusers' ``AutoencoderTiny``, such as ``madebyollin/taesd``; empty for the base's own."""
-    step_weights: Literal["uniform", "noise", "velocity", "image", "published", "exact"] = _setting(
+    step_weights: Literal["uniform", "noise", "velocity", "image", "published", "exact"] = setting(
         "sampling", "uniform"
     )
     """Weights of the steps in the gradient: the same for each step's ``noise`` (the paper's A := 1), ``velocity`` or
     ``image``; ``uniform`` for the one of them that suits the base, noise, or velocity where the model predicts a flow;
     those of the ``published`` code; or ``exact``."""
-    guidance_scale: float = _setting("sampling", 7.5, least=0)
+    guidance_scale: float = setting("sampling", 7.5, least=0)
     """Scale of guidance, as the base's pipeline takes it. Up to 1 most have none; Z-Image has none at 0."""
-    unguided: int = _setting("sampling", 0, least=0)
+    unguided: int = setting("sampling", 0, least=0)
     """Iterations at the start that do without guidance: half the cost, and gentler where guidance drives a bias to
     its extreme."""
-    unconditional_gradient: bool = _setting("sampling", True)
+    unconditional_gradient: bool = setting("sampling", True)
     """Whether the gradient goes through the unconditional branch of guidance too; without, the gradient pass has half
     the rows, and nothing tells that branch where to go."""
-    originals_pool: int = _setting("data", 0, least=0)
+    originals_pool: int = setting("data", 0, least=0)
     """If more than 0, each prompt has this many sets of noises, which come again in turn; the original model's
     images of them are kept on disk in the run's folder."""
-    optimizer: Literal["adamw", "adamw8bit"] = _setting("optimisation", "adamw")
+    optimizer: Literal["adamw", "adamw8bit"] = setting("optimisation", "adamw")
     """``adamw``, or ``adamw8bit`` of bitsandbytes."""
-    learning_rate: float = _setting("optimisation", 5e-5, above=0)
+    learning_rate: float = setting("optimisation", 5e-5, above=0)
     """AdamW's learning rate, reached after ``warmup`` iterations."""
-    schedule: Literal["constant", "cosine", "linear"] = _setting("optimisation", "constant")
+    schedule: Literal["constant", "cosine", "linear"] = setting("optimisation", "constant")
     """What the learning rate does then: it stays ``constant``, or falls to zero, as half a ``cosine`` or
     ``linear``ly."""
-    warmup: int = _setting("optimisation", 5, least=0)
+    warmup: int = setting("optimisation", 5, least=0)
     """Iterations until the learning rate is reached."""
-    weight_decay: float = _setting("optimisation", 1e-2, least=0)
+    weight_decay: float = setting("optimisation", 1e-2, least=0)
     """AdamW's weight decay."""
-    max_grad_norm: float = _setting("optimisation", 1.0, above=0)
+    max_grad_norm: float = setting("optimisation", 1.0, above=0)
     """The gradient is clipped to this norm; ``inf`` for no clipping."""
-    ema: float = _setting("optimisation", 0.996, least=0, below=1)
+    ema: float = setting("optimisation", 0.996, least=0, below=1)
     """Decay of the average of the weights, warmed up; the average is what is kept in the end."""
-    dtype: Literal["float32", "bfloat16", "float16"] = _setting("model", "float32")
+    dtype: Literal["float32", "bfloat16", "float16"] = setting("model", "float32")
     """Number format of the base. The adaptor, its gradients and the losses are float32 in any case."""
-    tf32: bool = _setting("model", False)
+    tf32: bool = setting("model", False)
     """Let NVIDIA cards multiply float32 matrices in TF32."""
-    channels_last: bool = _setting("model", False)
+    channels_last: bool = setting("model", False)
     """Order weights as the convolutions of NVIDIA cards have them in half precision."""
-    activation_checkpointing: bool = _setting("model", False)
+    activation_checkpointing: bool = setting("model", False)
     """Recompute the blocks of U-Net and autoencoder in the backward pass: less memory, more time."""
-    shard_base: bool = _setting("model", False)
+    shard_base: bool = setting("model", False)
     """Split the frozen weights of U-Net and text encoders over the processes: for a base that does not fit one card.
     Needs several processes with equal shares of the images; slower."""
-    compile: bool = _setting("model", False)
+    compile: bool = setting("model", False)
     """Compile the U-Net with torch.compile on NVIDIA cards; the first call takes minutes."""
-    threshold: float = _setting("losses", 0.8, least=0, most=1)
+    threshold: float = setting("losses", 0.8, least=0, most=1)
     """Least confidence of a target (C)."""
-    num_draws: int = _setting("losses", 1000, least=1)
+    num_draws: int = setting("losses", 1000, least=1)
     """Draws for targets without a closed form: those of several attributes, or of more than two classes."""
-    preservation: float = _setting("losses", 8.0, least=0)
+    preservation: float = setting("losses", 8.0, least=0)
     """Weight of the preservation loss, λ₁."""
-    preserve_unassigned: Literal["full", "reduced"] = _setting("losses", "full")
+    preserve_unassigned: Literal["full", "reduced"] = setting("losses", "full")
     """How far images without a confident target are preserved: with the ``full`` weight, or with the ``reduced`` one
     of images whose class must change, as in the published code."""
-    keep_attributes: tuple[str, ...] = _setting("losses", ("others",))
+    keep_attributes: tuple[str, ...] = setting("losses", ("others",))
     """Attributes that must stay as the original model shows them: ``others`` for all that the training classifier
     knows beside those to make fair; empty for none."""
-    keep_by: Literal["image", "prompt"] = _setting("losses", "prompt")
+    keep_by: Literal["image", "prompt"] = setting("losses", "prompt")
     """What stays of them: the class of every ``image`` from the same noise, or only how many images of a ``prompt``
     show each class."""
-    keep_weight: float = _setting("losses", 1.0, least=0)
+    keep_weight: float = setting("losses", 1.0, least=0)
     """Weight of the loss that keeps them."""
-    keep_confidence: float = _setting("losses", 0.8, least=0, most=1)
+    keep_confidence: float = setting("losses", 0.8, least=0, most=1)
     """How sure the classifier must be of the original image's class for that class to be kept."""
-    face_weight: float = _setting("losses", 0.0, least=0)
+    face_weight: float = setting("losses", 0.0, least=0)
     """Weight of the face loss."""
-    face_confidence: float = _setting("losses", 0.9, least=0)
+    face_confidence: float = setting("losses", 0.9, least=0)
     """How sure the classifier must be of the original's class for its face to be kept."""
-    max_skipped: int = _setting("optimisation", 10, least=0)
+    max_skipped: int = setting("optimisation", 10, least=0)
     """The run stops when more iterations than this in a row had a gradient that was not finite."""
-    sample_every: int = _setting("output", 0, least=0)
+    sample_every: int = setting("output", 0, least=0)
     """Iterations between pictures of the progress; 0 for none by iterations."""
-    sample_minutes: float = _setting("output", 0.0, least=0)
+    sample_minutes: float = setting("output", 0.0, least=0)
     """Minutes between pictures of the progress; 0 for none by minutes."""
-    save_every: int = _setting("output", 0, least=0)
+    save_every: int = setting("output", 0, least=0)
     """Iterations between checkpoints; 0 for none by iterations. A run that is stopped or ends is saved in any case."""
-    save_minutes: float = _setting("output", 0.0, least=0)
+    save_minutes: float = setting("output", 0.0, least=0)
     """Minutes between checkpoints; 0 for none by minutes."""
-    checkpoints_total_limit: int = _setting("output", 3, least=0)
+    checkpoints_total_limit: int = setting("output", 3, least=0)
     """How many checkpoints are kept, beside the best; 0 for all."""
-    validate_every: int = _setting("validation", 0, least=0)
+    validate_every: int = setting("validation", 0, least=0)
     """Iterations between measurements on the validation prompts; 0 for none by iterations."""
-    validate_minutes: float = _setting("validation", 0.0, least=0)
+    validate_minutes: float = setting("validation", 0.0, least=0)
     """Minutes between measurements on the validation prompts, and at least nine times as many as the last one took;
     0 for none by minutes. What is best and when the run ends then depends on the machine; how the weights move does
     not."""
-    validation_images: int = _setting("validation", 32, least=1)
+    validation_images: int = setting("validation", 32, least=1)
     """Images per validation prompt."""
-    least_kept: float = _setting("validation", 0.3, least=-1)
+    least_kept: float = setting("validation", 0.3, least=-1)
     """The run has collapsed when on the validation prompts the mean cosine of its images to the original model's,
     over all encoders, is below this in two validations in a row. It then ends with the best adaptor so far."""
-    most_faceless: float = _setting("validation", 0.1, least=0)
+    most_faceless: float = setting("validation", 0.1, least=0)
     """The run has also collapsed when the share of images without a face has risen by more than this in two
     validations in a row."""
-    stop_below: float = _setting("validation", 0.0, least=0)
+    stop_below: float = setting("validation", 0.0, least=0)
     """The run ends when on the validation prompts the upper end of the averaged weights' bias interval is below
     this share of the largest bias there can be (1 for two classes, 0.5 for four), for every attribute; 0 for
     never."""
-    strength: float = _setting("output", 1.0, above=0)
+    strength: float = setting("output", 1.0, above=0)
     """What is written of the LoRAs is their change times this, and validation measures that. Above 1 it goes further
     the way that training went."""
-    keep: Literal["last", "best"] = _setting("output", "last")
+    keep: Literal["last", "best"] = setting("output", "last")
     """Which weights become the adaptor: the ``last``, or those of the ``best`` validation, which has the least bias
     plus shift of what must stay, each as a mean over attributes."""
-    trackers: tuple[str, ...] = _setting("output", ("tensorboard",))
+    trackers: tuple[str, ...] = setting("output", ("tensorboard",))
     """Where the curves go: ``tensorboard``, ``wandb``."""
-    seed: int = _setting("data", 0, least=0, most=2**32)
+    seed: int = setting("data", 0, least=0, most=2**32)
     """Seed of everything random."""
 
     def __post_init__(self) -> None:
-        for setting in dataclasses.fields(self):
-            _check(setting, getattr(self, setting.name))
+        for one in dataclasses.fields(self):
+            check(one, getattr(self, one.name))
         if self.gradient_steps > self.num_steps:
             raise ConfigError(f"gradient_steps ({self.gradient_steps}) is more than num_steps ({self.num_steps})")
         if self.named_images and self.images_per_prompt % self.named_images:
@@ -309,14 +276,3 @@ MAY_DIFFER = (
     "keep", "strength", "trackers", "max_skipped", "judge", "validation_set", "shard_base",
 )  # fmt: skip
 """Settings that do not change how the weights move."""
-
-
-def _check(setting: dataclasses.Field[Any], value: Any) -> None:
-    """Raise ConfigError if a value is out of bounds, not finite, or none of those to choose from."""
-    name, bounds = setting.name, setting.metadata["bounds"]
-    if get_origin(setting.type) is Literal and value not in get_args(setting.type):
-        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(get_args(setting.type))}")
-    if setting.type is float and not math.isfinite(value) and (name, value) != ("max_grad_norm", math.inf):
-        raise ConfigError(f"{name} must be a finite number")
-    if setting.type in (int, float) and not bounds.allow(value):
-        raise ConfigError(f"{name} is {value}; it must be {bounds}")

@@ -1,9 +1,9 @@
 """What a run will do and need, before it does it: the dry run."""
 
 import dataclasses
-import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -279,7 +279,7 @@ def trained_values(config: TrainConfig, base: Any) -> int:
         for name, module in linear_modules(base, part).items():
             if part in config.parts and any(name.endswith(f".{end}") for end in names):
                 outputs, inputs, *kernel = module.weight.shape
-                count += config.rank * (inputs * int(torch.tensor(kernel).prod()) + outputs)
+                count += config.rank * (inputs * math.prod(kernel) + outputs)
     if "tokens" in config.parts:
         count += config.num_tokens * token_encoder(base).config.hidden_size
     return count
@@ -294,11 +294,7 @@ def _missing(config: TrainConfig) -> tuple[str, ...]:
         "onnx": (bool(config.face_weight), install_hint("eval")),
         "insightface": (config.faces == "insightface", pip_install("insightface", "onnxruntime")),
     }
-    problems = [
-        f"{module} ({how})"
-        for module, (needed, how) in packages.items()
-        if needed and importlib.util.find_spec(module) is None
-    ]
+    problems = [f"{name} ({how})" for name, (needed, how) in packages.items() if needed and not find_spec(name)]
     if config.dtype != "float32" and not torch.accelerator.is_available():
         problems.append(f"an accelerator: {config.dtype} is slow on a CPU")
     return tuple(problems)

@@ -59,65 +59,49 @@ _SIXTEEN_CHANNELS: Mapping[str, Any] = {
 }
 
 
-def _sd35(size: str, name: str, transformer: Mapping[str, Any], num_steps: int, guidance_scale: float) -> BaseModel:
+def _flow(
+    short_name: str,
+    name: str,
+    family: str,
+    shapes: Mapping[str, Any],
+    usual: tuple[int, float],
+    licence: tuple[str, str] = ("apache-2.0", ""),
+) -> BaseModel:
+    """Return a base of a flow, with the ``usual`` steps and guidance of its page, and its licence with its name."""
+    defaults = Defaults(*usual, batch_size=2, app_batch=1)
+    return BaseModel(short_name, (name,), licence[0], family, shapes, defaults, licence_name=licence[1])
+
+
+def _sd35(size: str, name: str, transformer: Mapping[str, Any], usual: tuple[int, float]) -> BaseModel:
     """Return a size of Stable Diffusion 3.5: they differ in the transformer and in the settings of their pages."""
-    return BaseModel(
-        f"sd35-{size}",
-        (name,),
-        "other",
-        "sd3",
-        {
-            "text_encoder": _clip(768, 3072, 12, 12),
-            "text_encoder_2": _clip(1280, 5120, 32, 20),
-            "transformer": {"joint_attention_dim": 4096, "qk_norm": "rms_norm", **transformer},
-            "vae": _SIXTEEN_CHANNELS,
-        },
-        Defaults(num_steps, guidance_scale, batch_size=2, app_batch=1),
-        licence_name="stabilityai-ai-community",
-    )
+    shapes = {
+        "text_encoder": _clip(768, 3072, 12, 12),
+        "text_encoder_2": _clip(1280, 5120, 32, 20),
+        "transformer": {"joint_attention_dim": 4096, "qk_norm": "rms_norm", **transformer},
+        "vae": _SIXTEEN_CHANNELS,
+    }
+    return _flow(f"sd35-{size}", name, "sd3", shapes, usual, ("other", "stabilityai-ai-community"))
 
 
-def _flux(kind: str, name: str, licence: str, licence_name: str, guided: bool) -> BaseModel:
-    """Return FLUX.1 dev, which is told its guidance, or schnell, which was distilled to four steps without any."""
-    return BaseModel(
-        f"flux-{kind}",
-        (name,),
-        licence,
-        "flux",
-        {
-            "text_encoder": _clip(768, 3072, 12, 12),
-            "transformer": {"guidance_embeds": guided},
-            "vae": _SIXTEEN_CHANNELS,
-        },
-        Defaults(28 if guided else 4, 3.5 if guided else 0.0, batch_size=2, app_batch=1),
-        licence_name=licence_name,
-    )
+def _flux(guided: bool) -> Mapping[str, Any]:
+    """Return the shapes of FLUX.1 dev, which is told its guidance, or of schnell, which was distilled without any."""
+    transformer = {"guidance_embeds": guided}
+    return {"text_encoder": _clip(768, 3072, 12, 12), "transformer": transformer, "vae": _SIXTEEN_CHANNELS}
 
 
-def _klein(short_name: str, name: str, num_steps: int, guidance_scale: float) -> BaseModel:
-    """Return FLUX.2 klein of four milliard parameters: the base, or the form that was distilled to four steps."""
-    sizes = {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680}
-    return BaseModel(
-        short_name,
-        (name,),
-        "apache-2.0",
-        "flux2",
-        {"transformer": {**sizes, "guidance_embeds": False}, "vae": {}},
-        Defaults(num_steps, guidance_scale, batch_size=2, app_batch=1),
-    )
-
-
-def _z_image(short_name: str, name: str, num_steps: int, guidance_scale: float) -> BaseModel:
-    """Return Z-Image, whose sizes are its class's own, or its form that was distilled to eight steps."""
-    return BaseModel(
-        short_name,
-        (name,),
-        "apache-2.0",
-        "z-image",
-        {"transformer": {}, "vae": _SIXTEEN_CHANNELS},
-        Defaults(num_steps, guidance_scale, batch_size=2, app_batch=1),
-    )
-
+_KLEIN: Mapping[str, Any] = {
+    "transformer": {
+        "num_layers": 5,
+        "num_single_layers": 20,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 7680,
+        "guidance_embeds": False,
+    },
+    "vae": {},
+}
+"""The shapes of FLUX.2 klein of four milliard parameters."""
+_Z_IMAGE: Mapping[str, Any] = {"transformer": {}, "vae": _SIXTEEN_CHANNELS}
+"""The sizes of its transformer are its class's own."""
 
 _SANDBOX_DEFAULTS = Defaults(
     num_steps=10,
@@ -215,22 +199,20 @@ BASES = (
             "pos_embed_max_size": 384,
             "dual_attention_layers": tuple(range(13)),
         },
-        num_steps=40,
-        guidance_scale=4.5,
+        (40, 4.5),
     ),
     _sd35(
         "large",
         STABLE_DIFFUSION_3_5_LARGE,
         {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "pos_embed_max_size": 192},
-        num_steps=28,
-        guidance_scale=3.5,
+        (28, 3.5),
     ),
-    _flux("dev", FLUX_1_DEV, "other", "flux-1-dev-non-commercial-license", guided=True),
-    _flux("schnell", FLUX_1_SCHNELL, "apache-2.0", "", guided=False),
-    _klein("klein-base-4b", FLUX_2_KLEIN_BASE, num_steps=50, guidance_scale=4.0),
-    _klein("klein-4b", FLUX_2_KLEIN, num_steps=4, guidance_scale=1.0),
-    _z_image("z-image", Z_IMAGE, num_steps=50, guidance_scale=5.0),
-    _z_image("z-image-turbo", Z_IMAGE_TURBO, num_steps=8, guidance_scale=0.0),
+    _flow("flux-dev", FLUX_1_DEV, "flux", _flux(True), (28, 3.5), ("other", "flux-1-dev-non-commercial-license")),
+    _flow("flux-schnell", FLUX_1_SCHNELL, "flux", _flux(False), (4, 0.0)),
+    _flow("klein-base-4b", FLUX_2_KLEIN_BASE, "flux2", _KLEIN, (50, 4.0)),
+    _flow("klein-4b", FLUX_2_KLEIN, "flux2", _KLEIN, (4, 1.0)),
+    _flow("z-image", Z_IMAGE, "z-image", _Z_IMAGE, (50, 5.0)),
+    _flow("z-image-turbo", Z_IMAGE_TURBO, "z-image", _Z_IMAGE, (8, 0.0)),
 )
 """Embedded bases first, that of a flow without its weights; then Stable Diffusion, FLUX.1, FLUX.2 klein, Z-Image."""
 

@@ -82,11 +82,7 @@ def train_step(
     references: ReferenceImages | None = None,
     world: World = World(),  # noqa: B008 (frozen)
 ) -> StepResult:
-    """Add to ``.grad`` this process's part of the gradient of the loss on the N images of a batch.
-
-    Args:
-        references: where the original model's images are kept, if they are.
-    """
+    """Add to ``.grad`` this process's part of the gradient of the loss on the N images of a batch: ``roll_out``."""
     rollout = roll_out(setup, config, state, batch, references=references, world=world)
     add_gradient(setup, config, state, rollout)
     return rollout.result
