@@ -1,6 +1,7 @@
 """The command line as a stranger uses it, with wrong input too."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from fair_adaptors import __version__
 from fair_adaptors.adaptor.archives import ARCHIVES
+from fair_adaptors.adaptor.bases import EMBEDDED
 from fair_adaptors.adaptor.registry import list_adaptors
 from tests.commands import Command
 
@@ -40,7 +42,7 @@ def test_the_demo_needs_no_extra_and_shows_the_joint_adaptor_too(
 ) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] in ("matplotlib", "cv2")] + ["matplotlib", "cv2"]:
         monkeypatch.setitem(sys.modules, name, None)
-    status, printed, _ = command("demo", "-n", "4", "--adaptor", "sandbox-gender-tone", "--out", str(tmp_path))
+    status, printed, _ = command("demo", "-n", "2", "--adaptor", "sandbox-gender-tone", "--out", str(tmp_path))
     assert status == 0 and "gender × tone bias" in printed and "[eval]" in printed
     assert (tmp_path / "report.html").exists()
     assert [path.name for path in tmp_path.glob("plots/*")] == ["grid_sandbox-gender-tone.png"]
@@ -205,7 +207,10 @@ def test_wrong_usage_exits_with_2(command: Command, arguments: list[str]) -> Non
     assert command(*arguments)[0] == 2
 
 
-def test_train_leaves_an_adaptor_with_pictures_of_the_way(command: Command, tmp_path: Path) -> None:
+def test_train_leaves_an_adaptor_with_pictures_of_the_way(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fair_adaptors.cli.train.IMAGES", 2)  # of a prompt, for the numbers before and after
     settings = ["iterations=2", "images_per_prompt=4", "num_steps=3", "gradient_steps=2", "sample_every=1"]
     options = [word for setting in settings for word in ("--set", setting)]
     status, printed, _ = command("train", "sandbox-gender", "--out", str(tmp_path / "a"), *options)
@@ -246,12 +251,40 @@ def test_settings_of_a_file_come_before_those_of_the_command_line(command: Comma
 
 
 def test_what_an_adaptor_folder_says_is_shown_as_it_is(command: Command, tmp_path: Path) -> None:
-    import shutil
-
-    from fair_adaptors.adaptor.bases import EMBEDDED
-
     folder = tmp_path / "a[red]b"
     shutil.copytree(EMBEDDED / "sandbox-gender", folder)
     (folder / "README.md").write_bytes(b"---\n---\n\xff\xfe not UTF-8")
     status, printed, _ = command("info", str(folder))
     assert status == 0 and "a[red]b" in printed and "not UTF-8" in printed
+
+
+def test_info_shows_a_folder_s_own_card_and_card_writes_one(command: Command, adaptor: Path) -> None:
+    assert command("info", str(adaptor))[1].count("fair") and not (adaptor / "README.md").exists()
+    assert command("card", str(adaptor))[:2] == (0, f"written: {adaptor / 'README.md'}\n")
+    (adaptor / "README.md").write_text("---\n---\nMy own words.\n")
+    assert "My own words." in command("info", str(adaptor))[1]
+    assert "--overwrite replaces it" in command("card", str(adaptor))[2]
+    assert command("card", str(adaptor), "--overwrite")[0] == 0 and "My own" not in command("info", str(adaptor))[1]
+
+
+def test_info_is_there_for_programs(command: Command) -> None:
+    found = json.loads(command("info", "sandbox-gender", "--json")[1])
+    assert found["known"]["status"] == "embedded" and found["record"]["name"] == "sandbox-gender"
+    assert found["results"]["targets"]["gender"]["classes"] == ["female", "male"]
+    assert json.loads(command("info", "sd21-gender-race", "--json")[1])["record"] is None
+
+
+def test_two_evaluations_are_laid_side_by_side_or_refused(command: Command, tmp_path: Path) -> None:
+    same = EMBEDDED / "sandbox-gender" / "results.json"
+    printed = command("compare", str(same.parent), str(same))[1]
+    assert "gender bias" in printed and "tone shift" in printed and "│ yes" not in printed
+    other = json.loads(same.read_text())
+    other["settings"]["num_steps"] += 1
+    (tmp_path / "results.json").write_text(json.dumps(other))
+    status, _, said = command("compare", str(same), str(tmp_path))
+    assert status == 1 and "cannot be compared: they differ in num steps" in said
+    status, _, said = command("compare", str(same), "nowhere")
+    assert (
+        status == 1
+        and said == "fair-adaptors: nowhere: there is no evaluation; give its folder, or its results.json\n"
+    )

@@ -253,40 +253,6 @@ def test_ctrl_c_while_the_command_line_is_loading_is_one_line(
     assert capsys.readouterr().err == "\nfair-adaptors: stopped. Nothing was written.\n"
 
 
-def test_info_shows_a_folder_s_own_card_and_card_writes_one(command: Command, adaptor: Path) -> None:
-    assert command("info", str(adaptor))[1].count("fair") and not (adaptor / "README.md").exists()
-    assert command("card", str(adaptor))[:2] == (0, f"written: {adaptor / 'README.md'}\n")
-    (adaptor / "README.md").write_text("---\n---\nMy own words.\n")
-    assert "My own words." in command("info", str(adaptor))[1]
-    assert "--overwrite replaces it" in command("card", str(adaptor))[2]
-    assert command("card", str(adaptor), "--overwrite")[0] == 0 and "My own" not in command("info", str(adaptor))[1]
-
-
-def test_info_is_there_for_programs(command: Command) -> None:
-    found = json.loads(command("info", "sandbox-gender", "--json")[1])
-    assert found["known"]["status"] == "embedded" and found["record"]["name"] == "sandbox-gender"
-    assert found["results"]["targets"]["gender"]["classes"] == ["female", "male"]
-    assert json.loads(command("info", "sd21-gender-race", "--json")[1])["record"] is None
-
-
-def test_two_evaluations_are_laid_side_by_side_or_refused(command: Command, tmp_path: Path) -> None:
-    from fair_adaptors.adaptor.bases import EMBEDDED
-
-    same = EMBEDDED / "sandbox-gender" / "results.json"
-    printed = command("compare", str(same.parent), str(same))[1]
-    assert "gender bias" in printed and "tone shift" in printed and "│ yes" not in printed
-    other = json.loads(same.read_text())
-    other["settings"]["num_steps"] += 1
-    (tmp_path / "results.json").write_text(json.dumps(other))
-    status, _, said = command("compare", str(same), str(tmp_path))
-    assert status == 1 and "cannot be compared: they differ in num steps" in said
-    status, _, said = command("compare", str(same), "nowhere")
-    assert (
-        status == 1
-        and said == "fair-adaptors: nowhere: there is no evaluation; give its folder, or its results.json\n"
-    )
-
-
 def test_the_doctor_names_what_is_missing_and_how_to_get_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = json.loads(command("doctor", "--json")[1])
     assert facts["versions"].startswith("fair-adaptors ") and facts["device"].startswith("cpu")

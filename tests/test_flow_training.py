@@ -13,17 +13,16 @@ from diffusers import (
     FlowMatchLCMScheduler,
 )
 from fair_adaptors.training import setup
-from fair_adaptors.training.engine import lora
 from fair_adaptors.training.engine.denoisers import denoiser_for
-from fair_adaptors.training.engine.gradients import accumulate_gradients, affine_coefficients, step_weights
+from fair_adaptors.training.engine.gradients import step_weights
 from fair_adaptors.training.engine.sampling import decode, encode_prompts, initial_noise, sample
 from fair_adaptors.training.engine.schedule import scheduler_for
 from fair_adaptors.training.plan import memory, skeleton, trained_values
 from fair_adaptors.training.recipes import get_recipe
-from torch import Tensor
 
 from fair_adaptors.errors import ConfigError, UnsupportedSchedulerError
-from tests.reference import whole_graph_gradients
+from fair_adaptors.families.table import family_of
+from tests.reference import agrees_with_the_whole_graph
 from tests.tiny import tiny_pipeline
 from tests.tiny_flow import FLOW_FAMILIES, SIDE, tiny_flux, tiny_klein
 from tests.tiny_training import CONFIG
@@ -85,21 +84,6 @@ def draws_as_its_pipeline(pipe: Any, guidance_scale: float) -> None:
     torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
 
 
-def trained(pipe: Any, parts: tuple[str, ...]) -> list[torch.nn.Parameter]:
-    """LoRAs that are not at their start, where half of their gradient would be zero."""
-    parameters = list(lora.attach(pipe, parts, rank=2).values())
-    for parameter in parameters:
-        torch.nn.init.normal_(parameter, std=0.1)
-    return parameters
-
-
-def taken(parameters: list[torch.nn.Parameter]) -> Tensor:
-    found = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
-    for parameter in parameters:
-        parameter.grad = None
-    return found
-
-
 @pytest.mark.parametrize(
     ("family", "scheduler", "kind"),
     [
@@ -109,21 +93,7 @@ def taken(parameters: list[torch.nn.Parameter]) -> Tensor:
 )
 def test_per_step_gradients_are_those_of_the_whole_graph(family: str, scheduler: str, kind: Any) -> None:
     pipe = flow_pipeline(family, scheduler)
-    parameters = trained(pipe, tuple(lora.family_of(pipe).parts))
-    noise = initial_noise(pipe, [0, 1])
-    v = torch.randn(noise.shape, generator=torch.Generator().manual_seed(0))
-    settings: dict[str, Any] = {"guidance_scale": 4.0}
-    with torch.no_grad():
-        conditions = encode_prompts(pipe, ["a nurse"], **settings)
-    run = sample(pipe, conditions, noise, num_steps=4, **settings)
-    weights = step_weights(scheduler_for(pipe, 4), kind)
-    accumulate_gradients(pipe, run, v, ["a nurse"], weights=weights, **settings)
-    ours = taken(parameters)
-    factors = weights / affine_coefficients(scheduler_for(pipe, 4))
-    whole_graph_gradients(pipe, "a nurse", noise, v, num_steps=4, factors=factors, **settings)
-    reference = taken(parameters)
-    assert len(ours) == sum(parameter.numel() for parameter in parameters) and reference.norm() > 0
-    assert (ours - reference).norm() <= 1e-5 * reference.norm()
+    assert agrees_with_the_whole_graph(pipe, family_of(pipe).parts, kind, num_steps=4, guidance_scale=4.0)
 
 
 @pytest.mark.parametrize("scheduler", ["Euler", "shifted"])

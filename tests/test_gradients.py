@@ -11,20 +11,12 @@ from diffusers import (
     EulerDiscreteScheduler,
     PNDMScheduler,
 )
-from fair_adaptors.training.engine import lora
-from fair_adaptors.training.engine.gradients import (
-    accumulate_gradients,
-    affine_coefficients,
-    choose_steps,
-    published_factors,
-    step_weights,
-)
+from fair_adaptors.training.engine.gradients import affine_coefficients, choose_steps, published_factors, step_weights
 from fair_adaptors.training.engine.sampling import encode_prompts, initial_noise, predict, sample
-from fair_adaptors.training.engine.schedule import change_per_output, scheduler_for
-from torch import Tensor
+from fair_adaptors.training.engine.schedule import change_per_output
 
 from fair_adaptors.errors import UnsupportedSchedulerError
-from tests.reference import whole_graph_gradients
+from tests.reference import agrees_with_the_whole_graph, per_step, taken, trained
 from tests.tiny import FAMILIES, tiny_pipeline
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -40,27 +32,9 @@ def at(scheduler: Any, num_steps: int) -> Any:
 
 
 def with_adaptor(scheduler: Any, part: str) -> tuple[Any, list[torch.nn.Parameter]]:
-    """A tiny pipeline whose LoRA is not at its start, where half of its gradient would be zero."""
     pipe = tiny_pipeline()
     pipe.scheduler = scheduler
-    parameters = list(lora.attach(pipe, [part], rank=2).values())
-    for parameter in parameters:
-        torch.nn.init.normal_(parameter, std=0.1)
-    return pipe, parameters
-
-
-def gradients(parameters: list[torch.nn.Parameter]) -> Tensor:
-    collected = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
-    for parameter in parameters:
-        parameter.grad = None
-    return collected
-
-
-def per_step(pipe: Any, noise: Tensor, v: Tensor, guidance_scale: float, weights: Tensor, **options: Any) -> None:
-    with torch.no_grad():
-        embeds = encode_prompts(pipe, ["a nurse"], guidance_scale=guidance_scale)
-    run = sample(pipe, embeds, noise, num_steps=len(weights), guidance_scale=guidance_scale)
-    accumulate_gradients(pipe, run, v, ["a nurse"], guidance_scale=guidance_scale, weights=weights, **options)
+    return pipe, trained(pipe, [part])
 
 
 @pytest.mark.parametrize("kind", ["uniform", "published", "exact"])
@@ -70,17 +44,18 @@ def per_step(pipe: Any, noise: Tensor, v: Tensor, guidance_scale: float, weights
 def test_per_step_gradients_are_those_of_the_whole_graph(
     part: str, scheduler: Any, guidance_scale: float, kind: Any
 ) -> None:
-    pipe, parameters = with_adaptor(scheduler, part)
-    noise = initial_noise(pipe, [0, 1])
-    v = torch.randn_like(noise)
-    weights = step_weights(at(scheduler, 6), kind)
-    per_step(pipe, noise, v, guidance_scale, weights)
-    ours = gradients(parameters)
-    factors = weights / affine_coefficients(at(scheduler, 6))
-    whole_graph_gradients(pipe, "a nurse", noise, v, num_steps=6, guidance_scale=guidance_scale, factors=factors)
-    reference = gradients(parameters)
-    assert reference.norm() > 0
-    assert (ours - reference).norm() <= 1e-5 * reference.norm()
+    pipe = tiny_pipeline()
+    pipe.scheduler = scheduler
+    assert agrees_with_the_whole_graph(pipe, [part], kind, num_steps=6, guidance_scale=guidance_scale)
+
+
+OTHERS = {"SD 2.x": ("text_encoder", "unet"), "SDXL": ("text_encoder", "text_encoder_2", "unet")}
+
+
+@pytest.mark.parametrize(("family", "part"), [(family, part) for family, parts in OTHERS.items() for part in parts])
+@pytest.mark.parametrize("kind", ["uniform", "exact"])
+def test_the_gradients_of_every_family_are_those_of_the_whole_graph(family: str, part: str, kind: Any) -> None:
+    agrees_with_the_whole_graph(FAMILIES[family](), [part], kind, num_steps=5, guidance_scale=5.0)
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "unet"])
@@ -92,7 +67,7 @@ def test_without_the_unconditional_branch_the_gradient_is_that_of_the_conditiona
     rows: list[int] = []
     hook = pipe.unet.register_forward_pre_hook(lambda _, inputs: rows.append(torch.is_grad_enabled() * len(inputs[0])))
     per_step(pipe, noise, v, guidance, weights, unconditional=False)
-    ours = gradients(parameters)
+    ours = taken(parameters)
     hook.remove()
     assert rows == [0] * 3 + [len(noise)] * 3
     with torch.no_grad():
@@ -105,10 +80,10 @@ def test_without_the_unconditional_branch_the_gradient_is_that_of_the_conditiona
             kept = predict(pipe, inputs, timestep, tuple(each[:1] for each in both), guidance_scale=1.0)
         output = kept + guidance * (predict(pipe, inputs, timestep, own, guidance_scale=1.0) - kept)
         output.backward(weight.to(v) * v)
-    wanted = gradients(parameters)
+    wanted = taken(parameters)
     assert (ours - wanted).norm() <= 1e-5 * wanted.norm() > 0
     per_step(pipe, noise, v, guidance, weights)
-    assert (gradients(parameters) - wanted).norm() > 0.01 * wanted.norm(), "the other branch has a gradient, too"
+    assert (taken(parameters) - wanted).norm() > 0.01 * wanted.norm(), "the other branch has a gradient, too"
 
 
 @pytest.mark.parametrize("images_per_call", [1, 3, 4, 99])
@@ -118,38 +93,29 @@ def test_how_images_and_steps_share_calls_changes_nothing(part: str, images_per_
     noise = initial_noise(pipe, [0, 1])
     v, weights = torch.randn_like(noise), step_weights(at(DPM, 5))
     per_step(pipe, noise, v, 7.5, weights)
-    one_by_one = gradients(parameters)
+    one_by_one = taken(parameters)
     per_step(pipe, noise, v, 7.5, weights, images_per_call=images_per_call)
-    assert (gradients(parameters) - one_by_one).norm() <= 1e-5 * one_by_one.norm()
+    assert (taken(parameters) - one_by_one).norm() <= 1e-5 * one_by_one.norm()
 
 
-def test_all_subsets_of_the_steps_average_to_the_whole_gradient() -> None:
+@pytest.mark.parametrize("each_its_own", [False, True])
+def test_all_subsets_of_the_steps_average_to_the_whole_gradient(each_its_own: bool) -> None:
+    """Two of four steps, for two images: the same for both; or one gets two, and the other one the rest."""
     pipe, parameters = with_adaptor(DDIM, "unet")
     noise = initial_noise(pipe, [0, 1])
     v, weights = torch.randn_like(noise), step_weights(at(DDIM, 4))
     per_step(pipe, noise, v, 1.0, weights)
-    whole = gradients(parameters)
+    whole = taken(parameters)
     subsets = list(torch.combinations(torch.arange(4), 2))
+    if each_its_own:
+        generator = torch.Generator().manual_seed(0)
+        drawn = [choose_steps(4, 2, 2, generator=generator) for _ in range(20)]
+        assert all(sorted(chosen.T.tolist()) == [[0, 2], [1, 3]] for chosen in drawn)
+        subsets = list({tuple(chosen[0].tolist()): chosen for chosen in drawn}.values())
+        assert len(subsets) == 2
     for subset in subsets:
         per_step(pipe, noise, v, 1.0, weights, steps=subset)
-    assert (gradients(parameters) / len(subsets) - whole).norm() <= 1e-5 * whole.norm()
-
-
-def test_steps_of_each_image_s_own_average_to_the_whole_gradient() -> None:
-    """Two of four steps for two images: one gets the first and the third, and the other one the rest."""
-    pipe, parameters = with_adaptor(DDIM, "unet")
-    noise = initial_noise(pipe, [0, 1])
-    v, weights = torch.randn_like(noise), step_weights(at(DDIM, 4))
-    per_step(pipe, noise, v, 1.0, weights)
-    whole = gradients(parameters)
-    generator, halves = torch.Generator().manual_seed(0), set()
-    while len(halves) < 2:
-        chosen = choose_steps(4, 2, 2, generator=generator)
-        assert sorted(chosen.T.tolist()) == [[0, 2], [1, 3]]
-        if (key := tuple(chosen[0].tolist())) not in halves:
-            halves.add(key)
-            per_step(pipe, noise, v, 1.0, weights, steps=chosen)
-    assert (gradients(parameters) / 2 - whole).norm() <= 1e-5 * whole.norm()
+    assert (taken(parameters) / len(subsets) - whole).norm() <= 1e-5 * whole.norm()
 
 
 @pytest.mark.parametrize(("steps", "count", "shift"), [(20, 5, 0.0), (7, 3, 0.0), (7, 3, 0.6), (5, 5, 0.0)])
@@ -205,31 +171,6 @@ def test_any_deterministic_solver_has_coefficients(scheduler: type) -> None:
 def test_a_solver_that_clips_or_adds_noise_is_refused(scheduler: Any) -> None:
     with pytest.raises(UnsupportedSchedulerError, match="not affine"):
         affine_coefficients(at(scheduler, 6))
-
-
-@pytest.mark.parametrize(
-    ("family", "part"),
-    [
-        ("SD 2.x", "text_encoder"),
-        ("SD 2.x", "unet"),
-        *(("SDXL", p) for p in ("text_encoder", "text_encoder_2", "unet")),
-    ],
-)
-@pytest.mark.parametrize("kind", ["uniform", "exact"])
-def test_the_gradients_of_every_family_are_those_of_the_whole_graph(family: str, part: str, kind: Any) -> None:
-    pipe = FAMILIES[family]()
-    parameters = list(lora.attach(pipe, [part], rank=2).values())
-    for parameter in parameters:
-        torch.nn.init.normal_(parameter, std=0.1)
-    noise = initial_noise(pipe, [0, 1])
-    v, weights = torch.randn_like(noise), step_weights(scheduler_for(pipe, 5), kind)
-    per_step(pipe, noise, v, 5.0, weights)
-    ours = gradients(parameters)
-    factors = weights / affine_coefficients(scheduler_for(pipe, 5))
-    whole_graph_gradients(pipe, "a nurse", noise, v, num_steps=5, guidance_scale=5.0, factors=factors)
-    reference = gradients(parameters)
-    assert reference.norm() > 0
-    assert (ours - reference).norm() <= 1e-5 * reference.norm()
 
 
 @pytest.mark.parametrize("solver", [DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler])

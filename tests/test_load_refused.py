@@ -1,6 +1,6 @@
 """Whatever cannot be loaded is refused with the reason, and the pipeline is as it was."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,16 @@ from fair_adaptors import (
 )
 from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
 from fair_adaptors.errors import FairAdaptorError
-from tests.tiny import same, state, tiny_pipeline, write_tensors
+from tests.checkpoints import as_bytes
+from tests.tiny import State, same, state, tiny_pipeline, write_tensors
 
 
-def truncate(folder: Path) -> None:
-    data = (folder / WEIGHTS_FILE).read_bytes()
-    (folder / WEIGHTS_FILE).write_bytes(data[:-100])
+def in_bytes(file: str, change: Callable[[bytes], bytes]) -> Callable[[Path], Any]:
+    return lambda folder: (folder / file).write_bytes(change((folder / file).read_bytes()))
 
 
-def change_a_byte(folder: Path) -> None:
-    data = bytearray((folder / WEIGHTS_FILE).read_bytes())
-    data[-1] ^= 1
-    (folder / WEIGHTS_FILE).write_bytes(data)
-
-
-def pickled(folder: Path) -> None:
-    torch.save({"a": torch.zeros(1)}, folder / WEIGHTS_FILE)
+def in_tensors(change: Callable[[State], State]) -> Callable[[Path], Any]:
+    return lambda folder: write_tensors(folder, change(load_file(folder / WEIGHTS_FILE)))
 
 
 def only_a_pickle(folder: Path) -> None:
@@ -41,62 +35,31 @@ def only_a_pickle(folder: Path) -> None:
     torch.save({"a": torch.zeros(1)}, folder / "text_encoder_lora_EMA.pth")
 
 
-def rename_keys(folder: Path) -> None:
-    write_tensors(folder, {"module." + key: value for key, value in load_file(folder / WEIGHTS_FILE).items()})
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "truncated": (in_bytes(WEIGHTS_FILE, lambda data: data[:-100]), "truncated"),
+    "a changed byte": (in_bytes(WEIGHTS_FILE, lambda data: data[:-1] + bytes([data[-1] ^ 1])), "sha256"),
+    "a pickle": (in_bytes(WEIGHTS_FILE, lambda data: as_bytes({"a": torch.zeros(1)})), "pickle"),
+    "only a pickle": (only_a_pickle, "pickles"),
+    "other keys": (
+        in_tensors(lambda t: {f"module.{key}": value for key, value in t.items()}),
+        "unexpected keys: 'module.text_encoder",
+    ),
+    "a key less": (in_tensors(lambda t: dict(sorted(t.items())[1:])), "missing keys: 'text_encoder"),
+    "a key more": (in_tensors(lambda t: t | {"unet.extra.weight": torch.zeros(2)}), "unet.extra.weight"),
+    "not finite": (in_tensors(lambda t: t | {max(t): torch.full_like(t[max(t)], torch.nan)}), "not finite"),
+    "empty": (in_tensors(lambda t: {}), "no tensors"),
+    "no JSON": (in_bytes(CONFIG_FILE, lambda data: b"{"), "JSON"),
+    "a later schema": (
+        in_bytes(CONFIG_FILE, lambda data: data.replace(b'"schema_version": 1', b'"schema_version": 2')),
+        "schema version 2",
+    ),
+    "no fields": (in_bytes(CONFIG_FILE, lambda data: b'{"schema_version": 1, "files": []}'), "base_model"),
+}
 
 
-def drop_a_key(folder: Path) -> None:
-    tensors = load_file(folder / WEIGHTS_FILE)
-    tensors.pop(sorted(tensors)[0])
-    write_tensors(folder, tensors)
-
-
-def add_a_key(folder: Path) -> None:
-    write_tensors(folder, {**load_file(folder / WEIGHTS_FILE), "unet.extra.weight": torch.zeros(2)})
-
-
-def not_finite(folder: Path) -> None:
-    tensors = load_file(folder / WEIGHTS_FILE)
-    tensors[sorted(tensors)[-1]][0, 0] = float("nan")
-    write_tensors(folder, tensors)
-
-
-def empty(folder: Path) -> None:
-    write_tensors(folder, {})
-
-
-def no_json(folder: Path) -> None:
-    (folder / CONFIG_FILE).write_text("{")
-
-
-def later_schema(folder: Path) -> None:
-    config = json.loads((folder / CONFIG_FILE).read_text())
-    (folder / CONFIG_FILE).write_text(json.dumps({**config, "schema_version": 2}))
-
-
-def no_fields(folder: Path) -> None:
-    (folder / CONFIG_FILE).write_text(json.dumps({"schema_version": 1, "files": []}))
-
-
-DAMAGES = [
-    (truncate, "truncated"),
-    (change_a_byte, "sha256"),
-    (pickled, "pickle"),
-    (only_a_pickle, "pickles"),
-    (rename_keys, "unexpected keys: 'module.text_encoder"),
-    (drop_a_key, "missing keys: 'text_encoder"),
-    (add_a_key, "unet.extra.weight"),
-    (not_finite, "not finite"),
-    (empty, "no tensors"),
-    (no_json, "JSON"),
-    (later_schema, "schema version 2"),
-    (no_fields, "base_model"),
-]
-
-
-@pytest.mark.parametrize(("damage", "message"), DAMAGES, ids=[damage.__name__ for damage, _ in DAMAGES])
-def test_a_damaged_adaptor_is_refused_and_nothing_changes(pipe: Any, adaptor: Path, damage: Any, message: str) -> None:
-    before = state(pipe)
+@pytest.mark.parametrize("case", DAMAGES)
+def test_a_damaged_adaptor_is_refused_and_nothing_changes(pipe: Any, adaptor: Path, case: str) -> None:
+    before, (damage, message) = state(pipe), DAMAGES[case]
     damage(adaptor)
     with pytest.raises(InvalidAdaptorError, match=message):
         load_fair_adaptor(pipe, adaptor)

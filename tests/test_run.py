@@ -203,7 +203,6 @@ def test_a_tracker_that_fails_is_left_out_and_training_goes_on(
 
     monkeypatch.setattr(TensorBoardTracker, "log", broken)
     console = Console(record=True, width=200, file=io.StringIO())
-
     assert train(dataclasses.replace(CONFIG, iterations=3), tmp_path / "run", images_per_prompt=4, console=console)
     assert console.export_text().count("tensorboard failed and is left out: ConnectionError") == 1
     assert (tmp_path / "run" / CONFIG_FILE).is_file()

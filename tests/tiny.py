@@ -23,7 +23,21 @@ from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE, AttributeTar
 from fair_adaptors.families.table import family_of
 
 State = dict[str, torch.Tensor]
+LETTERS = [chr(code) for code in range(97, 123)]
 AIM = {"gender": AttributeTarget(("female", "male"), (0.5, 0.5))}
+
+
+def letter_tokenizer(length: int) -> CLIPTokenizer:
+    """A tokenizer of CLIP's to which every letter is a token."""
+    symbols = [*LETTERS, *(letter + "</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={s: i for i, s in enumerate(symbols)}, merges=[], model_max_length=length)
+
+
+def tiny_autoencoder(kind: Any = AutoencoderKL, **settings: Any) -> Any:
+    """An autoencoder whose latents have half the sides of an image."""
+    down, up = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
+    blocks = {"down_block_types": down, "up_block_types": up, "block_out_channels": (8, 16), "norm_num_groups": 4}
+    return kind(**blocks, **settings).eval()
 
 
 def tiny_pipeline(
@@ -31,9 +45,7 @@ def tiny_pipeline(
 ) -> StableDiffusionPipeline:
     """A Stable Diffusion pipeline with random weights: latents ``side`` × ``side``, images twice as large."""
     torch.manual_seed(seed)
-    letters = [chr(code) for code in range(97, 123)]
-    symbols = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={s: i for i, s in enumerate(symbols)}, merges=[], model_max_length=16)
+    tokenizer = letter_tokenizer(16)
     end = tokenizer.eos_token_id
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
@@ -58,13 +70,7 @@ def tiny_pipeline(
         attention_head_dim=4,
         norm_num_groups=8,
     )
-    autoencoder = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        sample_size=2 * side,
-    )
+    autoencoder = tiny_autoencoder(sample_size=2 * side)
     scheduler = DPMSolverMultistepScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
     )

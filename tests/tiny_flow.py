@@ -28,10 +28,12 @@ from transformers import (
     T5Tokenizer,
 )
 
-from tests.tiny import tiny_pipeline
+from tests.tiny import LETTERS, tiny_autoencoder, tiny_pipeline
 
 SIDE = 16
 """Pixels along a side of an image."""
+OF_FLUX = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2}
+"""What the transformers of FLUX.1 and FLUX.2 have in common."""
 
 
 def tiny_sd3(*, seed: int = 0, t5: bool = True) -> StableDiffusion3Pipeline:
@@ -56,7 +58,7 @@ def tiny_sd3(*, seed: int = 0, t5: bool = True) -> StableDiffusion3Pipeline:
         StableDiffusion3Pipeline(
             transformer.eval(),
             FlowMatchEulerDiscreteScheduler(shift=3.0),
-            tiny_autoencoder(),
+            _autoencoder(),
             _clip_with_projection(first),
             first.tokenizer,
             _clip_with_projection(first),
@@ -73,10 +75,7 @@ def tiny_flux(*, seed: int = 0, guidance: bool = True) -> FluxPipeline:
     torch.manual_seed(seed)
     transformer = FluxTransformer2DModel(
         in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
+        **OF_FLUX,
         joint_attention_dim=32,
         pooled_projection_dim=16,
         guidance_embeds=guidance,
@@ -85,7 +84,7 @@ def tiny_flux(*, seed: int = 0, guidance: bool = True) -> FluxPipeline:
     return _quiet(
         FluxPipeline(
             FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=guidance),
-            tiny_autoencoder(),
+            _autoencoder(),
             first.text_encoder,
             first.tokenizer,
             tiny_t5(),
@@ -100,25 +99,15 @@ def tiny_klein(*, seed: int = 0, distilled: bool = False) -> Flux2KleinPipeline:
     torch.manual_seed(seed)
     transformer = Flux2Transformer2DModel(
         in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
+        **OF_FLUX,
         joint_attention_dim=24,
         timestep_guidance_channels=16,
         axes_dims_rope=(2, 2, 2, 2),
         guidance_embeds=False,
     )
-    autoencoder = AutoencoderKLFlux2(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=SIDE,
-    )
+    autoencoder = tiny_autoencoder(AutoencoderKLFlux2, latent_channels=4, sample_size=SIDE)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
-    parts = (scheduler, autoencoder.eval(), tiny_qwen(27), _qwen_tokenizer(), transformer.eval())
+    parts = (scheduler, autoencoder, tiny_qwen(27), _qwen_tokenizer(), transformer.eval())
     return _quiet(Flux2KleinPipeline(*parts, is_distilled=distilled))
 
 
@@ -139,7 +128,7 @@ def tiny_z_image(*, seed: int = 0) -> ZImagePipeline:
     for name, weights in transformer.named_parameters():  # a pad token is random memory until it is loaded
         if name.endswith("pad_token"):
             torch.nn.init.normal_(weights)
-    parts = (FlowMatchEulerDiscreteScheduler(shift=3.0), tiny_autoencoder(), tiny_qwen(2), _qwen_tokenizer())
+    parts = (FlowMatchEulerDiscreteScheduler(shift=3.0), _autoencoder(), tiny_qwen(2), _qwen_tokenizer())
     return _quiet(ZImagePipeline(*parts, transformer.eval()))
 
 
@@ -152,27 +141,16 @@ def tiny_qwen(layers: int) -> Qwen3ForCausalLM:
 
 
 def _qwen_tokenizer() -> Qwen2Tokenizer:
-    letters = [chr(code) for code in range(97, 123)]
-    words = ["<|endoftext|>", *letters, "Ġ"]  # the last stands for a space
+    words = ["<|endoftext|>", *LETTERS, "Ġ"]  # the last stands for a space
     tokenizer = Qwen2Tokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=512)
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     return tokenizer
 
 
-def tiny_autoencoder() -> AutoencoderKL:
+def _autoencoder() -> AutoencoderKL:
     """An autoencoder of four channels, with a shift."""
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        latent_channels=4,
-        sample_size=SIDE,
-        scaling_factor=1.5,
-        shift_factor=0.1,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    ).eval()
+    plain = {"use_quant_conv": False, "use_post_quant_conv": False}
+    return tiny_autoencoder(latent_channels=4, sample_size=SIDE, scaling_factor=1.5, shift_factor=0.1, **plain)
 
 
 def tiny_t5() -> T5EncoderModel:
@@ -183,7 +161,7 @@ def tiny_t5() -> T5EncoderModel:
 
 
 def _t5_tokenizer() -> T5Tokenizer:
-    letters = [(chr(code), -3.0) for code in range(97, 123)]
+    letters = [(letter, -3.0) for letter in LETTERS]
     return T5Tokenizer(
         vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *letters], extra_ids=0, model_max_length=24
     )

@@ -8,7 +8,6 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
-    CLIPTokenizer,
     Dinov2Config,
     Dinov2Model,
     ViTConfig,
@@ -17,6 +16,7 @@ from transformers import (
 )
 
 from fair_adaptors.vision.mobilenet import mobilenet_v3_large
+from tests.tiny import letter_tokenizer
 
 SIDE = 28
 RACES = ["White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian", "Middle Eastern"]
@@ -25,9 +25,7 @@ AGES = ["0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "mor
 
 def small_clip(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
-    letters = [chr(code) for code in range(97, 123)]
-    symbols = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={s: i for i, s in enumerate(symbols)}, merges=[], model_max_length=77)
+    tokenizer = letter_tokenizer(77)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {**sizes, "vocab_size": len(tokenizer), "max_position_embeddings": 77}
     text |= {"bos_token_id": 52, "eos_token_id": 53, "pad_token_id": 53}
