@@ -12,6 +12,7 @@ from fair_adaptors.errors import ConfigError
 from fair_adaptors.evaluation import baselines
 from fair_adaptors.prompts import sets
 from fair_adaptors.steering.draw import Attribute
+from fair_adaptors.steering.lexicon import usual_lexicon
 from fair_adaptors.vision.catalog import load_classifier
 from fair_adaptors.vision.heads import class_of, read_labels
 from tests.vision_models import small_clip
@@ -43,6 +44,11 @@ def test_it_is_known_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert baselines._spoken("eyewear", asked.classes, asked.target)[0] == ("bespectacled", "without")
     monkeypatch.setattr(sets, "_known_sets", sets._known_sets.__wrapped__)
     assert "senator in glasses" in sets.load_prompts("explicit").labels
+
+
+def test_the_words_by_which_a_prompt_names_it_are_known_of_every_attribute() -> None:
+    """Without them a prompt that says it would be steered all the same."""
+    assert usual_lexicon().anywhere.keys() == {one.name for one in attributes.ATTRIBUTES}
 
 
 def test_an_attribute_without_labels_or_words_is_no_candidate_for_either() -> None:
