@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fair_adaptors.training.config import TrainConfig
@@ -40,6 +41,12 @@ def test_settings_are_read_from_text_in_their_own_type() -> None:
         ({"learning_rate": "0"}, "learning_rate is 0.0; it must be above 0"),
         ({"seed": str(2**32 + 1)}, "at most 4294967296"),
         ({"keep_attributes": "age,gender"}, "keep_attributes has gender, which is to be made fair, not kept"),
+        ({"named_images": "5"}, r"named_images \(5\) must divide images_per_prompt"),
+        ({"prompt_sets": "train:0"}, "at least one set, with shares above 0"),
+        ({"trackers": "paper"}, "trackers has paper; choose from tensorboard and wandb"),
+        ({"stop_below": "0.1"}, "need validate_every or validate_minutes"),
+        ({"keep": "best"}, "need validate_every or validate_minutes"),
+        ({"face_weight": "1"}, "needs a face_encoder, and faces"),
     ],
 )
 def test_a_wrong_setting_is_named(values: dict[str, str], message: str) -> None:
@@ -64,9 +71,20 @@ def test_what_prompts_name_is_told_before_the_run(tmp_path: Path) -> None:
     assert not any("names a class" in line for line in make_plan(get_recipe("sandbox-age")).kept)
 
 
-def test_a_word_that_is_none_to_choose_from_is_refused_however_it_comes() -> None:
-    with pytest.raises(ConfigError, match="schedule is 'falling'; choose one of constant, cosine, linear"):
-        dataclasses.replace(get_recipe("sandbox-gender"), schedule="falling")  # type: ignore[arg-type]
+GENDER = get_recipe("sandbox-gender")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "falling"}, "schedule is 'falling'; choose one of constant, cosine, linear"),
+        ({"attributes": ()}, "nothing to make fair"),
+        ({"attributes": GENDER.attributes * 2}, "an attribute is given twice"),
+    ],
+)
+def test_what_cannot_be_is_refused_however_it_comes(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(GENDER, **changes)
 
 
 def test_an_unknown_recipe_gets_a_suggestion() -> None:

@@ -85,11 +85,13 @@ def test_a_plain_lora_is_refused_with_the_command_that_makes_an_adaptor_of_it(
         ({"a.safetensors": b"a"}, "/c.safetensors", "no file 'c.safetensors'.*Did you mean 'a.safetensors'"),
         ({"a.safetensors": b"a"}, "@v9", "no such|v9"),
         ({CONFIG_FILE: b"{}", WEIGHTS_FILE: b"a"}, "", "already an adaptor of this package"),
+        ({"a.safetensors": b"a" * 101}, "", "a.safetensors has 101 bytes; no LoRA is that large"),
     ],
 )
-def test_what_could_be_meant_but_is_not_clear_is_refused(
-    online_hub: Hub, files: dict[str, bytes], asked: str, message: str
+def test_what_is_not_clear_or_too_large_is_refused(
+    online_hub: Hub, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes], asked: str, message: str
 ) -> None:
+    monkeypatch.setattr("fair_adaptors.hub.lora.MOST_BYTES", 100)
     repo_id = f"org/lora{len(online_hub.repositories)}"
     publish(online_hub, repo_id, files)
     with pytest.raises(FairAdaptorError, match=message):
