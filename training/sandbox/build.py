@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusio
 from fair_adaptors.training.engine.lora import ExponentialAverage
 from rich.progress import Progress
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from fair_adaptors.sandbox import world
 from fair_adaptors.sandbox.classifiers import NETWORKS, PortraitNetwork
 from fair_adaptors.sandbox.pipeline import WEIGHTS
 
+from .building import load_as_float32, minimise, stage_of, tokenize
 from .measure import measure
 from .portraits import Portraits, render_portraits
 from .tokenizer import build_tokenizer
@@ -64,7 +65,7 @@ def train_network(
     network = PortraitNetwork(width, heads)
     truth = {name: getattr(portraits.people, name) for name in heads if name != "nuisances"}
     nuisances = torch.stack([getattr(portraits.people, name) for name in world.NUISANCES], 1)
-    for index in _minimise(network.parameters(), steps, len(nuisances), 64, 3e-3, generator, advance):
+    for index in minimise(network.parameters(), steps, len(nuisances), 64, 3e-3, generator, advance):
         labels = {name: F.one_hot(truth[name][index], heads[name]).float() for name in truth}
         images = portraits.images(index)
         if which == "blends":
@@ -113,7 +114,7 @@ def train_autoencoder(
         sample_size=world.IMAGE_SIZE,
         mid_block_add_attention=False,
     ).to(memory_format=torch.channels_last)
-    for index in _minimise(autoencoder.parameters(), steps, len(portraits.captions), 16, 2e-3, generator, advance):
+    for index in minimise(autoencoder.parameters(), steps, len(portraits.captions), 16, 2e-3, generator, advance):
         target = (2 * portraits.images(index) - 1).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = autoencoder.encode(target).latent_dist
@@ -173,12 +174,12 @@ def train_base(
         attention_head_dim=4,
         norm_num_groups=8,
     )
-    tokens = _tokenize(tokenizer, captions)
-    empty = _tokenize(tokenizer, [""])
+    tokens = tokenize(tokenizer, captions)
+    empty = tokenize(tokenizer, [""])
     alphas = scheduler.alphas_cumprod
     parameters = [*text_encoder.parameters(), *unet.parameters()]
     average = ExponentialAverage(parameters, 0.998)
-    for index in _minimise(parameters, steps, len(captions), 64, 1.6e-3, generator, advance):
+    for index in minimise(parameters, steps, len(captions), 64, 1.6e-3, generator, advance):
         average.update()
         dropped = torch.rand(len(index), 1, generator=generator) < 0.1
         states = text_encoder(torch.where(dropped, empty, tokens[index])).last_hidden_state
@@ -193,34 +194,6 @@ def train_base(
         for mean, parameter in zip(average.means, parameters, strict=True):
             parameter.copy_(mean)
     return text_encoder.eval().requires_grad_(False), unet.eval().requires_grad_(False)
-
-
-def _minimise(
-    parameters: Iterable[nn.Parameter],
-    steps: int,
-    count: int,
-    batch: int,
-    rate: float,
-    generator: torch.Generator,
-    advance: Callable[[], None],
-) -> Iterator[Tensor]:
-    """Yield batches of indices; after the caller's backward, take an AdamW step (warm-up, cosine, clipping at 1)."""
-    parameters = list(parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * min(1, step / steps)))
-    )
-    for _ in range(steps):
-        yield torch.randint(count, (batch,), generator=generator)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        advance()
-
-
-def _tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    return tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
 
 
 def build_blends(out: Path, config: BuildConfig, stage: Callable[[str, int], Callable[[], None]]) -> None:
@@ -246,7 +219,7 @@ def build(out: Path, config: BuildConfig) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     with Progress() as progress:
-        stage = functools.partial(_stage, progress)
+        stage = functools.partial(stage_of, progress)
         rendering = stage("portraits", math.ceil(config.portraits / 200))
         portraits = render_portraits(config.portraits, generator=generator, advance=rendering)
         networks = {}
@@ -277,24 +250,13 @@ def build(out: Path, config: BuildConfig) -> dict[str, Any]:
         autoencoder, text_encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
     )
     pipe.to(dtype=torch.float16).save_pretrained(out / "pipeline")
-    _load_as_float32(out / "pipeline" / "text_encoder" / "config.json")
+    load_as_float32(out / "pipeline" / "text_encoder" / "config.json")
     pipe.to(dtype=torch.float32)
     quality = measure(pipe, networks["evaluation"], config.images_per_prompt, config.seed)
     quality["seconds"] = time.perf_counter() - started
     quality["megabytes"] = sum(f.stat().st_size for f in out.rglob("*.safetensors")) / 1e6
     (out / "build.json").write_text(json.dumps(quality, indent=2) + "\n")
     return quality
-
-
-def _stage(progress: Progress, name: str, total: int) -> Callable[[], None]:
-    task = progress.add_task(name, total=total)
-    return lambda: progress.advance(task)
-
-
-def _load_as_float32(config: Path) -> None:
-    """Have transformers load a model in float32, as diffusers does untold; the file stays in half precision."""
-    settings = {**json.loads(config.read_text(encoding="utf-8")), "dtype": "float32"}
-    config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -307,7 +269,7 @@ def main() -> None:
     config = BuildConfig(seed=arguments.seed)
     if arguments.only_blends:
         with Progress() as progress:
-            build_blends(arguments.out, config, functools.partial(_stage, progress))
+            build_blends(arguments.out, config, functools.partial(stage_of, progress))
         return
     for name, value in build(arguments.out, config).items():
         print(f"{name:20} {value:.3f}")

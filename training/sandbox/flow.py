@@ -28,7 +28,7 @@ from fair_adaptors.sandbox.flow import flow_folder, with_one_zero
 from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
 from fair_adaptors.sandbox.prompts import TEMPLATE, occupations
 
-from .build import _load_as_float32, _minimise, _stage
+from .building import load_as_float32, minimise, stage_of
 from .measure import measure
 from .portraits import Portraits, render_portraits
 from .tokenizer import build_tokenizer
@@ -133,7 +133,7 @@ def train(
     average = ExponentialAverage(parameters, 0.998)
     tokens, empty = _tokenize(pipe.tokenizer, captions), _tokenize(pipe.tokenizer, [""])
     losses = []
-    for index in _minimise(parameters, steps, len(captions), 64, 2e-3, generator, advance):
+    for index in minimise(parameters, steps, len(captions), 64, 2e-3, generator, advance):
         average.update()
         dropped = torch.rand(len(index), 1, generator=generator) < 0.1
         states, pooled = _conditions(pipe, torch.where(dropped, empty, tokens[index]))
@@ -172,7 +172,7 @@ def build(out: Path, *, portraits: int, steps: int, images_per_prompt: int, seed
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     with Progress() as progress:
-        stage = functools.partial(_stage, progress)
+        stage = functools.partial(stage_of, progress)
         rendering = stage("portraits", math.ceil(portraits / 200))
         drawn = render_portraits(portraits, generator=generator, advance=rendering)
         pipe = new_pipeline()
@@ -193,7 +193,7 @@ def save(pipe: Any, out: Path) -> None:
     """Save the pipeline in half precision, and have it in float32 again, rounded."""
     pipe.to(dtype=torch.float16).save_pretrained(out / "pipeline")
     for name in ("text_encoder", "text_encoder_2"):
-        _load_as_float32(out / "pipeline" / name / "config.json")
+        load_as_float32(out / "pipeline" / name / "config.json")
     pipe.to(dtype=torch.float32)
 
 

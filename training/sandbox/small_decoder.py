@@ -17,7 +17,8 @@ from torch import Tensor
 from fair_adaptors.report.grid import plain_grid
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 
-from .build import DOWNSAMPLING, LATENT_CHANNELS, _minimise
+from .build import DOWNSAMPLING, LATENT_CHANNELS
+from .building import minimise
 from .portraits import render_portraits
 
 STAGES = DOWNSAMPLING.bit_length()
@@ -56,7 +57,7 @@ def distil(
 ) -> AutoencoderTiny:
     """Train a decoder on colours and on edges, as the sandbox's own was."""
     small = new_decoder()
-    for index in _minimise(
+    for index in minimise(
         small.decoder.parameters(), steps, len(latents), batch, 4e-3, generator, advance=lambda: None
     ):
         error = decode_with(small, latents[index]) - pictures[index]

@@ -26,7 +26,7 @@ from fair_adaptors.sandbox.classifiers import load_classifier
 from fair_adaptors.sandbox.flow import load_flow_sandbox
 from fair_adaptors.sandbox.pipeline import GUIDANCE, load_sandbox_pipeline
 
-from .build import _minimise
+from .building import minimise
 
 TEACHERS: dict[str, Callable[[], Any]] = {"sandbox": load_sandbox_pipeline, "sandbox-flow": load_flow_sandbox}
 STEPS, PARTS = 4, 4
@@ -125,7 +125,7 @@ def distil(
     steps, count = len(ways) - 1, ways.shape[1]
     losses: list[float] = []
     given = (updates, steps * count, batch, rate, generator, lambda: None)
-    for index in _minimise(network.parameters(), *given):
+    for index in minimise(network.parameters(), *given):
         step, image = index // count, index % count
         output = predict(
             pipe, ways[step, image], at.timesteps[step * parts], conditions, guidance_scale=0.0, images=image
