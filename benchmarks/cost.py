@@ -15,8 +15,10 @@ from fair_adaptors.training.cost import (
     SUSTAINED,
     Operations,
     Passes,
+    hours,
     passes,
     seconds_per_image,
+    shorter,
     work_per_image,
 )
 
@@ -36,6 +38,20 @@ KNOWN_TIMES: dict[str, dict[str, Any]] = {
 """What others report, in half precision, to tell what share of its peak a card sustains: paper §4; documentation of
 diffusers, "Accelerate inference of text-to-image diffusion models", with fused attention and not compiled."""
 
+SHOWN = ("gender", "gender-race", "sdxl-gender-race")
+OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "the recipe's own": {},
+    "`gradient_decoder=madebyollin/taesd`": {"gradient_decoder": "madebyollin/taesd"},
+    "`unconditional_gradient=false`": {"unconditional_gradient": "false"},
+    "`num_steps=6`, `max_steps=0`": {"num_steps": "6", "max_steps": "0"},
+    "all of these": {
+        "gradient_decoder": "madebyollin/taesd",
+        "unconditional_gradient": "false",
+        "num_steps": "6",
+        "max_steps": "0",
+    },
+}
+"""Settings that cut the hours of a recipe, and that it does not have."""
 KEPT = ("base's weights", "adaptor", "latents", "pictures")
 PASSING = ("*U-Net*", "*U-Net, gradient*", "*decoding, validation*", "*decoding, gradient*")
 """What the memory is counted of, as ``fair_adaptors.training.plan.memory`` has it; of the second, one at a time."""
@@ -98,6 +114,23 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
     }
 
 
+def options(name: str, card: str = "RTX 4090") -> list[dict[str, Any]]:
+    """Estimate the hours of a recipe with settings that it may be given, in all iterations and in a fifth of them."""
+    from fair_adaptors.training.plan import originals_made
+    from fair_adaptors.training.recipes import get_recipe
+
+    from fair_adaptors.adaptor.bases import find_base
+
+    found = []
+    for said, settings in OPTIONS.items():
+        config = get_recipe(name, settings)
+        base = find_base(config.base)
+        assert base is not None
+        every, fifth = (hours(one, base.short_name, originals_made(one))[card] for one in (config, shorter(config)))
+        found.append({"settings": said, "recipe": name, "hours": every, "hours of a fifth": fifth})
+    return found
+
+
 def sustained(recipe: Mapping[str, Any], bases: Mapping[str, Mapping[str, Operations]]) -> dict[str, dict[str, Any]]:
     """Return of each of ``KNOWN_TIMES`` the teraflops of the base and the share of the card's peak that they mean.
 
@@ -131,6 +164,7 @@ def main() -> None:
     people = [name for name in RECIPES if not name.startswith("sandbox")]
     rows = [recipe_cost(name, bases, vision) for name in people]
     details: dict[str, Any] = {
+        "options": [option for name in SHOWN for option in options(name)],
         "forms": count_forms(bases["sd15"]["unet"]),
         "bases": bases,
         "vision": vision,
@@ -143,6 +177,7 @@ def main() -> None:
 def tables(
     rows: list[dict[str, Any]],
     *,
+    options: list[dict[str, Any]],
     forms: list[dict[str, Any]],
     bases: Mapping[str, Mapping[str, Any]],
     vision: Mapping[str, Any],
@@ -193,8 +228,21 @@ def tables(
         )
         for (name, known), (scale, unit) in zip(KNOWN_TIMES.items(), ((1e6, "EFLOP"), (1, "TFLOP")), strict=True)
     ]
+    chosen = [
+        (
+            said,
+            *(
+                f"{option[one]:,.0f} h"
+                for option in options
+                if option["settings"] == said
+                for one in ("hours", "hours of a fifth")
+            ),
+        )
+        for said in OPTIONS
+    ]
     return [
         table(["recipe", "memory", "fits on 24 GB", *CARDS], answer),
+        table(["settings", *(head for name in SHOWN for head in (f"`{name}`", "a fifth"))], chosen),
         table(["form", "forward, no gradient", "with gradient", "again", "backward", "formula", "operations"], calls),
         table(["a row through", "forward", "backward", "backward / forward"], models),
         table(["recipe", "images × iterations", "bfloat16", "float32", *(f"{card}, s" for card in CARDS)], work),

@@ -76,7 +76,7 @@ def results(benchmark: str) -> dict[str, Any]:
 
 def test_tables_are_those_of_the_benchmarks() -> None:
     costs, scales = results("cost"), results("scaling")
-    details = {name: costs[name] for name in ("forms", "bases", "vision", "sustained")}
+    details = {name: costs[name] for name in ("options", "forms", "bases", "vision", "sustained")}
     assert tables_in("cost") == cost.tables(costs["rows"], **details)
     assert tables_in("scaling") == scaling.tables(*(scales[name] for name in ("rows", "works", "predicted", "split")))
     assert tables_in("results") == results_page.tables()

@@ -23,7 +23,7 @@ from fair_adaptors.hub.parts import KIND
 from fair_adaptors.vision.catalog import is_folder
 
 from .config import TrainConfig
-from .cost import hours, said
+from .cost import hours, listed, said, shorter
 from .downloads import Download, downloads
 from .engine import lora
 from .engine.denoisers import denoiser_of
@@ -120,7 +120,11 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
 def _time(config: TrainConfig, num_processes: int) -> str:
     known = find_base(split_revision(config.shapes)[0])
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    told = said(hours(config, known.short_name if known else "", originals_made(config), num_processes), card)
+    base = known.short_name if known else ""
+    found, early = (hours(one, base, originals_made(one), num_processes) for one in (config, shorter(config)))
+    told = said(found, card) + f"; it may end much earlier (`stop_below`): {listed(early)} after a fifth" * bool(
+        early and config.stop_below
+    )
     faster = faster_by(config, "cuda")
     return told + f"; not counted: {', '.join(faster)}, which an NVIDIA card is faster by" * bool(faster)
 
