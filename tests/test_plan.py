@@ -76,7 +76,8 @@ def test_the_hours_on_the_card_that_is_here_are_told_and_those_on_others(
         assert ("not known how long on the card here (Tesla T4)" in told) == (card is not None)
     early = hours(dataclasses.replace(config, iterations=2_000), "sd15", 1.0)["RTX 4090"]
     assert early == pytest.approx(found["RTX 4090"] / 5) and f"earlier (`stop_below`): {early:,.0f} h on RTX" in told
-    assert "earlier" not in _time(dataclasses.replace(config, stop_below=0.0), 1)
+    for endless in ({"stop_below": 0.0}, {"base": "who/knows"}):
+        assert "earlier" not in _time(dataclasses.replace(config, **endless), 1)
     assert "not counted" not in told
     assert _time(dataclasses.replace(config, compile=True), 1).endswith(
         "; not counted: compile, which an NVIDIA card is faster by"
