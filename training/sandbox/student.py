@@ -2,8 +2,8 @@
 
 The teacher is the sandbox itself, with guidance, in small steps without noise. Each step of the student learns to land
 where several of the teacher's do, without guidance: progressive distillation (Salimans & Ho 2022) of a guided model
-(Meng et al. 2023). So the student draws from a noise what its teacher draws from it. The folder is a pipeline with the
-student's scheduler; beside it stands how near it comes, and a picture of both. Some minutes on one core.
+(Meng et al. 2023). So the student draws from a noise what its teacher draws from it. The folder holds its network, how
+near it comes, and a picture of both. Some minutes on one core.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from fair_adaptors.sandbox.classifiers import load_classifier
 from fair_adaptors.sandbox.flow import load_flow_sandbox
 from fair_adaptors.sandbox.pipeline import GUIDANCE, load_sandbox_pipeline
 
-from .building import load_as_float32, minimise
+from .building import minimise
 
 TEACHERS: dict[str, Callable[[], Any]] = {"sandbox": load_sandbox_pipeline, "sandbox-flow": load_flow_sandbox}
 STEPS, PARTS = 4, 4
@@ -163,7 +163,7 @@ def compared(pipe: Any, prompts: Sequence[str], noise: Tensor, wanted: Tensor) -
 
 
 def main() -> None:
-    """Distil one from the command line, save it in half precision and say how near it comes."""
+    """Distil one from the command line, save its network in half precision and say how near it comes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", choices=list(TEACHERS), default="sandbox", help="the teacher")
     parser.add_argument("--out", type=Path, help="folder to write to; build/student-BASE by default")
@@ -186,10 +186,9 @@ def main() -> None:
     seen = ways[:, HELD:], tuple(rows[HELD:] for rows in conditions)
     settings = {"updates": arguments.updates, "batch": arguments.batch, "rate": arguments.rate}
     found |= {"losses": distil(pipe, *seen, at, parts=PARTS, generator=generator, **settings)}
-    pipe.to(dtype=torch.float16).save_pretrained(out)
-    for config in out.glob("text_encoder*/config.json"):
-        load_as_float32(config)
-    pipe.to(dtype=torch.float32)
+    network = denoiser_for(pipe).model
+    network.half().save_pretrained(out)
+    network.float()
     found["after"], images = compared(pipe, *held)
     rows = torch.cat([each[:SHOWN] for each in images])
     labels = ["teacher", "student"]
