@@ -1,5 +1,6 @@
 """What every test may rely on: no network, one thread, the same seed, and nothing skipped where CI runs."""
 
+import io
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -67,6 +68,15 @@ def fixed_seed() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """A terminal in the place of stderr: what is shown there."""
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", screen)
+    return screen
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -198,6 +198,25 @@ def test_quiet_hides_bars_and_may_stand_anywhere(command: Command, words: list[s
         advance(1, 2)
     assert screen.getvalue() == ""
     command("list")
+
+
+def test_a_wait_tells_how_long_it_has_taken_and_how_long_it_took_last_time(
+    terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FAIR_ADAPTORS_CACHE", str(tmp_path))
+    clock = iter([0.0, 0.0, 9.0, 20.0, 21.0, 21.0])
+    monkeypatch.setattr("fair_adaptors.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    for shown in ("loading … 0 s\r", "loading … 1 s, about 8 s left\r"):
+        with progress.waiting("loading"):
+            pass
+        assert shown in terminal.getvalue() and terminal.getvalue().endswith("\r\033[K"), "nothing is left of it"
+
+
+def test_a_wait_gives_way_to_whoever_else_writes(terminal: io.StringIO) -> None:
+    with progress.waiting("loading"):
+        print("a download's bar", file=sys.stderr)
+        assert terminal.getvalue().endswith("\r\033[Ka download's bar\n") and sys.stderr is not terminal
+    assert sys.stderr is terminal and terminal.getvalue().count("bar") == 1
 
 
 def test_messages_have_levels(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

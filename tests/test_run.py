@@ -239,14 +239,12 @@ def test_a_callback_takes_the_place_of_the_bar_and_what_is_said_is_logged(
     assert f"The adaptor is in {tmp_path}" in caplog.text
 
 
-def test_what_is_being_loaded_is_shown(tmp_path: Path) -> None:
-    screen = io.StringIO()
-    reporter = Reporter(CONFIG, tmp_path, World(), Console(file=screen, force_terminal=True, width=100))
-    with reporter.loading(2) as tell:
+def test_what_is_being_loaded_is_shown(tmp_path: Path, terminal: io.StringIO) -> None:
+    with Reporter(CONFIG, tmp_path, World(), Console()).loading(2) as tell:
         tell("classifiers")
         tell("base")
-    assert "loading the classifiers" in screen.getvalue() and "loading the base" in screen.getvalue()
-    assert "1/2" in screen.getvalue()
+    for line in ("loading the classifiers (1 of 2) … ", "loading the base (2 of 2) … "):
+        assert line in terminal.getvalue()
 
 
 def test_the_first_ctrl_c_waits_for_the_prompt_and_the_second_one_or_one_at_the_end_does_not() -> None:

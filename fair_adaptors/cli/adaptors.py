@@ -9,8 +9,9 @@ import typer
 from fair_adaptors.adaptor.bases import find_base
 from fair_adaptors.adaptor.registry import AUTHORS, AdaptorInfo, list_adaptors
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.progress import waiting
 
-from .common import AsJson, adaptors, busy, print_json
+from .common import AsJson, adaptors, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +90,7 @@ def info(
         if as_json:
             print_json({"known": _row(known), "record": None, "results": None})
         return
-    with busy(f"looking for {name}"):
+    with waiting(f"looking for {name}"):
         folder = resolve(name, revision=revision, wanted="description")
     record, results = read_record(folder), read_results(folder)
     if as_json:

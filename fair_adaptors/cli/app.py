@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from fair_adaptors.adaptor.bases import base_place
+from fair_adaptors.progress import waiting
 
 from .common import Base, BaseConfig, Device, Dtype, Variant, adaptors, load_base, quiet
 
@@ -13,14 +14,16 @@ def app(
     base: Base = "sandbox",
     adaptor: Annotated[
         list[str] | None,
-        typer.Option(help="One more: name, folder or Hub id; may be given again.", autocompletion=adaptors),
+        typer.Option(
+            help="Another adaptor to offer: name, folder or Hub id; may be given again.", autocompletion=adaptors
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; this machine alone by default.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 7860,
     classifier: Annotated[
         list[str] | None,
         typer.Option(
-            help="Counts the people of a base other than the sandbox, such as clip:ORG/NAME; may be given again."
+            help="For a base other than the sandbox: what counts people, such as clip:ORG/NAME; may be given again."
         ),
     ] = None,
     encoder: Annotated[
@@ -49,7 +52,8 @@ def app(
     from fair_adaptors.app.page import leave, require_gradio, serve
     from fair_adaptors.evaluation.spec import instruments_for
 
-    require_gradio()  # before the base is loaded, which takes its time
+    with waiting("loading the page"):
+        require_gradio()  # before the base is loaded, which takes its time
     limits = limits_for(host, waiting=max_waiting, visitor_images=visitor_images, all_images=all_images)
     counts = instruments_for(base, classifier or (), encoder or ()) if classifier or encoder else None
     pipe = load_base(base, device=device, dtype=dtype, variant=variant, base_config=base_config)

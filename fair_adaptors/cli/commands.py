@@ -1,5 +1,7 @@
 """The command line: one Typer app. Each command is a few lines that call the library; frameworks load when needed."""
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -47,6 +49,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an error that users can do something about is one line on stderr and exit status 1."""
+    atexit.register(gc.freeze)  # else Python looks through all that is loaded for garbage before it ends: a second
     try:
         try:
             app(prog_name="fair-adaptors")
@@ -80,16 +83,27 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help=f"Show what is done; as {LOG}=debug.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help=f"Show errors alone, no bars; as {LOG}=error.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help=f"Say what is being done; same as {LOG}=debug.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help=f"Show only errors, no bars; same as {LOG}=error.")
+    ] = False,
 ) -> None:
     level = "debug" if verbose else "error" if quiet else os.environ.get(LOG, "warning").lower()
     if level not in LEVELS:
         raise typer.BadParameter(f"{LOG} is {level!r}; it must be one of {', '.join(LEVELS)}")
-    handler, logger = logging.StreamHandler(), logging.getLogger("fair_adaptors")
+    handler, logger = Messages(), logging.getLogger("fair_adaptors")
     handler.setFormatter(logging.Formatter("fair-adaptors: %(message)s"))
     logger.handlers = [handler]
     logger.setLevel(level.upper())
+
+
+class Messages(logging.Handler):
+    """Writes messages to what stderr is now: while something is waited for, a line there gives way to them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
 
 
 COMMANDS: Mapping[str, Callable[..., None]] = {

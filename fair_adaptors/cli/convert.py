@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
-from .common import NAMES, adaptors, bases, busy, quiet
+from fair_adaptors.progress import waiting
+
+from .common import NAMES, adaptors, bases, quiet
 
 
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="FILE_OR_ZIP", help="Or a folder of checkpoints, or a Hub id: ORG/NAME[/FILE].")
+        str,
+        typer.Argument(
+            metavar="FILE_OR_ZIP", help="One file or zip, a folder of checkpoints, or a Hub id: ORG/NAME[/FILE]."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="New folder for the adaptor.")],
     base: Annotated[str, typer.Option(help=f"{NAMES}, or a pipeline's folder.", autocompletion=bases)] = "sd15",
@@ -19,12 +24,12 @@ def convert(
         list[str] | None, typer.Option(help="gender, age=0.75,0.25 or hair=dark:0.5,fair:0.5; may be given again.")
     ] = None,
 ) -> None:
-    """Convert the paper authors' checkpoints, or a LoRA of kohya, ComfyUI, peft or diffusers, into one."""
+    """Convert the paper authors' checkpoints, or a LoRA of kohya, ComfyUI, peft or diffusers, into an adaptor."""
     quiet()
     from fair_adaptors.convert.importing import convert as convert_files
     from fair_adaptors.convert.importing import describe
 
-    with busy(f"converting {source}"):
+    with waiting(f"converting {source}"):
         made = convert_files(source, out, base=base, name=name, attributes=attribute or [])
     print(describe(made))
 
@@ -47,8 +52,8 @@ def export(
     pipe = None
     if format == "merged":
         quiet()
-        with busy("loading the base"):
+        with waiting("loading the base"):
             pipe = load_pipeline(base or read_record(folder).base_model)
-    with busy("writing"):
+    with waiting("writing"):
         written = export_adaptor(folder, out, format=format, pipe=pipe)
     print(f"written: {written}")

@@ -8,7 +8,7 @@ import typer
 
 from fair_adaptors.errors import MissingExtraError
 from fair_adaptors.files import check_writable
-from fair_adaptors.progress import bar
+from fair_adaptors.progress import bar, waiting
 
 from .common import Images, Seed, adaptors, quiet
 
@@ -58,7 +58,8 @@ def demo(
         " Try -n 60."
     ]
     try:
-        write_report(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
+        with waiting("writing the report"):
+            write_report(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
     except MissingExtraError as error:  # the page and the picture grid are there
         lines.append(str(error))
     grids = sorted(out.glob("plots/grid_*.png"))

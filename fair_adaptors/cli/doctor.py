@@ -13,7 +13,9 @@ from typing import Any
 
 import typer
 
-from .common import AsJson, busy, print_json, quiet
+from fair_adaptors.progress import waiting
+
+from .common import AsJson, print_json, quiet
 
 PURPOSES = {
     "train": "to train an adaptor",
@@ -30,7 +32,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "huggingface_hub", "s
 def doctor(as_json: AsJson = False) -> None:
     """Check this machine: versions, device, extras, caches, network and disk, and what is left to install."""
     quiet()
-    with busy("looking"):
+    with waiting("looking"):
         facts = dict(_facts())
     if as_json:
         print_json(facts)

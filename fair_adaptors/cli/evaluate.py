@@ -9,6 +9,7 @@ import typer
 
 from fair_adaptors.adaptor.bases import base_place
 from fair_adaptors.files import check_writable
+from fair_adaptors.progress import waiting
 
 from .common import (
     NAMES,
@@ -21,7 +22,6 @@ from .common import (
     Variant,
     adaptors,
     bases,
-    busy,
     load_base,
     print_json,
     print_pairs,
@@ -36,7 +36,9 @@ def evaluate(
         list[str] | None, typer.Option(help="Name, folder or Hub id; may be given again.", autocompletion=adaptors)
     ] = None,
     weight: Annotated[list[float] | None, typer.Option(help="Strength of the adaptors; may be given again.")] = None,
-    baseline: Annotated[list[str] | None, typer.Option(help="A method of others to compare with, or `list`.")] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="A published method to compare with, or `list`; may be given again.")
+    ] = None,
     prompts: Annotated[str | None, typer.Option(help="A prompt set, `list`, authors:NAME, or a file.")] = None,
     images: Images = 60,
     out: Annotated[Path, typer.Option(help="Folder for images, numbers and report.")] = Path("evaluation"),
@@ -76,7 +78,7 @@ def evaluate(
         typer.Option(help="Exit with 1 if a bias is above this, such as gender=0.3; may be given again."),
     ] = None,
     fail_on_harm: Annotated[
-        bool, typer.Option("--fail-on-harm", help="Exit with 1 if a variant does harm beside its aim.")
+        bool, typer.Option("--fail-on-harm", help="Exit with 1 if an adaptor or baseline does harm.")
     ] = False,
     device: Device = None,
     dtype: Dtype = None,
@@ -122,7 +124,7 @@ def evaluate(
         batch_size,
         keep_images,
     )
-    with busy("loading what measures"):
+    with waiting("loading what measures"):
         found = prepare(asked)
     limits = bounds.read_bounds(
         fail_above or [], found.evaluation, variants=found.variants[1:], fail_on_harm=fail_on_harm

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fair_adaptors.errors import ConfigError, missing_extra
-from fair_adaptors.progress import bar
+from fair_adaptors.progress import bar, waiting
 
 from .common import Device, quiet
 
@@ -21,7 +21,7 @@ def face_bank(
         str, typer.Option(help="auraface, sface, authors:opensphere, onnx:FILE or MODULE:OBJECT.")
     ] = "auraface",
     faces: Annotated[str, typer.Option(help="yunet, yunet:PATH, insightface, whole or MODULE:OBJECT.")] = "yunet",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many pictures, drawn at random.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many pictures, drawn at random.")] = None,
     device: Device = None,
 ) -> None:
     """Encode real faces. In training, a face that has to change is pulled towards the nearest of them."""
@@ -32,10 +32,11 @@ def face_bank(
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         quiet()
-        from fair_adaptors.training.classifier.data import Labelled, describe_source, find_source, pinned
-        from fair_adaptors.training.faces.authors import convert_published_bank
-        from fair_adaptors.training.faces.bank import save_face_bank
-        from fair_adaptors.training.faces.build import build_face_bank
+        with waiting("loading what finds faces"):
+            from fair_adaptors.training.classifier.data import Labelled, describe_source, find_source, pinned
+            from fair_adaptors.training.faces.authors import convert_published_bank
+            from fair_adaptors.training.faces.bank import save_face_bank
+            from fair_adaptors.training.faces.build import build_face_bank
     except ModuleNotFoundError as error:
         raise missing_extra(error.name, "classifier") from error
     from fair_adaptors.devices import choose_device
@@ -47,8 +48,10 @@ def face_bank(
     if dataset.endswith(".pkl"):
         bank = convert_published_bank(Path(dataset).expanduser(), load_face_encoder(encoder))
     else:
-        source = pinned(find_source(dataset))
-        print("\n".join(describe_source(source)), flush=True)
+        with waiting("looking at the data set"):
+            source = pinned(find_source(dataset))
+            described = "\n".join(describe_source(source))
+        print(described, flush=True)
         data = Labelled(source, tuple(name.strip() for name in attributes.split(",")), limit=limit)
         with bar("finding faces", transient=True) as (_, advance):
             bank, left_out = build_face_bank(

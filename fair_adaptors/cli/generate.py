@@ -8,9 +8,9 @@ import typer
 from fair_adaptors.adaptor.bases import base_place
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.files import check_writable
-from fair_adaptors.progress import bar
+from fair_adaptors.progress import bar, waiting
 
-from .common import Base, BaseConfig, Device, Dtype, Images, Seed, Variant, adaptors, busy, load_base, quiet
+from .common import Base, BaseConfig, Device, Dtype, Images, Seed, Variant, adaptors, load_base, quiet
 
 
 def generate(
@@ -47,7 +47,7 @@ def generate(
     check_writable(out.parent)
     pipe = load_base(base, device=device, dtype=dtype, variant=variant, base_config=base_config)
     if adaptor is not None:
-        with busy(f"loading {adaptor}"):
+        with waiting(f"loading {adaptor}"):
             load_fair_adaptor(pipe, adaptor, weight=weight)
     usual = defaults_of(base, pipe)
     strength = "" if weight is None else f" × {weight:g}"

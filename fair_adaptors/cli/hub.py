@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from .common import AsJson, busy, print_json, quiet
+from fair_adaptors.progress import waiting
+
+from .common import AsJson, print_json, quiet
 
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
 
@@ -57,7 +59,7 @@ def pull(
     """Download an adaptor from the Hub or from the paper's authors, with its card and results, and check it."""
     from fair_adaptors.hub import pull as pull_adaptor
 
-    with busy(f"looking for {name}"):
+    with waiting(f"looking for {name}"):
         done = pull_adaptor(name, out=out, revision=revision, source=source)
     print(done)
 
@@ -77,7 +79,7 @@ def search(
 
     from fair_adaptors.hub.find import search as search_hub
 
-    with busy("asking the Hub"):
+    with waiting("asking the Hub"):
         found = search_hub(base=base, attribute=attribute, namespace=namespace)
     if as_json:
         print_json([asdict(one) for one in found])

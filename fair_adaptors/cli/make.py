@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fair_adaptors.progress import bar
+from fair_adaptors.progress import bar, waiting
 
 from .common import quiet
 
@@ -18,7 +18,7 @@ def make(
     out: Annotated[Path, typer.Option(help="New folder for the adaptor.")],
     method: Annotated[str, typer.Option(help="directions, edit or words.")] = "directions",
     prompts: Annotated[
-        str | None, typer.Option(help="Neutral prompts to make it of; occupations for training by default.")
+        str | None, typer.Option(help="Prompts that name no class, to make it from; by default occupations.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the adaptor; that of --out by default.")] = None,
 ) -> None:
@@ -27,7 +27,7 @@ def make(
     from fair_adaptors.adaptor.record import read_record
     from fair_adaptors.making import make as make_adaptor
 
-    with ExitStack() as stack:
+    with waiting("reading the text encoders"), ExitStack() as stack:
         moves: list[Callable[[int, int | None], None]] = []
 
         def move(done: int, total: int) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fair_adaptors.files import check_writable
+from fair_adaptors.progress import waiting
 
 from .common import BaseConfig, Device, Dtype, Seed, Variant, adaptors, load_base, quiet
 
@@ -21,11 +22,14 @@ def reproduce(
         ),
     ],
     images: Annotated[
-        int | None, typer.Option("-n", "--images-per-prompt", min=1, help="Images per prompt; as many as the paper.")
+        int | None,
+        typer.Option(
+            "-n", "--images-per-prompt", min=1, help="Images per prompt; by default as many as in the paper."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for images, numbers and report.")] = Path("reproduction"),
     classifier: Annotated[
-        str | None, typer.Option(help="One of your own instead of the authors': nothing of theirs is downloaded.")
+        str | None, typer.Option(help="A classifier of your own; then nothing of the authors' is downloaded.")
     ] = None,
     encoder: Annotated[
         list[str] | None,
@@ -35,7 +39,9 @@ def reproduce(
     unpadded: Annotated[
         bool, typer.Option("--unpadded/--padded", help="Prompts as the authors give them, or as stock pipelines do.")
     ] = True,
-    base: Annotated[str | None, typer.Option(help="Pipeline folder or Hub id; the adaptor's own base.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Pipeline folder or Hub id; by default the adaptor's own base.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only this many prompts.")] = None,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampling steps; the paper's are 30.")] = 30,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images drawn at once.")] = None,
@@ -55,14 +61,16 @@ def reproduce(
     from fair_adaptors.hub.resolve import resolve
 
     choose_device(device)  # before the instruments are loaded, which go there too
-    record = read_record(resolve(adaptor))
-    place, lists = base_place(base or record.base_model), reproduction.prompts_of(record.name)
-    prompts = [
-        reproduction.load_test_prompts(name, padded=not unpadded, own_list=classifier is not None) for name in lists
-    ]
-    words = classifier or reproduction.classifiers_of(tuple(record.attributes))
-    instruments = spec.instruments_for(place, [words], encoder or [], faces)
-    targets = reproduction.paper_targets(adaptor, instruments)
+    with waiting("loading what measures"):
+        record = read_record(resolve(adaptor))
+        place, lists = base_place(base or record.base_model), reproduction.prompts_of(record.name)
+        prompts = [
+            reproduction.load_test_prompts(name, padded=not unpadded, own_list=classifier is not None)
+            for name in lists
+        ]
+        words = classifier or reproduction.classifiers_of(tuple(record.attributes))
+        instruments = spec.instruments_for(place, [words], encoder or [], faces)
+        targets = reproduction.paper_targets(adaptor, instruments)
     for warning in spec.shared_classifiers([adaptor], instruments):
         print(f"fair-adaptors: {warning}", file=sys.stderr)
     check_writable(out)

@@ -12,8 +12,9 @@ from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.devices import PRECISIONS
 from fair_adaptors.errors import ConfigError, missing_extra
 from fair_adaptors.files import check_writable
+from fair_adaptors.progress import waiting
 
-from .common import Device, bases, busy, completed_by, print_pairs, quiet
+from .common import Device, bases, completed_by, print_pairs, quiet
 from .hub import push_trained
 
 IMAGES = 32
@@ -36,7 +37,7 @@ def train(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings; --set takes precedence.")] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="An attribute to make fair, as age=0.75,0.25; may be given again.")
+        list[str] | None, typer.Option(help="An attribute to make fair, such as age=0.75,0.25; may be given again.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its settings.")] = False,
     checkpoint: Annotated[
@@ -44,18 +45,20 @@ def train(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run's checkpoints.")] = False,
     num_processes: Annotated[int | None, typer.Option(help="Start this many processes on this machine.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print settings, plan and what is missing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the settings, the plan and what is missing; train nothing.")
+    ] = False,
     with_numbers: Annotated[
         bool, typer.Option("--numbers/--no-numbers", help="Measure before and after training.")
     ] = True,
     base: Annotated[
-        str | None, typer.Option(help="Another base than the recipe's; as --set base=BASE.", autocompletion=bases)
+        str | None, typer.Option(help="Train on this base instead; same as --set base=BASE.", autocompletion=bases)
     ] = None,
     device: Device = None,
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="Of the base: float32, bfloat16 or float16; the recipe's by default. As --set dtype=DTYPE.",
+            help="Precision of the base: float32, bfloat16 or float16; same as --set dtype=DTYPE.",
             autocompletion=completed_by(lambda: PRECISIONS),
         ),
     ] = None,
@@ -66,10 +69,11 @@ def train(
     """Train an adaptor: progress, sample grids, numbers before and after, and the adaptor's folder."""
     try:
         quiet()
-        from fair_adaptors.training.run.launch import launch, refusals_told
-        from fair_adaptors.training.run.record import refuse_earlier_run, was_restarted
-        from fair_adaptors.training.settings import read_config_file
-        from fair_adaptors.training.start import configured
+        with waiting("reading the recipe"):
+            from fair_adaptors.training.run.launch import launch, refusals_told
+            from fair_adaptors.training.run.record import refuse_earlier_run, was_restarted
+            from fair_adaptors.training.settings import read_config_file
+            from fair_adaptors.training.start import configured
     except ModuleNotFoundError as error:
         raise missing_extra(error.name, "train") from error
 
@@ -105,9 +109,10 @@ def train(
     if restarted:
         checkpoint = None  # the latest one is further on
     resume = resume or restarted or checkpoint is not None
-    wanted = configured(recipe, folder, settings=values, targets=targets, resume=resume)
+    with waiting("reading the recipe"):
+        wanted = configured(recipe, folder, settings=values, targets=targets, resume=resume)
     if dry_run:
-        with busy("counting, and asking the Hub what would be fetched"):
+        with waiting("counting, and asking the Hub what would be fetched"):
             lines = _plan(wanted, num_processes or 1)
         Console().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
         return
@@ -118,7 +123,7 @@ def train(
         after = sys.argv[sys.argv.index("train") + 1 :]
         launch(_without_option(after, "--num-processes"), num_processes)
     else:
-        with busy("loading what trains"):
+        with waiting("loading what trains"):
             from fair_adaptors.training.run.train import train as run_training
 
         from_where = str(checkpoint) if checkpoint else "latest" if resume else None

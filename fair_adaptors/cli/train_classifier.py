@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fair_adaptors.errors import missing_extra
-from fair_adaptors.progress import hidden
+from fair_adaptors.progress import hidden, waiting
 
 from .common import Device, quiet
 
@@ -23,7 +23,7 @@ def train_classifier(
     batch_size: Annotated[int, typer.Option(help="Images at once.")] = 64,
     lr: Annotated[float, typer.Option(help="Learning rate; about 1e-3 from random weights.")] = 1e-4,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
-    limit: Annotated[int | None, typer.Option(help="At most so many images of each split.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use at most this many images of each split.")] = None,
     margin: Annotated[
         float, typer.Option(help="How much wider than a face's box the pictures are; saved with the weights.")
     ] = 0.5,
@@ -36,8 +36,9 @@ def train_classifier(
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         quiet()
-        from fair_adaptors.training.classifier.train import ClassifierConfig, plan
-        from fair_adaptors.training.classifier.train import train_classifier as train
+        with waiting("loading what trains"):
+            from fair_adaptors.training.classifier.train import ClassifierConfig, plan
+            from fair_adaptors.training.classifier.train import train_classifier as train
     except ModuleNotFoundError as error:
         raise missing_extra(error.name, "classifier") from error
     from rich.console import Console
@@ -48,7 +49,9 @@ def train_classifier(
     choose_device(device)
     names = tuple(name.strip() for name in attributes.split(","))
     config = ClassifierConfig(dataset, names, model, epochs, steps, batch_size, lr, seed, limit, margin)
-    print("\n".join(plan(config)), flush=True)
+    with waiting("reading the data set"):
+        planned = plan(config)
+    print("\n".join(planned), flush=True)
     if dry_run:
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.2f}"))

@@ -18,7 +18,7 @@ from fair_adaptors.evaluation.variants import Variant
 from fair_adaptors.evaluation.variety_words import leads_with_variety, variety_rows
 from fair_adaptors.evaluation.verdict import smallest_share, verdicts
 from fair_adaptors.evaluation.wording import fine, number
-from fair_adaptors.progress import bar
+from fair_adaptors.progress import bar, waiting
 
 from .page import write_report
 
@@ -66,7 +66,8 @@ def _say(console: "Console", results: Results, out: Path) -> None:
     """Print the headline, and write the report."""
     print_headline(console, results)
     try:
-        write_report(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
+        with waiting("writing the report"):
+            write_report(out, command=shlex.join(["fair-adaptors", *sys.argv[1:]]))
     except MissingExtraError as error:  # the page is written before the plots beside it
         console.print(f"without plots: {error}", highlight=False, soft_wrap=True, markup=False)
     console.print(

@@ -14,7 +14,7 @@ from fair_adaptors.training.engine.step import StepResult
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, track
 
-from fair_adaptors.progress import hidden
+from fair_adaptors.progress import hidden, waiting
 
 from .trackers import Trackers
 
@@ -55,15 +55,16 @@ class Reporter:
 
     @contextmanager
     def loading(self, count: int) -> Iterator[Callable[[str], None]]:
-        """Show a bar while what a run needs is loaded; yields what is to be called with each of the parts, before it.
+        """Show what is being loaded and how long it will take; yields what is to be called with each part, before it.
 
-        The bar moves only between parts: downloads have bars of their own in between.
+        Downloads have bars of their own, which take the place of this line.
         """
-        columns = TextColumn("loading {task.description}"), BarColumn(), MofNCompleteColumn()
-        off = hidden() or not self.console.is_interactive  # where a bar would leave an empty line
-        with Progress(*columns, console=self.console, transient=True, auto_refresh=False, disable=off) as progress:
-            task, done = progress.add_task("", total=count), iter(range(count))
-            yield lambda part: progress.update(task, description=f"the {part}", completed=next(done), refresh=True)
+        if self.console.quiet:
+            yield lambda part: None
+            return
+        numbers = iter(range(1, count + 1))
+        with waiting("loading what trains") as rename:
+            yield lambda part: rename(f"loading the {part} ({next(numbers)} of {count})")
 
     def follow(self, what: str) -> "Callable[[Sequence[str]], Iterable[str]]":
         """Return what goes through prompts one by one and shows how many are left, with the time that takes."""
