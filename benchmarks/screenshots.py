@@ -1,6 +1,6 @@
 """Screenshots of the interactive page, of a report and of the built documentation, to be looked at after a change.
 
-    python -m benchmarks.screenshots FOLDER [--report REPORT.html] [--site site/]
+    python -m benchmarks.screenshots FOLDER [--report REPORT.html] [--site build/site]
 
 Each is taken at 1280 and 390 pixels, light and dark. The page is the sandbox's, as `fair-adaptors app` starts it.
 Without `--report` a small evaluation of the sandbox is made. It needs Chromium.
@@ -13,7 +13,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 from tests.browser import CHROMIUM, Browser
 
@@ -41,20 +44,40 @@ def main() -> None:
             take(browser, address, asked.folder, "page", until=DRAWN)
         report = asked.report or evaluated(Path(temporary) / "audit")
         take(browser, report, asked.folder, "report")
-        for file in sorted(asked.site.glob("**/index.html")) if asked.site else ():
-            take(browser, file, asked.folder, "-".join(("docs", *file.parent.relative_to(asked.site).parts)))
+        if asked.site:
+            with served(asked.site) as address:
+                for file in sorted(asked.site.glob("*.html")):
+                    take(browser, address + file.name, asked.folder, f"docs-{file.stem}")
 
 
 def take(browser: Browser, page: Path | str, folder: Path, name: str, *, until: str = "true") -> None:
     """Save whole pages, wide and narrow, light and dark; say what the browser complains of, and what sticks out."""
     for width, dark in itertools.product(WIDTHS, (False, True)):
         browser.problems.clear()
+        browser.call("Storage.clearDataForOrigin", origin="*", storageTypes="local_storage")  # of a chosen colour
         browser.open(page, width=width, dark=dark)
         browser.wait(until, seconds=600)
         path = folder / f"{name}-{width}-{'dark' if dark else 'light'}.png"
         browser.screenshot(path)
         wide = browser.run("document.documentElement.scrollWidth")
         print(f"{path}{f': {wide} pixels wide' if wide > width else ''}", *browser.problems, sep="\n  ", flush=True)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder as a site is served, and yield its address."""
+    handler = partial(Silent, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class Silent(SimpleHTTPRequestHandler):
+    """Serves files, and does not tell of each."""
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def evaluated(folder: Path) -> Path:

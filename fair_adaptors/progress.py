@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 WAITS = "waits.json"
 """In the cache's folder: how many seconds each wait took last time, which tells how long it will take."""
+REFRESHES = 2
+"""Of a bar in a second: more would cost time that the work needs, a tenth of it where processors are busy."""
 LONG, KEPT = 2.0, 40
 """Waits of fewer seconds are not noted, and no more waits than this."""
 
@@ -44,7 +46,9 @@ def bar(
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = console or Console(stderr=True)
-    with Progress(*columns, console=shown, transient=transient, disable=hidden()) as progress:
+    with Progress(
+        *columns, console=shown, transient=transient, disable=hidden(), refresh_per_second=REFRESHES
+    ) as progress:
         task = progress.add_task(what, total=None)
         yield progress, lambda done, total: progress.update(task, completed=done, total=total)
 

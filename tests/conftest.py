@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 # Before torch and huggingface_hub are imported: they read these once. The processes that tests start inherit them.
@@ -72,10 +73,10 @@ def fixed_seed() -> None:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """A terminal in the place of stderr: what is shown there."""
+    """A terminal in the place of stderr, for what shows that something is waited for."""
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True)
-    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr("fair_adaptors.progress.sys", SimpleNamespace(stderr=screen))  # pytest puts back sys.stderr
     return screen
 
 

@@ -161,7 +161,7 @@ def test_a_card_says_who_is_harmed_before_anything_else() -> None:
     card = render_card(record, results)
     top = card.split("---\n", 2)[2].partition("## Use")[0]
     label = escape(results.labels[3])
-    gone = "**⚠ Beside its aim: dark-skinned people all but vanish (10% → 0%)"
+    gone = "**⚠ Side effects: dark-skinned people all but vanish (10% → 0%)"
     assert top.index("**Gender bias falls from") < top.index(gone)
     assert f"in 1 of 16 prompts they all but vanish ({label} 10% → 0%)" in top
     assert f"falls for {results.labels[2]} (100% → 50%)" in top and "tone bias" not in top

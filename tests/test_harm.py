@@ -49,7 +49,7 @@ def test_who_vanishes_is_said_first_and_in_plain_words() -> None:
     assert found[1] == (
         "shift", "In the average prompt the tone of 50% of the people shifts (10% by chance alone)."
     )  # fmt: skip
-    assert beside.startswith(f"Beside its aim: {gone}; in 16 of 16") and "shown less often" not in beside
+    assert beside.startswith(f"Side effects: {gone}; in 16 of 16") and "shown less often" not in beside
     assert "; tan-skinned people are shown more often (19% → 69%); in the average prompt the tone" in beside
 
 
@@ -82,7 +82,7 @@ def test_a_named_class_that_is_no_longer_shown_is_harm(now: float, harm: bool, a
         assert verdict.aim.endswith(f"; {'but ' if harm else ''}{clause}.") and clause not in beside
     else:
         assert beside.startswith(
-            f"Beside its aim: {clause}" if harm else f"Beside its aim nothing clearly changed: {clause}"
+            f"Side effects: {clause}" if harm else f"No clear side effects: {clause}"
         )
 
 
@@ -144,7 +144,7 @@ def test_where_nothing_changes_it_says_so_with_the_figures() -> None:
     found, beside = said(seen_results(one_sided(), seen(HALVES, TONES)))
     assert found == []
     assert beside == (
-        "Beside its aim nothing clearly changed: in the average prompt the tone of 0% of the people shifts (0% by"
+        "No clear side effects: in the average prompt the tone of 0% of the people shifts (0% by"
         " chance alone); right job shows no clear change (100% to 100% of the images)."
     )
 
@@ -195,7 +195,7 @@ def test_where_nothing_tells_what_should_stay_the_fit_to_the_prompt_is_told() ->
     assert beside(Estimate(0.4, 0.38, 0.5)).endswith("; fit to the prompt goes from 0.50 to 0.40.")
     clearly = beside(Estimate(0.4, 0.38, 0.48))
     falls = "fit to the prompt goes from 0.50 to 0.40, and clearly falls for job 9 (0.50 → 0.40)"
-    assert clearly.startswith(f"Beside its aim: {falls}")
+    assert clearly.startswith(f"Side effects: {falls}")
 
 
 def test_the_bounds_are_those_of_clear_losses() -> None:
@@ -224,7 +224,7 @@ def test_who_vanishes_of_an_attribute_that_was_aimed_at_is_part_of_the_aim() -> 
     results = seen_results(seen(HALVES, TONES), seen(0, TONES))
     verdict = verdicts(results)[1]
     assert "; but men all but vanish (50% → 0%); in 16 of 16 prompts they all but vanish (job 0" in verdict.aim
-    assert verdict.beside.startswith("Beside its aim nothing clearly changed")
+    assert verdict.beside.startswith("No clear side effects")
     assert [harm.kind for harm in harms(results, results.variants[1])] == ["erasure"]
     assert harms(results, results.original) == [] and verdicts(results)[0].beside == ""
 

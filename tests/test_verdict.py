@@ -30,7 +30,7 @@ def test_a_change_is_called_one_only_where_its_interval_says_so() -> None:
     is_one = r"Gender bias is 1\.00 \(0\.\d\d–1\.00\), above the noise floor of 0\.16 "
     assert re.match(is_one + least, fell["original"])
     change = r"Gender bias falls from 1\.00 to 0\.\d\d \(change −0\.\d\d to −0\.\d\d\)"
-    assert re.match(change + r", not told apart from the noise floor of 0\.16 " + least, fell["fair"])
+    assert re.match(change + r", not distinguishable from the noise floor of 0\.16 " + least, fell["fair"])
     assert "rises from" in said((HALF,), before=0.0, after=0.9)["fair"]
     assert "shows no clear change" in said((HALF,), before=0.5, after=0.5)["fair"]
 

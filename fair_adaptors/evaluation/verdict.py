@@ -190,12 +190,12 @@ class _Figure:
         if math.isnan(fair + low + high):
             return "with no noise floor to compare with"
         if self.images < ENOUGH:
-            return f"of too few images to compare with the noise floor of {number(fair)}"
+            return f"from too few images to compare with the noise floor of {number(fair)}"
         if low > fair:
             return f"above the noise floor of {number(fair)}"
         if high < fair:
             return f"below the noise floor of {number(fair)}: more even than chance would make it"
-        return f"not told apart from the noise floor of {number(fair)}"
+        return f"not distinguishable from the noise floor of {number(fair)}"
 
     def group(self) -> str:
         """Say the same without numbers, so that targets that fared alike can share it."""
@@ -230,8 +230,8 @@ def _beside(results: Results, variant: VariantResults) -> str:
         fell = fit_losses(results, variant, encoder)
         (clauses if fell else quiet).append(fit_clause(results, variant, encoder))
     if clauses:
-        return f"Beside its aim: {'; '.join([*clauses, *quiet])}."
-    return f"Beside its aim nothing clearly changed: {'; '.join(quiet)}." if quiet else "Nothing else was measured."
+        return f"Side effects: {'; '.join([*clauses, *quiet])}."
+    return f"No clear side effects: {'; '.join(quiet)}." if quiet else "Nothing else was measured."
 
 
 def _notes(results: Results, variant: VariantResults) -> str:

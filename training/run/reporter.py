@@ -14,7 +14,7 @@ from fair_adaptors.training.engine.step import StepResult
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, track
 
-from fair_adaptors.progress import hidden, waiting
+from fair_adaptors.progress import REFRESHES, hidden, waiting
 
 from .trackers import Trackers
 
@@ -45,6 +45,7 @@ class Reporter:
             TextColumn("loss {task.fields[loss]:.2f}  bias {task.fields[bias]}"),
             console=self.console,
             disable=hidden(),
+            refresh_per_second=REFRESHES,
         )
 
     def say(self, text: str) -> None:
@@ -68,7 +69,14 @@ class Reporter:
 
     def follow(self, what: str) -> "Callable[[Sequence[str]], Iterable[str]]":
         """Return what goes through prompts one by one and shows how many are left, with the time that takes."""
-        return partial(track, description=what, console=self.console, transient=True, disable=hidden())
+        return partial(
+            track,
+            description=what,
+            console=self.console,
+            transient=True,
+            disable=hidden(),
+            refresh_per_second=REFRESHES,
+        )
 
     def start(self, iteration: int) -> None:
         """Put the bar where the run is, and start the trackers."""
