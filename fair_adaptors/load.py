@@ -155,7 +155,7 @@ class _WeightsHandle(FairAdaptor):
                 raise FairAdaptorError(f"the adaptor {self._change.name!r} is disabled; enable it before fusing it")
             if self._tokens is not None:
                 raise FairAdaptorError(
-                    f"the adaptor {self._change.name!r} has soft tokens, which are no part of a weight"
+                    f"the adaptor {self._change.name!r} has soft tokens, which are not part of a weight"
                 )
             whole = self._change.in_place()
             if problem := obstacles(whole, offloaded(whole.models)):

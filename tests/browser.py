@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -62,7 +63,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         address = page if isinstance(page, str) else page.resolve().as_uri()
-        self._loaded, self._home = False, "file:" if isinstance(page, Path) else page
+        self._loaded, self._home = False, "file:" if isinstance(page, Path) else urljoin(page, "/")
         self.call("Page.navigate", url=address)
         while not self._loaded:
             self._receive()

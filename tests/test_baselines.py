@@ -184,6 +184,6 @@ def test_another_kind_of_pipeline_is_refused(variant: Variant) -> None:
     class Larger:
         unet = text_encoder = text_encoder_2 = object()
 
-    says = "Stable Diffusion 1 and 2, not .*Larger|Larger is of no known family"
+    says = "Stable Diffusion 1 and 2, not .*Larger|Larger is not of a known family"
     with pytest.raises(FairAdaptorError, match=says), variant.applied(Larger()):
         pass

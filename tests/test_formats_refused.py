@@ -161,7 +161,7 @@ def test_two_factors_that_have_no_product_are_refused(
 ) -> None:
     pair = {"unet.a.lora_A.weight": torch.zeros(down), "unet.a.lora_B.weight": torch.zeros(up)}
     write_tensors(adaptor, load_file(adaptor / WEIGHTS_FILE) | pair)
-    with pytest.raises(InvalidAdaptorError, match=r"unet\.a: .* are no pair of one rank"):
+    with pytest.raises(InvalidAdaptorError, match=r"unet\.a: .* are not a pair of one rank"):
         read_adaptor(adaptor)
 
 

@@ -226,7 +226,7 @@ def test_the_file_says_what_prompts_name_and_an_older_one_is_refused() -> None:
     older = {key: value for key, value in content.items() if key != "expected"}
     for wrong, said in (
         (older, "An earlier version of fair-adaptors wrote it, and counted those prompts in every bias"),
-        ({**content, "expected": content["expected"][1:]}, "of other prompts than its own"),
+        ({**content, "expected": content["expected"][1:]}, "names classes of prompts that it does not have"),
         ({**content, "expected": [{"gender": "neither"}, *content["expected"][1:]]}, "names gender neither"),
         ({**content, "expected": [{"race": "Black"}, *content["expected"][1:]]}, "names race Black"),
     ):

@@ -246,7 +246,7 @@ def test_soft_tokens_and_parts_that_it_lacks_are_refused(
 
 def test_without_its_row_it_is_refused(pipe: ToyPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "FAMILIES", table.FAMILIES[:-1])
-    with pytest.raises(WrongBaseError, match="ToyPipeline is of no known family"):
+    with pytest.raises(WrongBaseError, match="ToyPipeline is not of a known family"):
         table.family_of(pipe)
     with pytest.raises(ConfigError, match="ToyPipeline cannot be trained"):
         denoisers.denoiser_for(pipe)

@@ -119,7 +119,7 @@ def test_two_text_encoders_are_refused(tmp_path: Path, pipe: Any) -> None:
 
 def test_tokens_cannot_be_fused_and_do_not_keep_the_pipeline(tmp_path: Path, pipe: Any) -> None:
     handle = load_fair_adaptor(pipe, write(tmp_path, pipe))
-    with pytest.raises(FairAdaptorError, match="no part of a weight"):
+    with pytest.raises(FairAdaptorError, match="not part of a weight"):
         handle.fuse()
     other = tiny_pipeline()
     load_fair_adaptor(other, tmp_path)

@@ -191,10 +191,10 @@ def _check_pairs(tensors: "dict[str, Tensor]", record: AdaptorRecord, path: Path
     for stem in sorted(stems):
         down, up = (tensors[stem + end] for end in _ENDS)
         if not {down.dtype, up.dtype} <= {torch.float32, torch.bfloat16, torch.float16}:
-            raise InvalidAdaptorError(f"{path}: {stem}: {down.dtype} and {up.dtype} are no floating dtypes of weights")
+            raise InvalidAdaptorError(f"{path}: {stem}: {down.dtype} and {up.dtype} are not floating-point")
         shapes = f"shapes {list(down.shape)} and {list(up.shape)}"
         if down.ndim != up.ndim or down.ndim not in (2, 4) or not 0 < down.shape[0] == up.shape[1]:
-            raise InvalidAdaptorError(f"{path}: {stem}: {shapes} are no pair of one rank")
+            raise InvalidAdaptorError(f"{path}: {stem}: {shapes} are not a pair of one rank")
         if not (is_finite(down) and is_finite(up)):
             raise InvalidAdaptorError(f"{path}: {stem} holds values that are not finite")
     if (largest := max(len(tensors[stem + _ENDS[0]]) for stem in stems)) != record.rank:
@@ -216,6 +216,6 @@ def _check_tokens(tokens: "dict[str, Tensor]", path: Path) -> None:
         raise InvalidAdaptorError(f"{path}: expected the key {known}, found {some(list(tokens))}")
     for key, rows in tokens.items():
         if rows.dtype not in (torch.float32, torch.bfloat16, torch.float16) or rows.ndim != 2 or not rows.numel():
-            raise InvalidAdaptorError(f"{path}: {key}: {rows.dtype} {list(rows.shape)} are no tokens [n, width]")
+            raise InvalidAdaptorError(f"{path}: {key}: {rows.dtype} {list(rows.shape)} are not tokens [n, width]")
         if not rows.isfinite().all():
             raise InvalidAdaptorError(f"{path}: {key} holds values that are not finite")

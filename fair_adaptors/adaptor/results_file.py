@@ -114,7 +114,7 @@ def variant_of(record: AdaptorRecord, results: Results) -> VariantResults:
         if variant.identity == identity:
             return variant
     raise InvalidAdaptorError(
-        f"{RESULTS_FILE} is of other weights than those of {record.name!r} at strength"
+        f"{RESULTS_FILE} belongs to other weights than those of {record.name!r} at strength"
         f" {record.default_weight:g}. Evaluate again, or delete it"
     )
 
@@ -197,7 +197,7 @@ def _check_expected(results: Results) -> None:
             " counted those prompts in every bias"
         )
     if results.expected and len(results.expected) != len(results.labels):
-        raise ValueError("it says of other prompts than its own what they name")
+        raise ValueError("it names classes of prompts that it does not have")
     known = {(name, one) for name, target in results.targets.items() for one in target.classes}
     if unknown := {pair for named in results.expected for pair in named.items()} - known:
         raise ValueError(f"a prompt names {' '.join(sorted(unknown)[0])}, which is not a class of it")

@@ -216,7 +216,7 @@ def _write_merged(folder: Path, out: Path, pipe: Any) -> None:
 def _family(files: AdaptorFiles) -> Family:
     family = files.record.family_of_base
     if family is None:
-        raise WrongBaseError(f"{files.record.name!r} is for a base of no known family of pipelines")
+        raise WrongBaseError(f"{files.record.name!r} is for a base that is not of a known family of pipelines")
     return family
 
 

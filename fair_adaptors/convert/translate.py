@@ -220,7 +220,7 @@ def _of_layer(file: StateDict, settings: Mapping[str, Any], pattern: str, stem: 
     """Return what a pattern says of a layer; its keys have to be plain names, where peft allows expressions."""
     values = settings.get(pattern) or {}
     if not isinstance(values, dict) or not all(_NAME.fullmatch(key) for key in values):
-        raise InvalidAdaptorError(f"{file.name}: its settings have a {pattern} by other things than names of layers")
+        raise InvalidAdaptorError(f"{file.name}: its settings have a {pattern} whose keys are not names of layers")
     return next((value for key, value in values.items() if f".{stem}".endswith(f".{key}")), default)
 
 

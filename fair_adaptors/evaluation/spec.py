@@ -154,7 +154,9 @@ def instruments_for(
         own: Instruments = imported(plugin.instruments)()
         return replace(own, faces=load_face_detector(faces) if faces else None)
     if plugin and not classifiers:
-        raise ConfigError(f"an `encoder` counts nobody: name a `classifier` as well, or neither for those of {base}")
+        raise ConfigError(
+            f"an `encoder` alone counts nobody: name a `classifier` as well, or leave out both to use those of {base}"
+        )
     usual = defaults_of(base)
     return Instruments(
         tuple(map(load_classifier, classifiers or usual.classifiers)),

@@ -27,7 +27,7 @@ def family_of(pipe: Any) -> Family:
     family = find_family(pipe)
     if family is None:
         known = "; ".join(f"{one.title} ({', '.join(one.parts)})" for one in FAMILIES)
-        raise WrongBaseError(f"{type(pipe).__name__} is of no known family of pipelines. Adaptors are for: {known}")
+        raise WrongBaseError(f"{type(pipe).__name__} is not of a known family of pipelines. Adaptors are for: {known}")
     return family
 
 
