@@ -53,6 +53,7 @@ def main() -> None:
 def take(browser: Browser, page: Path | str, folder: Path, name: str, *, until: str = "true") -> None:
     """Save whole pages, wide and narrow, light and dark; say what the browser complains of, and what sticks out."""
     for width, dark in itertools.product(WIDTHS, (False, True)):
+        browser.open("about:blank")
         browser.problems.clear()
         browser.call("Storage.clearDataForOrigin", origin="*", storageTypes="local_storage")  # of a chosen colour
         browser.open(page, width=width, dark=dark)

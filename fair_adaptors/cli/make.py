@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fair_adaptors.files import check_writable
 from fair_adaptors.progress import bar, waiting
 
 from .common import quiet
@@ -23,6 +24,7 @@ def make(
     name: Annotated[str | None, typer.Option(help="Name of the adaptor; that of --out by default.")] = None,
 ) -> None:
     """Make an adaptor without training, in about a minute on a CPU. Only the base's text encoders are loaded."""
+    check_writable(out)
     quiet()
     from fair_adaptors.adaptor.record import read_record
     from fair_adaptors.making import make as make_adaptor
