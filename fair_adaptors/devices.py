@@ -42,6 +42,8 @@ def choose_device(device: str | None) -> None:
             torch.zeros(1, device=device).item()
         except (RuntimeError, AssertionError, NotImplementedError) as error:  # whatever torch lacks says it otherwise
             reason = str(error).strip().partition("\n")[0][:200]
+            if "device string" in reason or "device type" in reason:  # torch names two dozen that nobody has
+                reason = "write cuda, cuda:1, xpu, mps or cpu"
             raise ConfigError(f"device {device!r} cannot be used here: {reason}") from error
     _chosen = device
 

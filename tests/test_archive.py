@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -62,6 +63,17 @@ def test_an_archive_can_be_fetched_in_silence(
 ) -> None:
     assert fetch_archive(ARCHIVE, progress=False).is_file()
     assert capsys.readouterr() == ("", "") and not caplog.text
+
+
+def test_offline_is_said_of_an_archive_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nowhere(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", nowhere)
+    monkeypatch.setattr(module, "RETRIES", 0)
+    monkeypatch.setenv(CACHE, str(tmp_path))
+    with pytest.raises(ArchiveError, match=f"^{ARCHIVE.name} cannot be fetched: you seem to be offline.*--from FILE"):
+        fetch_archive(ARCHIVE)
 
 
 @pytest.mark.parametrize(

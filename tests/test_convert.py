@@ -217,7 +217,7 @@ def test_the_command_says_what_was_used_and_what_not(command: Command, tmp_path:
         saved(tmp_path / "checkpoint" / name, text_checkpoint())
     saved(tmp_path / "checkpoint" / TOKENS, token_checkpoint())
     arguments = ["convert", str(tmp_path / "checkpoint"), "--base", base, "--out", str(tmp_path / "out")]
-    assert "name its attributes, such as gender" in command(*arguments)[2]
+    assert "give --attribute, such as gender" in command(*arguments)[2]
     status, printed, _ = command(*arguments, "--attribute", "gender", "--name", "mine")
     assert status == 0 and "mine: text_encoder and tokens" in printed
     assert f"{TEXT} (authors, moving average of the training)" in printed

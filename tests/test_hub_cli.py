@@ -112,7 +112,7 @@ STRANGE = [
     ("convert file --out out --attribute gender", "none ends with .pth"),
     ("convert file.safetensors --out out --attribute gender", "neither safetensors nor a file of torch.save"),
     ("convert adaptor --out out --attribute gender", "use load_fair_adaptor"),
-    (f"convert {WEIGHTS} --out out", "name its attributes, such as gender"),
+    (f"convert {WEIGHTS} --out out", "give --attribute, such as gender"),
     (f"convert {WEIGHTS} --out out --attribute gendr", "Did you mean 'gender'"),
     (f"convert {WEIGHTS} --out out --attribute gender", "Is the base right?"),
     (f"convert {WEIGHTS} --out out --attribute gender --base sd-15", "Did you mean 'sd15'"),

@@ -133,8 +133,8 @@ of the Hub opens to it too. What is converted may come from the Hub, and what th
 way here: so importing stands above the Hub, and resolving above importing."""
 
 MAY_IMPORT = {line.split()[0]: set(line.split()[1:]) | GROUND_FLOOR for line in ROOMS.strip().splitlines()}
-MAY_IMPORT |= dict.fromkeys(("attributes", "errors", "progress", "seeds"), set())
-MAY_IMPORT |= {"devices": {"errors"}, "files": {"errors"}}
+MAY_IMPORT |= dict.fromkeys(("attributes", "errors", "seeds"), set())
+MAY_IMPORT |= {"devices": {"errors"}, "files": {"errors"}, "progress": {"files"}}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 
 

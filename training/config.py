@@ -246,7 +246,7 @@ class TrainConfig:
             raise ConfigError(f"keep_attributes has {', '.join(sorted(both))}, which is to be made fair, not kept")
         trainable = (*all_parts(), "tokens")
         if not self.parts or set(self.parts) - set(trainable):
-            raise ConfigError(f"parts is {self.parts}; choose from {', '.join(trainable)}")
+            raise ConfigError(f"parts is {', '.join(self.parts) or 'empty'}; choose from {', '.join(trainable)}")
         if unknown := set(self.trackers) - {"tensorboard", "wandb"}:
             raise ConfigError(f"trackers has {', '.join(sorted(unknown))}; choose from tensorboard and wandb")
         if not self.prompt_sets or not all(0 < share < math.inf for _, share in self.prompt_sets):

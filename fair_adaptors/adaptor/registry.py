@@ -1,12 +1,12 @@
 """The table of known adaptors: the only list of them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fair_adaptors.errors import UnknownAdaptorError, did_you_mean
+from fair_adaptors.errors import UnknownAdaptorError, WrongBaseError, did_you_mean
 from fair_adaptors.families.table import family_of
 from fair_adaptors.files import cache_folder
 
@@ -205,6 +205,27 @@ def find(name: str) -> AdaptorInfo:
             f"there is no adaptor {name!r}.{did_you_mean(name, _BY_NAME)} Known: {', '.join(_BY_NAME)}."
         )
     return _located(_BY_NAME[name])
+
+
+def check_base(names: Iterable[str], base: str) -> None:
+    """Refuse known adaptors that were made for another base than this embedded one, before they are fetched.
+
+    Args:
+        base: its name; what an adaptor for any other base fits, its shapes tell.
+
+    Raises:
+        WrongBaseError: one of them is for another base.
+    """
+    own = find_base(base)
+    if own is None or own.plugin is None:
+        return
+    for info in (_BY_NAME[name] for name in names if name in _BY_NAME and not Path(name).exists()):
+        if find_base(info.base_model) is not own:
+            fitting = ", ".join(one.name for one in ADAPTORS if find_base(one.base_model) is own) or "none yet"
+            raise WrongBaseError(
+                f"{info.name} is for {info.base_model}, not for {base}. Give that base, or an adaptor for {base}:"
+                f" {fitting}"
+            )
 
 
 def default_for(pipe: Any) -> AdaptorInfo:

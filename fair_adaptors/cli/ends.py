@@ -55,15 +55,19 @@ def told(error: Exception, spell: Mapping[str, Any]) -> str | None:
         spell: the parameters of the command, which an error names in backticks: `overwrite` becomes --overwrite.
     """
     if isinstance(error, FairAdaptorError):
-        return re.sub(
-            r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}" if found[1] in spell else found[0], str(error)
-        )
+        return re.sub(r"`(\w+)`", lambda found: _spelled(found[1], spell), str(error))
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         return f"the disk is full{where}. What was finished is kept: free some space and run the same command again"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else f"{type(error).__name__}: {error}"
     return None
+
+
+def _spelled(name: str, spell: Mapping[str, Any]) -> str:
+    """Return an argument's name as the command line has it, where a list is an option that may be given again."""
+    option = next((one for one in (name, name.removesuffix("s")) if one in spell), None)
+    return f"`{name}`" if option is None else f"--{option.replace('_', '-')}"
 
 
 def close_quietly() -> None:

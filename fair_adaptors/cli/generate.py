@@ -34,6 +34,7 @@ def generate(
     base = base_place(base)
     quiet()
     from fair_adaptors.adaptor.bases import defaults_of
+    from fair_adaptors.adaptor.registry import check_base
     from fair_adaptors.evaluation.drawing import generate as generate_images
     from fair_adaptors.load import load_fair_adaptor
     from fair_adaptors.report.grid import plain_grid
@@ -45,6 +46,7 @@ def generate(
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(f"--out must end in .png, .jpg or .webp (got {out})")
     check_writable(out.parent)
+    check_base([adaptor] if adaptor else [], base)
     pipe = load_base(base, device=device, dtype=dtype, variant=variant, base_config=base_config)
     if adaptor is not None:
         with waiting(f"loading {adaptor}"):

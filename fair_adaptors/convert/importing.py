@@ -109,7 +109,7 @@ def parse_attributes(texts: Sequence[str], name: str, base: str) -> dict[str, At
             texts = [f"{a}={shares[a]}" if a in shares else a for a in info.attributes]
     if not texts:
         raise ConfigError(
-            "the files do not say what the adaptor makes fair: name its attributes, such as gender or age=0.75,0.25"
+            "the files do not say what the adaptor makes fair: give `attributes`, such as gender or age=0.75,0.25"
         )
     return dict(_parse_attribute(text, known) for text in texts)
 

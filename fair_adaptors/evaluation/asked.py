@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fair_adaptors.adaptor.bases import defaults_of
+from fair_adaptors.adaptor.registry import check_base
 from fair_adaptors.prompts.sets import load_prompts
 
 from .baselines import baselines_for
@@ -84,6 +85,7 @@ def prepare(asked: Asked) -> Prepared:
         UnknownAdaptorError, NotPublishedError, HubError: an adaptor cannot be had.
         MissingExtraError: an instrument needs a package that is not installed.
     """
+    check_base(asked.adaptors, asked.base)
     usual = defaults_of(asked.base)
     prompts = load_prompts(usual.test_prompts if asked.prompts is None else asked.prompts, base=asked.base)
     instruments = instruments_for(asked.base, asked.classifiers, asked.encoders, asked.faces)

@@ -20,6 +20,8 @@ from fair_adaptors.files import cache_folder
 from fair_adaptors.progress import hidden
 from fair_adaptors.state_dicts import problem_of
 
+from .errors import is_offline, when_offline
+
 logger = logging.getLogger(__name__)
 TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and without a byte, after which a request has failed."""
@@ -157,7 +159,8 @@ def _download(archive: Archive, path: Path, *, progress: bool) -> None:
     except Exception as error:  # an answer that gdown does not expect makes it raise nearly anything
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk
-        raise ArchiveError(f"{archive.name} could not be fetched: {_why(error)}. {_by_hand(archive)}") from error
+        why = f"cannot be fetched: {when_offline()}" if is_offline(error) else f"could not be fetched: {_why(error)}"
+        raise ArchiveError(f"{archive.name} {why}. {_by_hand(archive)}") from error
     finally:
         timer.cancel()
         bar.close()

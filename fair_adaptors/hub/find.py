@@ -54,7 +54,7 @@ def search(
         tags = [TAG, *([f"base_model:{base}"] if base and "/" in base and len(bases) == 1 else [])]
         return list(api.list_models(filter=tags, author=namespace, sort="downloads", limit=limit, full=True))
 
-    models = ask(api, "search", listing)
+    models = ask(api, "the list of adaptors", listing)
 
     def look(model: Any) -> Found | None:
         try:
