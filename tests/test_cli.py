@@ -143,7 +143,7 @@ def test_the_version_is_printed(command: Command) -> None:
         (["train", "sandbox-gender", "--resume", "--out", "nowhere"], "no run to resume"),
         (["train", "sandbox-gender", "--num-processes", "0"], "at least 1"),
         (["generate", "a nurse", "--weight", "1"], "name one with --adaptor"),
-        (["generate", "a nurse", "--adaptor", "gender-race"], "not for sandbox. Give that base, or an adaptor for sandb"),
+        (["generate", "a nurse", "--adaptor", "gender-race"], "not for sandbox. Give that base, or"),
         (["evaluate", "sandbox", "--adaptor", "gender-race"], "for sandbox: sandbox-gender, sandbox-gender-tone"),
         (["generate", "a nurse", "--device", "gpu"], "cannot be used here: write cuda, cuda:1, xpu, mps or cpu"),
         (["make", "sanbox", "--attribute", "gender", "--out", "new"], "Did you mean 'sandbox'"),
