@@ -70,6 +70,7 @@ def test_offline_is_said_of_an_archive_too(monkeypatch: pytest.MonkeyPatch, tmp_
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr("socket.getaddrinfo", nowhere)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(module, "RETRIES", 0)
     monkeypatch.setenv(CACHE, str(tmp_path))
     with pytest.raises(ArchiveError, match=f"^{ARCHIVE.name} cannot be fetched: you seem to be offline.*--from FILE"):

@@ -22,6 +22,9 @@ def test_an_adaptor_goes_to_the_hub_and_comes_back(
     hub: Hub, sandbox_copy: Path, command: Command, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    printed = command("push", str(ADAPTOR), "ann/cli", "--dry-run")[1]
+    assert "376,944 bytes  pytorch_lora_weights.safetensors" in printed and "loaded into sandbox" in printed
+    assert "Nothing was published" in printed and "ann/cli" not in hub.repositories
     status, printed, _ = command("push", str(ADAPTOR), "ann/cli", "--tag", "v1", "--private")
     assert status == 0 and "5 files pushed" in printed and hub.repositories["ann/cli"].private
     assert "Checked before: its files; loaded into sandbox." in printed

@@ -92,7 +92,7 @@ def explained(error: BaseException, what: str, endpoint: str, secret: str | None
     other = f"give another token {_LOGIN}"
     have = other if secret else f"log in {_LOGIN}"
     if is_offline(error):
-        return HubUnreachableError(f"{what} cannot be fetched: {when_offline()}")
+        return HubUnreachableError(f"{what}: {when_offline()}")
     if isinstance(root, errors.OfflineModeIsEnabled):
         return UnknownAdaptorError(f"{what}: the Hub was not asked, because HF_HUB_OFFLINE is set; unset it")
     if isinstance(root, errors.GatedRepoError):

@@ -112,6 +112,23 @@ def push(
     return PushResult(repo_id, url, commit, not same, tuple(sorted(files)), tag, tried_on)
 
 
+def check(folder: str | Path, repo_id: str, *, benchmark: str | None = None) -> tuple[dict[str, int], str | None]:
+    """Check a folder as ``push`` does, and ask nobody.
+
+    Returns:
+        The files that would be published, with their bytes; and the base into which the adaptor was loaded, None if
+        its base is not on this machine.
+
+    Raises:
+        InvalidAdaptorError, WrongBaseError: as ``push``.
+        HubError: ``repo_id`` cannot be the name of a repository.
+    """
+    check_repo_id(repo_id)
+    files = files_to_publish(Path(folder), repo_id, benchmark)
+    sizes = {name: len(file) if isinstance(file, bytes) else file.stat().st_size for name, file in files.items()}
+    return sizes, load_on_trial(Path(folder))
+
+
 @dataclass(frozen=True)
 class _Target:
     """A branch of a repository."""
