@@ -18,7 +18,7 @@ CASES = {
         for words, bar, light in (
             ("fair-adaptors --help", 0.5, True),
             ("fair-adaptors list", 0.5, True),
-            ("fair-adaptors info sandbox-gender", 1.0, True),
+            ("fair-adaptors info sandbox-gender", 1.0, False),
             ("fair-adaptors train gender-race --dry-run", 10.0, False),
         )
     },
