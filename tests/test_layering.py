@@ -225,10 +225,14 @@ def test_every_room_has_its_line() -> None:
     assert {room_of(path) for path in modules().values()} - {"__init__", "__main__"} <= set(MAY_IMPORT)
 
 
+SAYS = {"print", "say", "info", "warning", "error"}
+
+
 def words_of(source: str) -> Iterator[tuple[int, str]]:
-    """Every docstring and every error's text of a module, with its line."""
+    """Every docstring, and every text of an error, of a log or on the terminal, of a module, with its line."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Raise):
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(node, ast.Raise) or getattr(called, "attr", getattr(called, "id", "")) in SAYS:
             constants = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
             yield node.lineno, "".join(value for value in constants if isinstance(value, str))
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
@@ -256,6 +260,7 @@ def test_the_library_speaks_of_arguments_not_of_options() -> None:
     [
         ('def f(out):\n    raise ValueError(f"--out {out} exists")', True),
         ('def f(out):\n    "As --faces has it."', True),
+        ('def f(out):\n    logger.warning("%s: give another --out", out)', True),
         ('def f(out):\n    raise ValueError(f"{out} exists, name another out")', False),
         ('def f():\n    raise ValueError("see `fair-adaptors evaluate --help`")', False),
     ],
