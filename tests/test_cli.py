@@ -72,14 +72,6 @@ def test_info_shows_the_card_of_a_shipped_adaptor(command: Command) -> None:
     assert "female 50%" in printed and "noise floor" in printed and "Limits" in printed
 
 
-def test_a_narrow_terminal_has_room_for_every_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    printed = command("list")[1]
-    assert all(info.name in printed for info in list_adaptors())
-    assert max(len(line) for line in printed.splitlines() if line[0] in "┏│") == 80
-
-
 def test_what_others_published_and_what_was_measured_stand_apart(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
