@@ -135,7 +135,7 @@ def test_the_interval_of_the_shift_without_its_floor_covers_it(
         leaving = rng.beta(*beta, prompts) if beta else np.zeros(prompts)
         shares = rng.dirichlet([1.0, 1.0], prompts) * (1 - leaving)[:, None] + leaving[:, None] * [0, 1]
         cells = alarms.chances(shares, leaving, 0.4).reshape(prompts, -1)
-        found.append(beside.shift(rng.multinomial(images, cells).reshape(-1, 2, 2)).floor_removed)
+        found.append(beside.shift_without_floor(rng.multinomial(images, cells).reshape(-1, 2, 2)))
     assert np.mean([one.low > truth for one in found]) <= 0.03
     assert np.mean([one.low <= truth <= one.high for one in found]) >= (0.92 if trials > 500 else 0.88)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fair_adaptors.adaptor.results import ClassChange, Erasure, Estimate, Flips, Shift
 
-from .estimates import QUANTILE, estimate_mean, estimate_pooled
+from .estimates import QUANTILE, Statistic, estimate_mean, estimate_pooled
 from .metrics import log_choose, mean_walk, signed_root
 
 Pairs = NDArray[np.int64]
@@ -35,23 +35,32 @@ def shift(pairs: Pairs) -> Shift:
 
     The floor is exact: swapping before and after at random within pairs makes the change of class k the sum of m_k
     random signs over n, where m_k of the n pairs left or joined the class, and the mean distance of such a walk is
-    known. With the floor removed it is the root (with its sign) of the mean over prompts of
-    ½ Σ_k (n d_k² − m_k / n) / (n − 1), which is an unbiased estimate of half the sum of the squares of the true
-    changes. Where images move from one class to one other class, its root is the total variation; where they move
-    between several classes it is less, √(2 / K) of it at least. It is a root mean square over prompts, so it can be
-    above the mean. Squares are skewed, which the bootstrap of few prompts does not see: the upper end of its interval
-    is ``_most_of_squares``, where that is higher.
+    known.
     """
-    number = pairs.shape[-1]
-    cells = pairs.reshape(-1, number**2)
-    still = (np.eye(number) / number).ravel()
-    mean = estimate_mean(cells, _variation, bounds=(0.0, 1.0), extra=still)
-    squared = estimate_mean(cells, _squared_variation, bounds=(-1.0, 1.0), extra=still)
+    mean = _estimated(pairs, _variation, (0.0, 1.0))
+    removed = shift_without_floor(pairs)
+    return Shift(mean.value, mean.low, mean.high, _shift_floor(pairs), floor_removed=removed)
+
+
+def _estimated(pairs: Pairs, statistic: Statistic, bounds: tuple[float, float]) -> Estimate:
+    still = (np.eye(pairs.shape[-1]) / pairs.shape[-1]).ravel()
+    return estimate_mean(pairs.reshape(len(pairs), -1), statistic, bounds=bounds, extra=still)
+
+
+def shift_without_floor(pairs: Pairs) -> Estimate:
+    """Return how far an attribute moved beyond what chance alone would show.
+
+    It is the root (with its sign) of the mean over prompts of ½ Σ_k (n d_k² − m_k / n) / (n − 1), which is an unbiased
+    estimate of half the sum of the squares of the true changes. Where images move from one class to one other class,
+    its root is the total variation; where they move between several classes it is less, √(2 / K) of it at least. It is
+    a root mean square over prompts, so it can be above the mean. Squares are skewed, which the bootstrap of few
+    prompts does not see: the upper end of its interval is ``_most_of_squares``, where that is higher.
+    """
+    squared = _estimated(pairs, _squared_variation, (-1.0, 1.0))
     high = squared.high  # NaN where no prompt tells anything
     if not math.isnan(high):
-        high = min(1.0, max(high, _most_of_squares(cells.astype(np.float64))))
-    removed = Estimate(*(signed_root(value) for value in (squared.value, squared.low, high)))
-    return Shift(mean.value, mean.low, mean.high, _shift_floor(pairs), floor_removed=removed)
+        high = min(1.0, max(high, _most_of_squares(pairs.reshape(len(pairs), -1).astype(np.float64))))
+    return Estimate(*(signed_root(value) for value in (squared.value, squared.low, high)))
 
 
 def _moves(cells: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
