@@ -27,35 +27,39 @@ def count_operations(call: Callable[[], Any]) -> Operations:
 
 
 def base_operations(base: str) -> dict[str, Operations]:
-    """Count the operations of a row through the U-Net, whose gradient goes to the embeddings, and through decoders.
+    """Count the operations of a row through the network, whose gradient goes to the embeddings, and through decoders.
 
-    The small decoder is that of diffusers' ``AutoencoderTiny`` as it is by default, which is TAESD.
+    The small decoder is that of diffusers' ``AutoencoderTiny`` as it is by default, which is TAESD, for latents of as
+    many channels. There is none where pictures are not eight times as large as the latents.
 
     Args:
         base: as ``fair_adaptors.adaptor.bases`` has it, such as ``sd15``.
     """
     import torch
     from diffusers import AutoencoderTiny
+    from fair_adaptors.training.engine.denoisers import denoiser_of
     from fair_adaptors.training.plan import TOKENS_LENGTH, skeleton
 
-    models = skeleton(base)
-    unet, vae = models.unet.requires_grad_(False), models.vae.requires_grad_(False)
-    size, channels = unet.config.sample_size, unet.config.in_channels
-    with torch.device("meta"):
-        small = AutoencoderTiny().requires_grad_(False)
-        latents = torch.empty(1, channels, size, size)
-        leaf = torch.empty_like(latents).requires_grad_(True)
-        embeds = torch.empty(1, TOKENS_LENGTH, unet.config.cross_attention_dim).requires_grad_(True)
-        added = None
-        if getattr(models, "text_encoder_2", None) is not None:
-            pooled = torch.empty(1, models.text_encoder_2.config.projection_dim)
-            added = {"text_embeds": pooled, "time_ids": torch.empty(1, 6)}
-        timestep = torch.empty(1)
-        return {
-            "unet": count_operations(lambda: unet(latents, timestep, embeds, added_cond_kwargs=added).sample),
-            "decoder": count_operations(lambda: vae.decode(leaf).sample),
-            "small decoder": count_operations(lambda: small.decode(leaf).sample),
-        }
+    denoiser = denoiser_of(skeleton(base))
+    denoiser.model.requires_grad_(False)
+    denoiser.autoencoder.requires_grad_(False)
+
+    def empty(*sizes: int, leaf: bool = False) -> Any:
+        return torch.empty(1, *sizes, device="meta").requires_grad_(leaf)
+
+    shape = denoiser.latent_shape
+    embeds, *others = denoiser.condition_shapes(TOKENS_LENGTH)
+    conditions = (empty(*embeds, leaf=True), *(empty(*sizes) for sizes in others))
+    leaf = empty(*shape, leaf=True)
+    found = {
+        "network": count_operations(lambda: denoiser.predict(empty(*shape), empty(), conditions, 1.0)),
+        "decoder": count_operations(lambda: denoiser.decode(leaf)),
+    }
+    if denoiser.scale == 8:
+        with torch.device("meta"):
+            small = AutoencoderTiny(latent_channels=shape[0]).requires_grad_(False)
+        found["small decoder"] = count_operations(lambda: small.decode(leaf).sample)
+    return found
 
 
 def vision_operations(name: str) -> tuple[Operations, float]:

@@ -8,7 +8,7 @@ from typing import Any
 from fair_adaptors.training.cost import Passes
 
 FORMS: Mapping[str, Mapping[str, Any]] = {
-    "published: one graph, checkpointed": {"all_steps": True, "checkpointed": ("unet",)},
+    "published: one graph, checkpointed": {"all_steps": True, "checkpointed": ("network",)},
     "ours, all steps": {"all_steps": True},
     "ours, K steps": {},
     "ours, K steps, originals kept": {"originals": 0.0},
@@ -42,7 +42,7 @@ def count_passes(form: str, steps: int, gradient_steps: int, *, images: int = 4)
     )
     unet, decoder = setup.pipe.unet, setup.pipe.vae.decoder
     watched = {
-        "unet": (unet, unet.up_blocks[-1].resnets[-1]),
+        "network": (unet, unet.up_blocks[-1].resnets[-1]),
         "decoder": (decoder, decoder.up_blocks[-1].resnets[-1]),
         "classifier": (setup.classifier, None),
         "encoder": (setup.encoders["clip"], None),

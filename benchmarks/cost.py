@@ -1,9 +1,9 @@
 """What training costs: passes and operations are counted, hours and memory estimated; no GPU is measured.
 
-Three things. The rows that go through the U-Net per image and iteration, in the published form and in ours, counted on
-a tiny pipeline and compared with their formulas. The floating-point operations of models of the real sizes, counted on
-torch's meta device. From both, the cards' data sheets and the assumptions in ``ASSUMED``, the hours and the memory of
-each recipe. Writes the tables of ``docs/cost.md``.
+Three things. The rows that go through the network per image and iteration, in the published form and in ours, are
+counted on a tiny pipeline and compared with their formulas. The floating-point operations of models of the real sizes
+are counted on torch's meta device. From both, the cards' data sheets and the assumptions in ``ASSUMED``, come the
+hours and the memory of each recipe. Writes the tables of ``docs/cost.md``.
 """
 
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
 }
 """Settings that cut the hours of a recipe, and that it does not have."""
 KEPT = ("base's weights", "adaptor", "latents", "pictures")
-PASSING = ("*U-Net*", "*U-Net, gradient*", "*decoding, validation*", "*decoding, gradient*")
+PASSING = ("*network*", "*network, gradient*", "*decoding, validation*", "*decoding, gradient*")
 """What the memory is counted of, as ``fair_adaptors.training.plan.memory`` has it; of the second, one at a time."""
 FORMULAS = ("4bT forward, bT backward", "3bT, bT", "2bT + bK, bK", "bT + bK, bK")
 STEPS, GRADIENT_STEPS = 21, 5  # the recipes draw T from 19 to 23
@@ -61,7 +61,7 @@ JUDGE = "CLIP ViT-L/14"
 
 
 def count_forms(unet: Operations) -> list[dict[str, Any]]:
-    """Count the U-Net's rows in each form; they are what the formula says.
+    """Count the network's rows in each form; they are what the formula says.
 
     Args:
         unet: operations of a row.
@@ -70,7 +70,7 @@ def count_forms(unet: Operations) -> list[dict[str, Any]]:
     for (form, settings), formula in zip(FORMS.items(), FORMULAS, strict=True):
         counted = count_passes(form, STEPS, GRADIENT_STEPS)
         assert counted == passes(STEPS, GRADIENT_STEPS, **settings), f"{form}: {counted}"
-        rows = counted["unet"]
+        rows = counted["network"]
         found.append({"form": form, **rows._asdict(), "formula": formula, "teraflops": rows.teraflops(unet)})
     return found
 
@@ -79,9 +79,10 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
     """Estimate the teraflops per image, the gigabytes, and on each card the seconds per iteration and the hours.
 
     Args:
-        bases: the operations of the U-Net and the decoder of each base.
+        bases: the operations of the network and the decoder of each base.
         vision: the operations and megabytes of what looks at images.
     """
+    from fair_adaptors.training.engine.denoisers import denoiser_of
     from fair_adaptors.training.plan import memory, originals_made, skeleton
     from fair_adaptors.training.recipes import get_recipe
 
@@ -89,10 +90,11 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
     from fair_adaptors.vision.face_encoders import PUBLISHED as FACE_ENCODERS
 
     config = get_recipe(name)
-    base = next(known.short_name for known in BASES if config.base in known.names)
+    base, shapes = next(known.short_name for known in BASES if config.base in known.names), skeleton(config.base)
+    branches = denoiser_of(shapes).branches(config.guidance_scale)
     seeing = {model: one for model, (one, _) in vision.items()}
-    work = work_per_image(config, originals_made(config), bases[base], seeing)
-    needed = memory(config, skeleton(config.base), config.images_per_prompt, branches=2)
+    work = work_per_image(config, originals_made(config), bases[base], seeing, branches=branches)
+    needed = memory(config, shapes, config.images_per_prompt, branches)
     seen_by = sum(vision[one][1] for one in (JUDGE, *(model for models in SEES.values() for model in models)))
     gigabytes = {
         "training": needed.total / 1e3,
@@ -136,7 +138,7 @@ def sustained(recipe: Mapping[str, Any], bases: Mapping[str, Mapping[str, Operat
 
     Args:
         recipe: what the paper trained.
-        bases: the operations of the U-Net and the decoder of each base.
+        bases: the operations of the network and the decoder of each base.
     """
     training, sampling = KNOWN_TIMES
     rows = passes(STEPS, GRADIENT_STEPS, **FORMS["published: one graph, checkpointed"])
@@ -144,7 +146,7 @@ def sustained(recipe: Mapping[str, Any], bases: Mapping[str, Mapping[str, Operat
     xl = bases["sdxl"]
     work = {
         training: image * recipe["images"] * recipe["iterations"],
-        sampling: 2 * KNOWN_TIMES[sampling]["steps"] * xl["unet"].forward + xl["decoder"].forward,
+        sampling: 2 * KNOWN_TIMES[sampling]["steps"] * xl["network"].forward + xl["decoder"].forward,
     }
     shares = {}
     for name, known in KNOWN_TIMES.items():
@@ -165,7 +167,7 @@ def main() -> None:
     rows = [recipe_cost(name, bases, vision) for name in people]
     details: dict[str, Any] = {
         "options": [option for name in SHOWN for option in options(name)],
-        "forms": count_forms(bases["sd15"]["unet"]),
+        "forms": count_forms(bases["sd15"]["network"]),
         "bases": bases,
         "vision": vision,
         "sustained": sustained(rows[0], bases),

@@ -180,7 +180,7 @@ def teraflops(counts: Mapping[str, Rows], costs: Mapping[str, Operations], *, re
     """Weigh the rows; with ``recomputed`` those of the graph run forward through the U-Net again, as checkpointed."""
     total = 0.0
     for model, rows in counts.items():
-        again = rows.graph if recomputed and model == "unet" else 0
+        again = rows.graph if recomputed and model == "network" else 0
         total += (rows.plain + rows.graph + again) * costs[model].forward + rows.backward * costs[model].backward
     return total
 

@@ -52,6 +52,8 @@ WRONG = [
     ("gender", "base=./empty", "empty is not a folder of a known pipeline: transformer/config.json is not"),
     ("gender", "parts=text_encoder_2", "parts has text_encoder_2, and the base has none"),
     ("sdxl-gender-race", "parts=tokens", "XL takes no soft tokens: .*parts=text_encoder,text_encoder_2"),
+    ("flux-gender-race", "parts=text_encoder_2", "parts has text_encoder_2, and the base has none"),
+    ("klein-gender-race", "parts=tokens", "FLUX.2 takes no soft tokens: .*parts=transformer"),
     ("sandbox-gender", "parts=text_encoder_2", "the base has none: take it out"),
 ]
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from fair_adaptors.training.paper import OURS, OURS_FOR_XL, PAPER, TABLE, authors_parts, deviations, published_settings
+from fair_adaptors.training.ours import OURS, OURS_FOR
+from fair_adaptors.training.paper import PAPER, TABLE, authors_parts, deviations, published_settings
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 from fair_adaptors.training.run import validation
 
@@ -20,7 +21,7 @@ PEOPLE = [name for name in RECIPES if not name.startswith("sandbox")]
 @pytest.mark.parametrize("name", PEOPLE)
 def test_where_a_recipe_leaves_the_paper_the_reason_is_named(name: str) -> None:
     config = get_recipe(name)
-    reasons = OURS | (OURS_FOR_XL if name.startswith("sdxl") else {})
+    reasons = OURS | OURS_FOR.get(config.base, {})
     said = deviations(config)
     different = {key for key, value in published_settings(config).items() if getattr(config, key) != value}
     assert different == set(reasons) and len(published_settings(config)) > len(PAPER)
@@ -28,10 +29,10 @@ def test_where_a_recipe_leaves_the_paper_the_reason_is_named(name: str) -> None:
         assert any(line.startswith(f"{key} is ") and reasons[key][1] in line for line in said)
     beside = [line.partition(" ")[0] for line in said[len(different) :]]
     others = ["base"] * (config.base != get_recipe("gender").base)
-    age = ["the"] * ("age" in name)
+    age = ["the"] * ("age" in name.split("-"))
     mine = ["classifier", "face_encoder", "face_bank", "prompts", "prompts"]
     draws = ["targets"] * ("race" in name)
-    precise = ["trained"] * (config.parts != ("unet",))
+    precise = ["trained"] * (config.parts not in [("unet",), ("transformer",)])
     assert beside == [*others, *precise, *mine, *age, *draws, *EVERY]
 
 

@@ -11,7 +11,16 @@ import torch
 from fair_adaptors.training.cost import hours
 from fair_adaptors.training.engine import lora
 from fair_adaptors.training.meta_memory import peak_megabytes
-from fair_adaptors.training.plan import Plan, _time, make_plan, memory, originals_made, skeleton, trained_values
+from fair_adaptors.training.plan import (
+    Plan,
+    _small_decoder,
+    _time,
+    make_plan,
+    memory,
+    originals_made,
+    skeleton,
+    trained_values,
+)
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 from fair_adaptors.training.setup import checkpoint_activations
 
@@ -40,6 +49,26 @@ def test_every_recipe_can_be_planned_without_its_weights(name: str) -> None:
     assert all(math.isfinite(megabytes) and megabytes > 0 for megabytes in plan.megabytes.values())
     *kept, plain, taught, measured, decoded, together = plan.megabytes.values()
     assert together == pytest.approx(sum(kept) + max(plain, taught, measured, decoded))
+
+
+@pytest.mark.parametrize(("name", "steps"), [("klein-gender-race", 4), ("z-image-gender-race", 8)])
+def test_a_base_of_few_steps_is_trained_in_its_own_and_without_guidance(name: str, steps: int) -> None:
+    config, plan = get_recipe(name), plan_of(name)
+    assert (config.num_steps, config.max_steps) == (steps, steps)
+    slow, fast = ({"base": base} for base in ("Tongyi-MAI/Z-Image", f"{config.base}@main"))
+    assert get_recipe(name, slow).max_steps == 14 and get_recipe(name, slow).guidance_scale == 5
+    assert get_recipe("flux-gender-race", fast).num_steps == steps
+    assert get_recipe("flux-gender-race", {**fast, "num_steps": "3"}).num_steps == 3
+    made = 1 + originals_made(config)
+    assert plan.rows == pytest.approx((plan.images * steps * made, plan.images * config.gradient_steps))
+
+
+def test_the_licence_of_the_base_is_told_and_what_only_reads_the_prompt_needs_memory() -> None:
+    licence = "flux-1-dev-non-commercial-license, for non-commercial use only"
+    assert licence in plan_of("flux-gender-race").licence and "apache-2.0;" in plan_of("klein-gender-race").licence
+    with_t5 = (11.9 + 4.76 + 0.12 + 0.08) * 2e3  # 10⁹ parameters of transformer, T5, CLIP and autoencoder
+    assert plan_of("flux-gender-race").megabytes["base"] == pytest.approx(with_t5, rel=0.01)
+    assert _small_decoder(get_recipe("gender", {"gradient_decoder": "who/taef1"}), 16).config.latent_channels == 16
 
 
 @pytest.mark.parametrize(

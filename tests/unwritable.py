@@ -8,18 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from fair_adaptors.adaptor.modules import all_modules
+from fair_adaptors.families.table import family_of
 
 
 def layers(pipe: Any) -> dict[str, nn.Linear]:
     """The linear layers of a pipeline's attentions."""
     found = {name: module for name, module in all_modules(pipe).items() if isinstance(module, nn.Linear)}
-    return {name: module for name, module in found.items() if "attn" in name}
+    return {name: module for name, module in found.items() if "attn" in name or "attention" in name}
+
+
+def models(pipe: Any) -> list[nn.Module]:
+    """The models of a pipeline that a LoRA can be on."""
+    return [getattr(pipe, part) for part in family_of(pipe).parts]
 
 
 def each(pipe: Any, make: Callable[[nn.Linear], nn.Module]) -> None:
     """Put another layer in the place of each of ``layers``."""
     made = {module: make(module) for module in layers(pipe).values()}
-    for model in (pipe.text_encoder, pipe.unet):
+    for model in models(pipe):
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
                 if child in made:
@@ -45,7 +51,7 @@ def bitsandbytes(bits: int) -> Callable[[Any], None]:
 def quanto(pipe: Any) -> None:
     from optimum.quanto import freeze, qint8, quantize
 
-    for model in (pipe.text_encoder, pipe.unet):
+    for model in models(pipe):
         quantize(model, weights=qint8, include="*attn*")
         freeze(model)
 
@@ -53,7 +59,7 @@ def quanto(pipe: Any) -> None:
 def torchao(pipe: Any) -> None:
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-    for model in (pipe.text_encoder, pipe.unet):
+    for model in models(pipe):
         quantize_(model, Int8WeightOnlyConfig())
 
 
@@ -94,14 +100,15 @@ def shard(pipe: Any) -> None:
 
 
 def cast(pipe: Any) -> None:
-    pipe.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    network = getattr(pipe, family_of(pipe).network)
+    network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
 
 
 def to_disk(pipe: Any, folder: Path, kind: str = "leaf_level") -> None:
     from diffusers.hooks import apply_group_offloading
 
     cpu = torch.device("cpu")
-    for model in (pipe.text_encoder, pipe.unet):
+    for model in models(pipe):
         blocks = {} if kind == "leaf_level" else {"num_blocks_per_group": 1}
         apply_group_offloading(
             model, cpu, cpu, kind, offload_to_disk_path=str(folder / type(model).__name__), **blocks
@@ -112,7 +119,7 @@ def out_of_memory(pipe: Any) -> None:
     """What enable_sequential_cpu_offload and a device_map leave: weights come when a layer is called."""
     from accelerate import cpu_offload
 
-    for model in (pipe.text_encoder, pipe.unet, pipe.vae):
+    for model in (*models(pipe), pipe.vae):
         cpu_offload(model, torch.device("cpu"))
 
 

@@ -33,17 +33,17 @@ class Operations(NamedTuple):
 
 BASES = {
     "sd15": {
-        "unet": Operations(0.8033, 0.8659),
+        "network": Operations(0.8033, 0.8659),
         "decoder": Operations(2.5145, 2.5489),
         "small decoder": Operations(0.1414, 0.1414),
     },
     "sd21": {
-        "unet": Operations(2.1491, 2.5138),
+        "network": Operations(2.1491, 2.5138),
         "decoder": Operations(5.7543, 5.9283),
         "small decoder": Operations(0.3180, 0.3180),
     },
     "sdxl": {
-        "unet": Operations(6.7612, 7.2630),
+        "network": Operations(6.7612, 7.2630),
         "decoder": Operations(10.4704, 11.0201),
         "small decoder": Operations(0.5654, 0.5654),
     },
@@ -95,7 +95,7 @@ def passes(
         small_decoder: whether the gradient goes through one.
     """
     rows = {
-        "unet": (branches * steps * (1 + originals), gradient_branches * (steps if all_steps else gradient_steps)),
+        "network": (branches * steps * (1 + originals), gradient_branches * (steps if all_steps else gradient_steps)),
         "decoder": (1 + originals, 1),  # originals and images; images again with gradient
         "classifier": (1 + originals, 1),
         "encoder": (originals, 1),  # originals; images with gradient
@@ -109,23 +109,28 @@ def passes(
 
 
 def work_per_image(
-    config: TrainConfig, originals: float, base: Mapping[str, Operations], vision: Mapping[str, Operations] = VISION
+    config: TrainConfig,
+    originals: float,
+    base: Mapping[str, Operations],
+    vision: Mapping[str, Operations] = VISION,
+    *,
+    branches: int = 2,
 ) -> dict[str, float]:
     """Return the teraflops of an image and iteration, in half precision and in float32.
 
     Args:
         originals: as for ``passes``.
-        base: operations of its U-Net, its decoder and a small one.
+        base: operations of its network, its decoder and, where there is one, a small one.
+        branches: rows of the network for an image with guidance.
     """
     steps = (config.num_steps + max(config.num_steps, config.max_steps)) / 2
-    branches = 2 if config.guidance_scale > 1 else 1
     rows = passes(
         steps,
         config.updates_per_rollout * (config.gradient_steps or steps),
         branches=branches,
         gradient_branches=branches if config.unconditional_gradient else 1,
         originals=originals,
-        checkpointed=("unet", "decoder") if config.activation_checkpointing else (),
+        checkpointed=("network", "decoder") if config.activation_checkpointing else (),
         small_decoder=bool(config.gradient_decoder),
     )
     seen_by = [(rows[role], vision[name]) for role, names in SEES.items() for name in names]
@@ -145,17 +150,19 @@ def seconds_per_image(work: Mapping[str, float], card: str) -> float:
     return sum(work[dtype] / (CARDS[card][dtype] * SUSTAINED[dtype]) for dtype in work)
 
 
-def hours(config: TrainConfig, base: str, originals: float, num_processes: int = 1) -> dict[str, float]:
+def hours(
+    config: TrainConfig, base: str, originals: float, num_processes: int = 1, *, branches: int = 2
+) -> dict[str, float]:
     """Return how long all iterations take on each of ``CARDS``, one of them for each process.
 
     Args:
         base: short name; none are returned for one whose operations are not known.
-        originals: as for ``passes``.
+        originals, branches: as for ``work_per_image``.
     """
     if base not in BASES:
         return {}
     images = config.prompts_per_step * config.images_per_prompt * config.iterations
-    work = work_per_image(config, originals, BASES[base])
+    work = work_per_image(config, originals, BASES[base], branches=branches)
     return {card: images * seconds_per_image(work, card) / 3600 / num_processes for card in CARDS}
 
 

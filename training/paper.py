@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_XL, find_base, plugin_of
+from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5, defaults_of, find_base, plugin_of
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.hub.parts import KIND
@@ -14,6 +14,7 @@ from fair_adaptors.vision.authors_faces import RECOGNISER
 from fair_adaptors.vision.pretrained import TRAINING_ENCODERS
 
 from .config import TrainConfig
+from .ours import OURS, OURS_FOR
 
 DETECTOR = "insightface"
 PAPER: dict[str, Any] = {
@@ -121,52 +122,11 @@ def obeying(concepts: tuple[tuple[str, float], ...], attributes: Sequence[str]) 
     return (*concepts, *((f"{NAMED}{attribute}", share) for attribute in attributes))
 
 
-OURS: dict[str, tuple[Any, str]] = {
-    "step_weights": ("uniform", "the paper's A := 1; the published code's weights are an artefact of its solver"),
-    "num_steps": (10, "where it was tried, an adaptor trained in 6 steps leaves the same bias in 6 to 30 of them"),
-    "max_steps": (14, "as above"),
-    "gradient_steps": (
-        2,
-        "two of the steps, other ones for each image, disturb the gradient far less than the choice of noises does",
-    ),
-    "originals_pool": (
-        2,
-        "what the losses need of the original model's images is made twice for each prompt, not whenever it comes",
-    ),
-    "dtype": ("bfloat16", "as large as float16, and no gradient vanishes or overflows in it"),
-    "num_draws": (1000, "with 100, up to five of 32 images got another target than with many"),
-    "max_grad_norm": (1.0, "one bad batch cannot throw the run off"),
-    "warmup": (5, "AdamW's first steps are as large as its later ones, while its averages are still empty"),
-    "stop_below": (
-        0.4,
-        "most of the effect is there long before the last iteration; by their figures, about what their adaptors would"
-        " score here with the whole interval",
-    ),
-    "keep_attributes": (
-        ("others",),
-        "an adaptor for one attribute can change others that nobody looks at; theirs were not kept from that",
-    ),
-    "preserve_unassigned": (
-        "full",
-        "an image that has no target, or no face, should stay as the original model draws it",
-    ),
-    "tf32": (False, "the LoRAs, the encoders and the losses keep the precision of float32"),
-    "faces": ("yunet", "insightface's weights are for non-commercial research only"),
-}
-"""Settings that our recipes have otherwise, and why."""
-
-OURS_FOR_XL: dict[str, tuple[Any, str]] = {
-    "parts": (("text_encoder", "text_encoder_2"), "this base has two text encoders"),
-    "guidance_scale": (5.0, "its pipeline's default, and so what most of its pictures are made with"),
-}
-"""Those for Stable Diffusion XL, beside these."""
-
-
 def deviations(config: TrainConfig) -> list[str]:
     """Say where a configuration for people differs from what the published adaptors were trained with, and why."""
     if plugin_of(config.base):  # not of people
         return []
-    ours = OURS | (OURS_FOR_XL if split_revision(config.base)[0] == STABLE_DIFFUSION_XL else {})
+    ours = OURS | OURS_FOR.get(split_revision(config.base)[0], {})
     lines = []
     for setting, published in published_settings(config).items():
         value = getattr(config, setting)
@@ -199,7 +159,7 @@ def _beside_settings(config: TrainConfig) -> Iterator[str]:
     """Say what differs that no setting can make as it was, or that a setting names parts of."""
     if base := _other_base(config):
         yield f"base is {base}, and was {STABLE_DIFFUSION_1_5}: the paper has adaptors for no other"
-    if config.dtype != "float32" and config.parts != ("unet",):
+    if config.dtype != "float32" and any(part == "tokens" or part.startswith("text_") for part in config.parts):
         yield "trained text encoders compute in float32, and did in float16, where the first updates are rounding"
     yield from _parts(config)
     yield from _targets(config)
@@ -210,9 +170,11 @@ def _beside_settings(config: TrainConfig) -> Iterator[str]:
         " by default, and so do the pictures that people draw"
     )
     yield "the average's first update keeps a tenth of the start, and kept nothing of it"
+    usual = defaults_of(split_revision(config.base)[0]).num_steps
+    theirs = "30 as theirs did" if usual == 30 else f"the {usual} that are usual for the base, and took 30"
     yield (
         f"validation samples in {config.num_steps} steps, and did in 25: it only compares the adaptor with itself on"
-        " the way; the numbers that count are an evaluation's, which takes 30 as theirs did"
+        f" the way; the numbers that count are an evaluation's, which takes {theirs}"
     )
 
 

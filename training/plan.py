@@ -66,6 +66,7 @@ class Plan:
         rows: that go through the network per iteration without gradient, and with.
         iterations: how many.
         time: how long they take on the card that is here and on others, by docs/cost.md, a line.
+        licence: that of the base and so of the adaptor, a line; empty for a base that is not known.
         trained: numbers that are trained; 0 for a base whose shapes are not known here.
         megabytes: of one process, by what needs them, and together; empty for such a base.
         kept: what stays as the original model shows it and what does not, a line each.
@@ -77,6 +78,7 @@ class Plan:
     rows: tuple[float, float]
     iterations: int
     time: str
+    licence: str
     trained: int
     megabytes: dict[str, float]
     kept: tuple[str, ...]
@@ -108,7 +110,8 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
         images,
         (rows * steps * passes, config.updates_per_rollout * taught * (config.gradient_steps or steps)),
         config.iterations,
-        _time(config, num_processes),
+        _time(config, num_processes, branches),
+        _licence(config),
         trained_values(config, base) if base else 0,
         _rows(memory(config, base, local, branches, processes=num_processes)) if base else {},
         (*keeping(config, known_classes("classifier", config.classifier)), *_obeyed(config)),
@@ -117,16 +120,26 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
     )
 
 
-def _time(config: TrainConfig, num_processes: int) -> str:
+def _time(config: TrainConfig, num_processes: int, branches: int = 2) -> str:
     known = find_base(split_revision(config.shapes)[0])
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     base = known.short_name if known else ""
-    found, early = (hours(one, base, originals_made(one), num_processes) for one in (config, shorter(config)))
+    found, early = (
+        hours(one, base, originals_made(one), num_processes, branches=branches) for one in (config, shorter(config))
+    )
     told = said(found, card) + f"; it may end much earlier (`stop_below`): {listed(early)} after a fifth" * bool(
         early and config.stop_below
     )
     faster = faster_by(config, "cuda")
     return told + f"; not counted: {', '.join(faster)}, which an NVIDIA card is faster by" * bool(faster)
+
+
+def _licence(config: TrainConfig) -> str:
+    known = find_base(split_revision(config.shapes)[0])
+    if not known:
+        return ""
+    only = ", for non-commercial use only" * ("non-commercial" in known.terms)
+    return f"the base has the licence {known.terms}{only}; an adaptor is under that of its base"
 
 
 def originals_made(config: TrainConfig) -> float:
@@ -167,7 +180,7 @@ def skeleton(base: str) -> Any:
     if known is None and not Path(place).is_dir():
         return None
     found = load_architecture(known.short_name if known else place)
-    return SimpleNamespace(**vars(found.pipe), **{found.family.autoencoder[0]: found.autoencoder})
+    return SimpleNamespace(**vars(found.pipe), **found.readers, **{found.family.autoencoder[0]: found.autoencoder})
 
 
 def memory(config: TrainConfig, base: Any, images: int, branches: int, *, processes: int = 1) -> Memory:
@@ -229,7 +242,7 @@ def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iter
     def decode(count: int) -> Tensor:
         return denoiser.decode(empty(count, *shape).requires_grad_(True))
 
-    small = _small_decoder(config)
+    small = _small_decoder(config, shape[0])
 
     def decode_small(count: int) -> Tensor:
         return decode_with(small, empty(count, *shape).requires_grad_(True))
@@ -248,14 +261,19 @@ def _passing(config: TrainConfig, base: Any, images: int, branches: int) -> Iter
     yield f"decoding {decoded} images, with gradient", peak_megabytes(_both_ways(again, decoded), there)
 
 
-def _small_decoder(config: TrainConfig) -> Any:
-    """Return the ``gradient_decoder`` without memory for weights, one of the Hub with TAESD's shape; None without."""
+def _small_decoder(config: TrainConfig, channels: int) -> Any:
+    """Return the ``gradient_decoder`` without memory for weights, one of the Hub with TAESD's shape; None without.
+
+    Args:
+        channels: of the latents.
+    """
     if not config.gradient_decoder:
         return None
     from diffusers import AutoencoderTiny
 
     here = is_folder(config.gradient_decoder)
-    shape = AutoencoderTiny.load_config(split_revision(config.gradient_decoder)[0]) if here else {}
+    place = split_revision(config.gradient_decoder)[0]
+    shape = AutoencoderTiny.load_config(place) if here else {"latent_channels": channels}
     with torch.device("meta"):
         return AutoencoderTiny.from_config(shape).to(getattr(torch, config.dtype)).requires_grad_(False)
 

@@ -9,7 +9,7 @@ from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5, by_short_name, find_base, plugin_of
 from fair_adaptors.attributes import clip_words
 from fair_adaptors.errors import ConfigError, HubError, HubUnreachableError, UnknownAdaptorError
-from fair_adaptors.families.table import family_with
+from fair_adaptors.families.table import family_named, family_with
 from fair_adaptors.hub.client import split_revision
 from fair_adaptors.hub.parts import KIND, find_part, is_here
 from fair_adaptors.pipelines import class_in_file, is_file
@@ -205,7 +205,7 @@ def _components(base: str) -> set[str] | None:
         raise ConfigError(f"base is {base!r}: write its Hub id, {known.names[0]}, or a folder")
     _check_hub_id("base", base)
     if known := find_base(split_revision(base)[0]):
-        return set(known.configurations)
+        return {*family_named(known.family).parts, family_named(known.family).autoencoder[0]}
     index = _described("base", "pipeline", base)
     return None if index is None else {name for name, value in index.items() if isinstance(value, list)}
 
@@ -218,9 +218,9 @@ def _check_parts(parts: Sequence[str], components: set[str] | None) -> None:
             raise ConfigError(f"parts has {part}, and the base has none: take it out of parts")
     family = family_with(components)
     if family is not None and "tokens" in parts and not family.token_encoder:
-        instead = [part for part in family.parts if part in family.text_encoders]
+        instead = [part for part in family.parts if part in family.text_encoders] or [family.network]
         raise ConfigError(
-            f"parts has tokens, and {family.title} takes no soft tokens: train its text encoders instead,"
+            f"parts has tokens, and {family.title} takes no soft tokens: train LoRAs instead,"
             f" parts={','.join(instead)}"
         )
 

@@ -5,17 +5,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fair_adaptors.adaptor.bases import (
+    FLUX_1_DEV,
+    FLUX_2_KLEIN,
     SANDBOX,
     SANDBOX_FLOW,
     STABLE_DIFFUSION_1_5,
     STABLE_DIFFUSION_2_1,
+    STABLE_DIFFUSION_3_5_MEDIUM,
     STABLE_DIFFUSION_XL,
+    Z_IMAGE_TURBO,
     defaults_of,
+    find_base,
 )
 from fair_adaptors.errors import ConfigError, did_you_mean
 
 from .config import Attribute, TrainConfig
-from .paper import MANY_CONCEPTS, NAMED_IMAGES, OURS, OURS_FOR_XL, PAPER, TABLE, as_published, obeying
+from .ours import OURS, OURS_FOR, Reasoned, drawn
+from .paper import MANY_CONCEPTS, NAMED_IMAGES, PAPER, TABLE, as_published, obeying
 from .settings import is_true, override
 from .setup import known_attributes
 
@@ -85,11 +91,18 @@ def _people(
         "validation_images": 24,
         "keep": "best",
     }
-    return TrainConfig(name, base, _aims(base, attributes, shares), **(PAPER | _values(OURS) | common | settings))
+    settings = PAPER | _values(OURS) | common | settings | _values(OURS_FOR.get(base, {}))
+    return TrainConfig(name, base, _aims(base, attributes, shares), **settings)
 
 
-def _values(ours: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
+def _values(ours: Reasoned) -> dict[str, Any]:
     return {setting: value for setting, (value, _) in ours.items()}
+
+
+def _gender_race(name: str, base: str, **settings: Any) -> tuple[str, Callable[[], TrainConfig]]:
+    """Return a row of the recipes for a base that is larger than the paper's."""
+    settings = TABLE["gender-race"] | {"activation_checkpointing": True} | settings
+    return name, lambda: _people(name, ["gender", "race"], base=base, **settings)
 
 
 PAPERS = "paper"
@@ -113,12 +126,7 @@ SANDBOX_GENDER: dict[str, Any] = {
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "sandbox-gender": lambda: _sandbox(
-        "sandbox-gender",
-        ["gender"],
-        parts=("text_encoder", "unet"),
-        iterations=300,
-        unguided=175,
-        **SANDBOX_GENDER,
+        "sandbox-gender", ["gender"], parts=("text_encoder", "unet"), iterations=300, unguided=175, **SANDBOX_GENDER
     ),
     "sandbox-flow-gender": lambda: _sandbox(
         "sandbox-flow-gender",
@@ -176,12 +184,14 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "sd21-gender-race": lambda: _people(
         "sd21-gender-race", ["gender", "race"], base=STABLE_DIFFUSION_2_1, **TABLE["gender-race"]
     ),
-    "sdxl-gender-race": lambda: _people(
-        "sdxl-gender-race",
-        ["gender", "race"],
-        base=STABLE_DIFFUSION_XL,
-        activation_checkpointing=True,
-        **TABLE["gender-race"] | _values(OURS_FOR_XL),
+    **dict(
+        [
+            _gender_race("sdxl-gender-race", STABLE_DIFFUSION_XL),
+            _gender_race("sd35-gender-race", STABLE_DIFFUSION_3_5_MEDIUM),
+            _gender_race("flux-gender-race", FLUX_1_DEV, images_per_call=1),
+            _gender_race("klein-gender-race", FLUX_2_KLEIN),
+            _gender_race("z-image-gender-race", Z_IMAGE_TURBO),
+        ]
     ),
 }
 
@@ -199,7 +209,7 @@ def described() -> dict[str, str]:
 def get_recipe(
     name: str, overrides: Mapping[str, Any] | None = None, targets: Sequence[tuple[str, tuple[float, ...]]] = ()
 ) -> TrainConfig:
-    """Return a recipe, with settings replaced.
+    """Return a recipe, with settings replaced. Another base is drawn from in its own way, see ``ours.drawn``.
 
     Args:
         overrides: settings as text or from a YAML file, see ``with_settings``.
@@ -214,7 +224,11 @@ def get_recipe(
     if targets:
         known = known_attributes(config.base) | {attribute.name: attribute for attribute in config.attributes}
         config = dataclasses.replace(config, attributes=tuple(_aimed(known, *target) for target in targets))
-    return with_settings(config, overrides or {})
+    wanted = overrides or {}
+    base = find_base(str(wanted.get("base", config.base)).partition("@")[0])
+    if base is not None and not base.plugin and config.base not in base.names:
+        config = dataclasses.replace(config, **_values(drawn(base.names[0])))
+    return with_settings(config, wanted)
 
 
 def with_settings(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:

@@ -26,6 +26,7 @@ class Architecture:
         family: its family of pipelines.
         pipe: its text encoders and network, without memory for weights; stands in for a pipeline where shapes count.
         autoencoder: what makes its pictures of latents, without memory for weights too; None if its folder has none.
+        readers: its text encoders that no adaptor can be on, likewise, by name.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Architecture:
     family: Family
     pipe: Any
     autoencoder: Any
+    readers: Mapping[str, Any]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the weight shapes of the linear and convolution modules under their names in the file format."""
@@ -75,7 +77,8 @@ def _build(base: BaseModel) -> Architecture:
     family, found = family_named(base.family), base.configurations
     pipe = SimpleNamespace(**{name: _model(part.model, found[name]) for name, part in family.parts.items()})
     name, kind = family.autoencoder
-    return Architecture(base.short_name, base.names[0], family, pipe, _model(kind, found[name]))
+    readers = {reader: _model(place, found[reader]) for reader, place in family.readers.items()}
+    return Architecture(base.short_name, base.names[0], family, pipe, _model(kind, found[name]), readers)
 
 
 def _read(name: str, folder: Path, base_model: str) -> Architecture:
@@ -87,11 +90,12 @@ def _read(name: str, folder: Path, base_model: str) -> Architecture:
         pipe = SimpleNamespace(**{part: _model(row.model, folder / part) for part, row in family.parts.items()})
         part, kind = family.autoencoder
         autoencoder = _model(kind, folder / part) if part in present else None
+        readers = {one: _model(place, folder / one) for one, place in family.readers.items() if one in present}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"{folder} is not a folder of a known pipeline: {str(error).strip().partition(chr(10))[0]}"
         ) from error
-    return Architecture(name, base_model, family, pipe, autoencoder)
+    return Architecture(name, base_model, family, pipe, autoencoder, readers)
 
 
 def _class_in(file: Path) -> str:

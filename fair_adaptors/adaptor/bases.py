@@ -59,6 +59,17 @@ _SIXTEEN_CHANNELS: Mapping[str, Any] = {
 }
 
 
+_T5_XXL = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "is_gated_act": True}
+_QWEN_3_4B = {
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "tie_word_embeddings": True,
+}
+
+
 def _flow(
     short_name: str,
     name: str,
@@ -77,6 +88,7 @@ def _sd35(size: str, name: str, transformer: Mapping[str, Any], usual: tuple[int
     shapes = {
         "text_encoder": _clip(768, 3072, 12, 12),
         "text_encoder_2": _clip(1280, 5120, 32, 20),
+        "text_encoder_3": _T5_XXL,
         "transformer": {"joint_attention_dim": 4096, "qk_norm": "rms_norm", **transformer},
         "vae": _SIXTEEN_CHANNELS,
     }
@@ -85,11 +97,12 @@ def _sd35(size: str, name: str, transformer: Mapping[str, Any], usual: tuple[int
 
 def _flux(guided: bool) -> Mapping[str, Any]:
     """Return the shapes of FLUX.1 dev, which is told its guidance, or of schnell, which was distilled without any."""
-    transformer = {"guidance_embeds": guided}
-    return {"text_encoder": _clip(768, 3072, 12, 12), "transformer": transformer, "vae": _SIXTEEN_CHANNELS}
+    texts = {"text_encoder": _clip(768, 3072, 12, 12), "text_encoder_2": _T5_XXL}
+    return {**texts, "transformer": {"guidance_embeds": guided}, "vae": _SIXTEEN_CHANNELS}
 
 
 _KLEIN: Mapping[str, Any] = {
+    "text_encoder": _QWEN_3_4B,
     "transformer": {
         "num_layers": 5,
         "num_single_layers": 20,
@@ -100,7 +113,7 @@ _KLEIN: Mapping[str, Any] = {
     "vae": {},
 }
 """The shapes of FLUX.2 klein of four milliard parameters."""
-_Z_IMAGE: Mapping[str, Any] = {"transformer": {}, "vae": _SIXTEEN_CHANNELS}
+_Z_IMAGE: Mapping[str, Any] = {"text_encoder": _QWEN_3_4B, "transformer": {}, "vae": _SIXTEEN_CHANNELS}
 """The sizes of its transformer are its class's own."""
 
 _SANDBOX_DEFAULTS = Defaults(

@@ -13,7 +13,18 @@ from fair_adaptors.files import cache_folder
 from . import archives
 from .archives import ARCHIVES, Checkpoint
 from .base import BaseModel
-from .bases import EMBEDDED, SANDBOX, STABLE_DIFFUSION_1_5, STABLE_DIFFUSION_2_1, STABLE_DIFFUSION_XL, find_base
+from .bases import (
+    EMBEDDED,
+    FLUX_1_DEV,
+    FLUX_2_KLEIN,
+    SANDBOX,
+    STABLE_DIFFUSION_1_5,
+    STABLE_DIFFUSION_2_1,
+    STABLE_DIFFUSION_3_5_MEDIUM,
+    STABLE_DIFFUSION_XL,
+    Z_IMAGE_TURBO,
+    find_base,
+)
 from .record import CONFIG_FILE, read_record
 
 if TYPE_CHECKING:
@@ -124,6 +135,12 @@ def _published(
     )
 
 
+def _recipe(name: str, base: str, *parts: str) -> AdaptorInfo:
+    """Return a row of what nobody has published."""
+    summary, attributes = "Gender and race alike, jointly.", ("gender", "race")
+    return AdaptorInfo(name, summary, attributes, base, trained_parts=parts, recipe=name)
+
+
 ADAPTORS: tuple[AdaptorInfo, ...] = (
     AdaptorInfo(
         "sandbox-gender",
@@ -169,21 +186,12 @@ ADAPTORS: tuple[AdaptorInfo, ...] = (
         parts=("text_encoder", "unet"),
     ),
     _published("gender-tokens", "People of both genders alike, by soft tokens.", archives.TOKENS, parts=("tokens",)),
-    AdaptorInfo(
-        "sd21-gender-race",
-        "Gender and race alike, jointly.",
-        ("gender", "race"),
-        STABLE_DIFFUSION_2_1,
-        recipe="sd21-gender-race",
-    ),
-    AdaptorInfo(
-        "sdxl-gender-race",
-        "Gender and race alike, jointly.",
-        ("gender", "race"),
-        STABLE_DIFFUSION_XL,
-        trained_parts=("text_encoder", "text_encoder_2"),
-        recipe="sdxl-gender-race",
-    ),
+    _recipe("sd21-gender-race", STABLE_DIFFUSION_2_1, "text_encoder"),
+    _recipe("sdxl-gender-race", STABLE_DIFFUSION_XL, "text_encoder", "text_encoder_2"),
+    _recipe("sd35-gender-race", STABLE_DIFFUSION_3_5_MEDIUM, "text_encoder", "text_encoder_2", "transformer"),
+    _recipe("flux-gender-race", FLUX_1_DEV, "transformer"),
+    _recipe("klein-gender-race", FLUX_2_KLEIN, "transformer"),
+    _recipe("z-image-gender-race", Z_IMAGE_TURBO, "transformer"),
 )
 
 _BY_NAME: Mapping[str, AdaptorInfo] = {info.name: info for info in ADAPTORS}

@@ -166,6 +166,7 @@ def _plan(config: Any, num_processes: int) -> list[str]:
         f"# {plan.images * plan.iterations:,} images; per iteration {plain:,.0f} rows through the network without"
         f" gradient and {trained:,.0f} with",
         f"# {plan.time}",
+        *([f"# {plan.licence}"] if plan.licence else []),
         f"# {f'{plan.trained:,}' if plan.megabytes else 'not known how many'} numbers are trained; estimated memory of"
         " a process, without classifiers and encoders:",
         *(f"#   {megabytes:>10,.1f} MB  {what}" for what, megabytes in plan.megabytes.items()),

@@ -64,6 +64,7 @@ class Family:
         parts: by name, what a LoRA can be on, in the order of files.
         network: the part that is called at every step.
         text_encoders: all text encoders, those without LoRAs too.
+        readers: those without LoRAs, with their classes as ``module:object``: they are large, and need memory.
         pipelines: names of the pipeline classes that can be trained.
         text_entry: linear layers of the network through which all text enters; a LoRA on these alone has kilobytes.
         optional_text_encoders: those that a pipeline draws without too: None there, and zeros for what they say.
@@ -83,6 +84,7 @@ class Family:
     network: str
     text_encoders: tuple[str, ...]
     pipelines: tuple[str, ...]
+    readers: Mapping[str, str] = field(default_factory=dict)
     text_entry: tuple[str, ...] = ()
     optional_text_encoders: tuple[str, ...] = ()
     num_steps: int = 30

@@ -53,6 +53,7 @@ FLUX_1 = Family(
     },
     network="transformer",
     text_encoders=("text_encoder", "text_encoder_2"),
+    readers={"text_encoder_2": "transformers:T5EncoderModel"},
     pipelines=("FluxPipeline",),
     text_entry=("context_embedder",),
     half_precision="bfloat16",

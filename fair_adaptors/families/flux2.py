@@ -47,6 +47,7 @@ FLUX_2 = Family(
     },
     network="transformer",
     text_encoders=("text_encoder",),
+    readers={"text_encoder": "transformers:Qwen3ForCausalLM"},
     pipelines=("Flux2KleinPipeline",),
     text_entry=("context_embedder",),
     half_precision="bfloat16",

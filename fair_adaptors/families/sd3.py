@@ -47,6 +47,7 @@ STABLE_DIFFUSION_3 = Family(
     },
     network="transformer",
     text_encoders=("text_encoder", "text_encoder_2", "text_encoder_3"),
+    readers={"text_encoder_3": "transformers:T5EncoderModel"},
     pipelines=("StableDiffusion3Pipeline",),
     text_entry=("context_embedder",),
     half_precision="bfloat16",

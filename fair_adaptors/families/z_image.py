@@ -42,6 +42,7 @@ Z_IMAGE = Family(
     },
     network="transformer",
     text_encoders=("text_encoder",),
+    readers={"text_encoder": "transformers:Qwen3ForCausalLM"},
     pipelines=("ZImagePipeline",),
     text_entry=("cap_embedder.1",),
     half_precision="bfloat16",
