@@ -1,17 +1,21 @@
 """Write the tables of docs/models.md from the tables of bases, families and denoisers, and what recipes cost."""
 
 import json
+import math
 from typing import Any
 
 from fair_adaptors.training.engine.denoisers import DENOISERS
 
 from benchmarks._report import RESULTS, table, write_tables
+from benchmarks.cost import ROOM
 from fair_adaptors.adaptor.base import BaseModel
 from fair_adaptors.adaptor.bases import BASES
 from fair_adaptors.families.table import FAMILIES, family_named
 
 TOLD = ("model", "loads", "trains", "an adaptor can be on", "steps, guidance", "licence", "verified on")
 COSTS = ("model", "recipe", "trains", "memory", "RTX 4090", "A100", "H100")
+GIGABYTES = {"RTX 4090": ROOM}
+"""Of the one that some do not fit on."""
 STAND_INS = "small random models of its classes"
 
 
@@ -57,7 +61,10 @@ def _costs() -> list[tuple[str, ...]]:
             f"`{row['recipe']}`",
             ", ".join(get_recipe(row["recipe"]).parts),
             f"{row['gigabytes']:.0f} GB",
-            *(f"{row[f'{card}, hours']:,.0f} h" for card in COSTS[4:]),
+            *(
+                f"{row[f'{card}, hours']:,.0f} h" if row["gigabytes"] <= GIGABYTES.get(card, math.inf) else "too small"
+                for card in COSTS[4:]
+            ),
         )
         for row in rows
         if row["recipe"].endswith("gender-race")

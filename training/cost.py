@@ -47,6 +47,44 @@ BASES = {
         "decoder": Operations(10.4704, 11.0201),
         "small decoder": Operations(0.5654, 0.5654),
     },
+    "sd35-medium": {
+        "network": Operations(11.2496, 15.1383),
+        "decoder": Operations(10.4722, 11.0220),
+        "small decoder": Operations(0.5656, 0.5656),
+    },
+    "sd35-large": {
+        "network": Operations(31.1211, 38.2204),
+        "decoder": Operations(10.4722, 11.0220),
+        "small decoder": Operations(0.5656, 0.5656),
+    },
+    "flux-dev": {
+        "network": Operations(74.3847, 89.0170),
+        "decoder": Operations(10.4722, 11.0220),
+        "small decoder": Operations(0.5656, 0.5656),
+    },
+    "flux-schnell": {
+        "network": Operations(74.3846, 89.0170),
+        "decoder": Operations(10.4722, 11.0220),
+        "small decoder": Operations(0.5656, 0.5656),
+    },
+    "klein-base-4b": {
+        "network": Operations(34.8202, 41.1077),
+        "decoder": Operations(10.4747, 11.0244),
+    },
+    "klein-4b": {
+        "network": Operations(34.8202, 41.1077),
+        "decoder": Operations(10.4747, 11.0244),
+    },
+    "z-image": {
+        "network": Operations(62.5064, 68.8821),
+        "decoder": Operations(10.4722, 11.0220),
+        "small decoder": Operations(0.5656, 0.5656),
+    },
+    "z-image-turbo": {
+        "network": Operations(62.5064, 68.8821),
+        "decoder": Operations(10.4722, 11.0220),
+        "small decoder": Operations(0.5656, 0.5656),
+    },
 }
 """By the base's short name, as ``benchmarks/cost.py`` counts them; the small decoder is TAESD's."""
 VISION = {

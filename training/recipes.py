@@ -189,7 +189,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
             _gender_race("sdxl-gender-race", STABLE_DIFFUSION_XL),
             _gender_race("sd35-gender-race", STABLE_DIFFUSION_3_5_MEDIUM),
             _gender_race("flux-gender-race", FLUX_1_DEV, images_per_call=1),
-            _gender_race("klein-gender-race", FLUX_2_KLEIN),
+            _gender_race("klein-gender-race", FLUX_2_KLEIN, images_per_call=1),
             _gender_race("z-image-gender-race", Z_IMAGE_TURBO),
         ]
     ),
