@@ -66,7 +66,7 @@ class Family:
         text_encoders: all text encoders, those without LoRAs too.
         readers: those without LoRAs, with their classes as ``module:object``: they are large, and need memory.
         pipelines: names of the pipeline classes that can be trained.
-        text_entry: linear layers of the network through which the words of a prompt enter; a LoRA on these alone is small.
+        text_entry: linear layers of the network through which a prompt's words enter; a LoRA on these alone is small.
         optional_text_encoders: those that a pipeline draws without too: None there, and zeros for what they say.
         num_steps, guidance_scale: usual settings, for bases that the table of bases does not know.
         distilled: how those that need few steps are told; None where nothing in the pipeline tells it.
