@@ -25,7 +25,7 @@ from fair_adaptors.sandbox.prompts import ATTRIBUTES
 GOOD = {"gender bias": 0.25, "tone shift": 0.06, "age shift": 0.06, "occupation": 0.98}
 """Most of the first three, least of the last."""
 SEED = 4_711
-_ALL_STEPS: Mapping[str, Any] = {"gradient_steps": 0, "unguided": 0, "originals_pool": 0}
+_ALL_STEPS: Mapping[str, Any] = {"gradient_steps": 0, "unguided": 0, "originals_pool": 0, "strength": 1.0}
 _HALF: Mapping[str, Any] = {"iterations": 150, "unguided": 88}
 TRIED: Mapping[str, Mapping[str, Any]] = {
     "published form": {**_ALL_STEPS, "num_steps": 20},
