@@ -13,6 +13,7 @@ from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.report.card import card_of
 from fair_adaptors.steering.directions import fit_directions
 from fair_adaptors.steering.edit import OWN_RIDGE, fit_edit
+from fair_adaptors.steering.states import lacking
 from fair_adaptors.steering.words import parse_targets, targets_of
 
 from .errors import ConfigError, did_you_mean
@@ -137,4 +138,8 @@ def _loaded(base: Any, place: str, method: Method, local_files_only: bool) -> An
     if not isinstance(base, str | Path):
         return base
     network = () if method == "edit" else ("unet", "transformer")
-    return load_pipeline(place, dtype="auto", local_files_only=local_files_only, without=(*WITHOUT, *network))
+    settings: dict[str, Any] = {"dtype": "auto", "local_files_only": local_files_only}
+    pipe = load_pipeline(place, **settings, without=(*WITHOUT, *network))
+    if network and lacking(pipe):  # the network tells how many zeros stand for them
+        pipe = load_pipeline(place, **settings, without=WITHOUT)
+    return pipe

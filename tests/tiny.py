@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from fair_adaptors.adaptor.folder import write_adaptor
 from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE, AttributeTarget
-from fair_adaptors.families.table import family_of
+from fair_adaptors.families.table import all_parts, family_of
 
 State = dict[str, torch.Tensor]
 LETTERS = [chr(code) for code in range(97, 123)]
@@ -201,7 +201,8 @@ def latents(pipe: Any) -> torch.Tensor:
 
 def state(pipe: Any) -> State:
     """Return a copy of all weights of a pipeline."""
-    parts = {"text_encoder": pipe.text_encoder, "unet": pipe.unet, "vae": pipe.vae}
+    names = [name for name in all_parts() if getattr(pipe, name, None) is not None]
+    parts = {name: getattr(pipe, name) for name in (*names, "vae")}
     return {
         f"{part}.{k}": v.detach().cpu().clone() for part, model in parts.items() for k, v in model.state_dict().items()
     }

@@ -55,6 +55,24 @@ class Distilled:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Rows of a prompt's embedding: a row for each token of one tokenizer, then padding.
+
+    Attributes:
+        tokenizer, encoder: the part that makes the tokens, and the (first) one that reads them.
+        prompt: the argument of a call that it reads, if it is given; else it reads ``prompt``.
+        both_ways: whether each token's row is of the whole prompt, and not only of what stands before it.
+        chat: settings of the chat template that the prompt is put into; None for none.
+    """
+
+    tokenizer: str = "tokenizer"
+    encoder: str = "text_encoder"
+    prompt: str = "prompt"
+    both_ways: bool = False
+    chat: Mapping[str, bool] | None = None
+
+
+@dataclass(frozen=True)
 class Family:
     """Pipelines that are built alike.
 
@@ -67,6 +85,8 @@ class Family:
         readers: those without LoRAs, with their classes as ``module:object``: they are large, and need memory.
         pipelines: names of the pipeline classes that can be trained.
         text_entry: linear layers of the network through which a prompt's words enter; a LoRA on these alone is small.
+        readings: what the embedding of a prompt is made of, one below the other.
+        pooled: the place, in what ``encode_prompt`` returns, of one row for the whole prompt; 0 for none.
         optional_text_encoders: those that a pipeline draws without too: None there, and zeros for what they say.
         num_steps, guidance_scale: usual settings, for bases that the table of bases does not know.
         distilled: how those that need few steps are told; None where nothing in the pipeline tells it.
@@ -86,6 +106,8 @@ class Family:
     pipelines: tuple[str, ...]
     readers: Mapping[str, str] = field(default_factory=dict)
     text_entry: tuple[str, ...] = ()
+    readings: tuple[Reading, ...] = (Reading(),)
+    pooled: int = 0
     optional_text_encoders: tuple[str, ...] = ()
     num_steps: int = 30
     guidance_scale: float = 7.5

@@ -1,6 +1,6 @@
 """FLUX.1: a CLIP that says one vector, a T5, and a transformer; dev is told its guidance, schnell has none."""
 
-from .family import Distilled, Family, Part
+from .family import Distilled, Family, Part, Reading
 from .sd import CLIP_LAYERS
 from .sd3 import JOINT_LAYERS
 
@@ -56,6 +56,8 @@ FLUX_1 = Family(
     readers={"text_encoder_2": "transformers:T5EncoderModel"},
     pipelines=("FluxPipeline",),
     text_entry=("context_embedder",),
+    readings=(Reading("tokenizer_2", "text_encoder_2", "prompt_2", both_ways=True),),
+    pooled=1,
     half_precision="bfloat16",
     num_steps=28,
     guidance_scale=3.5,

@@ -1,6 +1,6 @@
 """FLUX.2: a language model reads the prompt, a transformer draws; klein, the small one, has a form of four steps."""
 
-from .family import Distilled, Family, Part
+from .family import Distilled, Family, Part, Reading
 from .sd3 import JOINT_LAYERS
 
 _DOUBLE, _SINGLE = "transformer_blocks.#", "single_transformer_blocks.#"
@@ -50,6 +50,7 @@ FLUX_2 = Family(
     readers={"text_encoder": "transformers:Qwen3ForCausalLM"},
     pipelines=("Flux2KleinPipeline",),
     text_entry=("context_embedder",),
+    readings=(Reading(chat={"enable_thinking": False}),),
     half_precision="bfloat16",
     autoencoder=("vae", "diffusers:AutoencoderKLFlux2"),
     num_steps=50,

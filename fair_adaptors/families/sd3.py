@@ -1,6 +1,6 @@
 """Stable Diffusion 3 and 3.5: two CLIP text encoders, a T5 that may be left out, and a flow-matching transformer."""
 
-from .family import Family, Part
+from .family import Family, Part, Reading
 from .sd import CLIP_LAYERS
 
 JOINT_LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -50,6 +50,8 @@ STABLE_DIFFUSION_3 = Family(
     readers={"text_encoder_3": "transformers:T5EncoderModel"},
     pipelines=("StableDiffusion3Pipeline",),
     text_entry=("context_embedder",),
+    readings=(Reading(), Reading("tokenizer_3", "text_encoder_3", "prompt_3", both_ways=True)),
+    pooled=2,
     half_precision="bfloat16",
     optional_text_encoders=("text_encoder_3",),
     num_steps=28,

@@ -16,6 +16,7 @@ STABLE_DIFFUSION_XL = Family(
     network="unet",
     text_encoders=("text_encoder", "text_encoder_2"),
     pipelines=("StableDiffusionXLPipeline",),
+    pooled=2,
     scheduler="diffusers:DPMSolverMultistepScheduler",
     wide_autoencoder=True,
 )

@@ -1,6 +1,6 @@
 """Z-Image: a language model reads the prompt, a transformer draws; Turbo takes eight steps without guidance."""
 
-from .family import Family, Part
+from .family import Family, Part, Reading
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -45,6 +45,7 @@ Z_IMAGE = Family(
     readers={"text_encoder": "transformers:Qwen3ForCausalLM"},
     pipelines=("ZImagePipeline",),
     text_entry=("cap_embedder.1",),
+    readings=(Reading(chat={"enable_thinking": True}),),
     half_precision="bfloat16",
     num_steps=50,
     guidance_scale=5.0,

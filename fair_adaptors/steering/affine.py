@@ -49,13 +49,12 @@ def fit(states: "Tensor", wanted: "Tensor", *, rank: int, ridge: float = RIDGE) 
     mean, offset = states.mean(0), wanted.mean(1)
     x = (states - mean).double()
     y = (wanted - offset[:, None]).double().permute(1, 0, 2).flatten(1)  # [N, K·D]
-    size = x.shape[1]
-    gram = x.T @ x
-    gram += (ridge * gram.diagonal().mean() + 1e-12) * torch.eye(size, dtype=gram.dtype)
-    factor = torch.linalg.cholesky(gram)
-    whitened = torch.linalg.solve_triangular(factor, x.T @ y, upper=False)  # its squares are what the map explains
+    left, sizes, right = torch.linalg.svd(x, full_matrices=False)  # no larger than the fewer of texts and numbers
+    added = ridge * sizes.square().sum() / x.shape[1] + 1e-12
+    scale = (sizes.square() + added).rsqrt()[:, None]
+    whitened = scale * sizes[:, None] * (left.T @ y)  # its squares are what the map explains
     _, vectors = torch.linalg.eigh(whitened @ whitened.T)
-    best = vectors[:, -min(rank, size) :].flip(1)
-    down = torch.linalg.solve_triangular(factor.T, best, upper=True)
+    best = vectors[:, -min(rank, len(vectors)) :].flip(1)
+    down = right.T @ (scale * best)
     up = (best.T @ whitened).view(best.shape[1], *wanted.shape[::2]).permute(1, 0, 2)
     return Affine(mean, offset, down.float().contiguous(), up.float().contiguous())

@@ -6,6 +6,7 @@ another class first loses what it says of that (as EquiSteer, arXiv 2607.01147, 
 FairImagen, arXiv 2510.21363, with a projection).
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,19 +19,20 @@ from fair_adaptors.errors import InvalidAdaptorError, WrongBaseError
 from fair_adaptors.families.table import family_of
 
 from .affine import Affine, fit
-from .calls import Call
+from .calls import PROMPTS, Call
 from .gate import Gate
 from .handle import Steering
-from .states import States, check_family, encode, ends_of, pooled_width
+from .states import States, check_family, counterparts, encode, states_of
 from .words import inject
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 RANK = 32
-SEGMENTS = ("end", "pooled")
-"""A prompt's last token with the padding, which have read all of it; and what is pooled, where a family has that. The
-tokens before may stay as they are: moving them as well changed nothing on the sandbox."""
+SEGMENTS = ("end", "words", "end2", "words2", "pooled")
+"""A prompt's last token with the padding, which have read all of it; its words, of an encoder that reads both ways;
+both again of a second encoder; and what is pooled. Words that have read only what is before them stay as they are:
+moving them as well changed nothing on the sandbox."""
 ENOUGH = 0.5
 """Of the way from the middle to a class, how much a prompt says by itself when it is not moved there any more."""
 
@@ -109,14 +111,16 @@ def _axis_of(name: str, plain: States, named: Sequence[States], rank: int) -> "d
     """Return the tensors of one attribute, of prompts as they are and with a word for each class."""
     import torch
 
-    before, moved = [], []
-    for index, end in enumerate(plain.ends.tolist()):
-        ends = [int(one.ends[index]) for one in named]
-        behind = list(range(max([end, *ends]) + 1, plain.embeds.shape[1]))  # padding in all of them
-        before.append(plain.embeds[index, [end, *behind]])
-        after = [one.embeds[index, [last, *behind]] for one, last in zip(named, ends, strict=True)]
-        moved.append(torch.stack(after) - before[-1])
-    maps = {"end": fit(torch.cat(before), torch.cat(moved, 1), rank=rank)}
+    before: dict[str, list[Tensor]] = defaultdict(list)
+    moved: dict[str, list[Tensor]] = defaultdict(list)
+    for index, spans in enumerate(plain.spans):
+        for place, span in enumerate(spans):
+            for row, rows in counterparts(span, [one.spans[index][place] for one in named]):
+                if segment := span.names[row < span.end]:
+                    before[segment].append(plain.embeds[index][row])
+                    after = [one.embeds[index][other] for one, other in zip(named, rows, strict=True)]
+                    moved[segment].append(torch.stack(after) - before[segment][-1])
+    maps = {one: fit(torch.stack(before[one]), torch.stack(moved[one], 1), rank=rank) for one in before}
     if plain.pooled is not None:
         pooled = [one.pooled - plain.pooled for one in named if one.pooled is not None]
         maps["pooled"] = fit(plain.pooled, torch.stack(pooled), rank=rank)
@@ -164,38 +168,40 @@ class Directions(Steering):
 
     def rewrite(self, call: Call, drawn: Sequence[Mapping[str, str]], gate: Gate, strength: float) -> None:
         """Let the pipeline encode the prompts of this call as they are moved to what was drawn for each image."""
-        prompts = list(call.arguments["prompt"])
+        texts = {name: list(call.arguments[name]) for name in PROMPTS if isinstance(call.arguments.get(name), list)}
         kinds = {name: row.classes for name, row in self.record.attributes.items()}
         chosen = [{name: kinds[name].index(one) for name, one in classes.items()} for classes in drawn]
 
         def moved(encoded: Sequence[Any]) -> tuple[Any, ...]:
-            return self.moved(encoded, ends_of(call.pipe, prompts), chosen, strength)
+            return self.moved(call.pipe, encoded, states_of(call.pipe, encoded, texts), chosen, strength)
 
-        call.during.enter_context(_encoding(call.pipe, prompts, moved))
+        call.during.enter_context(_encoding(call.pipe, texts["prompt"], moved))
 
     def moved(
-        self, encoded: Sequence[Any], ends: "Tensor", chosen: Sequence[Mapping[str, int]], strength: float
+        self, pipe: Any, encoded: Sequence[Any], states: States, chosen: Sequence[Mapping[str, int]], strength: float
     ) -> tuple[Any, ...]:
         """Return what a pipeline encoded, moved to classes.
 
         Args:
-            encoded: what ``encode_prompt`` returned: of N prompts the embeddings [N, T, D], then the negative ones,
-                and in some families the same of the pooled ones.
-            ends: the place of each prompt's last token, [N].
-            chosen: by attribute the index of the class that each prompt is moved to; {} leaves it as it is.
+            encoded: what ``encode_prompt`` returned of N prompts.
+            states: the same as it is read.
+            chosen: by attribute the index of the class that each prompt is moved to, [N]; {} leaves it as it is.
         """
-        states = States(
-            encoded[0].detach().float().cpu(), encoded[2].detach().float().cpu() if len(encoded) > 2 else None, ends
-        )
-        embeds, pooled = encoded[0].clone(), encoded[2].clone() if len(encoded) > 2 else None
-        for index, (end, classes, mean) in enumerate(zip(ends.tolist(), chosen, states.means(), strict=True)):
+        place, found = family_of(pipe).pooled, list(encoded)
+        for one in {0, place}:
+            rows = encoded[one]
+            found[one] = [row.clone() for row in rows] if isinstance(rows, list) else rows.clone()
+        for index, (classes, mean) in enumerate(zip(chosen, states.means(), strict=True)):
+            every = [pair for span in states.spans[index] for pair in span.segments.items()]
             for name, kind in classes.items():
-                axis = self.axes[name]
+                axis, row = self.axes[name], found[0][index]
                 much = strength * axis.needed(mean[None], kind)
-                embeds[index, end:] += (much * axis.maps["end"](states.embeds[index, end:], kind)).to(embeds)
-                if pooled is not None and states.pooled is not None:
-                    pooled[index] += (much * axis.maps["pooled"](states.pooled[index], kind)).to(pooled)
-        return (embeds, *encoded[1:2], *([pooled] if pooled is not None else []), *encoded[3:])
+                for segment, rows in every:
+                    row[rows] += (much * axis.maps[segment](states.embeds[index][rows], kind)).to(row)
+                if states.pooled is not None:
+                    change = much * axis.maps["pooled"](states.pooled[index], kind)
+                    found[place][index] += change.to(found[place])
+        return tuple(found)
 
     def example(self, prompt: str, classes: Mapping[str, str], gate: Gate) -> str:
         """Say what becomes of a prompt for these classes."""
@@ -208,9 +214,9 @@ def _encoding(pipe: Any, prompts: Sequence[str], moved: Callable[[Sequence[Any]]
     own, plain = pipe.__dict__.get("encode_prompt"), pipe.encode_prompt
 
     def encode_prompt(*arguments: Any, **named: Any) -> Any:
-        encoded = plain(*arguments, **named)
-        prompt = named.get("prompt", arguments[0] if arguments else None)
-        return moved(encoded) if prompt == list(prompts) else encoded
+        ours = named.get("prompt", arguments[0] if arguments else None) == list(prompts)
+        encoded = plain(*arguments, **named)  # Z-Image's writes into the list
+        return moved(encoded) if ours else encoded
 
     pipe.encode_prompt = encode_prompt
     try:
@@ -239,20 +245,20 @@ def read_directions(files: AdaptorFiles, pipe: Any) -> Directions:
     axes = {name: _read_axis(files, name, len(row.classes)) for name, row in record.attributes.items()}
     if foreign := set(files.directions) - {f"{name}.{key}" for name, axis in axes.items() for key in axis.keys}:
         raise InvalidAdaptorError(f"{record.name!r} has a tensor of no attribute: {min(foreign)}")
-    widths = [getattr(pipe, name).config.hidden_size for name in family.text_encoders]
-    found = next(iter(axes.values())).levels.shape[1]
-    if found != sum(widths):
-        raise WrongBaseError(
-            f"the adaptor {record.name!r} was made for {record.base_model}, with {found} numbers a token; those of"
-            f" this pipeline have {sum(widths)}. Nothing was changed"
-        )
-    pooled = pooled_width(pipe)
-    if any(len(axis.maps["pooled"].mean) != pooled if "pooled" in axis.maps else pooled for axis in axes.values()):
-        raise WrongBaseError(
-            f"the adaptor {record.name!r} was made for {record.base_model}, whose pooled embedding does not have this"
-            f" pipeline's {pooled} numbers. Nothing was changed"
-        )
+    read = encode(pipe, ["a"])
+    here = {segment: rows.shape[1] for segment, rows in read.segments(0).items()}
+    here |= {"pooled": read.pooled.shape[1]} if read.pooled is not None else {}
+    for axis in axes.values():
+        if (made := {segment: len(one.mean) for segment, one in axis.maps.items()}) != here:
+            raise WrongBaseError(
+                f"the adaptor {record.name!r} was made for {record.base_model}, whose text encoders say"
+                f" {_numbers(made)}; those of this pipeline say {_numbers(here)}. Nothing was changed"
+            )
     return Directions(record, axes)
+
+
+def _numbers(widths: Mapping[str, int]) -> str:
+    return ", ".join(f"{width} numbers ({segment})" for segment, width in widths.items())
 
 
 def _read_axis(files: AdaptorFiles, name: str, classes: int) -> Axis:

@@ -18,7 +18,7 @@ from fair_adaptors.errors import ConfigError
 from fair_adaptors.families.table import family_of
 
 from .directions import named_texts
-from .states import check_family, encode
+from .states import States, check_family, encode
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,7 +29,7 @@ OWN_RIDGE, WEIGHT = 0.05, 3.0
 """λ of ``fit_edit``, and how much a concept weighs there beside what is preserved. Chosen on the sandbox's states:
 prompts then say a third of what they said of a class, and prompts that name one say nine tenths of it."""
 READERS = ("attn2.to_k", "attn2.to_v")
-"""What the names of the layers end with that read the text encoder's states."""
+"""What the names of the layers end with that read the text encoder's states, where no one layer lets them in."""
 
 
 def gram(edited: "Tensor", preserved: "Tensor", *, ridge: float = RIDGE) -> "Tensor":
@@ -82,30 +82,36 @@ def fit_edit(
 ) -> "dict[str, Tensor]":
     """Return the LoRAs by which prompts give what prompts that name the classes give on the average of the target.
 
-    Each prompt is one concept c_i: the mean of its last token and the padding, which have read all of it. Its target
-    is the average over the classes, each with its share, of the same of "a female nurse" and the like. These, which
-    name a class, are preserved, and so is what all texts share.
+    Each prompt is one concept c_i: the mean of its last token and the padding, which have read all of it. (An encoder
+    that reads both ways gives a second one, of the words.) Its target is the average over the classes, each with its
+    share, of the same of "a female nurse" and the like. These, which name a class, are preserved, and so is what all
+    texts share.
 
     Args:
         prompts, labels: neutral prompts, and the part of each that names the person.
         attributes: of the table, with classes and target shares.
 
     Raises:
-        ConfigError: the pipeline is of a family that has no cross-attention, or its layers cannot be read.
+        ConfigError: the pipeline lacks what reads prompts, or its layers cannot be changed.
     """
     import torch
 
     check_family(pipe)
-    modules = readers(pipe)
     plain = encode(pipe, prompts, on_texts=on_texts)
-    concepts, wanted, kept = plain.means().double(), torch.zeros(1, dtype=torch.float64), []
+    modules = readers(pipe, plain.embeds[0].shape[1])
+    concepts, wanted, kept = _concepts(pipe, plain), torch.zeros(1, dtype=torch.float64), []
     for name, row in attributes.items():
         for one, share in zip(row.classes, row.target, strict=True):
-            named = encode(pipe, named_texts(prompts, labels, name, one), on_texts=on_texts).means().double()
-            wanted = wanted + share * (named - concepts)
-            kept.append(named)
-    begin = [states[1:end] for states, end in zip(plain.embeds.double(), plain.ends.tolist(), strict=True)]
-    preserved = torch.cat([*kept, *begin, plain.embeds[:1, 0].double()])
+            named = encode(pipe, named_texts(prompts, labels, name, one), on_texts=on_texts)
+            kept.append(_concepts(pipe, named))
+            wanted = wanted + share * (kept[-1] - concepts)
+    begin = [
+        rows[span.start + 1 : span.end]
+        for rows, spans in zip(plain.embeds, plain.spans, strict=True)
+        for span in spans
+        if len(span.segments) == 1
+    ]
+    preserved = torch.cat([*kept, *(_entering(pipe, rows) for rows in (*begin, plain.embeds[0][:1]))])
     concepts, wanted = WEIGHT * concepts, WEIGHT * wanted
     up, down = factors(wanted, concepts, gram(concepts, preserved, ridge=ridge))
     tensors = {}
@@ -116,8 +122,31 @@ def fit_edit(
     return tensors
 
 
-def readers(pipe: Any) -> "dict[str, nn.Linear]":
+def _concepts(pipe: Any, states: States) -> "Tensor":
+    """Return the mean of each segment of each prompt, as it enters the network, [N·S, D] in float64."""
+    import torch
+
+    every = (rows for index in range(len(states.embeds)) for rows in states.segments(index).values())
+    return torch.stack([_entering(pipe, rows).mean(0) for rows in every])
+
+
+def _entering(pipe: Any, states: "Tensor") -> "Tensor":
+    """Return states [N, D] as the layer gets them that lets them in: its block may have another one before it."""
+    import torch
+
+    family = family_of(pipe)
+    block, _, place = "".join(family.text_entry[:1]).rpartition(".")
+    with torch.no_grad():
+        for module in getattr(pipe, family.network).get_submodule(block)[: int(place)] if block else ():
+            states = module(states.to(next(module.parameters()))).float().cpu()
+    return states.double()
+
+
+def readers(pipe: Any, width: int) -> "dict[str, nn.Linear]":
     """Return the layers of a pipeline's network that read the text, by their names in the file.
+
+    Args:
+        width: of what the text encoders say.
 
     Raises:
         ConfigError: there are none, or their weights cannot be changed, or are not fed by the text encoders alone.
@@ -125,8 +154,8 @@ def readers(pipe: Any) -> "dict[str, nn.Linear]":
     import torch
 
     family = family_of(pipe)
-    found = {name: one for name, one in linear_modules(pipe, family.network).items() if name.endswith(READERS)}
-    width = sum(getattr(pipe, name).config.hidden_size for name in family.text_encoders)
+    endings = tuple(f".{name}" for name in family.text_entry) or READERS
+    found = {name: one for name, one in linear_modules(pipe, family.network).items() if name.endswith(endings)}
     for name, module in found.items():
         floating = type(module) is torch.nn.Linear and module.weight.is_floating_point() and not module.weight.is_meta
         if not floating or module.in_features != width:
@@ -135,7 +164,7 @@ def readers(pipe: Any) -> "dict[str, nn.Linear]":
                 " in memory and in a floating dtype. Load the base without LoRA layers, quantisation or offloading"
             )
     if not found:
-        raise ConfigError(f"the network of this {type(pipe).__name__} has no cross-attention that could be edited")
+        raise ConfigError(f"the network of this {type(pipe).__name__} has no layer for text that could be edited")
     return {name: module for name, module in found.items() if isinstance(module, torch.nn.Linear)}
 
 
@@ -169,7 +198,7 @@ def edited(pipe: Any, edit: ConceptEdit) -> Iterator[Any]:
         ConfigError: the weights cannot be changed, or are not fed by the text encoder alone.
     """
     check_family(pipe)
-    modules = list(readers(pipe).values())
+    modules = list(readers(pipe, encode(pipe, ["a"]).embeds[0].shape[1]).values())
     changed = _edited_weights(pipe, modules, edit)
     originals = [module.weight.detach().clone() for module in modules]
     try:
@@ -203,9 +232,9 @@ def _concept_states(pipe: Any, texts: Sequence[str]) -> "Tensor":
     import torch
 
     states = encode(pipe, texts)
-    last = states.ends - 1
-    rows = states.embeds.shape[1] - int(last.max())
-    return torch.stack([one[start : start + rows] for one, start in zip(states.embeds, last.tolist(), strict=True)])
+    last = [spans[0].end - 1 for spans in states.spans]
+    rows = len(states.embeds[0]) - max(last)
+    return torch.stack([one[start : start + rows] for one, start in zip(states.embeds, last, strict=True)])
 
 
 def _fill(modules: "Sequence[nn.Linear]", weights: "Sequence[Tensor]") -> None:

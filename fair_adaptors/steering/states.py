@@ -1,19 +1,46 @@
-"""What the text encoders of a pipeline say of prompts, by its own ``encode_prompt``, and where a prompt ends in it."""
+"""What the text encoders of a pipeline say of prompts, by its own ``encode_prompt``, and which rows are whose."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.families.family import Reading
 from fair_adaptors.families.table import family_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FAMILIES = ("sd", "sdxl")
-"""Families whose text encoders are CLIP's: a prompt ends in a token that has read all of it, as has the padding."""
 CHUNK = 16
 """Prompts that are encoded at once."""
+PADDING = 64
+"""Of the rows of padding, which may be hundreds and are much alike, how many are compared."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The rows of one prompt's embedding that one text encoder fills.
+
+    Attributes:
+        start, stop: the first row, and the one behind the last.
+        end: the first row behind the prompt's words: of its last token, or of what a chat template puts behind it.
+        tokens: of the rows from ``start`` on, without padding.
+        names: of the rows from ``end`` on, which have read all of the prompt, padding too; and of those before it,
+            if they have as well. A name is empty where they have not.
+    """
+
+    start: int
+    end: int
+    stop: int
+    tokens: tuple[int, ...]
+    names: tuple[str, str]
+
+    @property
+    def segments(self) -> Mapping[str, slice]:
+        """The rows that have read all of the prompt, by the name of the segment."""
+        rows = zip(self.names, (slice(self.end, self.stop), slice(self.start, self.end)), strict=True)
+        return {name: one for name, one in rows if name}
 
 
 @dataclass(frozen=True)
@@ -21,43 +48,44 @@ class States:
     """Encoded prompts.
 
     Attributes:
-        embeds: of each of T tokens, [N, T, D].
+        embeds: of each of N prompts the rows, [T, D]; T may differ.
         pooled: of each prompt, [N, P]; None where a family has none.
-        ends: the place of each prompt's last token, [N]; what is behind is padding.
+        spans: whose these rows are, for each prompt; the main text encoder is the first.
     """
 
-    embeds: "Tensor"
+    embeds: "Sequence[Tensor]"
     pooled: "Tensor | None"
-    ends: "Tensor"
+    spans: Sequence[Sequence[Span]]
 
     def means(self) -> "Tensor":
         """Return the mean of each prompt's last token and padding, [N, D], which have read all of the prompt."""
         import torch
 
-        rows = zip(self.embeds, self.ends.tolist(), strict=True)
-        return torch.stack([row[end:].mean(0) for row, end in rows])
+        rows = zip(self.embeds, (spans[0] for spans in self.spans), strict=True)
+        return torch.stack([row[span.end : span.stop].mean(0) for row, span in rows])
+
+    def segments(self, index: int) -> "Mapping[str, Tensor]":
+        """Return the rows of a prompt that have read all of it, [R, D] each, by the name of the segment."""
+        every = (pair for span in self.spans[index] for pair in span.segments.items())
+        return {name: self.embeds[index][rows] for name, rows in every}
+
+
+def lacking(pipe: Any) -> list[str]:
+    """Return the text encoders of a pipeline's family that it has not."""
+    return [name for name in family_of(pipe).text_encoders if getattr(pipe, name, None) is None]
 
 
 def check_family(pipe: Any) -> None:
     """Refuse a pipeline whose prompts cannot be read here.
 
     Raises:
-        ConfigError: it is of another family, or has no text encoder.
+        ConfigError: it has not all text encoders that it needs, or lacks one whose place only its network tells.
     """
-    family = family_of(pipe)
-    if family.name not in FAMILIES:
-        raise ConfigError(
-            f"directions and edits are made for Stable Diffusion 1, 2 and XL, not yet for {family.title}; use words,"
-            " which works in every pipeline"
-        )
-    if missing := [name for name in family.text_encoders if getattr(pipe, name, None) is None]:
+    family, lacks = family_of(pipe), lacking(pipe)
+    if missing := [name for name in lacks if name not in family.optional_text_encoders]:
         raise ConfigError(f"this pipeline has no {' and no '.join(missing)}; load it with its text encoders")
-
-
-def pooled_width(pipe: Any) -> int:
-    """Return how wide the pooled embedding of a prompt is; 0 where the pipeline has none."""
-    second = getattr(pipe, "text_encoder_2", None)
-    return second.config.projection_dim if second is not None else 0
+    if lacks and getattr(pipe, family.network, None) is None:
+        raise ConfigError(f"this pipeline has no {lacks[0]} and no {family.network}; load it with one of them")
 
 
 def encode(pipe: Any, texts: Sequence[str], *, on_texts: Callable[[int], None] = lambda count: None) -> States:
@@ -68,27 +96,91 @@ def encode(pipe: Any, texts: Sequence[str], *, on_texts: Callable[[int], None] =
     """
     import torch
 
+    known = {"prompt_2": None, "prompt_3": None, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    settings = {name: known[name] for name in inspect.signature(pipe.encode_prompt).parameters if name in known}
     found = []
     for start in range(0, len(texts), CHUNK):
         part = list(texts[start : start + CHUNK])
-        with torch.no_grad():
-            encoded = pipe.encode_prompt(
-                prompt=part,
-                device=pipe.text_encoder.device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=False,
-            )
-        found.append([one.float().cpu() for one in encoded[::2] if one is not None])  # between them the negative ones
+        with torch.no_grad():  # the list is the pipeline's: Z-Image's writes into it
+            encoded = pipe.encode_prompt(prompt=list(part), device=pipe._execution_device, **settings)
+        found.append(states_of(pipe, encoded, {"prompt": part}))
         on_texts(len(part))
-    embeds, *pooled = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return States(embeds, pooled[0] if pooled else None, ends_of(pipe, texts))
+    pooled = [one.pooled for one in found if one.pooled is not None]
+    return States(
+        [row for one in found for row in one.embeds],
+        torch.cat(pooled) if pooled else None,
+        [spans for one in found for spans in one.spans],
+    )
 
 
-def ends_of(pipe: Any, texts: Sequence[str]) -> "Tensor":
-    """Return the place of the token that ends each text, [N]; a text that is too long ends at the last place."""
-    import torch
+def states_of(pipe: Any, encoded: Sequence[Any], texts: Mapping[str, Any]) -> States:
+    """Return what a pipeline's ``encode_prompt`` returned, in float32 on the CPU.
 
-    convert = getattr(pipe, "maybe_convert_prompt", lambda text, tokenizer: text)  # for textual inversions
-    longest = pipe.tokenizer.model_max_length
-    every = [pipe.tokenizer(convert(text, pipe.tokenizer)).input_ids for text in texts]
-    return torch.tensor([min(len(ids), longest) - 1 for ids in every])
+    Args:
+        texts: the arguments of a call that are prompts, [N] each, with ``prompt``.
+    """
+    embeds = [one.detach().float().cpu() for one in encoded[0]]
+    place = family_of(pipe).pooled
+    pooled = encoded[place].detach().float().cpu() if place else None
+    return States(embeds, pooled, _spans(pipe, texts, [len(one) for one in embeds]))
+
+
+def _spans(pipe: Any, texts: Mapping[str, Any], lengths: Sequence[int]) -> list[list[Span]]:
+    """Return whose the rows of each prompt are."""
+    readings = family_of(pipe).readings
+    spans: list[list[Span]] = [[] for _ in lengths]
+    starts = [0] * len(lengths)
+    for index, reading in enumerate(readings):
+        if getattr(pipe, reading.encoder) is None:  # its rows are zeros
+            continue
+        number = str(index + 1) if index else ""
+        names = (f"end{number}", f"words{number}" if reading.both_ways else "")
+        tail = _tail(pipe, reading)
+        for place, text in enumerate(texts.get(reading.prompt) or texts["prompt"]):
+            tokens, start = _tokens(pipe, reading, text), starts[place]
+            last = index == len(readings) - 1
+            stop = lengths[place] if last else start + getattr(pipe, reading.tokenizer).model_max_length
+            tokens = tokens[: stop - start]
+            spans[place].append(Span(start, start + len(tokens) - tail, stop, tuple(tokens), names))
+            starts[place] = stop
+    return spans
+
+
+def _tokens(pipe: Any, reading: Reading, text: str) -> list[int]:
+    tokenizer = getattr(pipe, reading.tokenizer)
+    if reading.chat is not None:
+        said = [{"role": "user", "content": text}]
+        text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **reading.chat)
+    elif convert := getattr(pipe, "maybe_convert_prompt", None):  # for textual inversions
+        text = convert(text, tokenizer)
+    return list(tokenizer(text).input_ids)
+
+
+def _tail(pipe: Any, reading: Reading) -> int:
+    """Return how many tokens stand behind the words of any prompt; the last word where there are none."""
+    one, other = (_tokens(pipe, reading, text)[::-1] for text in "ab")
+    return max(1, _common(one, other))
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return with how many equal tokens two texts begin."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def counterparts(plain: Span, others: Sequence[Span]) -> list[tuple[int, list[int]]]:
+    """Return rows of a prompt, each with those that stand for the same in prompts that have more words.
+
+    Up to the first token that differs they are counted from the beginning, behind it from the end, and in the padding
+    from the beginning again, where of all rows only some are taken.
+    """
+    found = []
+    same = [(_common(plain.tokens, one.tokens), len(one.tokens) - len(plain.tokens)) for one in others]
+    for index in range(len(plain.tokens)):
+        places = [index if index < common else index + more for common, more in same]
+        if all(0 <= place < len(one.tokens) for place, one in zip(places, others, strict=True)):
+            found.append((plain.start + index, [plain.start + place for place in places]))
+    longest = max(len(one.tokens) for one in (plain, *others))
+    behind = range(plain.start + longest, min(one.stop for one in (plain, *others)))
+    step = max(1, len(behind) // PADDING)
+    return found + [(row, [row] * len(others)) for row in behind[::step][:PADDING]]
