@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 WAITS = "waits.json"
 """In the cache's folder: how many seconds each wait took last time, which tells how long it will take."""
-REFRESHES = 2
-"""Of a bar in a second: more would cost time that the work needs, a tenth of it where processors are busy."""
+REFRESHES, REMEMBERED = 2, 1800.0
+"""How often a bar is drawn in a second: more takes time from the work. And for how many seconds it remembers how fast
+things went: by default 30, so that a bar whose steps take longer could never tell the time left."""
 LONG, KEPT = 2.0, 40
 """Waits of fewer seconds are not noted, and no more waits than this."""
 
@@ -47,7 +48,12 @@ def bar(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = console or Console(stderr=True)
     with Progress(
-        *columns, console=shown, transient=transient, disable=hidden(), refresh_per_second=REFRESHES
+        *columns,
+        console=shown,
+        transient=transient,
+        disable=hidden(),
+        refresh_per_second=REFRESHES,
+        speed_estimate_period=REMEMBERED,
     ) as progress:
         task = progress.add_task(what, total=None)
         yield progress, lambda done, total: progress.update(task, completed=done, total=total)

@@ -201,6 +201,16 @@ def test_quiet_hides_bars_and_may_stand_anywhere(command: Command, words: list[s
     command("list")
 
 
+def test_a_bar_whose_steps_take_minutes_tells_the_time_left() -> None:
+    screen, now = io.StringIO(), 0.0
+    with progress.bar(console=Console(file=screen, force_terminal=True)) as (shown, advance):
+        shown.get_time = lambda: now
+        for done in range(1, 4):
+            now += 60
+            advance(done, 5)
+    assert "0:02:00" in screen.getvalue(), "two steps of a minute are left"
+
+
 def test_a_wait_tells_how_long_it_has_taken_and_how_long_it_took_last_time(
     terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fair_adaptors.errors import missing_extra
-from fair_adaptors.progress import REFRESHES, hidden, waiting
+from fair_adaptors.progress import REFRESHES, REMEMBERED, hidden, waiting
 
 from .common import Device, quiet
 
@@ -55,7 +55,13 @@ def train_classifier(
     if dry_run:
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.2f}"))
-    with Progress(*columns, console=Console(stderr=True), disable=hidden(), refresh_per_second=REFRESHES) as progress:
+    with Progress(
+        *columns,
+        console=Console(stderr=True),
+        disable=hidden(),
+        refresh_per_second=REFRESHES,
+        speed_estimate_period=REMEMBERED,
+    ) as progress:
         task = progress.add_task("", total=None, loss=float("nan"))
         results = train(
             config,

@@ -4,7 +4,6 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from fair_adaptors.training.config import TrainConfig
@@ -12,9 +11,9 @@ from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.state import TrainingState
 from fair_adaptors.training.engine.step import StepResult
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fair_adaptors.progress import REFRESHES, hidden, waiting
+from fair_adaptors.progress import REFRESHES, REMEMBERED, bar, hidden, waiting
 
 from .trackers import Trackers
 
@@ -46,6 +45,7 @@ class Reporter:
             console=self.console,
             disable=hidden(),
             refresh_per_second=REFRESHES,
+            speed_estimate_period=REMEMBERED,
         )
 
     def say(self, text: str) -> None:
@@ -69,14 +69,14 @@ class Reporter:
 
     def follow(self, what: str) -> "Callable[[Sequence[str]], Iterable[str]]":
         """Return what goes through prompts one by one and shows how many are left, with the time that takes."""
-        return partial(
-            track,
-            description=what,
-            console=self.console,
-            transient=True,
-            disable=hidden(),
-            refresh_per_second=REFRESHES,
-        )
+
+        def go_through(prompts: Sequence[str]) -> Iterator[str]:
+            with bar(what, self.console, transient=True) as (_, advance):
+                for done, prompt in enumerate(prompts):
+                    advance(done, len(prompts))
+                    yield prompt
+
+        return go_through
 
     def start(self, iteration: int) -> None:
         """Put the bar where the run is, and start the trackers."""
