@@ -191,9 +191,14 @@ def test_damaged_directions_and_those_of_another_base_are_refused(tmp_path: Path
     with pytest.raises(WrongBaseError, match=r"say 32 numbers \(end\); those of this pipeline say 48"):
         load_fair_adaptor(tiny_pipeline(width=48), folder)
     whole = read_adaptor(folder).directions
+    shorter = ("levels", "gate", "end.offset", "end.down")
+    narrow = {f"gender.end.{one}": whole[f"gender.end.{one}"][..., :-1] for one in ("mean", "offset", "up")}
     damaged = [
         ({key: one for key, one in whole.items() if key != "gender.levels"}, "lacks a tensor"),
         (whole | {"gender.end.up": whole["gender.end.up"][:1]}, "do not fit"),
+        *((whole | {f"gender.{one}": whole[f"gender.{one}"][:-1]}, "do not fit") for one in shorter),
+        ({key: one for key, one in whole.items() if ".end." not in key}, "do not fit"),
+        (whole | narrow | {"gender.end.down": whole["gender.end.down"][:-1]}, "do not fit"),
         (whole | {"gender.levels": whole["gender.levels"] * torch.nan}, "finite"),
         (whole | {"gender.levels": whole["gender.levels"].half()}, "float32"),
         (whole | {"race.levels": whole["gender.levels"].clone()}, "no attribute: race.levels"),
