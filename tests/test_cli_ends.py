@@ -2,7 +2,6 @@
 
 import errno
 import io
-import json
 import os
 import re
 import socket
@@ -22,7 +21,7 @@ from fair_adaptors import list_adaptors, progress
 from fair_adaptors.adaptor.bases import BASES
 from fair_adaptors.cli import main
 from fair_adaptors.cli.commands import COMMANDS, app
-from fair_adaptors.errors import ConfigError, FairAdaptorError, install_hint
+from fair_adaptors.errors import ConfigError, FairAdaptorError
 from fair_adaptors.hub import client
 from tests.commands import Command
 
@@ -281,37 +280,6 @@ def test_ctrl_c_while_the_command_line_is_loading_is_one_line(
     with pytest.raises(SystemExit):
         main()
     assert capsys.readouterr().err == "\nfair-adaptors: stopped. Nothing was written.\n"
-
-
-def test_the_doctor_names_what_is_missing_and_how_to_get_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = json.loads(command("doctor", "--json")[1])
-    assert facts["versions"].startswith("fair-adaptors ") and facts["device"].startswith("cpu")
-    assert "HF_HUB_OFFLINE is set" in facts["network"] and facts["[eval]"].endswith("plots: installed")
-    monkeypatch.setattr("fair_adaptors.cli.doctor._is_there", lambda package: package != "matplotlib")
-    said = json.loads(command("doctor", "--json")[1])["[eval]"]
-    assert said.endswith(f": missing matplotlib. Install it with: {install_hint('eval')}")
-
-
-@pytest.mark.parametrize(
-    ("origin", "hint"),
-    [
-        (None, "install 'fair-adaptors[eval]'"),
-        ({"url": "file:///a%20b/fair", "dir_info": {"editable": True}}, "install -e '/a b/fair[eval]'"),
-        ({"url": "file:///x/fair.whl", "archive_info": {}}, "install '/x/fair.whl[eval]'"),
-    ],
-)
-def test_an_install_hint_is_for_how_the_package_came_here(
-    monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any] | None, hint: str
-) -> None:
-    from importlib import metadata
-
-    class Installed:
-        def read_text(self, name: str) -> str | None:
-            return json.dumps(origin) if origin else None
-
-    monkeypatch.setattr(metadata, "distribution", lambda name: Installed())
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    assert install_hint("eval") == f"{sys.executable} -m pip {hint}"
 
 
 def test_main_is_what_the_module_runs() -> None:

@@ -92,8 +92,7 @@ def make_plan(config: TrainConfig, num_processes: int = 1) -> Plan:
     The memory of network and autoencoder is counted on torch's meta device.
 
     Raises:
-        ConfigError: as ``check``.
-        MissingExtraError: as ``check``.
+        ConfigError, MissingExtraError: as ``check``.
     """
     check(config)
     check_shares(config, num_processes)
