@@ -17,7 +17,7 @@ from tests.commands import Command
 
 def test_the_demo_prints_numbers_and_leaves_a_grid_a_report_and_results(command: Command, tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder"
-    status, printed, _ = command("demo", "-n", "8", "--out", str(out))
+    status, printed, _ = command("demo", "-n", "4", "--out", str(out))
     assert status == 0 and "noise floor" in printed and "side effects" in " ".join(printed.lower().split())
     table = [line.split() for line in printed.splitlines() if line.startswith(" sandbox-gender")]
     assert [row[1:3] for row in table[:3]] == [["yes", "bias"], ["no", "shift"], ["no", "shift"]]
@@ -28,7 +28,7 @@ def test_the_demo_prints_numbers_and_leaves_a_grid_a_report_and_results(command:
     assert (
         "Gender bias falls" in page
         and "a small drawn world" in page
-        and f"fair-adaptors demo -n 8 --out {out}" in page
+        and f"fair-adaptors demo -n 4 --out {out}" in page
     )
     results = json.loads((out / "results.json").read_text())
     assert list(results["targets"]) == ["gender", "tone", "age"], "what it was trained for, and what it was not"
