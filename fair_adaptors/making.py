@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from fair_adaptors.adaptor.bases import base_place, plugin_of
 from fair_adaptors.adaptor.folder import read_adaptor, write_adaptor
 from fair_adaptors.adaptor.record import CARD_FILE, is_text
-from fair_adaptors.pipelines import load_pipeline
+from fair_adaptors.pipelines import load_pipeline, name_in_record
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.report.card import card_of
 from fair_adaptors.steering.directions import fit_directions
@@ -103,7 +103,7 @@ def make(
             directions=directions,
             name=name,
             pipe=pipe,
-            base_model=place or type(pipe).__name__,
+            base_model=name_in_record(place, pipe) or type(pipe).__name__,
             attributes=targets,
             rank=max(ranks, default=0),
             training=training,

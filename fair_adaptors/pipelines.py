@@ -1,11 +1,12 @@
 """Loads a base's pipeline by its name."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fair_adaptors.adaptor.bases import base_place, find_base, imported, plugin_of
+from fair_adaptors.adaptor.bases import base_place, by_short_name, find_base, imported, plugin_of
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.families.table import family_named, family_with
 
@@ -80,6 +81,31 @@ def half_precision(base: str, *, local_files_only: bool = False) -> str:
 def is_file(base: str) -> bool:
     """Tell whether a base is one file, and not an embedded base, a folder or a Hub repository."""
     return Path(base).expanduser().is_file()
+
+
+def name_in_record(base: str, pipe: Any) -> str:
+    """Return what an adaptor's record calls its base: its name or folder, or its Hub id without a commit.
+
+    One file lies where nobody else finds it. If its network has the shapes of a published base, the record has that
+    one's Hub id, since the same adaptors fit; else what ``file_in_record`` returns.
+    """
+    from fair_adaptors.adaptor.architecture import kind_of
+    from fair_adaptors.adaptor.modules import shape_signature
+    from fair_adaptors.hub.client import split_revision
+
+    if not is_file(base):
+        return split_revision(base)[0]
+    known = by_short_name(kind_of(shape_signature(pipe)) or "")
+    return known.names[0] if known else file_in_record(base)
+
+
+def file_in_record(base: str) -> str:
+    """Return the name and sha256 of a base that is one file, as a record has them; what is not a file as it is."""
+    path = Path(base).expanduser()
+    if not path.is_file():
+        return base
+    with path.open("rb") as file:
+        return f"{path.name} (sha256 {hashlib.file_digest(file, 'sha256').hexdigest()})"
 
 
 def class_in_file(base: str) -> str:

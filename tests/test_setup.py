@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,14 +16,17 @@ from fair_adaptors.training.engine.denoisers import denoiser_for
 from fair_adaptors.training.engine.sampling import encode_prompts, initial_noise, sample
 from fair_adaptors.training.plan import make_plan, memory, skeleton
 from fair_adaptors.training.recipes import get_recipe
+from fair_adaptors.training.run.finish import _write
 from fair_adaptors.training.setup import _autoencoder_warning, _load_pipeline, part_dtype
 from fair_adaptors.training.speed import faster_by, speed_up
 from torch import Tensor, nn
 
+from fair_adaptors.adaptor.architecture import load_architecture
 from fair_adaptors.adaptor.modules import fingerprint
+from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
 from tests.single_file import write_single_file
 from tests.tiny import FAMILIES, tiny_pipeline
-from tests.tiny_training import CONFIG
+from tests.tiny_training import CONFIG, tiny_setup
 
 HALF = dataclasses.replace(CONFIG, dtype="bfloat16")
 
@@ -62,6 +67,30 @@ def test_one_file_is_a_base_with_the_configurations_of_another(base: str, tmp_pa
     assert not any(p.requires_grad for part in (loaded.text_encoder, loaded.unet) for p in part.parameters())
     plan = make_plan(dataclasses.replace(get_recipe("gender"), base=str(file), base_config=base))
     assert plan.trained and not any(str(one).startswith("base") for one in plan.downloads)
+
+
+@pytest.mark.parametrize("shapes", ["sd15", "no published base's"])
+def test_a_record_says_which_file_was_the_base_and_not_where_it_lay(tmp_path: Path, shapes: str) -> None:
+    """The Hub id of the base with the same shapes can be found by others; a path on this disk by nobody."""
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(b"weights")
+    pipe = load_architecture(shapes).pipe if shapes == "sd15" else tiny_pipeline()
+    tensors = {f"unet.conv_in.lora_{end}.weight": torch.zeros(1, 1, 1, 1) for end in "AB"}
+    history = {"seconds": 1.0}
+    _write(
+        SimpleNamespace(
+            config=dataclasses.replace(CONFIG, base=str(file), rank=1),
+            setup=dataclasses.replace(tiny_setup(), pipe=pipe),
+            out=tmp_path / "out",
+            world=SimpleNamespace(size=1),
+        ),
+        SimpleNamespace(iteration=3, skipped=0, history=history),
+        tensors,
+        None,
+    )
+    record, named = read_record(tmp_path / "out"), f"mine.safetensors (sha256 {sha256(b'weights').hexdigest()})"
+    assert record.base_model == ("stable-diffusion-v1-5/stable-diffusion-v1-5" if shapes == "sd15" else named)
+    assert record.training["base"] == named and str(tmp_path) not in (tmp_path / "out" / CONFIG_FILE).read_text()
 
 
 def test_what_a_hundred_updates_do_to_the_embeddings_is_not_lost_in_rounding(base: str) -> None:

@@ -15,8 +15,8 @@ from fair_adaptors.adaptor.folder import write_adaptor
 from fair_adaptors.adaptor.record import AttributeTarget
 from fair_adaptors.errors import TrainingError
 from fair_adaptors.families.table import family_of
-from fair_adaptors.hub.client import split_revision
 from fair_adaptors.load import load_fair_adaptor
+from fair_adaptors.pipelines import file_in_record, name_in_record
 
 from . import checkpoint
 from .milestones import Milestones
@@ -94,13 +94,14 @@ def _write(milestones: Milestones, state: TrainingState, tensors: dict[str, Tens
     config, setup = milestones.config, milestones.setup
     settings = dataclasses.asdict(config)
     del settings["attributes"]
+    settings["base"] = file_in_record(config.base)
     write_adaptor(
         milestones.out,
         tensors,
         tokens=tokens,
         name=config.name,
         pipe=setup.pipe,
-        base_model=split_revision(config.base)[0],
+        base_model=name_in_record(config.base, setup.pipe),
         attributes={a.name: AttributeTarget(a.classes, a.target) for a in config.attributes},
         rank=config.rank,
         training={
