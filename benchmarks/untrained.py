@@ -1,8 +1,9 @@
 """Measure on the sandbox what takes no training: words, and any adaptors beside them, each against its bars.
 
 Bias, shift, occupation, similarity and variety (the distance of two images of a prompt that show the same gender) are
-of prompts that name no class; obeyed is of prompts that do. Settings are chosen on the validation prompts; the test
-prompts are looked at once.
+of prompts that name no class. Obeyed is of prompts that do, and stays obeyed is its ratio to the original's: a prompt
+that is left alone gives the original's pictures, which do not always show what it names. Settings are chosen on the
+validation prompts; the test prompts are looked at once.
 """
 
 import argparse
@@ -103,6 +104,7 @@ def main() -> None:
     for variant, each, adaptor in zip(variants, found, [None, *arguments.adaptors], strict=True):
         means = {key: statistics.mean(one[key] for one in each) for key in each[-1] if all(key in one for one in each)}
         record = record_of(adaptor) if adaptor else None
+        means |= {"stays obeyed": means["obeyed"] / statistics.mean(one["obeyed"] for one in found[0])}
         means |= {"s to make": float(record.training.get("seconds", 0.0)) if record else 0.0}
         means |= {"× time": timed[variant.name][1]} if timed else {}
         bars = next((BARS[part] for part in (record.trained_parts if record else ()) if part in BARS), {})

@@ -11,8 +11,8 @@ from fair_adaptors.adaptor.record import CARD_FILE, is_text
 from fair_adaptors.pipelines import load_pipeline, name_in_record
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.report.card import card_of
-from fair_adaptors.steering.directions import fit_directions
 from fair_adaptors.steering.edit import OWN_RIDGE, fit_edit
+from fair_adaptors.steering.fitting import STRENGTH, fit_directions
 from fair_adaptors.steering.states import lacking
 from fair_adaptors.steering.words import parse_targets, targets_of
 
@@ -106,6 +106,7 @@ def make(
             base_model=name_in_record(place, pipe) or type(pipe).__name__,
             attributes=targets,
             rank=max(ranks, default=0),
+            default_weight=STRENGTH if directions else 1.0,
             training=training,
         )
         read_adaptor(aside)  # what was written can be read

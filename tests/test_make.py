@@ -14,6 +14,7 @@ from fair_adaptors.adaptor.record import CARD_FILE, DIRECTIONS_FILE, WEIGHTS_FIL
 from fair_adaptors.errors import ConfigError, InvalidAdaptorError, WrongBaseError
 from fair_adaptors.steering.affine import fit
 from fair_adaptors.steering.directions import Axis
+from fair_adaptors.steering.fitting import map_of
 from fair_adaptors.steering.states import encode
 from tests.commands import Command
 from tests.tiny import FAMILIES, same, state, tiny_pipeline, tiny_xl_pipeline, write_weights
@@ -114,10 +115,22 @@ def test_strength_is_continuous(tmp_path: Path, prompts: Path) -> None:
 
 def test_a_prompt_is_moved_less_the_more_it_says_of_the_class_already() -> None:
     axis = Axis({}, torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([1.0, 0.0, torch.inf]))
-    ends = torch.tensor([[-2.0, 5.0], [0.0, 5.0], [0.25, 5.0], [0.5, 5.0], [2.0, 5.0]])
+    ends = torch.tensor([[-2.0, 5.0], [0.0, 5.0], [0.375, 5.0], [0.75, 5.0], [2.0, 5.0]])
     assert axis.needed(ends, 0).tolist() == [1, 1, 0.5, 0, 0]
     assert axis.needed(ends, 1).tolist() == [0, 1, 1, 1, 1]
     assert not axis.names(ends[4]) and Axis({}, axis.levels, torch.tensor([1.0, 0.0, 1.5])).names(ends[4])
+
+
+def test_the_word_for_a_class_turns_no_occupation_into_another_and_reaches_as_far() -> None:
+    occupations, classes = torch.randn(20, 2), torch.tensor([1.0, -1.0])
+    states = torch.cat([occupations, torch.zeros(20, 6)], 1)
+    moved = torch.zeros(2, 20, 8)
+    moved[:, :, 2], moved[:, :, 0] = classes[:, None], 0.8 * classes[:, None]  # "female" says a bit of "nurse"
+    found = map_of(states, moved, range(20), rank=4)
+    for kind in range(2):
+        added = found(states, kind)
+        assert added[:, :2].abs().max() < 1e-4 and added.abs().max() > 1
+        assert torch.allclose(added @ moved[kind, 0], moved[kind, 0].square().sum(), atol=1e-3)
 
 
 def test_an_affine_map_of_low_rank_is_found_again() -> None:

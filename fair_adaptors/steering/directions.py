@@ -6,34 +6,30 @@ another class first loses what it says of that (as EquiSteer, arXiv 2607.01147, 
 FairImagen, arXiv 2510.21363, with a projection).
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.adaptor.folder import AdaptorFiles
-from fair_adaptors.adaptor.record import AdaptorRecord, AttributeTarget
-from fair_adaptors.attributes import spoken
+from fair_adaptors.adaptor.record import AdaptorRecord
 from fair_adaptors.errors import InvalidAdaptorError, WrongBaseError
 from fair_adaptors.families.table import family_of
 
-from .affine import Affine, fit
+from .affine import Affine
 from .calls import PROMPTS, Call
 from .gate import Gate
 from .handle import Steering
-from .states import States, check_family, counterparts, encode, states_of
-from .words import inject
+from .states import States, check_family, encode, states_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-RANK = 32
 SEGMENTS = ("end", "words", "end2", "words2", "pooled")
 """A prompt's last token with the padding, which have read all of it; its words, of an encoder that reads both ways;
 both again of a second encoder; and what is pooled. Words that have read only what is before them stay as they are:
 moving them as well changed nothing on the sandbox."""
-ENOUGH = 0.5
+ENOUGH = 0.75
 """Of the way from the middle to a class, how much a prompt says by itself when it is not moved there any more."""
 
 
@@ -68,84 +64,6 @@ class Axis:
     def names(self, end: "Tensor") -> bool:
         """Tell whether a prompt names a class, by its end [D]."""
         return bool(end @ self.gate[:-1] >= self.gate[-1])
-
-
-def fit_directions(
-    pipe: Any,
-    prompts: Sequence[str],
-    labels: Sequence[str],
-    attributes: Mapping[str, AttributeTarget],
-    *,
-    rank: int = RANK,
-    on_texts: Callable[[int], None] = lambda count: None,
-) -> "dict[str, Tensor]":
-    """Return the tensors of directions, from what the text encoders say of prompts with and without words of classes.
-
-    Args:
-        prompts, labels: neutral prompts, and the part of each that names the person.
-        attributes: of the table, with their classes.
-        on_texts: called with the number of texts that were read.
-
-    Raises:
-        ConfigError: the pipeline is of a family whose prompts cannot be read here.
-    """
-    check_family(pipe)
-    plain = encode(pipe, prompts, on_texts=on_texts)
-    found: dict[str, Tensor] = {}
-    for name, row in attributes.items():
-        texts = [named_texts(prompts, labels, name, one) for one in row.classes]
-        found |= _axis_of(name, plain, [encode(pipe, each, on_texts=on_texts) for each in texts], rank)
-    return found
-
-
-def named_texts(prompts: Sequence[str], labels: Sequence[str], attribute: str, name: str) -> list[str]:
-    """Return each prompt with a word for a class before its label; of several words each has its turn."""
-    words = spoken(attribute, name)
-    return [
-        inject(prompt, label, words[index % len(words)])
-        for index, (prompt, label) in enumerate(zip(prompts, labels, strict=True))
-    ]
-
-
-def _axis_of(name: str, plain: States, named: Sequence[States], rank: int) -> "dict[str, Tensor]":
-    """Return the tensors of one attribute, of prompts as they are and with a word for each class."""
-    import torch
-
-    before: dict[str, list[Tensor]] = defaultdict(list)
-    moved: dict[str, list[Tensor]] = defaultdict(list)
-    for index, spans in enumerate(plain.spans):
-        for place, span in enumerate(spans):
-            for row, rows in counterparts(span, [one.spans[index][place] for one in named]):
-                if segment := span.names[row < span.end]:
-                    before[segment].append(plain.embeds[index][row])
-                    after = [one.embeds[index][other] for one, other in zip(named, rows, strict=True)]
-                    moved[segment].append(torch.stack(after) - before[segment][-1])
-    maps = {one: fit(torch.stack(before[one]), torch.stack(moved[one], 1), rank=rank) for one in before}
-    if plain.pooled is not None:
-        pooled = [one.pooled - plain.pooled for one in named if one.pooled is not None]
-        maps["pooled"] = fit(plain.pooled, torch.stack(pooled), rank=rank)
-    levels = torch.stack([one.means() for one in named])
-    tensors = {f"{name}.levels": levels.mean(1), f"{name}.gate": _gate(plain.means(), levels.flatten(0, 1))}
-    for segment, one in maps.items():
-        tensors |= one.tensors(f"{name}.{segment}")
-    return tensors
-
-
-def _gate(plain: "Tensor", named: "Tensor") -> "Tensor":
-    """Return a direction along which prompts that name a class lie beyond a number, and the number, [D + 1].
-
-    The direction is fitted to the even prompts and the number set by the odd ones, half way between the two kinds; it
-    is infinite where they overlap, so that no prompt is left alone for nothing.
-    """
-    import torch
-
-    x = torch.cat([plain[::2], named[::2]])
-    y = torch.cat([torch.zeros(len(plain[::2])), torch.ones(len(named[::2]))])
-    way = fit(x, (y[:, None] - y.mean()).expand(-1, x.shape[1])[None], rank=1)
-    direction = (way.down @ way.up[0])[:, 0]
-    most, least = (plain[1::2] @ direction).max(), (named[1::2] @ direction).min()
-    number = (most + least) / 2 if least > most else torch.tensor(torch.inf)
-    return torch.cat([direction, number[None]])
 
 
 class Directions(Steering):

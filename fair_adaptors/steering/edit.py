@@ -17,7 +17,7 @@ from fair_adaptors.adaptor.record import AttributeTarget
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.families.table import family_of
 
-from .directions import named_texts
+from .fitting import named_texts
 from .states import States, check_family, encode
 
 if TYPE_CHECKING:
