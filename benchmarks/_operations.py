@@ -38,7 +38,7 @@ def base_operations(base: str) -> dict[str, Operations]:
     import torch
     from diffusers import AutoencoderTiny
     from fair_adaptors.training.engine.denoisers import denoiser_of
-    from fair_adaptors.training.plan import TOKENS_LENGTH, skeleton
+    from fair_adaptors.training.memory import TOKENS_LENGTH, skeleton
 
     denoiser = denoiser_of(skeleton(base))
     denoiser.model.requires_grad_(False)

@@ -83,7 +83,8 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
         vision: the operations and megabytes of what looks at images.
     """
     from fair_adaptors.training.engine.denoisers import denoiser_of
-    from fair_adaptors.training.plan import memory, originals_made, skeleton
+    from fair_adaptors.training.memory import memory, skeleton
+    from fair_adaptors.training.plan import originals_made
     from fair_adaptors.training.recipes import get_recipe
 
     from fair_adaptors.adaptor.bases import BASES

@@ -97,7 +97,8 @@ def recipe_work(name: str) -> dict[str, Any]:
     import torch
     from fair_adaptors.training.cost import BASES, seconds_per_image, work_per_image
     from fair_adaptors.training.engine.targets import assign_targets
-    from fair_adaptors.training.plan import originals_made, skeleton, trained_values
+    from fair_adaptors.training.memory import skeleton, trained_values
+    from fair_adaptors.training.plan import originals_made
     from fair_adaptors.training.recipes import get_recipe
 
     from fair_adaptors.adaptor.bases import BASES as KNOWN
@@ -150,7 +151,8 @@ def split_base(name: str, gpus: int) -> dict[str, Any]:
     time that a prompt, or the empty one, is encoded.
     """
     from fair_adaptors.training.engine.sampling import WITHOUT_GRADIENT
-    from fair_adaptors.training.plan import originals_made, skeleton
+    from fair_adaptors.training.memory import skeleton
+    from fair_adaptors.training.plan import originals_made
     from fair_adaptors.training.recipes import get_recipe
     from fair_adaptors.training.setup import part_dtype
     from fair_adaptors.training.sharding import sharded_parts

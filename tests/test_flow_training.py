@@ -17,7 +17,7 @@ from fair_adaptors.training.engine.denoisers import denoiser_for
 from fair_adaptors.training.engine.gradients import step_weights
 from fair_adaptors.training.engine.sampling import decode, encode_prompts, initial_noise, sample
 from fair_adaptors.training.engine.schedule import scheduler_for
-from fair_adaptors.training.plan import memory, skeleton, trained_values
+from fair_adaptors.training.memory import memory, skeleton, trained_values
 from fair_adaptors.training.recipes import get_recipe
 
 from fair_adaptors.errors import ConfigError, UnsupportedSchedulerError

@@ -15,7 +15,7 @@ from fair_adaptors.training.engine.families.denoiser import Usual
 from fair_adaptors.training.engine.gradients import accumulate_gradients, step_weights
 from fair_adaptors.training.engine.sampling import decode, encode_prompts, initial_noise, sample
 from fair_adaptors.training.engine.schedule import scheduler_for
-from fair_adaptors.training.plan import memory, skeleton, trained_values
+from fair_adaptors.training.memory import memory, skeleton, trained_values
 from fair_adaptors.training.preflight import check
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.run.validation import draw

@@ -10,17 +10,9 @@ import pytest
 import torch
 from fair_adaptors.training.cost import hours
 from fair_adaptors.training.engine import lora
+from fair_adaptors.training.memory import _small_decoder, memory, skeleton, trained_values
 from fair_adaptors.training.meta_memory import peak_megabytes
-from fair_adaptors.training.plan import (
-    Plan,
-    _small_decoder,
-    _time,
-    make_plan,
-    memory,
-    originals_made,
-    skeleton,
-    trained_values,
-)
+from fair_adaptors.training.plan import Plan, _time, make_plan, originals_made
 from fair_adaptors.training.recipes import RECIPES, get_recipe
 from fair_adaptors.training.setup import checkpoint_activations
 

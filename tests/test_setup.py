@@ -14,7 +14,8 @@ from fair_adaptors.training.config import TrainConfig
 from fair_adaptors.training.engine import lora
 from fair_adaptors.training.engine.denoisers import denoiser_for
 from fair_adaptors.training.engine.sampling import encode_prompts, initial_noise, sample
-from fair_adaptors.training.plan import make_plan, memory, skeleton
+from fair_adaptors.training.memory import memory, skeleton
+from fair_adaptors.training.plan import make_plan
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.run.finish import _write
 from fair_adaptors.training.setup import _autoencoder_warning, _load_pipeline, part_dtype

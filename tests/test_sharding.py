@@ -9,7 +9,8 @@ from fair_adaptors.training.engine.batches import batch_at
 from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.reference_images import ReferenceImages
 from fair_adaptors.training.engine.sampling import initial_noise
-from fair_adaptors.training.plan import make_plan, memory, skeleton
+from fair_adaptors.training.memory import memory, skeleton
+from fair_adaptors.training.plan import make_plan
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.sharding import GATHERED, check_shares, gathered_bytes
 

@@ -14,7 +14,7 @@ from fair_adaptors.training.engine.batches import Batch
 from fair_adaptors.training.engine.sampling import decode
 from fair_adaptors.training.engine.state import attached
 from fair_adaptors.training.engine.step import Rollout, roll_out
-from fair_adaptors.training.plan import memory, skeleton
+from fair_adaptors.training.memory import memory, skeleton
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.setup import Setup, load_gradient_decoder
 from torch import Tensor
