@@ -143,7 +143,7 @@ def test_what_are_no_soft_tokens_is_refused(adaptor: Path, tokens: State, messag
 
 
 @pytest.mark.parametrize("end", ["lora_A.weight", "lora_B.weight"])
-@pytest.mark.parametrize(("value", "message"), [(float("nan"), "not finite"), (None, "no pair of one rank")])
+@pytest.mark.parametrize(("value", "message"), [(float("nan"), "not finite"), (None, "not a pair of one rank")])
 def test_either_half_of_a_pair_is_looked_at(adaptor: Path, end: str, value: float | None, message: str) -> None:
     tensors = load_file(adaptor / WEIGHTS_FILE)
     key = next(key for key in tensors if key.endswith(end))
