@@ -129,9 +129,9 @@ ROWS = torch.ones(2, 32)
     [
         ({"text_encoder_2": ROWS}, "expected the key 'text_encoder'"),
         ({"text_encoder": ROWS, "more": ROWS + 1}, "expected the key 'text_encoder'"),
-        ({"text_encoder": ROWS.int()}, "no tokens"),
-        ({"text_encoder": ROWS[0]}, "no tokens"),
-        ({"text_encoder": ROWS[:0]}, "no tokens"),
+        ({"text_encoder": ROWS.int()}, "not tokens"),
+        ({"text_encoder": ROWS[0]}, "not tokens"),
+        ({"text_encoder": ROWS[:0]}, "not tokens"),
         ({"text_encoder": ROWS / 0}, "not finite"),
     ],
 )
