@@ -119,9 +119,7 @@ def obeyed(results: Results, variant: VariantResults) -> dict[str, float]:
     return {**found, NAMED: variant.kept.value, WORST_NAMED: min(one.value for one in variant.kept_prompts)}
 
 
-def summary(
-    rows: Sequence[Mapping[str, Any]], bars: Bars, most_minutes: float = MINUTES
-) -> list[dict[str, Any]]:
+def summary(rows: Sequence[Mapping[str, Any]], bars: Bars, most_minutes: float = MINUTES) -> list[dict[str, Any]]:
     """Return each recipe's figures on each split, of all seeds, beside its bar."""
     lines = []
     for recipe, split in dict.fromkeys((row["recipe"], row["prompts"]) for row in rows):

@@ -81,9 +81,7 @@ def test_a_named_class_that_is_no_longer_shown_is_harm(now: float, harm: bool, a
     if aimed:
         assert verdict.aim.endswith(f"; {'but ' if harm else ''}{clause}.") and clause not in beside
     else:
-        assert beside.startswith(
-            f"Side effects: {clause}" if harm else f"No clear side effects: {clause}"
-        )
+        assert beside.startswith(f"Side effects: {clause}" if harm else f"No clear side effects: {clause}")
 
 
 def test_who_is_left_with_less_than_half_is_not_said_to_vanish() -> None:

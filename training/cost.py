@@ -67,14 +67,8 @@ BASES = {
         "decoder": Operations(10.4722, 11.0220),
         "small decoder": Operations(0.5656, 0.5656),
     },
-    "klein-base-4b": {
-        "network": Operations(34.8202, 41.1077),
-        "decoder": Operations(10.4747, 11.0244),
-    },
-    "klein-4b": {
-        "network": Operations(34.8202, 41.1077),
-        "decoder": Operations(10.4747, 11.0244),
-    },
+    "klein-base-4b": {"network": Operations(34.8202, 41.1077), "decoder": Operations(10.4747, 11.0244)},
+    "klein-4b": {"network": Operations(34.8202, 41.1077), "decoder": Operations(10.4747, 11.0244)},
     "z-image": {
         "network": Operations(62.5064, 68.8821),
         "decoder": Operations(10.4722, 11.0220),

@@ -132,7 +132,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         "sandbox-flow-gender",
         ["gender"],
         base=SANDBOX_FLOW,
-        parts=("text_encoder", "text_encoder_2", "transformer"),
+        parts=("transformer",),
         iterations=240,
         unguided=140,
         **SANDBOX_GENDER,

@@ -188,7 +188,7 @@ ADAPTORS: tuple[AdaptorInfo, ...] = (
     _published("gender-tokens", "People of both genders alike, by soft tokens.", archives.TOKENS, parts=("tokens",)),
     _recipe("sd21-gender-race", STABLE_DIFFUSION_2_1, "text_encoder"),
     _recipe("sdxl-gender-race", STABLE_DIFFUSION_XL, "text_encoder", "text_encoder_2"),
-    _recipe("sd35-gender-race", STABLE_DIFFUSION_3_5_MEDIUM, "text_encoder", "text_encoder_2", "transformer"),
+    _recipe("sd35-gender-race", STABLE_DIFFUSION_3_5_MEDIUM, "transformer"),
     _recipe("flux-gender-race", FLUX_1_DEV, "transformer"),
     _recipe("klein-gender-race", FLUX_2_KLEIN, "transformer"),
     _recipe("z-image-gender-race", Z_IMAGE_TURBO, "transformer"),

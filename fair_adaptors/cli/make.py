@@ -38,7 +38,13 @@ def make(
             moves[0](done, total)
 
         folder = make_adaptor(
-            base, attribute, out=out, method=method, prompts=prompts, name=name, on_texts=move  # type: ignore[arg-type]
+            base,
+            attribute,
+            out=out,
+            method=method,
+            prompts=prompts,
+            name=name,
+            on_texts=move,  # type: ignore[arg-type]
         )
     record = read_record(folder)
     size = sum(file.bytes for file in record.files.values()) / 1e6

@@ -57,13 +57,7 @@ def run_demo(
     pipe = imported(known.plugin.load)()  # or the command that builds it is said
     found = prepare(Asked(base, [adaptor or own_adaptor(base)], images_per_prompt=images_per_prompt, seed=seed))
     return evaluate(
-        pipe,
-        found.evaluation,
-        found.variants,
-        found.instruments,
-        out,
-        overwrite=overwrite,
-        on_images=on_images,
+        pipe, found.evaluation, found.variants, found.instruments, out, overwrite=overwrite, on_images=on_images
     )
 
 

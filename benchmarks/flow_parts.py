@@ -1,0 +1,50 @@
+"""Which parts of a flow to train: an adaptor of sandbox-flow in each, on the validation prompts.
+
+The same recipe and seed, with another ``parts``. Figures are as in ``sandbox_bias``, by the evaluation classifier.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks._report import report
+from benchmarks.sandbox_bias import ALARMS, EXPLICIT, NAMED, OBEYED, SHARE, figures, measure, obeyed, train
+from fair_adaptors.adaptor.bases import SANDBOX_FLOW
+from fair_adaptors.pipelines import load_pipeline
+
+RECIPE = "sandbox-flow-gender"
+PARTS: Mapping[str, Sequence[str]] = {
+    "text encoders and transformer": ("parts=text_encoder,text_encoder_2,transformer",),
+    "transformer": ("parts=transformer",),
+    "text encoders": ("parts=text_encoder,text_encoder_2",),
+}
+SHOWN = (
+    "gender", "tone shift", "age shift", SHARE, ALARMS, "occupation", OBEYED.format("gender"), NAMED,
+)  # fmt: skip
+
+
+def main() -> None:
+    """Print a row for the original, and one for each of the parts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adaptors", type=Path, help="use the adaptors in this folder, by the parts' names")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--set", nargs="+", default=[], help="other settings, such as iterations=2: does it run?")
+    arguments = parser.parse_args()
+    pipe = load_pipeline(SANDBOX_FLOW)
+    with tempfile.TemporaryDirectory() as temporary:
+        place = arguments.adaptors or Path(temporary)
+        adaptors = {parts: place / parts.replace(" ", "-") for parts in PARTS}
+        for parts, folder in adaptors.items():
+            train(RECIPE, 0, folder, [*PARTS[parts], *arguments.set])
+        plain = measure(pipe, "validation", adaptors, arguments.images, base=SANDBOX_FLOW)
+        asked = measure(pipe, EXPLICIT["validation"], adaptors, arguments.images // 8, base=SANDBOX_FLOW)
+        rows = []
+        for parts, shown, named in zip(("none", *PARTS), plain.variants, asked.variants, strict=True):
+            found = figures(plain, shown) | obeyed(asked, named)
+            rows.append({"parts": parts, **{name: found.get(name, "–") for name in SHOWN}})
+    report("flow_parts", rows, images=arguments.images)
+
+
+if __name__ == "__main__":
+    main()
