@@ -86,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pipe, tools = load_sandbox_pipeline(), instruments()
     tools = dataclasses.replace(tools, classifiers=tools.classifiers[:1], calibrate=None)
-    variants = [original(), *map(with_adaptor, arguments.adaptors)]
+    variants = [original(), *(with_adaptor(name, label=_kind(name)) for name in arguments.adaptors)]
     found: list[list[dict[str, Any]]] = [[] for _ in variants]
     for seed in range(12_345, 12_345 + arguments.seeds):
         plain = measured(pipe, arguments.split, variants, tools, seed=seed, images_per_prompt=arguments.images)
@@ -107,7 +107,7 @@ def main() -> None:
         means |= {"stays obeyed": means["obeyed"] / statistics.mean(one["obeyed"] for one in found[0])}
         means |= {"s to make": float(record.training.get("seconds", 0.0)) if record else 0.0}
         means |= {"× time": timed[variant.name][1]} if timed else {}
-        bars = next((BARS[part] for part in (record.trained_parts if record else ()) if part in BARS), {})
+        bars = BARS.get(_kind(adaptor) or "", {}) if adaptor else {}
         missed = [
             f"{key} {means[key]:.3f}"
             for key, (low, high) in bars.items()
@@ -117,6 +117,11 @@ def main() -> None:
         rows.append({"adaptor": variant.name, **means, "bars": ", ".join(missed) or ("held" if bars else "–")})
     details = {"split": arguments.split, "images": arguments.images, "seeds": arguments.seeds}
     report(arguments.name, [{key: row[key] for key in rows[-1]} for row in rows], **details)
+
+
+def _kind(name: str) -> str | None:
+    """Return what kind an adaptor is of, which names its row; None for one that was trained."""
+    return next((part for part in record_of(name).trained_parts if part in BARS), None)
 
 
 if __name__ == "__main__":
