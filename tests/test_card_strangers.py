@@ -113,7 +113,10 @@ def test_escaping_leaves_plain_words_alone() -> None:
         ("no JSON", "cannot be read"),
         ('{"schema": 3}', "is not what `fair-adaptors evaluate` writes"),
         ('{"schema": 3, "variants": 3}', "is not what `fair-adaptors evaluate` writes"),
-        ((FOLDER.with_name("sandbox-gender-tone") / RESULTS_FILE).read_text(encoding="utf-8"), "of other weights"),
+        (
+            (FOLDER.with_name("sandbox-gender-tone") / RESULTS_FILE).read_text(encoding="utf-8"),
+            "belongs to other weights",
+        ),
     ],
 )
 def test_results_that_are_damaged_or_of_other_weights_are_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -198,7 +198,7 @@ def test_an_adaptor_is_loaded_into_its_base_before_it_is_pushed_if_that_is_here(
 def test_results_of_other_weights_are_not_pushed(sandbox_copy: Path) -> None:
     other = ADAPTOR.with_name("sandbox-gender-tone")
     shutil.copyfile(other / RESULTS_FILE, sandbox_copy / RESULTS_FILE)
-    with pytest.raises(InvalidAdaptorError, match="of other weights than those of 'sandbox-gender'"):
+    with pytest.raises(InvalidAdaptorError, match="belongs to other weights than those of 'sandbox-gender'"):
         push(sandbox_copy, "ann/x", token=ANN, endpoint=NOWHERE)
 
 

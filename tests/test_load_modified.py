@@ -6,37 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 
 from fair_adaptors import WrongBaseError, load_fair_adaptor
 from fair_adaptors.adaptor.modules import all_modules
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.errors import FairAdaptorError
-from tests.tiny import FAMILIES, animated, image, same, state, tiny_pipeline, write_tiny_adaptor
-
-
-def with_unet(pipe: Any, **changes: Any) -> Any:
-    """The pipeline with another U-Net of the same weights where names and shapes agree."""
-    config = {key: value for key, value in pipe.unet.config.items() if not key.startswith("_")}
-    unet = UNet2DConditionModel(**config | changes).eval()
-    ours = pipe.unet.state_dict()
-    unet.load_state_dict({k: v for k, v in ours.items() if unet.state_dict()[k].shape == v.shape}, strict=False)
-    pipe.unet = unet
-    return pipe
-
-
-def ip_adapter(pipe: Any) -> Any:
-    """What `load_ip_adapter` puts in: its own keys and values in every cross attention, and a projection of images."""
-    from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
-    from diffusers.models.embeddings import ImageProjection, MultiIPAdapterImageProjection
-
-    width = pipe.unet.config.cross_attention_dim
-    for name, module in pipe.unet.named_modules():
-        if name.endswith("attn2"):
-            module.processor = IPAdapterAttnProcessor2_0(module.to_q.out_features, width)
-    pipe.unet.encoder_hid_proj = MultiIPAdapterImageProjection([ImageProjection(width, width)])
-    return pipe
-
+from tests.tiny import FAMILIES, animated, image, ip_adapter, same, state, tiny_pipeline, with_unet, write_tiny_adaptor
 
 MODELS = {
     "IP-Adapter": ip_adapter,

@@ -141,7 +141,7 @@ def test_the_page_says_which_prompts_count_and_which_are_to_be_obeyed() -> None:
     assert "Do prompts get the class that they name?" in text
     row = re.findall(r'data-label="prompts that name it"[^>]*>(\d+)</td><td class="n([^"]*)" data-label="one"', text)
     assert row == [("8", ""), ("8", "")]
-    assert text.count("<small>in the 8 prompts that name no gender</small>") == 2
+    assert text.count("<small>in the 8 prompts that name no gender</small>") == 4, "of both, in both tables"
     assert "<b>gender in the 8 prompts that name no gender</b>" in text
     target = page_data(results)["targets"][0]
     assert target["named"] == ["female", "male"] * 4 + [""] * 8 and target["open"] == 8

@@ -20,8 +20,7 @@ from fair_adaptors import load_fair_adaptor
 from fair_adaptors.adaptor.modules import all_modules
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from tests.single_file import write_single_file
-from tests.test_load_modified import ip_adapter, with_unet
-from tests.tiny import animated, tiny_pipeline, tiny_xl_pipeline, write_tiny_adaptor
+from tests.tiny import animated, ip_adapter, tiny_pipeline, tiny_xl_pipeline, with_unet, write_tiny_adaptor
 from tests.unwritable import WAYS, out_of_memory, to_disk
 
 Use = Callable[[Any, Path], tuple[Any, Callable[[], Any]]]

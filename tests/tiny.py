@@ -229,3 +229,26 @@ def animated(pipe: Any) -> Any:
     )
     parts = (pipe.vae, pipe.text_encoder, pipe.tokenizer, pipe.unet, motion, pipe.scheduler)
     return AnimateDiffPipeline(*parts)
+
+
+def with_unet(pipe: Any, **changes: Any) -> Any:
+    """The pipeline with another U-Net of the same weights where names and shapes agree."""
+    config = {key: value for key, value in pipe.unet.config.items() if not key.startswith("_")}
+    unet = UNet2DConditionModel(**config | changes).eval()
+    ours = pipe.unet.state_dict()
+    unet.load_state_dict({k: v for k, v in ours.items() if unet.state_dict()[k].shape == v.shape}, strict=False)
+    pipe.unet = unet
+    return pipe
+
+
+def ip_adapter(pipe: Any) -> Any:
+    """What `load_ip_adapter` puts in: its own keys and values in every cross attention, and a projection of images."""
+    from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+    from diffusers.models.embeddings import ImageProjection, MultiIPAdapterImageProjection
+
+    width = pipe.unet.config.cross_attention_dim
+    for name, module in pipe.unet.named_modules():
+        if name.endswith("attn2"):
+            module.processor = IPAdapterAttnProcessor2_0(module.to_q.out_features, width)
+    pipe.unet.encoder_hid_proj = MultiIPAdapterImageProjection([ImageProjection(width, width)])
+    return pipe

@@ -43,8 +43,14 @@ def shift(pairs: Pairs) -> Shift:
 
 
 def _estimated(pairs: Pairs, statistic: Statistic, bounds: tuple[float, float]) -> Estimate:
-    still = (np.eye(pairs.shape[-1]) / pairs.shape[-1]).ravel()
-    return estimate_mean(pairs.reshape(len(pairs), -1), statistic, bounds=bounds, extra=still)
+    number = pairs.shape[-1]
+    still = (np.eye(number) / number).ravel()
+    return estimate_mean(_cells(pairs), statistic, bounds=bounds, extra=still)
+
+
+def _cells(pairs: Pairs) -> Pairs:
+    """Return the tables of P prompts, of which there may be none, as rows [P, K²]."""
+    return pairs.reshape(-1, pairs.shape[-1] ** 2)
 
 
 def shift_without_floor(pairs: Pairs) -> Estimate:
@@ -59,7 +65,7 @@ def shift_without_floor(pairs: Pairs) -> Estimate:
     squared = _estimated(pairs, _squared_variation, (-1.0, 1.0))
     high = squared.high  # NaN where no prompt tells anything
     if not math.isnan(high):
-        high = min(1.0, max(high, _most_of_squares(pairs.reshape(len(pairs), -1).astype(np.float64))))
+        high = min(1.0, max(high, _most_of_squares(_cells(pairs).astype(np.float64))))
     return Estimate(*(signed_root(value) for value in (squared.value, squared.low, high)))
 
 
