@@ -41,10 +41,10 @@ def make(
             base,
             attribute,
             out=out,
-            method=method,
+            method=method,  # type: ignore[arg-type]
             prompts=prompts,
             name=name,
-            on_texts=move,  # type: ignore[arg-type]
+            on_texts=move,
         )
     record = read_record(folder)
     size = sum(file.bytes for file in record.files.values()) / 1e6
