@@ -112,7 +112,7 @@ _KLEIN: Mapping[str, Any] = {
     },
     "vae": {},
 }
-"""The shapes of FLUX.2 klein of four milliard parameters."""
+"""The shapes of FLUX.2 klein with four billion parameters."""
 _Z_IMAGE: Mapping[str, Any] = {"text_encoder": _QWEN_3_4B, "transformer": {}, "vae": _SIXTEEN_CHANNELS}
 """The sizes of its transformer are its class's own."""
 
