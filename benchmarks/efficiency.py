@@ -248,7 +248,7 @@ def plot(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     drawn, panels = pyplot.subplots(1, len(GOOD), figsize=(4 * len(GOOD), 3.4), layout="constrained")
     names = list(dict.fromkeys(one["tried"] for one in curves))
@@ -261,6 +261,9 @@ def plot(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
             panel.plot([x / 1_000 for x in xs], ys, color=f"C{names.index(one['tried'])}", label=label)
         panel.axhline(bar, color="grey", linestyle=":")
         panel.set(title=figure, xlabel="petaflops", xscale="log")
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
     panels[0].legend(fontsize=7)
     drawn.savefig(path, dpi=110)
 

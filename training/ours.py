@@ -79,7 +79,7 @@ OURS_FOR: dict[str, Reasoned] = {
     STABLE_DIFFUSION_3_5_MEDIUM: {
         **_FLOW,
         **drawn(STABLE_DIFFUSION_3_5_MEDIUM),
-        "parts": (("transformer",), "on the sandbox's flow it changed less beside its aim than the CLIPs did"),
+        "parts": (("transformer",), "where it was tried, it changed less beside its aim than the CLIPs did"),
     },
     FLUX_1_DEV: {
         **_FLOW,
