@@ -14,7 +14,9 @@ from fair_adaptors.training.sandbox.portraits import render_portraits
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.files import CACHE
 from fair_adaptors.pipelines import load_pipeline
+from fair_adaptors.sandbox import flow as sandbox_flow
 from fair_adaptors.sandbox.demo import run_demo
 from fair_adaptors.sandbox.flow import PLACE
 from fair_adaptors.sandbox.pipeline import GUIDANCE
@@ -100,3 +102,12 @@ def test_where_it_was_not_built_the_command_that_builds_it_is_said(
     for call in (load_pipeline, lambda base: run_demo(tmp_path, base=base)):
         with pytest.raises(ConfigError, match=r"python -m fair_adaptors.training.sandbox.flow"):
             call("sandbox-flow")
+
+
+def test_installed_from_a_wheel_it_is_in_the_cache_and_not_among_other_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sandbox_flow.flow_folder() == sandbox_flow.CHECKOUT / "benchmarks" / "sandbox_flow"
+    monkeypatch.setattr(sandbox_flow, "CHECKOUT", tmp_path / "site-packages")
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    assert sandbox_flow.flow_folder() == tmp_path / "cache" / "sandbox-flow"

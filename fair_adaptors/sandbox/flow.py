@@ -5,16 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.files import cache_folder
 
 PLACE = "FAIR_ADAPTORS_SANDBOX_FLOW"
 """Environment variable with the folder to read it from, and to build it into."""
-CHECKOUT = Path(__file__).parents[2] / "benchmarks" / "sandbox_flow"
-"""The folder in a checkout."""
+CHECKOUT = Path(__file__).parents[2]
+"""The folder of the project, where the package was not installed from a wheel."""
 
 
 def flow_folder() -> Path:
-    """Return the folder that the model is in, whether it is there or not."""
-    return Path(os.environ.get(PLACE) or CHECKOUT).expanduser()
+    """Return the folder that the model is in, whether it is there or not: in a checkout, or else in the cache."""
+    usual = CHECKOUT / "benchmarks" / "sandbox_flow"
+    if not (CHECKOUT / "setup.cfg").is_file():
+        usual = cache_folder() / "sandbox-flow"
+    return Path(os.environ.get(PLACE) or usual).expanduser()
 
 
 def flow_pipeline_folder() -> Path:
