@@ -117,7 +117,7 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
     }
 
 
-def options(name: str, card: str = "RTX 4090") -> list[dict[str, Any]]:
+def options(name: str) -> list[dict[str, Any]]:
     """Estimate the hours of a recipe with settings that it may be given, in all iterations and in a fifth of them."""
     from fair_adaptors.training.plan import originals_made
     from fair_adaptors.training.recipes import get_recipe
@@ -129,7 +129,8 @@ def options(name: str, card: str = "RTX 4090") -> list[dict[str, Any]]:
         config = get_recipe(name, settings)
         base = find_base(config.base)
         assert base is not None
-        every, fifth = (hours(one, base.short_name, originals_made(one))[card] for one in (config, shorter(config)))
+        both = (hours(one, base.short_name, originals_made(one)) for one in (config, shorter(config)))
+        every, fifth = (by_card["RTX 4090"] for by_card in both)
         found.append({"settings": said, "recipe": name, "hours": every, "hours of a fifth": fifth})
     return found
 

@@ -58,7 +58,7 @@ def load_pipeline(
     return pipe
 
 
-def half_precision(base: str, *, local_files_only: bool = False) -> str:
+def half_precision(base: str) -> str:
     """Return the dtype of two bytes to load a base in: float16, or bfloat16 where its family overflows in that.
 
     Told by the table of bases, or the pipeline's own list of its parts; where there is none to be had, float16.
@@ -71,7 +71,7 @@ def half_precision(base: str, *, local_files_only: bool = False) -> str:
     if family is None and not is_file(base):
         place, revision = split_revision(base)
         try:
-            index = _index(place, revision, local_files_only)
+            index = _index(place, revision, local_files_only=False)
         except (OSError, ValueError):  # of the Hub too: loading the base will say it
             index = {}
         family = family_with({name: kind[1] for name, kind in index.items() if isinstance(kind, list) and kind[1]})

@@ -211,13 +211,12 @@ def _levels(values: NDArray[np.float64]) -> tuple[float, float]:
     return low, high
 
 
-def estimate_bias(probabilities: ArrayLike, *, target: Sequence[float] | None = None, seed: int = 0) -> BiasEstimate:
+def estimate_bias(probabilities: ArrayLike, *, target: Sequence[float] | None = None) -> BiasEstimate:
     """Estimate the bias of an attribute from class probabilities [P, n, K]; every image counts as its likeliest class.
 
     Args:
         probabilities: a classifier's, of every image; NaN for one without a face, which is not counted.
         target: the shares of the K classes. If they are not equal, the figure is the total variation from them.
-        seed: of the bootstrap.
     """
     probs = np.asarray(probabilities)
     num_prompts, num_images, num_classes = probs.shape
@@ -228,7 +227,7 @@ def estimate_bias(probabilities: ArrayLike, *, target: Sequence[float] | None = 
         most, floor = 1.0, total_variation_floor(num_images, target)
     classes = np.where(np.isnan(probs).any(-1), num_classes, probs.argmax(-1))
     found = estimate_mean(
-        count_classes(classes, num_classes), statistic, generator=np.random.default_rng(seed), bounds=(0.0, most)
+        count_classes(classes, num_classes), statistic, generator=np.random.default_rng(0), bounds=(0.0, most)
     )
     return BiasEstimate(found.value, found.low, found.high, floor, num_prompts, num_images, undetermined_rate(probs))
 

@@ -211,12 +211,12 @@ def images_needed(difference: float, num_prompts: int, num_classes: int = 2, *, 
     return math.ceil(spread / (num_prompts * difference**2))
 
 
-def undetermined_rate(probabilities: ArrayLike, *, confidence: float = CONFIDENCE) -> float:
-    """Return the share of images whose most probable class has less than ``confidence``, from [..., K].
+def undetermined_rate(probabilities: ArrayLike) -> float:
+    """Return the share of images whose most probable class has less than ``CONFIDENCE``, from [..., K].
 
     Images without a face, whose probabilities are NaN, are among them.
     """
-    return float((~(np.asarray(probabilities).max(-1) >= confidence)).mean())
+    return float((~(np.asarray(probabilities).max(-1) >= CONFIDENCE)).mean())
 
 
 def normalise(frequencies: ArrayLike) -> NDArray[np.float64]:

@@ -25,8 +25,6 @@ def semantic_guidance(
     scale: float = 4.0,
     warmup: float = 0.1,
     threshold: float = 0.95,
-    momentum: float = 0.5,
-    momentum_decay: float = 0.6,
 ) -> Variant:
     """Guide each image to one class, away from the others: Fair Diffusion (Friedrich et al. 2023, arXiv 2302.10893).
 
@@ -40,21 +38,19 @@ def semantic_guidance(
         scale: strength.
         warmup: the share of the steps before it sets in, rounded down to whole steps.
         threshold: the share of each latent channel that it leaves alone, where it is weakest.
-        momentum: weight of the guidance of earlier steps.
-        momentum_decay: the share of the momentum that a step keeps.
 
     Raises:
         ConfigError: a share is not in [0, 1). In the block: the pipeline or a call does not fit.
     """
-    for name, share in (("warmup", warmup), ("threshold", threshold), ("momentum_decay", momentum_decay)):
+    for name, share in (("warmup", warmup), ("threshold", threshold)):
         if not 0 <= share < 1:
             raise ConfigError(f"{name} is {share}; semantic guidance takes a share in [0, 1)")
     chosen = tuple(distinct_attributes(attributes))
     settings = {
         "edit_guidance_scale": float(scale),
         "edit_threshold": float(threshold),
-        "edit_momentum_scale": float(momentum),
-        "edit_mom_beta": float(momentum_decay),
+        "edit_momentum_scale": 0.5,
+        "edit_mom_beta": 0.6,
     }
 
     @contextmanager

@@ -31,15 +31,15 @@ CLOTHES = _rgb(
 )  # fmt: skip
 
 
-def render(people: People, *, size: int = IMAGE_SIZE) -> Tensor:
+def render(people: People) -> Tensor:
     """Draw N portraits.
 
     Returns:
-        RGB images in [0, 1], [N, 3, size, size].
+        RGB images in [0, 1], [N, 3, 64, 64].
     """
-    axis = (torch.arange(size) + 0.5) * (2 / size) - 1
+    axis = (torch.arange(IMAGE_SIZE) + 0.5) * (2 / IMAGE_SIZE) - 1
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    canvas = _Canvas(_background(people, x, y), size)
+    canvas = _Canvas(_background(people, x, y))
     u, v = _face_frame(people, x, y)
 
     old = people.age.float()
@@ -84,8 +84,8 @@ def render(people: People, *, size: int = IMAGE_SIZE) -> Tensor:
 class _Canvas:
     """Pixels [N, 3, H, W] and the one operation on them."""
 
-    def __init__(self, pixels: Tensor, size: int):
-        self.pixels, self.sharpness = pixels, size / 2
+    def __init__(self, pixels: Tensor):
+        self.pixels, self.sharpness = pixels, IMAGE_SIZE / 2
 
     def paint(self, distance: Tensor, colour: Tensor, *, where: Tensor | None = None) -> None:
         """Cover the inside of a shape with a colour [3] or [N, 3], for the images selected by ``where`` [N]."""

@@ -77,7 +77,6 @@ def fit_edit(
     labels: Sequence[str],
     attributes: Mapping[str, AttributeTarget],
     *,
-    ridge: float = OWN_RIDGE,
     on_texts: Callable[[int], None] = lambda count: None,
 ) -> "dict[str, Tensor]":
     """Return the LoRAs by which prompts give what prompts that name the classes give on the average of the target.
@@ -113,7 +112,7 @@ def fit_edit(
     ]
     preserved = torch.cat([*kept, *(_entering(pipe, rows) for rows in (*begin, plain.embeds[0][:1]))])
     concepts, wanted = WEIGHT * concepts, WEIGHT * wanted
-    up, down = factors(wanted, concepts, gram(concepts, preserved, ridge=ridge))
+    up, down = factors(wanted, concepts, gram(concepts, preserved, ridge=OWN_RIDGE))
     tensors = {}
     for name, module in modules.items():
         weight = module.weight.detach().to("cpu", torch.float64)

@@ -126,7 +126,7 @@ def _convolution(
     )
 
 
-def _divisible(channels: float, by: int = 8) -> int:
-    """Return the nearest multiple, from ``by`` on, that is not more than a tenth below."""
-    nearest = max(by, int(channels + by / 2) // by * by)
-    return nearest if nearest >= 0.9 * channels else nearest + by
+def _divisible(channels: float) -> int:
+    """Return the nearest multiple of 8, from 8 on, that is not more than a tenth below."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8

@@ -26,11 +26,11 @@ STAGES = DOWNSAMPLING.bit_length()
 SHOWN = 8
 
 
-def new_decoder(width: int = 20) -> AutoencoderTiny:
+def new_decoder() -> AutoencoderTiny:
     """Return one that draws what the sandbox's own does, with random weights: 39,000 numbers in the decoder."""
     return AutoencoderTiny(
         encoder_block_out_channels=(4,) * STAGES,
-        decoder_block_out_channels=(width,) * STAGES,
+        decoder_block_out_channels=(20,) * STAGES,
         num_encoder_blocks=(1,) * STAGES,
         num_decoder_blocks=(1,) * STAGES,
         latent_channels=LATENT_CHANNELS,
