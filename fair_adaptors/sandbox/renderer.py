@@ -111,7 +111,7 @@ def _background(people: People, x: Tensor, y: Tensor) -> Tensor:
         ]
     )  # fmt: skip
     distance = period * kinds[PATTERN_KIND[people.sector], torch.arange(len(people))]
-    canvas = _Canvas(BACKGROUND[people.sector][:, :, None, None].expand(-1, -1, *x.shape), len(x))
+    canvas = _Canvas(BACKGROUND[people.sector][:, :, None, None].expand(-1, -1, *x.shape))
     canvas.paint(distance, PATTERN[people.sector])
     return canvas.pixels
 
