@@ -10,6 +10,13 @@ from .errors import ConfigError
 
 CACHE = "FAIR_ADAPTORS_CACHE"
 """Environment variable: the folder of this package's cache, in place of ``~/.cache/fair-adaptors``."""
+FILE_ENDINGS = frozenset(
+    (
+        ".bin .ckpt .csv .gguf .gif .gz .htm .html .jpeg .jpg .json .jsonl .md .npz .onnx .pdf .pickle .pkl .png .pt"
+        " .pth .safetensors .svg .tar .txt .webp .yaml .yml .zip"
+    ).split()
+)
+"""What only files end in: whoever asks for a folder of such a name expects something else."""
 
 
 def cache_folder() -> Path:
@@ -52,13 +59,30 @@ def check_writable(folder: Path) -> None:
     """Make sure that a folder can be made and written into, before the work whose results go there. None is made yet.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot, or it has the name of a file.
     """
+    if folder.is_file() or (folder.suffix.lower() in FILE_ENDINGS and not folder.is_dir()):
+        is_one = "is" if folder.is_file() else "looks like"
+        raise ConfigError(f"`out` must be the name of a folder, but {folder} {is_one} a file")
     try:
         there = next(one for one in (folder, *folder.parents) if one.exists())
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise ConfigError(f"nothing can be written to {folder} ({error.strerror}); name another `out`") from error
+
+
+def check_writable_file(out: Path, *endings: str) -> None:
+    """Make sure that a file can be written, before the work whose result it is, and that it is called what it is.
+
+    Raises:
+        ConfigError: it cannot, it ends in none of ``endings``, or it is a folder.
+    """
+    if out.suffix.lower() not in endings:
+        known = " or ".join(endings).replace(" or ", ", ", len(endings) - 2)
+        raise ConfigError(f"`out` must end in {known} (got {out})")
+    if out.is_dir():
+        raise ConfigError(f"`out` must be the name of a file, but {out} is a folder")
+    check_writable(out.parent)
 
 
 def refuse_existing(out: Path) -> None:

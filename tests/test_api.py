@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fair_adaptors.training.start import configured
 
 import fair_adaptors
 from fair_adaptors import ConfigError, MissingExtraError, evaluate, load_fair_adaptor
@@ -123,3 +124,5 @@ def test_train_leaves_the_folder_of_an_adaptor_that_can_be_loaded(
         fair_adaptors.train("sandbox-gendr")
     with pytest.raises(ConfigError, match="`target` cannot change a run that is resumed"):
         fair_adaptors.train("sandbox-gender", folder, targets={"age": (0.5, 0.5)}, resume=True)
+    same = configured("sandbox-gender", folder, settings=settings, targets={"age": (0.75, 0.25)}, resume=True)
+    assert same.attributes[0].target == (0.75, 0.25), "a target may be said again"

@@ -148,27 +148,6 @@ def test_wrong_input_is_one_line_that_helps(
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("push", "Missing argument 'FOLDER'"),
-        ("push adaptor", "Missing argument 'ORG/NAME'"),
-        ("push adaptor org/x --tag", "'--tag' requires an argument"),
-        ("push adaptor org/x --private=3", "'--private' does not take a value"),
-        ("pull", "Missing argument 'NAME'"),
-        ("search --limit 3", "No such option: --limit"),
-        ("list all", "unexpected extra argument"),
-        ("info", "Missing argument 'NAME'"),
-        ("convert", "Missing argument 'FILE_OR_ZIP'"),
-        ("convert file", "Missing option '--out'"),
-        ("export adaptor --out out", "Missing option '--format'"),
-    ],
-)
-def test_what_is_missing_is_named(command: Command, line: str, message: str) -> None:
-    status, _, error = command(*line.split())
-    assert status == 2 and message in re.sub(r"\s+", " ", error)
-
-
-@pytest.mark.parametrize(
     "line", ["push adaptor org/x", "pull org/x", "info org/x", "search", "export org/x --format peft --out out"]
 )
 def test_a_server_that_is_not_there_is_named(

@@ -21,7 +21,7 @@ SET = [word for text in QUICK for word in ("--set", text)]
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fair_adaptors", "train", "sandbox-gender", *arguments]
+    command = [sys.executable, "-m", "fair_adaptors", "train", *arguments]
     env = {**os.environ, "COLUMNS": "200", **environment}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -42,12 +42,13 @@ def test_killed_at_random_moments_it_always_goes_on(tmp_path: Path, kills: int) 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_with_a_checkpoint_and_the_command_to_go_on(tmp_path: Path, number: int) -> None:
-    process = start("--out", str(tmp_path), *SET, "--set", "iterations=500")
+    words = ["sandbox-gender", "--out", str(tmp_path), *SET, "--set", "iterations=500", "--no-numbers"]
+    process = start(*words)
     wait_for_checkpoint(tmp_path, process)
     process.send_signal(number)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0, printed
-    assert f"fair-adaptors train sandbox-gender --out {tmp_path} --resume" in printed
+    assert f"To go on: fair-adaptors train {' '.join(words)} --resume\n" in printed
     assert ("Ctrl-C again stops at once" in printed) == (number == signal.SIGINT)
     latest = checkpoint.list_checkpoints(tmp_path / "checkpoints")[-1]
     assert latest.name in printed and not (tmp_path / CONFIG_FILE).exists()
@@ -57,7 +58,7 @@ def test_a_process_that_is_killed_is_restarted_and_the_run_goes_on_to_its_end(tm
     """torchrun starts both again, and they go on from the latest checkpoint; SIGTERM reaches both."""
     import psutil
 
-    process = start("--out", str(tmp_path), *SET, "--set", "iterations=500", "--num-processes", "2")
+    process = start("sandbox-gender", "--out", str(tmp_path), *SET, "--set", "iterations=500", "--num-processes", "2")
     wait_for_checkpoint(tmp_path, process)
     workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "fair_adaptors" in p.cmdline()]
     workers = [p for p in workers if "torch.distributed.run" not in p.cmdline()]
@@ -71,11 +72,13 @@ def test_a_process_that_is_killed_is_restarted_and_the_run_goes_on_to_its_end(tm
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=90)
     assert process.returncode == 0, printed[-4000:]
-    assert "resumed from" in printed and "--resume --num-processes 2" in printed
+    assert "resumed from" in printed and "--num-processes 2 --resume" in printed
 
 
 def test_what_would_come_again_is_not_tried_again(tmp_path: Path) -> None:
-    process = start("--out", str(tmp_path), *SET, "--set", "images_per_prompt=2", "--num-processes", "3")
+    process = start(
+        "sandbox-gender", "--out", str(tmp_path), *SET, "--set", "images_per_prompt=2", "--num-processes", "3"
+    )
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     said = "fair-adaptors: 3 processes for 2 images of a prompt: use fewer"

@@ -89,9 +89,9 @@ def configured(
 
     wanted = [(name, tuple(map(float, shares))) for name, shares in targets.items()]
     config = get_recipe(recipe, settings, wanted) if isinstance(recipe, str) else with_settings(recipe, settings)
-    restarted = was_restarted(folder)
-    if not (resume or restarted):
+    if not (resume or was_restarted(folder)):
         return config
-    if targets and not restarted:
+    resumed = read_run(folder, recipe if isinstance(recipe, str) else recipe.name)
+    if targets and resumed.attributes != config.attributes:
         raise ConfigError("`target` cannot change a run that is resumed")
-    return with_settings(read_run(folder, recipe if isinstance(recipe, str) else recipe.name), settings)
+    return with_settings(resumed, settings)

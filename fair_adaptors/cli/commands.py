@@ -28,7 +28,7 @@ from . import (
     train_classifier,
 )
 from . import app as page
-from .ends import Command, close_quietly, told
+from .ends import INTERRUPTED, Command, UsageError, close_quietly, misused, told
 from .help import Group, epilog
 
 LOG = "FAIR_ADAPTORS_LOG"
@@ -41,7 +41,6 @@ app = typer.Typer(
     cls=Group,
     context_settings=HELP,
     epilog="\b\nStart with:\n  fair-adaptors demo",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -50,17 +49,23 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; an error that users can do something about is one line on stderr and exit status 1."""
     atexit.register(gc.freeze)  # else Python looks through all that is loaded for garbage before it ends: a second
+    command = next((COMMANDS[word] for word in sys.argv[1:] if word in COMMANDS), main)
     try:
         try:
-            app(prog_name="fair-adaptors")
+            status = app(prog_name="fair-adaptors", standalone_mode=False)
         finally:
             sys.stdout.flush()
+    except typer.Abort:  # Ctrl-C before a command has begun
+        print("\nfair-adaptors: stopped. Nothing was written.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except UsageError as error:
+        print(f"fair-adaptors: {misused(error, command)}", file=sys.stderr)
+        sys.exit(2)
     except BrokenPipeError:  # whoever read it has seen enough
         close_quietly()
         sys.exit(1)
     except Exception as error:
-        command = next((COMMANDS[word] for word in sys.argv[1:] if word in COMMANDS), None)
-        line = told(error, signature(command).parameters if command else {})
+        line = told(error, signature(command).parameters)
         if line is None:
             raise
         print(f"fair-adaptors: {line}", file=sys.stderr)
@@ -70,6 +75,7 @@ def main() -> None:
         except OSError:
             close_quietly()
         sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _version(wanted: bool) -> None:

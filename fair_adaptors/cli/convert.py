@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from fair_adaptors.files import check_writable
 from fair_adaptors.progress import waiting
 
 from .common import NAMES, adaptors, bases, quiet
@@ -51,6 +52,7 @@ def export(
     folder = resolve(adaptor)
     pipe = None
     if format == "merged":
+        check_writable(out)
         quiet()
         with waiting("loading the base"):
             pipe = load_pipeline(base or read_record(folder).base_model)

@@ -6,23 +6,39 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import typer
 
-from fair_adaptors.errors import FairAdaptorError
+from fair_adaptors.errors import FairAdaptorError, did_you_mean
 
-from .help import Explained
+from .help import EXAMPLES, Explained
 
 logger = logging.getLogger(__name__)
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+UsageError: Any = typer.BadParameter.__base__
+KINDS: Mapping[str, str] = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+WORDS = "fair_adaptors.words"
+"""Where a context keeps the words of its command."""
 
 
 class Command(Explained):
-    """A command whose Ctrl-C is told in one line."""
+    """A command whose Ctrl-C is told in one line, and what is wrong with its words as well."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = list(args)
+        ctx.allow_extra_args = True
+        try:
+            super().parse_args(ctx, args)
+        except UsageError as error:
+            error.ctx = ctx
+            raise
+        if ctx.args and not ctx.resilient_parsing:
+            raise typer.BadParameter(f"{self.name} does not take {ctx.args[0]!r}; {_see(ctx)}", ctx)
+        return ctx.args
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -38,14 +54,67 @@ def kept(command: str, given: Mapping[str, Any]) -> str:
     if command == "train":
         out = given["out"] or Path("runs") / given["recipe"]
         if any(out.glob("checkpoints/*.safetensors")):
-            words = ["fair-adaptors", "train", given["recipe"], "--out", str(out), "--resume"]
-            return f"The checkpoints in {out} are kept. To go on: {shlex.join(words)}"
+            return f"The checkpoints in {out} are kept. To go on: {resuming(sys.argv[1:])}"
         return f"There is no checkpoint yet, so nothing is kept. To start afresh, {again}"
     if command in ("evaluate", "demo", "reproduce"):
         return f"The images of the finished prompts are kept in {given['out']}. To go on, {again}"
     if command in ("pull", "push", "search", "info"):
         return f"What was downloaded whole is kept in the cache. To go on, {again}"
     return f"Nothing was written. To start afresh, {again}"
+
+
+def resuming(words: Sequence[str]) -> str:
+    """Return the command that goes on with the run of a command: the same, but from its latest checkpoint."""
+    same = [word for word in without_option(words, "--checkpoint") if word not in ("--resume", "--overwrite")]
+    return shlex.join(["fair-adaptors", *same, "--resume"])
+
+
+def without_option(words: Sequence[str], name: str) -> list[str]:
+    """Leave out an option and its value, in either way of writing it."""
+    kept: list[str] = []
+    for word in words:
+        if kept and kept[-1] == name:
+            kept.pop()
+        elif not word.startswith(name + "="):
+            kept.append(word)
+    return kept
+
+
+def misused(error: Any, command: Callable[..., None]) -> str:
+    """Say in one line what is wrong with the words of a command, and what would be right.
+
+    Args:
+        error: a usage error of Typer, which speaks in a library's words.
+    """
+    ctx, one, option = error.ctx, getattr(error, "param", None), getattr(error, "option_name", None)
+    if one is None and option is None:
+        return str(error.message)
+    if one is None:
+        known = {word: each for each in ctx.command.params for word in (*each.opts, *each.secondary_opts)}
+        if option not in known:
+            return f"{ctx.info_name} has no option {option}.{did_you_mean(option, known)} {_see(ctx).capitalize()}"
+        one = known[option]
+        return f"{option} takes no value" if one.is_flag else f"{option} needs {_taken(command, one)}"
+    spelled = one.metavar if one.param_type_name == "argument" else max(one.opts, key=len)
+    values, *_ = ctx.command.make_parser(ctx).parse_args(list(ctx.meta[WORDS]))
+    given = values.get(one.name, ctx.lookup_default(one.name))
+    if not given or not isinstance(given, str | list | tuple):
+        return f"{ctx.info_name} needs {spelled}. For example: {EXAMPLES[ctx.info_name].splitlines()[0]}"
+    shown = given if isinstance(given, str) else ", ".join(given)
+    return f"{spelled} takes {_taken(command, one)}, not {shown!r}"
+
+
+def _taken(command: Callable[..., None], one: Any) -> str:
+    """Return in words what a parameter of a command takes."""
+    kind, option = get_args(get_type_hints(command, include_extras=True)[one.name])
+    words = next((words for name, words in KINDS.items() if name in str(kind)), one.metavar)
+    if option.min is not None and option.max is not None:
+        return f"{words} from {option.min:,} to {option.max:,}"
+    return words if option.min is None else f"{words} of at least {option.min:,}"
+
+
+def _see(ctx: Any) -> str:
+    return f"see {ctx.command_path} -h"
 
 
 def told(error: Exception, spell: Mapping[str, Any]) -> str | None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fair_adaptors.errors import ConfigError, missing_extra
+from fair_adaptors.files import check_writable_file
 from fair_adaptors.progress import bar, waiting
 
 from .common import Device, quiet
@@ -29,6 +30,7 @@ def face_bank(
 
     if out.exists():
         raise ConfigError(f"{out} exists; choose another --out")
+    check_writable_file(out, ".safetensors")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         quiet()

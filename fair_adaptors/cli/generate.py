@@ -7,7 +7,7 @@ import typer
 
 from fair_adaptors.adaptor.bases import base_place
 from fair_adaptors.errors import ConfigError
-from fair_adaptors.files import check_writable
+from fair_adaptors.files import check_writable_file
 from fair_adaptors.progress import bar, waiting
 
 from .common import Base, BaseConfig, Device, Dtype, Images, Seed, Variant, adaptors, load_base, quiet
@@ -43,9 +43,7 @@ def generate(
         raise ConfigError(f"--guidance is {guidance}; it must be a number below 1000, usually 1 to 10")
     if weight is not None and adaptor is None:
         raise ConfigError("--weight is the strength of an adaptor: name one with --adaptor")
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ConfigError(f"--out must end in .png, .jpg or .webp (got {out})")
-    check_writable(out.parent)
+    check_writable_file(out, ".png", ".jpg", ".jpeg", ".webp")
     check_base([adaptor] if adaptor else [], base)
     pipe = load_base(base, device=device, dtype=dtype, variant=variant, base_config=base_config)
     if adaptor is not None:

@@ -4,7 +4,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import typer
 import typer.core
+
+from fair_adaptors.errors import did_you_mean
 
 METAVARS: Mapping[str, str] = {
     "adaptor": "NAME", "base": "BASE", "baseline": "METHOD", "prompts": "SET|FILE", "target": "NAME=SHARE,…",
@@ -75,7 +78,16 @@ class Group(typer.core.TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
         levels = [word for word in args[:end] if word in LEVELS]
+        if len(levels) == len(args) and not ctx.resilient_parsing:
+            print(ctx.get_help())
+            ctx.exit()
         return super().parse_args(ctx, [*levels, *(word for word in args[:end] if word not in LEVELS), *args[end:]])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            hint = did_you_mean(args[0], self.commands)
+            raise typer.BadParameter(f"there is no command {args[0]!r}.{hint} For all of them: fair-adaptors -h", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         helps = {name: " ".join((self.commands[name].help or "").split()) for name in self.list_commands(ctx)}

@@ -53,6 +53,7 @@ def reproduce(
     base_config: BaseConfig = None,
 ) -> None:
     """Measure an adaptor as the paper does, and print the paper's figures beside the measured ones."""
+    check_writable(out)
     quiet()
     from fair_adaptors.adaptor.bases import base_place, defaults_of
     from fair_adaptors.adaptor.record import read_record
@@ -73,7 +74,6 @@ def reproduce(
         targets = reproduction.paper_targets(adaptor, instruments)
     for warning in spec.shared_classifiers([adaptor], instruments):
         print(f"fair-adaptors: {warning}", file=sys.stderr)
-    check_writable(out)
     pipe = load_base(place, device=device, dtype=dtype, variant=variant, base_config=base_config)
     protocol.draw_as_authors(pipe)
     for name, chosen in zip(lists, prompts, strict=True):

@@ -15,6 +15,7 @@ from fair_adaptors.files import check_writable
 from fair_adaptors.progress import waiting
 
 from .common import Device, bases, completed_by, print_pairs, quiet
+from .ends import resuming, without_option
 from .hub import push_trained
 
 IMAGES = 32
@@ -70,7 +71,7 @@ def train(
     try:
         quiet()
         with waiting("reading the recipe"):
-            from fair_adaptors.training.run.launch import launch, refusals_told
+            from fair_adaptors.training.run.launch import REFUSED, launch, refusals_told
             from fair_adaptors.training.run.record import refuse_earlier_run, was_restarted
             from fair_adaptors.training.settings import read_config_file
             from fair_adaptors.training.start import configured
@@ -121,7 +122,7 @@ def train(
         if not (resume or overwrite):
             refuse_earlier_run(folder / "checkpoints")
         after = sys.argv[sys.argv.index("train") + 1 :]
-        launch(_without_option(after, "--num-processes"), num_processes)
+        launch(without_option(after, "--num-processes"), num_processes)
     else:
         with waiting("loading what trains"):
             from fair_adaptors.training.run.train import train as run_training
@@ -138,17 +139,9 @@ def train(
             )
             if push_to and finished and os.environ.get("RANK", "0") == "0":
                 push_trained(folder, push_to)
-
-
-def _without_option(arguments: list[str], name: str) -> list[str]:
-    """Leave out an option and its value, in either way of writing it."""
-    kept: list[str] = []
-    for argument in arguments:
-        if kept and kept[-1] == name:
-            kept.pop()
-        elif not argument.startswith(name + "="):
-            kept.append(argument)
-    return kept
+        if not (finished or refused) and os.environ.get("RANK", "0") == "0":
+            again = ["--num-processes", os.environ["WORLD_SIZE"]] if REFUSED in os.environ else []
+            print(f"To go on: {resuming([*sys.argv[1:], *again])}")
 
 
 def _plan(config: Any, num_processes: int) -> list[str]:

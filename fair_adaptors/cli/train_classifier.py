@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fair_adaptors.errors import missing_extra
+from fair_adaptors.files import check_writable
 from fair_adaptors.progress import REFRESHES, REMEMBERED, hidden, waiting
 
 from .common import Device, quiet
@@ -33,6 +34,7 @@ def train_classifier(
     """Finetune and calibrate a classifier of gender, race, age or a folder's own labels, and write its card."""
     import os
 
+    check_writable(out)
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         quiet()

@@ -14,7 +14,7 @@ from fair_adaptors.adaptor.record import WEIGHTS_FILE, some
 from fair_adaptors.errors import ConfigError, FairAdaptorError, WrongBaseError, did_you_mean
 from fair_adaptors.families.family import Family
 from fair_adaptors.families.table import family_of
-from fair_adaptors.files import written_aside
+from fair_adaptors.files import FILE_ENDINGS, check_writable, written_aside
 from fair_adaptors.state_dicts import PEFT_CONFIG
 
 from .layouts import kohya_keys, peft_keys
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 EMBEDDING = "textual-inversion"
 FORMATS = ("kohya", "diffusers", "peft", "merged", EMBEDDING)
+ONE_FILE = ("kohya", EMBEDDING)
 PEFT_WEIGHTS = "adapter_model.safetensors"
 
 
@@ -50,7 +51,7 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
     Raises:
         FairAdaptorError: the format has no place for the adaptor's soft tokens, or for its LoRAs; or the pipeline has
             another LoRA, or weights that nothing can be merged into.
-        ConfigError: no such format, no base to merge into, or ``out`` exists.
+        ConfigError: no such format, no base to merge into, or ``out`` exists or is no name for what is written.
         InvalidAdaptorError, WrongBaseError: as in ``load_fair_adaptor``.
     """
     folder, out = Path(folder), Path(out).expanduser()
@@ -58,13 +59,15 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
         raise ConfigError(f"there is no format {format!r}.{did_you_mean(format, FORMATS)} Known: {', '.join(FORMATS)}")
     files = read_adaptor(folder)
     _check_place(files, format)
-    name, data = kohya_file(files) if format == "kohya" else ("", b"")
-    if format == "kohya" and out.suffix != ".safetensors":
-        out = out / name
+    name, data = kohya_file(files) if format == "kohya" else (f"{_file_name(files.record.name)}.safetensors", b"")
     if format == "merged":
         _check_mergeable(pipe)
-    if format == EMBEDDING and out.suffix != ".safetensors":
-        out = out / f"{_file_name(files.record.name)}.safetensors"
+    if format not in ONE_FILE:
+        check_writable(out)
+    elif out.suffix in FILE_ENDINGS - {".safetensors"}:
+        raise ConfigError(f"`out` must end in .safetensors, or be the name of a folder (got {out})")
+    elif out.suffix != ".safetensors":
+        out = out / name
     with written_aside(out) as aside:
         if format == "kohya":
             aside.write_bytes(data)

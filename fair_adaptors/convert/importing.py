@@ -14,7 +14,7 @@ from fair_adaptors.adaptor.record import AttributeTarget, is_text, read_record
 from fair_adaptors.adaptor.registry import list_adaptors
 from fair_adaptors.attributes import labels
 from fair_adaptors.errors import ConfigError, InvalidAdaptorError, UnknownAdaptorError, did_you_mean
-from fair_adaptors.files import written_aside
+from fair_adaptors.files import check_writable, refuse_existing, written_aside
 from fair_adaptors.hub.lora import fetch_lora
 from fair_adaptors.state_dicts import StateDict, read_state_dicts
 
@@ -58,6 +58,8 @@ def convert(
         raise ConfigError(f"the name {name!r} is not allowed: give up to 500 printable characters")
     if not Path(source).expanduser().exists() and not (isinstance(source, str) and _ON_THE_HUB.fullmatch(source)):
         raise InvalidAdaptorError(f"there is no file or folder {source}")
+    refuse_existing(out)
+    check_writable(out)
     model = load_architecture(base)
     aimed = parse_attributes(attributes, name, base)
     source, called = _on_this_machine(source)

@@ -9,7 +9,7 @@ from fair_adaptors.adaptor.archives import ARCHIVES
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.registry import find, list_adaptors
 from fair_adaptors.errors import ConfigError, InvalidAdaptorError, UnknownAdaptorError
-from fair_adaptors.files import refuse_existing, written_aside
+from fair_adaptors.files import check_writable, refuse_existing, written_aside
 
 from .archive import fetch_archive
 from .download import download
@@ -55,6 +55,7 @@ def pull(
     target = Path(out).expanduser() if out is not None else None
     if target is not None:
         refuse_existing(target)
+        check_writable(target)
     _refuse_path(name)
     info = None if "/" in name else find(name)
     if info is not None and info.checkpoint is not None and revision is None:

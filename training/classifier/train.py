@@ -69,13 +69,13 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         if not self.attributes or len(set(self.attributes)) < len(self.attributes) or not all(self.attributes):
-            raise ConfigError("attributes: name what to tell apart, each once, such as gender,race")
+            raise ConfigError("`attributes` names what to tell apart, each once, such as gender,race")
         for name, least in (("epochs", 1), ("steps", 1), ("batch_size", 2), ("limit", LEAST_HELD_OUT)):
             if (value := getattr(self, name)) is not None and value < least:
-                raise ConfigError(f"{name} is {value}; it must be at least {least}")
+                raise ConfigError(f"`{name}` is {value}; it must be at least {least}")
         margin_of(self.margin, "the pictures")
         if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(f"learning_rate is {self.learning_rate:g}; it must be above 0, usually 1e-5 to 1e-3")
+            raise ConfigError(f"the learning rate is {self.learning_rate:g}; it must be above 0, usually 1e-5 to 1e-3")
 
 
 def plan(config: ClassifierConfig) -> list[str]:

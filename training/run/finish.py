@@ -1,7 +1,6 @@
 """The end of a run: the adaptor is written and measured, or the run is saved to go on with."""
 
 import dataclasses
-import shlex
 import sys
 from typing import Any
 
@@ -23,22 +22,19 @@ from .milestones import Milestones
 from .validation import numbers, numbers_table
 
 
-def save_stopped(milestones: Milestones, state: TrainingState, recipe: str) -> None:
-    """Save before the end of a run that was told to stop, and say how to go on.
+def save_stopped(milestones: Milestones, state: TrainingState) -> None:
+    """Save before the end of a run that was told to stop, and say so.
 
     Raises:
         CheckpointError: it could not be written.
     """
-    config, world, out = milestones.config, milestones.world, milestones.out
+    config, world = milestones.config, milestones.world
     milestones.due.seconds(state)
     if world.is_main:
         path = checkpoint.save(milestones.checkpoints, state, config)
         checkpoint.remove_old(milestones.checkpoints, config.checkpoints_total_limit)
-        processes = f" --num-processes {world.size}" if world.size > 1 else ""
-        again = f"{shlex.quote(recipe)} --out {shlex.quote(str(out))} --resume{processes}"
         milestones.reporter.say(
-            f"stopped after iteration {state.iteration} of {config.iterations}; saved {path}. To go on:\n"
-            f"  fair-adaptors train {again}"
+            f"stopped after iteration {state.iteration} of {config.iterations}; saved {path}, to resume from"
         )
 
 

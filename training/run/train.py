@@ -51,7 +51,7 @@ def train(
 
     Args:
         out: the adaptor's folder; made if need be.
-        recipe: what the configuration was made from, for the command to go on; None for its name.
+        recipe: what the configuration was made from, which the run's record says; None for its name.
         resume: ``latest``, or the path of a checkpoint of this run, to go on from.
         overwrite: delete the checkpoints of an earlier run in ``out``.
         images_per_prompt: for the numbers before and after, on the validation prompts and as many training prompts; 0
@@ -103,7 +103,7 @@ def train(
                 fit(setup, config, state, world=world, references=references, on_step=milestones.after)
             world.may_stop(this_device())
         except StopRequested:
-            save_stopped(milestones, state, recipe)
+            save_stopped(milestones, state)
             finished = False
         else:
             stop.at_once = True  # the last checkpoint is written first, and to measure may take long
