@@ -64,12 +64,12 @@ def make(
     refuse_existing(out)
     name = name or out.resolve().name
     if not is_text(name):
-        raise ConfigError(f"name {name!r}: give up to 500 printable characters")
+        raise ConfigError(f"the name {name!r} is not allowed: give up to 500 printable characters")
     if method not in METHODS:
-        raise ConfigError(f"no method {method!r}.{did_you_mean(method, METHODS)} Known: {', '.join(METHODS)}")
+        raise ConfigError(f"there is no method {method!r}.{did_you_mean(method, METHODS)} Known: {', '.join(METHODS)}")
     asked = [attributes] if isinstance(attributes, str) else list(attributes)
     if not asked:
-        raise ConfigError("name an attribute, such as gender or race=0.4,0.2,0.2,0.2")
+        raise ConfigError("name at least one attribute, such as gender or race=0.4,0.2,0.2,0.2")
     targets = targets_of(parse_targets(asked, ", ".join(asked)))
     place = base_place(str(base)) if isinstance(base, str | Path) else str(base.config.get("_name_or_path") or "")
     chosen, labels, source = _neutral_prompts(prompts, place, list(targets))

@@ -22,12 +22,12 @@ def test_a_visitor_has_so_many_images_an_hour_and_others_are_not_touched() -> No
     allowance.spend("1.2.3.5", 10)
     clock.now = 1800
     with pytest.raises(
-        ConfigError, match="10 images an hour for a visitor, and they are used up. Try again in 30 min"
+        ConfigError, match="10 images an hour for each visitor, and not enough are left. Try again in 30 min"
     ):
         allowance.spend("1.2.3.4", 6)
     with pytest.raises(ConfigError, match="Try again in 40 minutes"):
         allowance.spend("1.2.3.4", 7)
-    with pytest.raises(ConfigError, match="fewer than you ask for"):
+    with pytest.raises(ConfigError, match="and you asked for more"):
         allowance.spend("9.9.9.9", 11)
     clock.now = 3600
     allowance.spend("1.2.3.4", 6)
@@ -36,7 +36,7 @@ def test_a_visitor_has_so_many_images_an_hour_and_others_are_not_touched() -> No
 def test_all_visitors_together_have_a_limit() -> None:
     allowance = Allowance(Limits(all_images=10), clock=Clock())
     allowance.spend("1.2.3.4", 6)
-    with pytest.raises(ConfigError, match="draws 10 images an hour, and they are used up"):
+    with pytest.raises(ConfigError, match="draws at most 10 images an hour, and not enough are left"):
         allowance.spend("1.2.3.5", 5)
 
 

@@ -63,8 +63,8 @@ def test_nothing_in_a_pickle_is_run(tmp_path: Path) -> None:
         ((torch.randn(4, 7), torch.zeros(4), torch.zeros(4, 2)), "has features of 7 numbers; those of small have 48"),
         ((torch.randn(4, WIDTH), torch.zeros(3), torch.zeros(4, 2)), "gender is not a list of 4 classes"),
         ((torch.randn(4, WIDTH), torch.full((4,), 2), torch.zeros(4, 2)), "gender is not a list of 4 classes"),
-        ((torch.randn(4, WIDTH), ["a"] * 4, torch.zeros(4, 2)), "the classes of gender are no numbers"),
-        ((torch.ones(1, 1).expand(99_999, WIDTH), 1, 2), "is smaller than the features that it says to have"),
+        ((torch.randn(4, WIDTH), ["a"] * 4, torch.zeros(4, 2)), "the classes of gender are not numbers"),
+        ((torch.ones(1, 1).expand(99_999, WIDTH), 1, 2), "is cut off: it is smaller than the features"),
     ],
 )
 def test_other_pickles_are_refused(parts: Any, message: str, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_the_version_is_printed(command: Command) -> None:
         (["train", "sandbox-gender", "--set", "parts=unet,unet"], "twice"),
         (["train", "sandbox-gender", "--set", "prompt_sets=trian:1"], "Did you mean 'train'"),
         (["train", "sandbox-gender", "--target", "gendr=0.5,0.5"], "Did you mean 'gender'"),
-        (["train", "sandbox-gender", "--target", "gender=0.5,0.4"], "sum to 1"),
+        (["train", "sandbox-gender", "--target", "gender=0.5,0.4"], "add up to 1"),
         (["train", "sandbox-gender", "--target", "gender=1"], "2 classes"),
         (["train", "sandbox-gender", "--target", "age=0.5,0.5", "--target", "age=0.5,0.5"], "given twice"),
         (["train", "sandbox-gender", "--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
@@ -160,7 +160,7 @@ def test_the_version_is_printed(command: Command) -> None:
         (["evaluate", "sandbox", "--weight", "1"], "name an adaptor"),
         (["evaluate", "sandbox", "--adaptor", "sandbox-gender", "--adaptor", "sandbox-gender"], "given twice"),
         (["evaluate", "sandbox", "--target", "gendr"], "Did you mean 'gender'"),
-        (["evaluate", "sandbox", "--target", "gender=0.5,0.4"], "sum to 1"),
+        (["evaluate", "sandbox", "--target", "gender=0.5,0.4"], "add up to 1"),
         (["evaluate", "sandbox", "--target", "gender=1"], "2 classes"),
         (["evaluate", "sandbox", "--target", "gender", "--target", "gender"], "given twice"),
         (["evaluate", "sandbox", "--target", "=0.5,0.5"], "name the attribute"),
@@ -287,5 +287,5 @@ def test_two_evaluations_are_laid_side_by_side_or_refused(command: Command, tmp_
     status, _, said = command("compare", str(same), "nowhere")
     assert (
         status == 1
-        and said == "fair-adaptors: nowhere: there is no evaluation; give its folder, or its results.json\n"
+        and said == "fair-adaptors: there is no evaluation at nowhere; give its folder, or its results.json\n"
     )

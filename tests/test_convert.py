@@ -180,8 +180,8 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path, base: str) -> None:
     [
         ("gendr", "Did you mean 'gender'"),
         ("gender=1", "a share for each class"),
-        ("gender=0.9,0.2", "sum to 1"),
-        ("gender=nan,nan", "sum to 1"),
+        ("gender=0.9,0.2", "add up to 1"),
+        ("gender=nan,nan", "add up to 1"),
         ("gender=1.5,-0.5", "must not be negative"),
         ("gender=a,b", "numbers"),
         ("hair=dark:1", "a share for each class"),

@@ -226,7 +226,7 @@ def test_pictures_without_faces_make_no_bank(command: Command, folder: Path, tmp
     monkeypatch.setattr(sys.modules["my_faces"], "faces", blind)
     words = ["face-bank", "--dataset", str(folder), "--attributes", "gender", "--out", str(tmp_path / "bank")]
     status, _, error = command(*words, *TOOLS, "--limit", "8")
-    assert status == 1 and "blind leaves none of 8 pictures: no face in 8" in error
+    assert status == 1 and "none of the 8 pictures can be used: no face in 8" in error
 
 
 def test_it_is_said_how_many_pictures_are_left_out_and_why(command: Command, tmp_path: Path, monkeypatch: Any) -> None:

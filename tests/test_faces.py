@@ -138,7 +138,7 @@ def test_what_cannot_be_loaded_says_why_and_what_to_do(tmp_path: Path, monkeypat
     (tmp_path / "other.onnx").write_bytes(other)
     for spec, said in {
         "yunett": "Did you mean 'yunet'.*Known: yunet, yunet:PATH, insightface, whole, MODULE:OBJECT",
-        "yunet:": "names no instrument",
+        "yunet:": "is not known; write KIND:SOURCE",
         "nowhere:detector": "PYTHONPATH",
         "json:loads": "is not a fair_adaptors.vision.types.FaceDetector",
         f"yunet:{tmp_path / 'missing.onnx'}": "cannot be read.*`yunet` alone is the one that comes with",

@@ -199,7 +199,7 @@ def test_a_format_and_back_is_the_same_change(
 def test_layers_without_a_place_in_another_layout_are_named(tmp_path: Path, name: str, pipe: Any) -> None:
     stem = "transformer.siglip_embedder.1" if name == "z-image" else "transformer.norm_out.linear"
     tensors = {f"{stem}.lora_A.weight": torch.ones(1, 4), f"{stem}.lora_B.weight": torch.ones(4, 1)}
-    with pytest.raises(FairAdaptorError, match=f"no place for '{stem.removeprefix('transformer.')}'"):
+    with pytest.raises(FairAdaptorError, match=f"has no names for '{stem.removeprefix('transformer.')}'"):
         kohya_tensors(tensors, family_named(name))
 
 

@@ -133,7 +133,7 @@ HOSTILE = [
 @pytest.mark.parametrize(("field", "value"), HOSTILE)
 def test_a_field_that_is_not_what_it_should_be_is_named(adaptor: Path, field: str, value: Any) -> None:
     set_config(adaptor, **{field: value})
-    with pytest.raises(InvalidAdaptorError, match=f"not what it should be: {field}$"):
+    with pytest.raises(InvalidAdaptorError, match=f"are missing or wrong: {field}$"):
         read_record(adaptor)
 
 

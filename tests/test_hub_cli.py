@@ -27,7 +27,7 @@ def test_an_adaptor_goes_to_the_hub_and_comes_back(
     assert "Nothing was published" in printed and "ann/cli" not in hub.repositories
     status, printed, _ = command("push", str(ADAPTOR), "ann/cli", "--tag", "v1", "--private")
     assert status == 0 and "5 files pushed" in printed and hub.repositories["ann/cli"].private
-    assert "Checked before: its files; loaded into sandbox." in printed
+    assert "Its files were checked first, and it was loaded into sandbox." in printed
     assert 'load_fair_adaptor(pipe, "ann/cli", revision="v1")' in printed
     assert "Nothing to push" in command("push", str(ADAPTOR), "ann/cli")[1]
     assert "5 files pushed" in command("push", str(retitle(sandbox_copy, "b")), "ann/cli", "--revision", "trial")[1]

@@ -98,9 +98,9 @@ def test_a_stream_of_unknown_length_needs_steps_and_known_classes(
     features = datasets.Features(image=datasets.Image(), gender=text, hair=text)
     as_the_hub(monkeypatch, hub_like(tmp_path / "hub", columns, features, "valid"))
     config = ClassifierConfig("somebody/faces", ("gender",), "./nothing")
-    with pytest.raises(ConfigError, match="give steps"):
+    with pytest.raises(ConfigError, match="give `steps`"):
         train_classifier(config, tmp_path / "out")
     with pytest.raises(ConfigError, match="holds out 4 images; at least 20 are needed$"):
         train_classifier(dataclasses.replace(config, steps=1), tmp_path / "out")
-    with pytest.raises(ConfigError, match="does not name the classes of 'hair' before it is read"):
+    with pytest.raises(ConfigError, match="is streamed, and does not list the classes of 'hair' beforehand"):
         Labelled(find_source("somebody/faces"), ("hair",))

@@ -51,7 +51,7 @@ def test_a_part_that_the_adaptor_does_not_change_may_be_missing(
     handle = load_fair_adaptor(half, folder)
     assert any(not torch.equal(module.weight, before[name]) for name, module in all_modules(half).items())
     handle.unload()
-    with pytest.raises(WrongBaseError, match=f"changes the {missing}, and this pipeline has none"):
+    with pytest.raises(WrongBaseError, match=f"changes the {missing}, which this pipeline does not have"):
         load_fair_adaptor(half, of_both)
     assert all(torch.equal(module.weight, before[name]) for name, module in all_modules(half).items())
 
@@ -59,7 +59,7 @@ def test_a_part_that_the_adaptor_does_not_change_may_be_missing(
 def test_an_adaptor_of_the_text_encoder_that_two_families_share_is_refused_by_the_other(tmp_path: Path) -> None:
     """Stable Diffusion XL's first text encoder has the shapes of Stable Diffusion 1.5's."""
     folder = write_tiny_adaptor(tmp_path, tiny_pipeline(), parts=("text_encoder",))
-    with pytest.raises(WrongBaseError, match="it is of Stable Diffusion XL, the adaptor of Stable Diffusion 1"):
+    with pytest.raises(WrongBaseError, match="it is Stable Diffusion XL, and the adaptor is for Stable Diffusion 1"):
         load_fair_adaptor(FAMILIES["SDXL"](), folder)
 
 

@@ -91,7 +91,7 @@ def test_soft_tokens_take_their_places_before_a_prompt_without_padding(
 
 
 def test_other_families_are_not_drawn_without_padding() -> None:
-    with pytest.raises(ConfigError, match="prompts without padding are for the paper's Stable Diffusion 1.x"):
+    with pytest.raises(ConfigError, match="only Stable Diffusion 1.x takes prompts without padding"):
         unpadded(tiny_xl_pipeline()).__enter__()
 
 

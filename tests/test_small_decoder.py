@@ -76,7 +76,7 @@ def test_it_is_frozen_in_the_base_s_dtype_and_makes_pictures_between_0_and_1(tmp
 
 
 def test_one_for_other_latents_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="pictures 4 times as large of 4 channels; the base's are 2 times"):
+    with pytest.raises(ConfigError, match="enlarges 4 times; for this base it must read 4 and enlarge 2"):
         load_gradient_decoder(saved(tmp_path, stages=3), tiny_setup().pipe)
     (tmp_path / "config.json").unlink()
     with pytest.raises(ConfigError, match="cannot be loaded"):

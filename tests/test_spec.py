@@ -83,7 +83,7 @@ def test_targets_are_what_adaptors_were_trained_for_unless_some_are_named() -> N
     assert targets_for([], ["sandbox-gender"], tools) == (gender, *others[1:])
     assert targets_for([], ["sandbox-gender-tone"], tools) == (gender, tone, joint, others[2])
     assert targets_for(["age=0.75,0.25"], [], tools) == (Target(("age",), (0.75, 0.25)), *others[:2])
-    for text, said in (("hair", "no attribute 'hair'"), ("gender=1,1", "sum to 1"), ("gender=x", "write it as")):
+    for text, said in (("hair", "no attribute 'hair'"), ("gender=1,1", "add up to 1"), ("gender=x", "write it as")):
         with pytest.raises(ConfigError, match=said):
             targets_for([text], [], tools)
 
@@ -139,7 +139,7 @@ def test_instruments_that_are_none() -> None:
                 load(spec)
     with pytest.raises(ConfigError, match="choose sandbox:evaluation"):
         load_classifier("sandbox:other")
-    with pytest.raises(ConfigError, match="nothing to measure"):
+    with pytest.raises(ConfigError, match="without a classifier nothing can be counted"):
         Instruments(())
 
 

@@ -88,7 +88,7 @@ def test_labels_of_one_class_add_up(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_no_attribute_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="tells cat, dog; these are not the classes of gender, race, age"):
+    with pytest.raises(ConfigError, match="predicts cat, dog, which are not the classes of gender, race, age"):
         load_classifier(f"transformers:{vit(tmp_path, ['cat', 'dog'])}")
     with pytest.raises(ConfigError, match="cannot be loaded"):
         load_encoder(f"clip:{tmp_path / 'nothing'}")

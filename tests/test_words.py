@@ -215,7 +215,7 @@ def test_what_is_done_with_a_prompt_is_explained(small: Any) -> None:
         ("words:", "no attribute ''"),
         ("words:gendr", "Did you mean 'gender'"),
         ("words:gender=1", "2 classes, and 1 shares"),
-        ("words:gender=0.5,0.6", "sum to 1"),
+        ("words:gender=0.5,0.6", "add up to 1"),
         ("words:gender=a,b", "NAME=SHARE"),
         ("words:gender+gender", "twice"),
     ],

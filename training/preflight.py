@@ -195,7 +195,7 @@ def _components(base: str) -> set[str] | None:
     if plugin_of(base) or is_folder(base):
         folder = Path(split_revision(base)[0])
         if not plugin_of(base) and not (folder / "model_index.json").is_file():
-            raise ConfigError(f"base is {base}: there is no folder of a pipeline, with a model_index.json")
+            raise ConfigError(f"base is {base}: that is not the folder of a pipeline, which has a model_index.json")
         try:
             models = vars(load_architecture(str(folder)).pipe)
         except ConfigError as error:

@@ -215,8 +215,8 @@ def load_gradient_decoder(
     ours = denoiser.latent_shape[0], denoiser.scale
     if theirs != ours:
         raise ConfigError(
-            f"gradient_decoder {place} makes pictures {theirs[1]} times as large of {theirs[0]} channels; the base's"
-            f" are {ours[1]} times as large, of {ours[0]}"
+            f"gradient_decoder {place} reads {theirs[0]} channels and enlarges {theirs[1]} times; for this base it"
+            f" must read {ours[0]} and enlarge {ours[1]} times"
         )
     small.to(device, getattr(torch, config.dtype)).requires_grad_(False).eval()
     return partial(decode_with, small)

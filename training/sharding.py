@@ -84,7 +84,8 @@ def check_shares(config: TrainConfig, processes: int, **counts: int) -> None:
     uneven = [f"{name} ({count})" for name, count in counts.items() if count % processes]
     if uneven:
         raise ConfigError(
-            f"with shard_base all processes need equal shares: {processes} do not divide {' and '.join(uneven)}"
+            f"with shard_base all processes need equal shares, and {processes} processes do not divide"
+            f" {' and '.join(uneven)}"
         )
     share, each = config.images_per_prompt // processes, config.named_images or config.images_per_prompt
     if share % each and each % share:

@@ -56,8 +56,8 @@ def load_architecture(base: str) -> Architecture:
         return _read(base, Path(base), _origin(Path(base)))
     names = [base.short_name for base in BASES]
     raise ConfigError(
-        f"base {base}: no base of that name, and no folder.{did_you_mean(base, names)} Give {', '.join(names)} or a"
-        " pipeline's folder"
+        f"there is no base {base!r}, and no folder of that name.{did_you_mean(base, names)} Give"
+        f" {', '.join(names)} or a pipeline's folder"
     )
 
 

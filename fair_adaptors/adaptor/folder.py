@@ -194,7 +194,7 @@ def _check_pairs(tensors: "dict[str, Tensor]", record: AdaptorRecord, path: Path
             raise InvalidAdaptorError(f"{path}: {stem}: {down.dtype} and {up.dtype} are not floating-point")
         shapes = f"shapes {list(down.shape)} and {list(up.shape)}"
         if down.ndim != up.ndim or down.ndim not in (2, 4) or not 0 < down.shape[0] == up.shape[1]:
-            raise InvalidAdaptorError(f"{path}: {stem}: {shapes} are not a pair of one rank")
+            raise InvalidAdaptorError(f"{path}: {stem}: {shapes} do not make a LoRA, whose two share their rank")
         if not (is_finite(down) and is_finite(up)):
             raise InvalidAdaptorError(f"{path}: {stem} holds values that are not finite")
     if (largest := max(len(tensors[stem + _ENDS[0]]) for stem in stems)) != record.rank:
@@ -216,6 +216,6 @@ def _check_tokens(tokens: "dict[str, Tensor]", path: Path) -> None:
         raise InvalidAdaptorError(f"{path}: expected the key {known}, found {some(list(tokens))}")
     for key, rows in tokens.items():
         if rows.dtype not in (torch.float32, torch.bfloat16, torch.float16) or rows.ndim != 2 or not rows.numel():
-            raise InvalidAdaptorError(f"{path}: {key}: {rows.dtype} {list(rows.shape)} are not tokens [n, width]")
+            raise InvalidAdaptorError(f"{path}: {key}: soft tokens have the shape [n, width], not {list(rows.shape)}")
         if not rows.isfinite().all():
             raise InvalidAdaptorError(f"{path}: {key} holds values that are not finite")

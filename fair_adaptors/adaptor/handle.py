@@ -101,7 +101,7 @@ class FairAdaptor(ABC):
             FairAdaptorError: it is none.
         """
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not abs(weight) < 100:
-            raise FairAdaptorError(f"weight is {weight!r}; it must be a finite number, usually between 0 and 1")
+            raise FairAdaptorError(f"`weight` is {weight!r}; it must be a finite number, usually between 0 and 1")
         return float(weight)
 
     @abstractmethod

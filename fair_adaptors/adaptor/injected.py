@@ -98,8 +98,8 @@ class _Guard:
             hooks = [hook for layer in fused if layer is not None for hook in layer._forward_hooks.values()]
             if not any(_is_of(hook, self.identity) for hook in hooks):
                 raise FairAdaptorError(
-                    f"the projections of the model were fused after {self.name!r} was injected, and do not have it."
-                    " Load it again, with `inject=True`"
+                    f"fuse_qkv_projections was called after {self.name!r} was loaded, so the fused layers lack it."
+                    " Load it again with `inject=True`"
                 )
 
 

@@ -33,12 +33,12 @@ def match(pipe: Any, files: AdaptorFiles, *, inject: bool = False) -> Change:
     made_for = record.family_of_base
     if made_for is not family and (made_for or record.family):
         other = made_for.title if made_for else f"the family {record.family!r}, which this version does not know"
-        raise _another_model(pipe, files, [f"it is of {family.title}, the adaptor of {other}"])
+        raise _another_model(pipe, files, [f"it is {family.title}, and the adaptor is for {other}"])
     changed = {key.partition(".")[0] for key in (*files.tensors, *files.tokens)}
     if missing := sorted(part for part in changed if getattr(pipe, part, None) is None):
         raise WrongBaseError(
-            f"the adaptor {record.name!r} changes the {' and the '.join(missing)}, and this pipeline has none. Load it"
-            " into a pipeline that has. Nothing was changed"
+            f"the adaptor {record.name!r} changes the {' and the '.join(missing)}, which this pipeline does not have."
+            " Load it into a pipeline that does. Nothing was changed"
         )
     modules, models = all_modules(pipe), tuple(getattr(pipe, part) for part in sorted(changed))
     away = on_disk(models)

@@ -106,7 +106,9 @@ class WeightPatches:
                 records[module] = record = _Record(known.original, others | summand)
                 _write(module, record, movable, is_original=module not in self._records)
                 if not _stays_finite(module, record.summands):
-                    raise FairAdaptorError(f"with {change.name!r} a weight would not be finite: lower its weight")
+                    raise FairAdaptorError(
+                        f"{change.name!r} would make weights of the model infinite: load it with a lower `weight`"
+                    )
                 record.checksum = _checksum(module.weight)
             for projection in fused:
                 projection.renew()

@@ -106,7 +106,7 @@ class AdaptorRecord:
             InvalidAdaptorError: no object, another schema version, or a field missing or of the wrong type.
         """
         if not isinstance(content, dict):
-            raise InvalidAdaptorError(f"{name} holds a {type(content).__name__}, not an object")
+            raise InvalidAdaptorError(f"{name} holds a {type(content).__name__}, not a JSON object")
         version = content.get("schema_version")
         if version != SCHEMA_VERSION or isinstance(version, bool):
             raise InvalidAdaptorError(
@@ -122,7 +122,7 @@ class AdaptorRecord:
         if not wrong and (content["rank"] == 0) != (content["trained_parts"] == ["words"]):
             wrong = ["rank"]
         if wrong:
-            raise InvalidAdaptorError(f"{name}: missing, or not what it should be: {', '.join(wrong)}")
+            raise InvalidAdaptorError(f"{name}: these fields are missing or wrong: {', '.join(wrong)}")
         typed = {
             "family": content.get("family", ""),
             "attributes": {

@@ -123,7 +123,9 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InvalidResultsError(f"{path}: there is no evaluation; give its folder, or its {RESULTS_FILE}") from error
+        raise InvalidResultsError(
+            f"there is no evaluation at {path}; give its folder, or its {RESULTS_FILE}"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidResultsError(f"{path} cannot be read: {error}. Write it again, or delete it") from error
 

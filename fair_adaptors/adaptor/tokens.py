@@ -194,7 +194,7 @@ def _warn_of_lost_ends(pipe: Any, known: _Prompting, prompt: str | list[str]) ->
         if len(words) > room and text not in known.too_long:
             known.too_long.add(text)
             logger.warning(
-                "Beside %d soft tokens there is room for %d tokens of a prompt; this end of one is not read: %r",
+                "With %d soft tokens, a prompt may have %d tokens of its own; the end of this one is not read: %r",
                 longest,
                 room,
                 pipe.tokenizer.decode(words[room:]),

@@ -81,15 +81,15 @@ class Allowance:
         over = sum(count for _, count in spent) + images - most
         if over <= 0:
             return
-        all_of = f"This page draws {most} images an hour" + (" for a visitor" if whose else "")
+        all_of = f"This page draws at most {most} images an hour" + (" for each visitor" if whose else "")
         for at, count in spent:
             over -= count
             if over <= 0:
                 minutes = math.ceil((at + HOUR - now) / 60)
                 raise ConfigError(
-                    f"{all_of}, and they are used up. Try again in {minutes} minutes, or with fewer images"
+                    f"{all_of}, and not enough are left. Try again in {minutes} minutes, or ask for fewer images"
                 )
-        raise ConfigError(f"{all_of}, which are fewer than you ask for. Ask for fewer images")
+        raise ConfigError(f"{all_of}, and you asked for more. Ask for fewer images")
 
 
 def _household(address: str) -> str:

@@ -184,7 +184,7 @@ class Session:
             try:
                 return [default_for(self._pipe).name]
             except UnknownAdaptorError as error:
-                raise ConfigError(f"no adaptor is published for {base}: name one: a folder or a Hub id") from error
+                raise ConfigError(f"no adaptor is published for {base}; name one, as a folder or a Hub id") from error
         return offered
 
     def _offer(self, name: str) -> Offer:

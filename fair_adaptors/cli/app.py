@@ -18,8 +18,10 @@ def app(
             help="Another adaptor to offer: name, folder or Hub id; may be given again.", autocompletion=adaptors
         ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; this machine alone by default.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 7860,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; by default only this machine reaches it.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any that is free.")] = 7860,
     classifier: Annotated[
         list[str] | None,
         typer.Option(
@@ -30,14 +32,18 @@ def app(
         list[str] | None,
         typer.Option(help="Measures how alike images are, such as clip:ORG/NAME; may be given again."),
     ] = None,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Visitors who may wait for their turn.")] = 20,
+    max_waiting: Annotated[int, typer.Option(min=1, help="How many visitors may wait for their turn.")] = 20,
     visitor_images: Annotated[
         int | None,
-        typer.Option(min=1, help="Images an hour for a visitor; by default 256, on this machine alone no limit."),
+        typer.Option(
+            min=1, help="Images an hour for each visitor; 256 by default, no limit if only this machine reaches it."
+        ),
     ] = None,
     all_images: Annotated[
         int | None,
-        typer.Option(min=1, help="Images an hour for all visitors; by default 4096, on this machine alone no limit."),
+        typer.Option(
+            min=1, help="Images an hour for all visitors; 4096 by default, no limit if only this machine reaches it."
+        ),
     ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Show the page in the browser.")] = True,
     device: Device = None,

@@ -14,7 +14,7 @@ from .common import Images, Seed, adaptors, quiet
 
 
 def demo(
-    base: Annotated[str, typer.Option(help="sandbox, or sandbox-flow where it was built.")] = "sandbox",
+    base: Annotated[str, typer.Option(help="sandbox, or sandbox-flow if you have built it.")] = "sandbox",
     adaptor: Annotated[
         str | None,
         typer.Option(

@@ -86,7 +86,8 @@ def misused(error: Any, command: Callable[..., None]) -> str:
     Args:
         error: a usage error of Typer, which speaks in a library's words.
     """
-    ctx, one, option = error.ctx, getattr(error, "param", None), getattr(error, "option_name", None)
+    ctx, one = error.ctx, getattr(error, "param", None)
+    option: Any = getattr(error, "option_name", None)
     if one is None and option is None:
         return str(error.message)
     if one is None:

@@ -65,7 +65,10 @@ def evaluate(
     ] = None,
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, max=1000, help="Classifier-free guidance.")] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(min=0, max=1000, help="Classifier-free guidance: how closely images follow the prompt."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images drawn at once.")] = None,
     keep_images: Annotated[bool, typer.Option("--keep-images/--no-images", help="Keep the PNG files.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete another evaluation in --out.")] = False,
@@ -164,4 +167,4 @@ def compare(
     for row in rows:
         table.add_row(row.variant, row.figure, row.first, row.second, row.said)
     Console().print(table)
-    print("differ: yes where the 95 % intervals do not overlap; where they do, this says nothing either way.")
+    print("differ: yes where the 95 % intervals do not overlap. Where they overlap, the two may still differ.")

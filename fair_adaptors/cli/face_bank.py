@@ -68,4 +68,4 @@ def face_bank(
         print(f"{' '.join(classes)}: {count} faces")
     for reason, count in left_out.items():
         print(f"left out with {reason}: {count}")
-    print(f"{len(bank.features)} faces in {out}. In the recipe: face_encoder: {encoder}, face_bank: {out}")
+    print(f"{len(bank.features)} faces in {out}. To train with it: --set face_encoder={encoder} --set face_bank={out}")

@@ -23,7 +23,9 @@ def generate(
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("grid.png"),
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, help="Classifier-free guidance.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(min=0, help="Classifier-free guidance: how closely images follow the prompt.")
+    ] = None,
     weight: Annotated[float | None, typer.Option(help="Strength of the adaptor.")] = None,
     device: Device = None,
     dtype: Dtype = None,

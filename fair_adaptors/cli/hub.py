@@ -21,7 +21,8 @@ def push(
     tag: Annotated[str | None, typer.Option(help="Name of this version, such as v1.")] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark on the Hub that should list the results.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the folder and print what would be published; ask nobody.")
+        bool,
+        typer.Option("--dry-run", help="Check the folder and print what would be published; the Hub is not asked."),
     ] = False,
 ) -> None:
     """Publish an adaptor on the Hub, as one commit. Log in with `hf auth login`, or set HF_TOKEN."""
@@ -34,17 +35,17 @@ def push(
         with waiting("checking"):
             sizes, base = check(folder, repo_id, benchmark=benchmark)
         print("\n".join(f"{size:>12,} bytes  {name}" for name, size in sorted(sizes.items())))
-        print(f"Nothing was published. Checked: its files; {_tried(base)}.")
+        print(f"Nothing was published. Its files were checked, and it was {_tried(base)}.")
         return
     result = push_adaptor(folder, repo_id, private=private, revision=revision, tag=tag, benchmark=benchmark)
     done = f"{len(result.files)} files pushed" if result.changed else "Nothing to push: the same files are there"
     print(f"{done}. {result.url}, commit {result.commit}" + (f", tag {result.tag}" if result.tag else ""))
-    print(f"Checked before: its files; {_tried(result.tried_on)}.")
+    print(f"Its files were checked first, and it was {_tried(result.tried_on)}.")
     print(f'load_fair_adaptor(pipe, "{repo_id}", revision="{result.tag or result.commit}")')
 
 
 def _tried(base: str | None) -> str:
-    return f"loaded into {base}" if base else "not loaded: its base is not on this machine"
+    return f"loaded into {base}" if base else "not loaded, since its base is not on this machine"
 
 
 def push_trained(folder: Path, repo_id: str) -> None:

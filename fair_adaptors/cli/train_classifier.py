@@ -26,7 +26,7 @@ def train_classifier(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Use at most this many images of each split.")] = None,
     margin: Annotated[
-        float, typer.Option(help="How much wider than a face's box the pictures are; saved with the weights.")
+        float, typer.Option(help="How much wider than the face pictures are cut; saved with the weights.")
     ] = 0.5,
     device: Device = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be read and done.")] = False,
@@ -74,4 +74,4 @@ def train_classifier(
         rate = row["accuracy"]
         print(f"{name}: {rate['value']:.1%} right ({rate['low']:.1%}–{rate['high']:.1%})")
     kind = "mobilenet" if model.partition(":")[0] == "mobilenet" else "transformers"
-    print(f"Of whom it is right how often is in {out / 'README.md'}. To use it: --classifier {kind}:{out}")
+    print(f"How often it is right for each class is in {out / 'README.md'}. To use it: --classifier {kind}:{out}")

@@ -118,7 +118,7 @@ def _under_original_names(
     originals = original_layers(part, network)
     if without := network.keys() - {name for members in originals.values() for name in members}:
         raise FairAdaptorError(
-            f"kohya's names have no place for {some(without)} of {family.title}: export to diffusers or peft instead"
+            f"the format kohya has no names for {some(without)} of {family.title}; export to diffusers or peft"
         )
     for layer, members in originals.items():
         found[start + layer] = join({name: network[name] for name in members if name in network}, members, part)
@@ -181,10 +181,9 @@ def _write_peft(files: AdaptorFiles, folder: Path) -> None:
 def _check_place(files: AdaptorFiles, format: str) -> None:
     lacks = ("LoRAs" if files.tensors else "") if format == EMBEDDING else ("soft tokens" if files.tokens else "")
     if lacks:
-        other = "" if files.tensors else f"; {EMBEDDING} has"
-        raise FairAdaptorError(
-            f"{files.record.name!r} has {lacks}, and {format} has no place for them{other}. load_fair_adaptor reads it"
-        )
+        other = "no format holds both" if files.tensors and files.tokens else "kohya, diffusers, peft and merged do"
+        other = other if files.tensors else f"{EMBEDDING} does"
+        raise FairAdaptorError(f"{files.record.name!r} has {lacks}, which the format {format} cannot hold; {other}")
 
 
 def _write_embedding(files: AdaptorFiles, path: Path, word: str) -> None:
@@ -195,7 +194,7 @@ def _write_embedding(files: AdaptorFiles, path: Path, word: str) -> None:
 
 def _check_mergeable(pipe: Any) -> None:
     if pipe is None:
-        raise ConfigError("merged writes a copy of the base with the adaptor in it: give the base")
+        raise ConfigError("merged writes a copy of the base with the adaptor in it: give the base as `pipe`")
     for part in family_of(pipe).parts:
         module = getattr(pipe, part, None)
         if module is not None and any(".lora_" in name for name, _ in module.named_parameters()):

@@ -122,15 +122,15 @@ def _parse_attribute(text: str, known: Mapping[str, tuple[str, ...]]) -> tuple[s
     classes = tuple(word[0].strip() for word in words) if ":" in rest else known.get(attribute, ())
     if not classes:
         raise ConfigError(
-            f"attribute {text!r}: no classes of {attribute!r} are known.{did_you_mean(attribute, known)} Known:"
-            f" {', '.join(known)}; name the classes of any other: {attribute or 'hair'}=CLASS:SHARE,CLASS:SHARE"
+            f"attribute {text!r}: its classes are not known.{did_you_mean(attribute, known)} Those of"
+            f" {', '.join(known)} are; for any other, write {attribute or 'hair'}=CLASS:SHARE,CLASS:SHARE"
         )
     try:
         shares = [float(word[2]) for word in words] or [1 / len(classes)] * len(classes)
     except ValueError as error:
         raise ConfigError(f"attribute {text!r}: shares are numbers, such as 0.75,0.25") from error
     if not all(share >= 0 for share in shares) or not math.isclose(sum(shares), 1, abs_tol=1e-6):
-        raise ConfigError(f"attribute {text!r}: shares must not be negative, and must sum to 1")
+        raise ConfigError(f"attribute {text!r}: shares must not be negative, and must add up to 1")
     if len(shares) != len(classes) or len(set(classes)) < 2 or not all(map(is_text, (attribute, *classes))):
         raise ConfigError(f"attribute {text!r}: give a share for each class of {', '.join(classes)}")
     return attribute, AttributeTarget(classes, tuple(shares))

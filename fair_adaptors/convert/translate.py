@@ -84,7 +84,9 @@ def translate(files: Sequence[StateDict], base: Architecture) -> Found:
         if twice := layers.keys() & found.layers.keys():
             raise InvalidAdaptorError(f"{file.name}: {some(twice)} are in another file too; give one of them")
         if layout == "authors" and len(ranks) > 1:  # they train all layers of a part with one
-            raise InvalidAdaptorError(f"{file.name}: its layers have the ranks {', '.join(map(str, ranks))}, not one")
+            raise InvalidAdaptorError(
+                f"{file.name}: its layers must share one rank, and have {', '.join(map(str, ranks))}"
+            )
         found.layouts[file.name] = layout
         found.layers |= layers
     return found

@@ -47,7 +47,9 @@ def unpadded(pipe: Any) -> Iterator[None]:
         ConfigError: the pipeline is of another family than the authors'.
     """
     if family_of(pipe).name != "sd":
-        raise ConfigError(f"{type(pipe).__name__}: prompts without padding are for the paper's Stable Diffusion 1.x")
+        raise ConfigError(
+            f"only Stable Diffusion 1.x takes prompts without padding, and this is a {type(pipe).__name__}"
+        )
     own = type(pipe)
     pipe.__class__ = type(own.__name__, (_Unpadded, own), {})  # a call is looked up in the class, not in the pipeline
     try:

@@ -134,12 +134,14 @@ def check_targets(evaluation: Evaluation, instruments: Instruments) -> None:
     for other in instruments.classifiers[1:]:
         for name in set(other.classes) & set(first.classes):
             if tuple(other.classes[name]) != tuple(first.classes[name]):
-                raise ConfigError(f"{other.name} and {first.name} have other classes of {name}, or in another order")
+                raise ConfigError(
+                    f"{other.name} and {first.name} do not list the same classes of {name} in the same order"
+                )
     for target in targets:
         knows = next(one for one in instruments.classifiers if known_targets([target], one))
         number = int(np.prod([len(knows.classes[name]) for name in target.attributes]))
         if number != len(target.shares):
-            raise ConfigError(f"{target.name} has {number} classes; {len(target.shares)} shares were given")
+            raise ConfigError(f"{target.name} has {number} classes, and its target has {len(target.shares)} shares")
 
 
 def _draw_all(

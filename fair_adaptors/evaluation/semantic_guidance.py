@@ -40,7 +40,7 @@ def semantic_guidance(
     """
     for name, share in (("warmup", warmup), ("threshold", threshold)):
         if not 0 <= share < 1:
-            raise ConfigError(f"{name} is {share}; semantic guidance takes a share in [0, 1)")
+            raise ConfigError(f"{name} is {share}; semantic guidance takes 0 or more, and less than 1")
     chosen = tuple(distinct_attributes(attributes))
     settings = {
         "edit_guidance_scale": float(scale),
@@ -140,7 +140,8 @@ def _semantic_pipeline(pipe: Any) -> Any:
         semantic = SemanticStableDiffusionPipeline(**parts, requires_safety_checker=False)
     except ImportError as error:
         raise ConfigError(
-            "this diffusers has no SemanticStableDiffusionPipeline; install 0.42 or leave semantic guidance out"
+            "the installed diffusers has no SemanticStableDiffusionPipeline; install diffusers 0.42, or leave semantic"
+            " guidance out"
         ) from error
     finally:
         logging.set_verbosity(verbosity)

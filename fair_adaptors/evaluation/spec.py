@@ -114,11 +114,11 @@ class Instruments:
 
     def __post_init__(self) -> None:
         if not self.classifiers:
-            raise ConfigError("nothing to measure with: name a classifier")
+            raise ConfigError("without a classifier nothing can be counted: name one")
         for kind in (self.classifiers, self.encoders):
             names = [one.name for one in kind]
             if len(set(names)) < len(names):
-                raise ConfigError(f"two instruments have one name: {', '.join(names)}")
+                raise ConfigError(f"two classifiers or encoders have the same name: {', '.join(names)}")
 
     @property
     def identity(self) -> str:
@@ -155,7 +155,8 @@ def instruments_for(
         return replace(own, faces=load_face_detector(faces) if faces else None)
     if plugin and not classifiers:
         raise ConfigError(
-            f"an `encoder` alone counts nobody: name a `classifier` as well, or leave out both to use those of {base}"
+            f"an `encoder` alone cannot count people: name a `classifier` as well, or leave out both to use those of"
+            f" {base}"
         )
     usual = defaults_of(base)
     return Instruments(

@@ -114,9 +114,9 @@ def variants_for(adaptors: Sequence[str], weights: Sequence[float]) -> list[Vari
         ConfigError: a weight is not a number, or there is nothing to weigh.
     """
     if weights and not adaptors:
-        raise ConfigError("a weight is the strength of an adaptor: name an adaptor")
+        raise ConfigError("`weight` is the strength of an adaptor: name an `adaptor` as well")
     if any(not math.isfinite(weight) or abs(weight) >= 100 for weight in weights):
-        raise ConfigError("the weight must be a finite number, usually between 0 and 1")
+        raise ConfigError("`weight` must be a finite number, usually between 0 and 1")
     if len(set(adaptors)) < len(adaptors):
         raise ConfigError(f"an adaptor is given twice to compare: {', '.join(adaptors)}")
     names = [record_of(adaptor).name for adaptor in adaptors]

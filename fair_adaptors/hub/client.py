@@ -50,7 +50,7 @@ def connect(endpoint: str | None, token: str | bool | None) -> "HfApi":
     if not api.endpoint.startswith(("http://", "https://")):
         raise HubError(f"the Hub's address is {api.endpoint!r}; it must begin with https:// (see HF_ENDPOINT)")
     if not re.fullmatch("[!-~]*", _secret(api) or ""):  # an error that shows it would come later
-        raise HubError("the token holds spaces, line ends or other signs that no token has; copy it again")
+        raise HubError("the token holds spaces, line ends or other characters that no token has; copy it again")
     return api
 
 
@@ -141,7 +141,7 @@ def size_of(api: "HfApi", repo_id: str, commit: str, file: "RepoSibling") -> int
 
 def _checked(size: object, what: str) -> int:
     if not isinstance(size, int) or size < 0:
-        raise HubError(f"{what}: the server says that it has {str(size)[:50]!r} bytes; it does not seem to be a Hub")
+        raise HubError(f"{what}: the server gives its size as {str(size)[:50]!r}; it does not seem to be a Hub")
     return size
 
 

@@ -94,7 +94,7 @@ def explained(error: BaseException, what: str, endpoint: str, secret: str | None
     if is_offline(error):
         return HubUnreachableError(f"{what}: {when_offline()}")
     if isinstance(root, errors.OfflineModeIsEnabled):
-        return UnknownAdaptorError(f"{what}: the Hub was not asked, because HF_HUB_OFFLINE is set; unset it")
+        return UnknownAdaptorError(f"{what}: the Hub was not asked, because HF_HUB_OFFLINE is set; unset it to ask")
     if isinstance(root, errors.GatedRepoError):
         return HubError(f"{what}: it is gated. Ask for access on its page at {endpoint}, then {have}")
     if isinstance(root, errors.RevisionNotFoundError):

@@ -169,8 +169,8 @@ def read_directions(files: AdaptorFiles, pipe: Any) -> Directions:
     for axis in axes.values():
         if (made := {segment: len(one.mean) for segment, one in axis.maps.items()}) != here:
             raise WrongBaseError(
-                f"the adaptor {record.name!r} was made for {record.base_model}, whose text encoders say"
-                f" {_numbers(made)}; those of this pipeline say {_numbers(here)}. Nothing was changed"
+                f"the adaptor {record.name!r} was made for {record.base_model}, whose text encoders give"
+                f" {_numbers(made)}; those of this pipeline give {_numbers(here)}. Nothing was changed"
             )
     return Directions(record, axes)
 

@@ -66,7 +66,7 @@ def parse_target(text: str) -> tuple[str, tuple[float, ...]]:
     if not name.strip():
         raise ConfigError(f"target {text}: name the attribute, such as gender=0.5,0.5")
     if not all(share >= 0 for share in target) or not math.isclose(sum(target), 1, abs_tol=1e-6):
-        raise ConfigError(f"target {text}: the shares must not be negative, and sum to 1")
+        raise ConfigError(f"target {text}: the shares must not be negative, and must add up to 1")
     return name.strip(), target
 
 

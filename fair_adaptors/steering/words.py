@@ -45,8 +45,8 @@ def parse_targets(texts: Sequence[str], said: str) -> dict[str, tuple[float, ...
         known = {one.name: len(one.classes) for one in ATTRIBUTES}
         if name not in known:
             raise ConfigError(
-                f"{said!r}: there is no attribute {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
-                " Write gender, or gender=0.5,0.5"
+                f"{'' if said == name else f'{said!r}: '}there is no attribute {name!r}.{did_you_mean(name, known)}"
+                f" Known: {', '.join(known)}. Write gender, or gender=0.5,0.5"
             )
         if name in targets:
             raise ConfigError(f"{said!r} names {name} twice")

@@ -108,8 +108,8 @@ def load_own(spec: str, kind: type[_T]) -> _T:
     word = parse(spec)
     if not (word.kind and word.source):
         raise ConfigError(
-            f"{spec!r} names no instrument; write MODULE:OBJECT or FILE.py:OBJECT, or see `fair-adaptors evaluate"
-            " --help`"
+            f"{spec!r} is not known; write KIND:SOURCE, such as clip:ORG/NAME, or for your own MODULE:OBJECT or"
+            " FILE.py:OBJECT"
         )
     try:
         module = _module_in(word.kind) if is_own_file(word.kind) else importlib.import_module(word.kind)
@@ -166,7 +166,7 @@ def check_own(setting: str, spec: str, known: Iterable[str]) -> None:
         found = False
     if not (found and word.source):
         named = word.kind and word.source
-        reason = f"there is no module {word.kind!r} on PYTHONPATH" if named else "that names nothing"
+        reason = f"there is no module {word.kind!r} on PYTHONPATH" if named else "that is not of this form"
         hint = did_you_mean(word.kind, (form.partition(":")[0] for form in known))
         raise ConfigError(f"{setting} is {spec!r}: {reason}.{hint} Known: {', '.join(known)}")
 
@@ -211,7 +211,7 @@ def load_encoder(spec: str, *, whole: bool = False) -> Encoder:
     """
     word = parse(spec)
     if word.margin is not None:
-        raise ConfigError(f"{spec}: an encoder sees whole images, so that there is no margin")
+        raise ConfigError(f"{spec}: an encoder sees whole images: leave the margin out")
     if place := word.place_in(ENCODERS):
         return imported(place)(word.source, whole=whole)
     if plugin := plugin_of(word.kind):

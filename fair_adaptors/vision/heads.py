@@ -89,6 +89,6 @@ def read_labels(source: str, labels: Sequence[str]) -> dict[str, Head]:
         if head := head_of_labels(attribute, labels, range(len(labels))):
             return {attribute: head}
     raise ConfigError(
-        f"{source} tells {', '.join(labels[:12])}; these are not the classes of {', '.join(known_labels())}. Write a"
-        " fair_adaptors.vision.types.Classifier for it and name it MODULE:OBJECT"
+        f"{source} predicts {', '.join(labels[:12])}, which are not the classes of {', '.join(known_labels())}. Write"
+        " a fair_adaptors.vision.types.Classifier for it and name it MODULE:OBJECT"
     )

@@ -129,7 +129,9 @@ def _heads(path: Path, outputs: int, attribute: str | None) -> dict[str, Head]:
         heads = _written_heads(path / CONFIG_FILE, outputs)
     elif outputs not in AUTHORS:
         known = ", ".join(map(str, AUTHORS))
-        raise ConfigError(f"{path} has {outputs} outputs; what they mean is known for {known}")
+        raise ConfigError(
+            f"{path} has {outputs} outputs; only files of {known} outputs are known, and what each output means"
+        )
     else:
         starts = AUTHORS[outputs]
         if outputs == 2 and attribute is None:

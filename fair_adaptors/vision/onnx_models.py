@@ -96,7 +96,7 @@ def onnx_encoder(source: str, *, whole: bool = False) -> Encoder:
     model = _read(source)
     if model.attributes:
         raise ConfigError(
-            f"onnx:{source}: an encoder knows {', '.join(SETTINGS)}, and not {', '.join(model.attributes)}"
+            f"onnx:{source}: an encoder has no {', '.join(model.attributes)}; it takes {', '.join(SETTINGS)}"
         )
     network = _network(model.name, model.graph, model.prepare, None)
     return Encoder(model.name, model.identity, lambda images: normalize(network(images), dim=1))
@@ -199,7 +199,7 @@ def _network(
         with torch.no_grad():
             shape = tuple(network(prepare(torch.zeros(1, 3, 8, 8))).shape)
     except (KeyError, TypeError, RuntimeError, ValueError) as error:  # what torch and our operations say
-        raise ConfigError(f"{name} cannot see an image: {error}") from error
+        raise ConfigError(f"{name} fails on an image: {error}") from error
     if len(shape) != 2 or (outputs is not None and shape[1] != outputs):
         wanted = f"[1, {outputs}], a number for each class that was named" if outputs is not None else "[1, D]"
         raise ConfigError(f"{name} gives an output of the shape {list(shape)} for an image; it must be {wanted}")

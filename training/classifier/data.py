@@ -217,8 +217,8 @@ class Labelled:
         names = feature.names if isinstance(feature, ClassLabel) else None
         if names is None and isinstance(self._train, IterableDataset):
             raise ConfigError(
-                f"{self.source.place} does not name the classes of {attribute!r} before it is read;"
-                f" {', '.join(known_labels())} need no names, and neither does a folder"
+                f"{self.source.place} is streamed and does not list the classes of {attribute!r} beforehand. Only"
+                f" those of {', '.join(known_labels())} are known without a list; or give the pictures as a folder"
             )
         column = self._columns[attribute]
         found = tuple(names or sorted({self._label(attribute, value) for value in self._train.unique(column)}))
@@ -255,7 +255,7 @@ def _open_splits(source: Source, seed: int) -> tuple[Any, Any]:
         return splits["train"], splits[held_out]
     if len(names) == 1 and not source.streamed:
         if len(splits[names[0]]) < 2:
-            raise ConfigError(f"{source.place} has {len(splits[names[0]])} images; a part of them has to be held out")
+            raise ConfigError(f"{source.place} has too few images to hold some out: {len(splits[names[0]])}")
         parts = splits[names[0]].train_test_split(test_size=SHARE_HELD_OUT, seed=seed)
         return parts["train"], parts["test"]
     raise ConfigError(

@@ -112,7 +112,9 @@ def train_classifier(
     source = pinned(find_source(config.dataset))
     data = Labelled(source, config.attributes, seed=config.seed, limit=config.limit)
     if config.steps is None and data.num_train is None:
-        raise ConfigError(f"how many images {config.dataset} has is not known before they are read: give steps")
+        raise ConfigError(
+            f"{config.dataset} does not say how many images it has, so epochs cannot be counted: give `steps`"
+        )
     data.check_size(LEAST_HELD_OUT)
     trainee = load_trainee(config.model, data.classes, config.margin)
     steps = _train(trainee, data, config, on_step)

@@ -126,7 +126,7 @@ def convert_published_bank(path: Path, encoder: FaceEncoder) -> FaceBank:
             f"{path} does not look like the authors' face_feats.pkl: features, then classes and logits, in a tuple"
         )
     if parts[0].nbytes > path.stat().st_size:  # of a tensor whose strides are 0, before anything is done with it
-        raise ConfigError(f"{path} is smaller than the features that it says to have")
+        raise ConfigError(f"{path} is cut off: it is smaller than the features that it describes")
     features = F.normalize(parts[0].float(), dim=1)
     with torch.no_grad():
         width = encoder.encode(torch.zeros(1, 3, SIDE, SIDE)).shape[1]
@@ -144,7 +144,7 @@ def _classes(path: Path, name: str, values: Any, count: int) -> Tensor:
     try:
         labels = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{path}: the classes of {name} are no numbers") from error
+        raise ConfigError(f"{path}: the classes of {name} are not numbers") from error
     if labels.shape != (count,) or not ((labels >= 0) & (labels < len(known_labels()[name]))).all():
         raise ConfigError(f"{path}: {name} is not a list of {count} classes")
     return labels.to(torch.uint8)

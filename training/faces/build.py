@@ -64,7 +64,7 @@ def build_face_bank(
         on_pictures(seen, sum(map(len, features)))
     if not sum(map(len, features)):
         why = ", ".join(f"{reason} in {count}" for reason, count in left_out.items() if count)
-        raise ConfigError(f"{data.source.place}: {detector.name} leaves none of {seen} pictures: {why}")
+        raise ConfigError(f"{data.source.place}: none of the {seen} pictures can be used: {why}")
     bank = FaceBank(
         torch.cat(features),
         {name: torch.tensor(values, dtype=torch.uint8) for name, values in labels.items()},

@@ -118,7 +118,7 @@ class Milestones:
         state.collapsing = state.collapsing + 1 if sign else 0
         if sign and state.collapsing < SIGNS:
             self.reporter.say(
-                f"iteration {state.iteration}: the adaptor looks collapsed: {sign}. Should the next validation say so"
+                f"iteration {state.iteration}: the adaptor looks collapsed: {sign}. If the next validation says so"
                 " too, the run ends"
             )
             return False
@@ -132,7 +132,7 @@ class Milestones:
             self.save(state, checkpoint.BEST)
         if enough(config, average.bias):
             bounds = ", ".join(f"{name} {bound:g}" for name, bound in stop_bounds(config).items())
-            self.reporter.say(f"the upper end of every interval is below its bound, {bounds}: enough")
+            self.reporter.say(f"every interval lies below its bound ({bounds}), so the training ends here")
             return True
         return False
 

@@ -94,7 +94,9 @@ class Reporter:
         elif not result.finite:
             self.say(f"iteration {state.iteration}: the gradient is not finite; skipped ({state.skipped} so far)")
         else:
-            self.say(f"iteration {state.iteration}: no image took part; empty ({state.empty} so far)")
+            self.say(
+                f"iteration {state.iteration}: no image could be used, nothing was learned ({state.empty} so far)"
+            )
         count = max(1, len(self.recent))
         bias = {name: sum(r.bias[name] for r in self.recent) / count for name in result.bias}
         loss = sum(r.loss for r in self.recent) / count
