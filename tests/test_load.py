@@ -26,13 +26,6 @@ def test_loading_changes_the_image_and_unloading_restores_every_bit(pipe: Any, a
     handle.unload()
 
 
-def test_diffusers_itself_reads_the_file_to_the_same_image(pipe: Any, adaptor: Path) -> None:
-    with load_fair_adaptor(pipe, adaptor):
-        ours = image(pipe)
-    pipe.load_lora_weights(adaptor, weight_name=WEIGHTS_FILE)
-    assert torch.allclose(image(pipe), ours, atol=1e-4)
-
-
 def test_as_a_context_manager_it_unloads_even_after_an_error(pipe: Any, adaptor: Path) -> None:
     before = state(pipe)
     with pytest.raises(RuntimeError), load_fair_adaptor(pipe, adaptor):
