@@ -74,6 +74,11 @@ def did_you_mean(name: str, known: collections.abc.Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says; its kind, if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def missing_extra(package: str | None, extra: str) -> MissingExtraError:
     """Return the error for a package that is not installed, with the command that installs it."""
     return MissingExtraError(f"{package} is not installed: {install_hint(extra)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fair_adaptors.adaptor.bases import base_place, by_short_name, find_base, imported, plugin_of
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.errors import ConfigError, first_line
 from fair_adaptors.families.table import family_named, family_with
 
 _FLOWS = ("double_blocks.0.", "joint_blocks.0.", "context_refiner.0.")
@@ -122,7 +122,7 @@ def class_in_file(base: str) -> str:
         with safe_open(Path(base).expanduser(), "pt") as file:
             names = list(file.keys())
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{base} cannot be loaded as a whole model: {_said(error)}") from error
+        raise ConfigError(f"{base} cannot be loaded as a whole model: {first_line(error)}") from error
     if any(part in name for name in names for part in _FLOWS):
         raise ConfigError(
             f"{base} is of a newer family than Stable Diffusion XL, whose files are not read whole: give the folder or"
@@ -151,7 +151,7 @@ def _from_folder(base: str, dtype: Any, variant: str | None, local_files_only: b
     except (OSError, ValueError) as error:
         if is_offline(error) and not Path(place).is_dir():
             raise ConfigError(f"{base} cannot be fetched: {when_offline()}") from error
-        raise ConfigError(f"{base} cannot be loaded as a pipeline: {_said(error)}") from error
+        raise ConfigError(f"{base} cannot be loaded as a pipeline: {first_line(error)}") from error
 
 
 def _index(place: str, revision: str | None, local_files_only: bool) -> dict[str, Any]:
@@ -177,9 +177,5 @@ def _from_file(base: str, dtype: Any, base_config: str | None, local_files_only:
             ". What it leaves out comes from the Hub, or from `base_config`, the folder or Hub id of a pipeline alike"
         )
         raise ConfigError(
-            f"{base} cannot be loaded as a whole model: {_said(error)}{'' if base_config else remedy}"
+            f"{base} cannot be loaded as a whole model: {first_line(error)}{'' if base_config else remedy}"
         ) from error
-
-
-def _said(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,6 +1,5 @@
 """A data.zip in the exact layout of the paper authors', with small content."""
 
-import io
 import json
 import pickle
 import zipfile
@@ -15,6 +14,7 @@ from fair_adaptors.adaptor.archives import DATA
 from fair_adaptors.files import CACHE
 from fair_adaptors.hub.archive import fetch_archive
 from fair_adaptors.vision.mobilenet import mobilenet_v3_large
+from tests.checkpoints import as_bytes
 
 WIDTH, FACES = 16, 24
 TRAINED, TEST = "data/2-trained-classifiers", "data/5-trained-test-classifiers"
@@ -117,19 +117,13 @@ def recognised(state: dict[str, Tensor], faces: Tensor) -> Tensor:
     return norm(F.linear(norm(x, "bn2").flatten(1), t["fc.weight"], t["fc.bias"]), "features")
 
 
-def saved(content: object) -> bytes:
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    return stream.getvalue()
-
-
 def members() -> dict[str, bytes]:
     """Every member of the archive that this package knows, by name."""
     prompts = {"occupation": OCCUPATIONS, **OTHERS, LAION: {"test_prompts": ["a bartender at a bar"]}}
     found = {f"data/1-prompts/{name}.json": json.dumps(content).encode() for name, content in prompts.items()}
-    found |= {member: saved(classifier_state(name)) for name, (member, _) in CLASSIFIERS.items()}
+    found |= {member: as_bytes(classifier_state(name)) for name, (member, _) in CLASSIFIERS.items()}
     found |= {member: pickle.dumps(bank_of(name)) for name, member in BANKS.items()}
-    return found | {RECOGNISER: saved(recogniser_state())}
+    return found | {RECOGNISER: as_bytes(recogniser_state())}
 
 
 def zipped(path: Path, content: dict[str, bytes]) -> Path:

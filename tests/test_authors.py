@@ -28,6 +28,7 @@ from fair_adaptors.vision.face_encoders import load_face_encoder
 from fair_adaptors.vision.mobilenet import mobilenet_v3_large
 from fair_adaptors.vision.types import FaceDetector, Faces
 from tests import authors_data as theirs
+from tests.checkpoints import as_bytes
 from tests.vision_models import pictures
 from tests.yunet import known_yunet
 
@@ -183,7 +184,7 @@ def test_another_network_in_the_recognisers_place_is_refused(tmp_path: Path, mon
     monkeypatch.setenv(CACHE, str(tmp_path))
     state = theirs.recogniser_state()
     del state["module.layer1.1.conv1.weight"]
-    content = {OCCUPATION: b"", theirs.RECOGNISER: theirs.saved(state)}
+    content = {OCCUPATION: b"", theirs.RECOGNISER: as_bytes(state)}
     fetch_archive(DATA, source=theirs.zipped(tmp_path / "other.zip", content), progress=False)
     with pytest.raises(ConfigError, match="an IResNet with opensphere's names: 'layer1.1.conv1.weight' do not fit"):
         load_face_encoder("authors:opensphere")

@@ -78,10 +78,31 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_checkpoint_is_refused_when(tmp_path: Path, base: str, case: str) -> None:
-    spoil, message = WRONG[case]
-    refused(saved(tmp_path / TEXT, spoil(text_checkpoint())), tmp_path, message, base)
+WRONG_TOKENS: dict[str, tuple[Callable[[State], State], str]] = {
+    "row 0 is not empty": (lambda t: {**t, "token_embedding.weight": torch.ones(6, 32)}, "row 0"),
+    "there is no token": (lambda t: {**t, "token_embedding.weight": torch.zeros(1, 32)}, "do not fit"),
+    "the width is another": (lambda t: {**t, "token_embedding.weight": torch.zeros(6, 31)}, "do not fit"),
+    "a prompt has no room for them": (lambda t: {**t, "token_embedding.weight": torch.zeros(16, 32)}, "do not fit"),
+    "positions are missing": (lambda t: {k: v for k, v in t.items() if k != "position_ids"}, "missing: 'position_ids"),
+    "a key is unknown": (lambda t: {**t, "bias": torch.zeros(1)}, "missing: 'bias'"),
+    "positions are of another length": (
+        lambda t: {**t, "position_embedding.weight": torch.zeros(9, 32)},
+        "do not fit",
+    ),
+    "positions are out of order": (lambda t: {**t, "position_ids": torch.zeros(1, 16, dtype=torch.int64)}, "0 to 15"),
+    "a token is of whole numbers": (lambda t: {k: v.long() for k, v in t.items()}, f"{TOKENS} holds values"),
+    "a value is not a number": (lambda t: {k: v / 0 if v.is_floating_point() else v for k, v in t.items()}, "finite"),
+}
+CASES = {(TEXT, case): wrong for case, wrong in WRONG.items()} | {
+    (TOKENS, case): wrong for case, wrong in WRONG_TOKENS.items()
+}
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_a_checkpoint_is_refused_when(tmp_path: Path, base: str, name: str, case: str) -> None:
+    spoil, message = CASES[name, case]
+    good = text_checkpoint() if name == TEXT else token_checkpoint()
+    refused(saved(tmp_path / name, spoil(good)), tmp_path, message, base)
 
 
 def test_a_checkpoint_of_another_base_is_refused(tmp_path: Path) -> None:
@@ -254,29 +275,6 @@ def test_two_files_for_one_place_are_refused(tmp_path: Path, base: str) -> None:
 def test_a_file_of_weights_that_is_not_understood_is_not_passed_over(tmp_path: Path, base: str) -> None:
     files = {TEXT: as_bytes(text_checkpoint()), "optimizer.bin": as_bytes({"state": torch.zeros(3)})}
     refused(zipped(tmp_path / "x.zip", files), tmp_path, "optimizer.bin: unexpected keys", base)
-
-
-WRONG_TOKENS: dict[str, tuple[Callable[[State], State], str]] = {
-    "row 0 is not empty": (lambda t: {**t, "token_embedding.weight": torch.ones(6, 32)}, "row 0"),
-    "there is no token": (lambda t: {**t, "token_embedding.weight": torch.zeros(1, 32)}, "do not fit"),
-    "the width is another": (lambda t: {**t, "token_embedding.weight": torch.zeros(6, 31)}, "do not fit"),
-    "a prompt has no room for them": (lambda t: {**t, "token_embedding.weight": torch.zeros(16, 32)}, "do not fit"),
-    "positions are missing": (lambda t: {k: v for k, v in t.items() if k != "position_ids"}, "missing: 'position_ids"),
-    "a key is unknown": (lambda t: {**t, "bias": torch.zeros(1)}, "missing: 'bias'"),
-    "positions are of another length": (
-        lambda t: {**t, "position_embedding.weight": torch.zeros(9, 32)},
-        "do not fit",
-    ),
-    "positions are out of order": (lambda t: {**t, "position_ids": torch.zeros(1, 16, dtype=torch.int64)}, "0 to 15"),
-    "a token is of whole numbers": (lambda t: {k: v.long() for k, v in t.items()}, f"{TOKENS} holds values"),
-    "a value is not a number": (lambda t: {k: v / 0 if v.is_floating_point() else v for k, v in t.items()}, "finite"),
-}
-
-
-@pytest.mark.parametrize("case", WRONG_TOKENS)
-def test_tokens_are_refused_when(tmp_path: Path, base: str, case: str) -> None:
-    spoil, message = WRONG_TOKENS[case]
-    refused(saved(tmp_path / TOKENS, spoil(token_checkpoint())), tmp_path, message, base)
 
 
 def test_a_source_that_is_not_there_empty_or_ours_is_refused(tmp_path: Path, base: str) -> None:

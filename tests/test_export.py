@@ -21,7 +21,7 @@ from fair_adaptors.convert import convert
 from fair_adaptors.convert.exporting import export, kohya_tensors
 from fair_adaptors.families.sdxl import STABLE_DIFFUSION_XL
 from fair_adaptors.families.table import family_of
-from tests.checkpoints import TOKENS, converted, saved, token_checkpoint
+from tests.checkpoints import TOKENS, converted, largest_difference, saved, token_checkpoint
 from tests.checkpoints import refused as refused_by_convert
 from tests.commands import Command
 from tests.tiny import AIM, FAMILIES, image, write_tiny_adaptor
@@ -72,11 +72,6 @@ def weights(pipe: Any) -> State:
         for name, module in getattr(pipe, part).named_modules()
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and ".lora_" not in name
     }
-
-
-def difference(one: State, two: State) -> float:
-    assert one.keys() == two.keys()
-    return max(float((one[key] - two[key]).abs().max()) for key in one)
 
 
 def with_adaptor(pipe: Any, adaptor: Path) -> State:
@@ -174,7 +169,7 @@ def test_diffusers_reads_kohyas_file_to_the_same_weights(tmp_path: Path, pipe: A
     assert path == tmp_path / "kohya" / "tiny-1_kohya.safetensors"
     pipe.load_lora_weights(path.parent, weight_name=path.name)
     pipe.fuse_lora()
-    assert difference(weights(pipe), expected) <= 1e-6
+    assert largest_difference(weights(pipe), expected) <= 1e-6
 
 
 def test_the_first_text_encoder_has_another_name_beside_a_second_one(tmp_path: Path) -> None:
@@ -203,18 +198,17 @@ def test_diffusers_reads_its_file_to_the_same_weights(tmp_path: Path, pipe: Any,
     assert [path.name for path in folder.iterdir()] == [WEIGHTS_FILE]
     pipe.load_lora_weights(folder, weight_name=WEIGHTS_FILE)
     pipe.fuse_lora()
-    assert difference(weights(pipe), expected) <= 1e-6
+    assert largest_difference(weights(pipe), expected) <= 1e-6
 
 
 @every_family
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
 def test_peft_reads_its_folders_to_the_same_weights(tmp_path: Path, pipe: Any, adaptor: Path) -> None:
     expected = with_adaptor(pipe, adaptor)
     folder = export(adaptor, tmp_path / "peft", format="peft")
     for part in parts_of(pipe):
         merged = PeftModel.from_pretrained(getattr(pipe, part), folder / part).merge_and_unload()
         setattr(pipe, part, merged)
-    assert difference(weights(pipe), expected) <= 1e-6
+    assert largest_difference(weights(pipe), expected) <= 1e-6
 
 
 @every_family
@@ -223,10 +217,10 @@ def test_a_merged_pipeline_is_the_base_with_the_adaptor_in_it(tmp_path: Path, pi
     with load_fair_adaptor(pipe, adaptor):
         expected, drawn = weights(pipe), image(pipe)
     folder = export(adaptor, tmp_path / "merged", format="merged", pipe=pipe)
-    assert difference(weights(pipe), before) == 0
+    assert largest_difference(weights(pipe), before) == 0
     merged = DiffusionPipeline.from_pretrained(folder)
     merged.set_progress_bar_config(disable=True)
-    assert difference(weights(merged), expected) == 0
+    assert largest_difference(weights(merged), expected) == 0
     assert torch.allclose(image(merged), drawn, atol=1e-5) and not torch.allclose(drawn, plain, atol=1e-3)
 
 
@@ -236,7 +230,7 @@ def test_a_merged_pipeline_has_the_adaptor_at_its_own_strength(tmp_path: Path, p
     with load_fair_adaptor(pipe, adaptor, weight=0.5):
         expected = weights(pipe)
     merged = DiffusionPipeline.from_pretrained(export(adaptor, tmp_path / "m", format="merged", pipe=pipe))
-    assert difference(weights(merged), expected) == 0
+    assert largest_difference(weights(merged), expected) == 0
 
 
 # There and back

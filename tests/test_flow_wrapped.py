@@ -84,7 +84,6 @@ def test_diffusers_reads_a_merged_pipeline_to_the_same_picture(
     assert torch.equal(draw(pipe), plain) and (expected - plain).norm() > 1e-3 * plain.norm()
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
 def test_peft_reads_its_folders_to_the_same_picture(
     name: str, pipe: Any, adaptors: list[Path], tmp_path: Path
 ) -> None:

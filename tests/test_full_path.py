@@ -57,11 +57,8 @@ prompt_sets: few.txt
 validation_set: few.txt
 """
 
-pytestmark = [
-    # The datasets library does not close a folder's metadata.csv.
-    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),  # huggingface_hub's own uploads
-]
+# The datasets library does not close a folder's metadata.csv.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 
 @pytest.fixture(scope="module")

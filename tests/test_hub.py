@@ -15,8 +15,6 @@ from tests.commands import Command
 from tests.hub.connection import Hub
 from tests.hub.fixtures import ADAPTOR, ANN, NOWHERE, contents, retitle
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
-
 DRAW = """
 import sys, hashlib, torch
 from fair_adaptors import load_fair_adaptor

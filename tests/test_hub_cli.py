@@ -15,8 +15,6 @@ from tests.commands import Command
 from tests.hub.connection import Hub
 from tests.hub.fixtures import ADAPTOR, NOWHERE, contents, retitle
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
-
 
 def test_an_adaptor_goes_to_the_hub_and_comes_back(
     hub: Hub, sandbox_copy: Path, command: Command, tmp_path: Path

@@ -13,8 +13,6 @@ from tests.hub.connection import Hub
 from tests.hub.fixtures import ADAPTOR, ANN, NOWHERE
 from tests.hub.repos import Repository
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
-
 
 def test_a_server_that_names_no_commit_is_no_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     push(ADAPTOR, "ann/strange", token=ANN, endpoint=hub.url)

@@ -20,8 +20,6 @@ from tests.hub.connection import Hub
 from tests.hub.faults import Kind
 from tests.hub.fixtures import ADAPTOR, ANN
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
-
 FOREVER = 1_000
 
 

@@ -20,8 +20,6 @@ from tests.hub.connection import Hub
 from tests.hub.fixtures import publish
 from tests.tiny import image, tiny_xl_pipeline
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
-
 Pair = tuple[Tensor, Tensor]
 LAYOUTS: dict[str, Callable[[str, Pair], dict[str, Tensor]]] = {
     "of today": lambda stem, pair: {f"{stem}.lora_A.weight": pair[0], f"{stem}.lora_B.weight": pair[1]},

@@ -19,8 +19,6 @@ from tests.hub.fixtures import ADAPTOR, ANN, BOB, NOWHERE, contents, retitle
 from tests.hub.repos import Blob, pointer
 from tests.tiny import tiny_pipeline
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
-
 BODIES = {"get", "head", "large"}
 """Requests for a file."""
 SIZE = (ADAPTOR / WEIGHTS_FILE).stat().st_size

@@ -33,8 +33,6 @@ from tests.hub.connection import Answer, Hub
 from tests.hub.fixtures import ADAPTOR, ANN, BOB, NOWHERE, retitle
 from tests.tiny import image, tiny_pipeline, write_tiny_adaptor
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub, to httpx
-
 
 def rename_base(folder: Path, base: str) -> None:
     config = json.loads((folder / CONFIG_FILE).read_text())

@@ -246,29 +246,17 @@ G, MS = "gender=female/male:", "mean=0:std=1:"
         (f"{G}{MS}inputs.onnx", "has 2 inputs and 1 outputs; it must have one of each"),
         (f"{G}{MS}outputs.onnx", "has 1 inputs and 2 outputs"),
         (f"{G}{MS}empty.onnx", r"gives an output of the shape \[1, 3, 8, 8\]"),
+        (f"encoder:{G}{MS}seven.onnx", "an encoder has no gender; it takes mean, std, size, channels"),
+        (f"encoder:{MS}map.onnx", r"gives an output of the shape .* it must be \[1, D\]"),
     ],
 )  # fmt: skip
 def test_a_word_that_lacks_something_says_what(
     word: str, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
+    load = load_encoder if word.startswith("encoder:") else load_classifier
     with pytest.raises(ConfigError, match=said):
-        load_classifier(f"onnx:{word}")
-
-
-@pytest.mark.parametrize(
-    ("word", "said"),
-    [
-        (f"{G}{MS}seven.onnx", "an encoder has no gender; it takes mean, std, size, channels"),
-        (f"{MS}map.onnx", r"gives an output of the shape .* it must be \[1, D\]"),
-    ],
-)
-def test_an_encoder_has_no_classes_and_one_row_for_an_image(
-    word: str, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder)
-    with pytest.raises(ConfigError, match=said):
-        load_encoder(f"onnx:{word}")
+        load(f"onnx:{word.removeprefix('encoder:')}")
 
 
 @pytest.mark.parametrize("name", ["aside", "after"])

@@ -22,6 +22,7 @@ from fair_adaptors.report.page import write_report
 from fair_adaptors.vision import clip as clip_module
 from fair_adaptors.vision.catalog import load_classifier, load_encoder
 from fair_adaptors.vision.checked import checked
+from fair_adaptors.vision.pretrained import loaded
 from fair_adaptors.vision.types import Classifier
 from tests.evaluated import small
 from tests.tiny import tiny_pipeline
@@ -149,3 +150,13 @@ def test_what_a_training_loads_is_checked() -> None:
     for see in (setup.classifier, setup.validation_classifier):
         with pytest.raises(ConfigError, match=r"five was shown 3 images and returned gender \(3, 5\)"):
             see(torch.rand(3, 3, 8, 8))
+
+
+def test_a_library_that_fails_without_a_word_is_told_by_the_kind_of_its_error() -> None:
+    class Silent:
+        @staticmethod
+        def from_pretrained(*place: object, **settings: object) -> None:
+            raise OSError
+
+    with pytest.raises(ConfigError, match="a/b cannot be loaded: OSError"):
+        loaded(Silent, "a/b")

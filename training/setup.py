@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from fair_adaptors.adaptor.bases import imported, plugin_of
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.attributes import factors, labels
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.errors import ConfigError, first_line
 from fair_adaptors.families import table
 from fair_adaptors.families.table import family_of, token_encoders
 from fair_adaptors.hub.client import split_revision
@@ -209,7 +209,7 @@ def load_gradient_decoder(
     try:
         small = AutoencoderTiny.from_pretrained(place, revision=revision)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"gradient_decoder {place} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"gradient_decoder {place} cannot be loaded: {first_line(error)}") from error
     denoiser = denoiser_for(pipe)
     theirs = small.config.latent_channels, 2 ** (len(small.config.decoder_block_out_channels) - 1)
     ours = denoiser.latent_shape[0], denoiser.scale

@@ -84,6 +84,14 @@ class AdaptorRecord:
         return "+".join(file.sha256 for _, file in sorted(self.files.items())) or self.name
 
     @property
+    def aim(self) -> str:
+        """What it aims at, such as "gender: female 50%, male 50%"."""
+        return "; ".join(
+            f"{name}: " + ", ".join(f"{one} {share:.0%}" for one, share in zip(row.classes, row.target, strict=True))
+            for name, row in self.attributes.items()
+        )
+
+    @property
     def family_of_base(self) -> Family | None:
         """The family of the base; None if it is none that is known."""
         return family_called(self.family) if self.family else family_with(self.base_signature.keys())

@@ -9,7 +9,6 @@ from typing import Any
 
 from fair_adaptors.adaptor.base import Defaults
 from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
-from fair_adaptors.adaptor.record import AdaptorRecord
 from fair_adaptors.adaptor.registry import default_for, list_adaptors
 from fair_adaptors.errors import ConfigError, UnknownAdaptorError, did_you_mean
 from fair_adaptors.evaluation.drawing import generate
@@ -192,7 +191,7 @@ class Session:
         with load_fair_adaptor(self._pipe, name) as handle:
             info = handle.info
         label = name if info.name == name else f"{info.name} ({name})"
-        return Offer(name, label, _aim(info), tuple(info.attributes))
+        return Offer(name, label, info.aim, tuple(info.attributes))
 
     def _draw(self, request: Request, on_batch: Callable[[int], None]) -> Side:
         images = generate(
@@ -217,15 +216,6 @@ def _known_labels(base: str, usual: Defaults) -> tuple[str, ...]:
     plugin = plugin_of(base)
     sets = imported(plugin.prompt_sets)() if plugin else [load_prompts(usual.test_prompts)]
     return tuple(sorted({label for one in sets for label in one.labels}, key=len, reverse=True))
-
-
-def _aim(info: AdaptorRecord) -> str:
-    """Say what an adaptor aims at, such as "gender: female 50 %, male 50 %"."""
-    return "; ".join(
-        f"{attribute}: "
-        + ", ".join(f"{word} {share:.0%}" for word, share in zip(row.classes, row.target, strict=True))
-        for attribute, row in info.attributes.items()
-    )
 
 
 def _number(value: Any, what: str, low: float, high: float, *, whole: bool = False) -> float:

@@ -16,8 +16,6 @@ from .common import AsJson, adaptors, print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fair_adaptors.adaptor.record import AdaptorRecord
-
 
 WORDS = ("words:gender", "The prompt of each image names a class that is drawn for it (docs/steering.md).")
 
@@ -80,7 +78,7 @@ def info(
         if as_json:
             print_json({"known": None, "record": to_json(record), "results": None})
             return
-        console.print(f"{record.name}: no files, any base. {WORDS[1]}\ntarget: {_shares(record)}", markup=False)
+        console.print(f"{record.name}: no files, any base. {WORDS[1]}\ntarget: {record.aim}", markup=False)
         return
     folder = Path(name).expanduser()
     known = None if "/" in name or folder.exists() else find(name)
@@ -98,7 +96,7 @@ def info(
         print_json({"known": _row(known) if known else None, **found})
         return
     console.print(
-        f"target: {_shares(record)}\nparts: {', '.join(record.trained_parts)}, rank {record.rank}\nfolder: {folder}",
+        f"target: {record.aim}\nparts: {', '.join(record.trained_parts)}, rank {record.rank}\nfolder: {folder}",
         markup=False,
     )
     file = folder / CARD_FILE
@@ -120,13 +118,6 @@ def card(
         raise ConfigError(f"{file} is there already; --overwrite replaces it")
     file.write_text(card_of(folder.expanduser()), encoding="utf-8")
     print(f"written: {file}")
-
-
-def _shares(record: "AdaptorRecord") -> str:
-    return "; ".join(
-        f"{attribute}: " + ", ".join(f"{c} {t:.0%}" for c, t in zip(row.classes, row.target, strict=True))
-        for attribute, row in record.attributes.items()
-    )
 
 
 def _print_known(known: AdaptorInfo, console: "Console") -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.devices import has_float64
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ def load_preparation(
     try:
         processor = AutoImageProcessor.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise ConfigError(f"{source} cannot be loaded: {first_line(error)}") from error
     prepare = preparation(processor, source, device, whole=whole)
     return prepare, f"{'whole' if whole else 'as its processor'} {processor.to_json_string()}"
 

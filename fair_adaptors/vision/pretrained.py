@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.devices import accelerator
-from fair_adaptors.errors import ConfigError
+from fair_adaptors.errors import ConfigError, first_line
 from fair_adaptors.hub.client import bounded, split_revision
 from fair_adaptors.hub.errors import is_offline, when_offline
 
@@ -35,7 +35,7 @@ def loaded(kind: Any, source: str, **settings: Any) -> Any:
     except (OSError, ValueError) as error:
         if is_offline(error) and not Path(place).is_dir():
             raise ConfigError(f"{source} cannot be fetched: {when_offline()}") from error
-        raise ConfigError(f"{source} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        raise ConfigError(f"{source} cannot be loaded: {first_line(error)}") from error
     if isinstance(found, torch.nn.Module):
         found = found.float().eval().requires_grad_(False).to(accelerator())
     return found

@@ -12,7 +12,7 @@ from datasets.exceptions import DatasetsError
 from PIL import Image, ImageOps
 
 from fair_adaptors.attributes import labels as known_labels
-from fair_adaptors.errors import ConfigError, did_you_mean
+from fair_adaptors.errors import ConfigError, did_you_mean, first_line
 from fair_adaptors.vision.heads import class_of
 
 HELD_OUT = ("test", "validation", "valid", "val")
@@ -248,7 +248,7 @@ def _open_splits(source: Source, seed: int) -> tuple[Any, Any]:
     try:
         splits = load_dataset(source.place, source.config, revision=source.revision, streaming=source.streamed)
     except (OSError, ValueError, DatasetsError) as error:
-        raise ConfigError(f"{source.place} cannot be read: {str(error).strip().splitlines()[0]}") from error
+        raise ConfigError(f"{source.place} cannot be read: {first_line(error)}") from error
     names = list(splits)
     held_out = source.held_out or next((name for name in HELD_OUT if name in names), None)
     if "train" in names and held_out in names:
