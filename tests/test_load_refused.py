@@ -39,6 +39,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated": (in_bytes(WEIGHTS_FILE, lambda data: data[:-100]), "truncated"),
     "a changed byte": (in_bytes(WEIGHTS_FILE, lambda data: data[:-1] + bytes([data[-1] ^ 1])), "sha256"),
     "a pickle": (in_bytes(WEIGHTS_FILE, lambda data: as_bytes({"a": torch.zeros(1)})), "pickle"),
+    "a web page": (in_bytes(WEIGHTS_FILE, lambda data: b"<html>404</html>"), "truncated"),
     "only a pickle": (only_a_pickle, "pickles"),
     "other keys": (
         in_tensors(lambda t: {f"module.{key}": value for key, value in t.items()}),
