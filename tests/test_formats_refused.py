@@ -127,6 +127,7 @@ ROWS = torch.ones(2, 32)
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
+        ({}, "expected the key 'text_encoder'"),
         ({"text_encoder_2": ROWS}, "expected the key 'text_encoder'"),
         ({"text_encoder": ROWS, "more": ROWS + 1}, "expected the key 'text_encoder'"),
         ({"text_encoder": ROWS.int()}, "not tokens"),

@@ -1,6 +1,5 @@
 """Find adaptors on the Hub."""
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +66,4 @@ def search(
         return None if wrong else found
 
     with ThreadPoolExecutor(8) as pool:
-        return _without_none(pool.map(look, models))
-
-
-def _without_none(found: Iterable[Found | None]) -> list[Found]:
-    return [one for one in found if one is not None]
+        return [found for found in pool.map(look, models) if found is not None]
