@@ -100,6 +100,6 @@ def test_a_file_of_several_is_taken_by_its_name(online_hub: Hub) -> None:
     publish(online_hub, "org/two", {"sub/a.safetensors": b"a", "b.safetensors": b"b"})
     assert fetch_lora("org/two/sub/a.safetensors")[0].read_bytes() == b"a"
     assert fetch_lora("org/two@main")[0].read_bytes() == b"b"
-    publish(online_hub, "org/peft", {"adapter_model.safetensors": b"c", "adapter_config.json": b"{}", "more.bin": b"d"})
+    publish(online_hub, "org/peft", {"adapter_model.safetensors": b"c", "adapter_config.json": b"{}", "a.bin": b"d"})
     path, _ = fetch_lora("org/peft")
     assert {one.name for one in path.parent.iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
