@@ -6,7 +6,9 @@ import json
 import os
 import resource
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from fair_adaptors.training.engine.loop import fit
 from fair_adaptors.training.engine.state import TrainingState, attached
 from fair_adaptors.training.run import checkpoint
 from fair_adaptors.training.run.record import RUN_FILE, read_run, refuse_earlier_run, was_restarted
+from fair_adaptors.training.run.train import _go_on_from
 
 from fair_adaptors.errors import CheckpointError
 from tests.tiny_training import CONFIG, tiny_setup
@@ -280,3 +283,13 @@ def test_a_run_does_not_go_on_with_other_prompts_or_another_base(tmp_path: Path)
             checkpoint.restore(state, saved)
     with attached(tiny_setup(), CONFIG) as state:
         checkpoint.restore(state, saved)
+
+
+def test_processes_that_see_different_checkpoints_do_not_go_on(tmp_path: Path) -> None:
+    save_some(tmp_path, 3)
+    saved = checkpoint.load_latest(tmp_path, CONFIG)
+    alike, other = (SimpleNamespace(size=2, sum=partial(torch.add, other=iteration)) for iteration in (3, 2))
+    with attached(PLACE, CONFIG) as state:
+        _go_on_from(saved, state, alike)
+        with pytest.raises(CheckpointError, match="see different checkpoints"):
+            _go_on_from(saved, state, other)

@@ -248,6 +248,7 @@ def test_what_is_being_loaded_is_shown(tmp_path: Path, terminal: io.StringIO) ->
 
 
 def test_the_first_ctrl_c_waits_for_the_prompt_and_the_second_one_or_one_at_the_end_does_not() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with stop_requests() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.is_set()
@@ -258,6 +259,7 @@ def test_the_first_ctrl_c_waits_for_the_prompt_and_the_second_one_or_one_at_the_
         signal.raise_signal(signal.SIGTERM)  # a scheduler's warning: the end goes on
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_more_processes_than_images_are_refused(tmp_path: Path, tiny: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
