@@ -29,6 +29,19 @@ MAY_BE_SKIPPED = {NO_NPM: "a machine that tests Python packages need not have np
 """Reasons for which a test may be skipped everywhere, and why."""
 
 
+IGNORED = (
+    "ignore:Use 'content=<:DeprecationWarning",  # how huggingface_hub hands what it uploads to httpx
+    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",  # what peft asks models for
+)
+"""Warnings of libraries that tests of several files cannot help."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let warnings be errors but for those that nobody here can help."""
+    for warning in IGNORED:
+        config.addinivalue_line("filterwarnings", warning)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the longest files begin first."""
     items.sort(key=lambda item: BEGIN_FIRST.index(item.path.stem) if item.path.stem in BEGIN_FIRST else 99)
