@@ -30,13 +30,13 @@ def base_operations(base: str) -> dict[str, Operations]:
     """Count the operations of a row through the network, whose gradient goes to the embeddings, and through decoders.
 
     The small decoder is that of diffusers' ``AutoencoderTiny`` as it is by default, which is TAESD, for latents of as
-    many channels. There is none where pictures are not eight times as large as the latents.
+    many channels. There is none for other autoencoders than ``AutoencoderKL``.
 
     Args:
         base: as ``fair_adaptors.adaptor.bases`` has it, such as ``sd15``.
     """
     import torch
-    from diffusers import AutoencoderTiny
+    from diffusers import AutoencoderKL, AutoencoderTiny
     from fair_adaptors.training.engine.denoisers import denoiser_of
     from fair_adaptors.training.memory import TOKENS_LENGTH, skeleton
 
@@ -55,7 +55,7 @@ def base_operations(base: str) -> dict[str, Operations]:
         "network": count_operations(lambda: denoiser.predict(empty(*shape), empty(), conditions, 1.0)),
         "decoder": count_operations(lambda: denoiser.decode(leaf)),
     }
-    if denoiser.scale == 8:
+    if isinstance(denoiser.autoencoder, AutoencoderKL):
         with torch.device("meta"):
             small = AutoencoderTiny(latent_channels=shape[0]).requires_grad_(False)
         found["small decoder"] = count_operations(lambda: small.decode(leaf).sample)

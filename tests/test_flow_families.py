@@ -1,4 +1,4 @@
-"""Stable Diffusion 3, FLUX.1, FLUX.2, Z-Image, of the real classes: adaptors load, unload, go to other formats."""
+"""Families of a flow, of the real classes: adaptors load, unload, and go to other formats."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -35,7 +35,10 @@ READERS = {
     "flux2": originals.convert_flux2_transformer_checkpoint_to_diffusers,
     "z-image": originals.convert_z_image_transformer_checkpoint_to_diffusers,
 }
-"""What diffusers makes of a checkpoint in each family's original layout: it knows nothing of ours."""
+"""What diffusers makes of a checkpoint in each family's original layout, where that has names of its own: it knows
+nothing of ours."""
+READ = {"kohya": ("flux2", "z-image", "qwen-image"), "ComfyUI": ("qwen-image",)}
+"""Whose files diffusers reads too: of other families none, or those of the real widths only."""
 
 
 @pytest.fixture(params=FLOW_FAMILIES)
@@ -145,6 +148,7 @@ class Whole(dict[str, Tensor]):
         return super().pop(key) if key in self else self[key]
 
 
+@pytest.mark.parametrize("name", READERS)
 def test_the_original_names_are_those_that_diffusers_reads(name: str, pipe: Any) -> None:
     family = family_named(name)
     part, start = family.parts["transformer"], "transformer."
@@ -189,13 +193,14 @@ def test_a_format_and_back_is_the_same_change(
     assert first.record.trained_parts == second.record.trained_parts and second.record.family == name
     assert first.tensors.keys() == second.tensors.keys()
     assert all(torch.equal(tensor, second.tensors[key]) for key, tensor in first.tensors.items())
-    if format == "kohya" and name in ("flux2", "z-image"):  # of others diffusers reads none, or the real widths only
+    if name in READ.get(format, ()):
         with load_fair_adaptor(pipe, adaptor):
             ours = draw(pipe)
         pipe.load_lora_weights(folder)
         assert (draw(pipe) - ours).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("name", READERS)
 def test_layers_without_a_place_in_another_layout_are_named(tmp_path: Path, name: str, pipe: Any) -> None:
     stem = "transformer.siglip_embedder.1" if name == "z-image" else "transformer.norm_out.linear"
     tensors = {f"{stem}.lora_A.weight": torch.ones(1, 4), f"{stem}.lora_B.weight": torch.ones(4, 1)}
@@ -253,17 +258,19 @@ def test_it_is_measured_and_shown_with_nothing_said_of_how_it_is_drawn(name: str
     if name == "flux":  # the adaptor is for dev, and schnell lacks a layer that it does not change
         assert not any("guidance_embedder" in key for key in all_modules(small))
     before = weights(small)
-    usual = {"sd3": (28, 7.0), "flux": (4, 0.0), "flux2": (4, 1.0), "z-image": (50, 5.0)}[name]
+    usual = {"sd3": (28, 7.0), "flux": (4, 0.0), "flux2": (4, 1.0), "z-image": (50, 5.0), "qwen-image": (50, 4.0)}[
+        name
+    ]
     found = evaluate(
         small, adaptor, prompts=["a nurse"], images_per_prompt=2, classifiers="sandbox:evaluation", faces="whole",
-        num_steps=None if usual[0] < 10 else 1,
+        num_steps=None if usual[0] < 10 else 2,
     )  # fmt: skip
     settings = found.results.settings
-    assert (settings.num_steps, settings.guidance_scale) == (4 if usual[0] < 10 else 1, usual[1])
+    assert (settings.num_steps, settings.guidance_scale) == (4 if usual[0] < 10 else 2, usual[1])
     assert [one.name for one in found.results.variants] == ["original", "tiny-1"]
     session = Session(small, base="folder", adaptors=[str(adaptor)])
     assert (session._usual.num_steps, session._usual.guidance_scale) == usual
-    session._usual = dataclasses.replace(session._usual, num_steps=1)
+    session._usual = dataclasses.replace(session._usual, num_steps=2)
     shown = session.compare(session.read("a nurse", [str(adaptor)], strength=1, images=1, seed=0))
     pictures = [side.pictures[0] for side in (shown.before, shown.after)]
     assert pictures[0].size == (SIDE, SIDE) and pictures[0].tobytes() != pictures[1].tobytes()
@@ -285,11 +292,14 @@ def test_usual_settings_are_those_of_the_base_where_it_is_known_else_of_its_fami
 def test_the_published_bases_have_the_sizes_that_they_are_known_by() -> None:
     """In 10⁹ parameters, as their makers say: built on no memory from the table's configurations."""
     said = {"sd35-medium": 2.24, "sd35-large": 8.06, "flux-schnell": 11.9, "klein-4b": 3.9, "z-image-turbo": 6.2}
-    for base, size in said.items():
+    read_by = {"sd3": 4.76, "flux": 4.76, "flux2": 4.02, "z-image": 4.02, "qwen-image": 8.29}
+    for base, size in (said | {"qwen-image": 20.4}).items():
         built = load_architecture(base)
-        (reader,) = built.readers.values()  # T5-XXL or Qwen3-4B
+        (reader,) = built.readers.values()  # T5-XXL, Qwen3-4B or Qwen2.5-VL-7B
         counts = [sum(value.numel() for value in model.parameters()) for model in (built.pipe.transformer, reader)]
-        read = 4.02 if "text_encoder" in built.readers else 4.76
-        assert counts == pytest.approx([size * 1e9, read * 1e9], rel=0.01) and built.autoencoder is not None
+        assert (
+            counts == pytest.approx([size * 1e9, read_by[built.family.name] * 1e9], rel=0.01)
+            and built.autoencoder is not None
+        )
         alike = {"klein-4b": "klein-base-4b", "z-image-turbo": "z-image"}  # of the same shapes
         assert kind_of(shape_signature(built.pipe)) == alike.get(base, base)

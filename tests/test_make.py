@@ -12,6 +12,7 @@ from fair_adaptors import load_fair_adaptor, make
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import CARD_FILE, DIRECTIONS_FILE, WEIGHTS_FILE, read_record
 from fair_adaptors.errors import ConfigError, InvalidAdaptorError, WrongBaseError
+from fair_adaptors.families.table import guided
 from fair_adaptors.steering.affine import fit
 from fair_adaptors.steering.directions import Axis
 from fair_adaptors.steering.fitting import map_of
@@ -157,6 +158,40 @@ def test_an_edit_is_exact_of_low_rank_and_keeps_prompts_that_name_a_class(tmp_pa
     wanted = (sum(named) / 2 - plain) @ weight
     left = (plain @ change - wanted).norm() / wanted.norm()
     assert left < 0.5 and all((one @ change).norm() < (plain @ change).norm() for one in named)
+
+
+@pytest.mark.parametrize("family", ["qwen-image"])
+def test_what_is_read_of_a_prompt_is_neither_padding_nor_the_text_around_it(family: str) -> None:
+    pipe = FLOW_FAMILIES[family]()
+    alone, beside = encode(pipe, ["a nurse"]), encode(pipe, ["a nurse", "a very old nurse"])
+    assert torch.allclose(alone.embeds[0], beside.embeds[0], atol=1e-6)
+    (span,) = alone.spans[0]
+    read = pipe.tokenizer.convert_ids_to_tokens(list(span.tokens))
+    assert read[span.start : span.end] == [*"aĠnurse"] and span.stop == len(read) == len(alone.embeds[0])
+
+
+@pytest.mark.parametrize(
+    ("family", "layer", "behind"), [("qwen-image", "txt_in", 5), ("z-image", "cap_embedder.1", 0)]
+)
+def test_an_edit_is_of_what_comes_to_the_layer(
+    tmp_path: Path, prompts: Path, family: str, layer: str, behind: int
+) -> None:
+    """The layer for text has a norm before it here: its inputs are looked at while the pipeline draws.
+
+    Every letter is a row, with some rows ``behind`` the prompt: these are edited, or the last letter's.
+    """
+    pipe, seen = FLOW_FAMILIES[family](), []
+    module = pipe.transformer.get_submodule(layer)
+    module.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(0, -2)))
+    texts = [f"a{word} {one}" for word in ("", " female", " male") for one in PEOPLE]
+    for text in texts:
+        pipe(text, num_inference_steps=2, height=SIDE, width=SIDE, output_type="latent", **guided(pipe, 0.0, 1))
+    ends = [rows[-behind or len(text) - 1 :][: behind or 1] for rows, text in zip(seen[::2], texts, strict=True)]
+    plain, female, male = torch.stack([rows.mean(0) for rows in ends]).split(len(PEOPLE))
+    tensors = read_adaptor(made(tmp_path, pipe, prompts, "edit")).tensors
+    down, up = (tensors[f"transformer.{layer}.lora_{one}.weight"] for one in "AB")
+    wanted = ((female + male) / 2 - plain) @ module.weight.T
+    assert (plain @ down.T @ up.T - wanted).norm() < 0.6 * wanted.norm()
 
 
 def test_only_text_encoders_are_loaded(tmp_path: Path, base: str, prompts: Path) -> None:

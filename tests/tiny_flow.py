@@ -1,5 +1,6 @@
 """Tiny pipelines of the flow-matching families, of the real classes with random weights: images 16 × 16."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,11 +8,14 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     ZImagePipeline,
@@ -20,6 +24,8 @@ from diffusers import (
 from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -28,6 +34,7 @@ from transformers import (
     T5Tokenizer,
 )
 
+from fair_adaptors.families.table import guided
 from tests.tiny import LETTERS, tiny_autoencoder, tiny_pipeline
 
 SIDE = 16
@@ -132,6 +139,36 @@ def tiny_z_image(*, seed: int = 0) -> ZImagePipeline:
     return _quiet(ZImagePipeline(*parts, transformer.eval()))
 
 
+def tiny_qwen_image(*, seed: int = 0) -> QwenImagePipeline:
+    """Qwen-Image. The text around a prompt has as many tokens before it as the real tokenizer makes of it, 34."""
+    torch.manual_seed(seed)
+    transformer = QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=8,
+        axes_dims_rope=(4, 2, 2),
+    )
+    torch.nn.init.normal_(transformer.txt_norm.weight)
+    mean, spread = [0.1, -0.2, 0.3, 0.0], [1.5, 2.0, 0.7, 1.0]
+    blocks = {"base_dim": 8, "dim_mult": [1, 2], "num_res_blocks": 1, "temperal_downsample": [True]}
+    autoencoder = AutoencoderKLQwenImage(z_dim=4, **blocks, latents_mean=mean, latents_std=spread).eval()
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    places = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 0]}
+    config = Qwen2_5_VLConfig(
+        text_config={**sizes, "num_key_value_heads": 1, "vocab_size": 80, "rope_parameters": places}
+        | {"bos_token_id": 0, "eos_token_id": 0},
+        vision_config={"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 2, "out_hidden_size": 8},
+    )
+    encoder, tokenizer = Qwen2_5_VLForConditionalGeneration(config).eval(), _qwen_tokenizer()
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02)
+    pipe = QwenImagePipeline(scheduler, autoencoder, encoder, tokenizer, transformer.eval())
+    tokenizer.add_tokens(re.findall(r"<\|\w+\|>|\n|[,:]| ?\w+", pipe.prompt_template_encode.replace("{}", "")))
+    return _quiet(pipe)
+
+
 def tiny_qwen(layers: int) -> Qwen3ForCausalLM:
     """A Qwen3 of width 8."""
     sizes = {"hidden_size": 8, "intermediate_size": 16, "head_dim": 4, "num_attention_heads": 2}
@@ -182,6 +219,7 @@ FLOW_FAMILIES: dict[str, Callable[[], Any]] = {
     "flux": tiny_flux,
     "flux2": tiny_klein,
     "z-image": tiny_z_image,
+    "qwen-image": tiny_qwen_image,
 }
 """By the family's name."""
 
@@ -196,4 +234,4 @@ def draw(pipe: Any, *, steps: int = 2) -> torch.Tensor:
         "generator": generator,
         "max_sequence_length": 16,
     }
-    return pipe(prompt="a nurse", **settings, output_type="pt").images
+    return pipe(prompt="a nurse", **settings, **guided(pipe, 4.0, 1), output_type="pt").images

@@ -79,6 +79,7 @@ BASES = {
         "decoder": Operations(10.4722, 11.0220),
         "small decoder": Operations(0.5656, 0.5656),
     },
+    "qwen-image": {"network": Operations(78.3039, 93.6249), "decoder": Operations(11.6826, 12.0949)},
 }
 """By the base's short name, as ``benchmarks/cost.py`` counts them; the small decoder is TAESD's."""
 VISION = {

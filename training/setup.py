@@ -259,7 +259,13 @@ def _autoencoder_warning(config: TrainConfig, pipe: Any) -> str:
 def checkpoint_activations(network: Any, autoencoder: Any) -> None:
     """Let network and autoencoder compute activations again in the backward pass, in place of keeping them."""
     network.enable_gradient_checkpointing()
-    autoencoder.enable_gradient_checkpointing(_layer_by_layer)
+    if autoencoder._supports_gradient_checkpointing:
+        autoencoder.enable_gradient_checkpointing(_layer_by_layer)
+        return
+    for block in autoencoder.decoder.up_blocks:
+        for one in block.children():
+            for layer in one if isinstance(one, torch.nn.ModuleList) else (one,):
+                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def _layer_by_layer(block: Any, *inputs: Any) -> Any:

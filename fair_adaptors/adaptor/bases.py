@@ -22,6 +22,7 @@ FLUX_2_KLEIN = "black-forest-labs/FLUX.2-klein-4B"
 FLUX_2_KLEIN_BASE = "black-forest-labs/FLUX.2-klein-base-4B"
 Z_IMAGE = "Tongyi-MAI/Z-Image"
 Z_IMAGE_TURBO = "Tongyi-MAI/Z-Image-Turbo"
+QWEN_IMAGE = "Qwen/Qwen-Image"
 SANDBOX = "sandbox"
 SANDBOX_FLOW = "sandbox-flow"
 EMBEDDED = Path(__file__).parents[1] / "sandbox" / "adaptors"
@@ -110,8 +111,9 @@ BASES = (
     _flow("klein-4b", FLUX_2_KLEIN, "flux2", configurations.FLUX_2_KLEIN, (4, 1.0)),
     _flow("z-image", Z_IMAGE, "z-image", configurations.Z_IMAGE, (50, 5.0)),
     _flow("z-image-turbo", Z_IMAGE_TURBO, "z-image", configurations.Z_IMAGE, (8, 0.0)),
+    _flow("qwen-image", QWEN_IMAGE, "qwen-image", configurations.QWEN_IMAGE, (50, 4.0)),
 )
-"""Embedded bases first, that of a flow without its weights; then Stable Diffusion, FLUX.1, FLUX.2 klein, Z-Image."""
+"""Embedded bases first, that of a flow without its weights; then Stable Diffusion, and families without a U-Net."""
 
 
 def find_base(name: str) -> BaseModel | None:

@@ -40,6 +40,18 @@ _QWEN_3_4B = {
     "num_key_value_heads": 8,
     "tie_word_embeddings": True,
 }
+_QWEN_2_5_VL_7B = {
+    "text_config": {
+        "vocab_size": 152064,
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": False,
+    },
+    "vision_config": {"hidden_size": 1280, "out_hidden_size": 3584},
+}
 _TWO_CLIPS: Configurations = {"text_encoder": _clip(768, 3072, 12, 12), "text_encoder_2": _clip(1280, 5120, 32, 20)}
 
 
@@ -114,3 +126,5 @@ FLUX_2_KLEIN: Configurations = {
 """With four billion parameters."""
 Z_IMAGE: Configurations = {"text_encoder": _QWEN_3_4B, "transformer": {}, "vae": _SIXTEEN_CHANNELS}
 """The sizes of its transformer are its class's own."""
+QWEN_IMAGE: Configurations = {"text_encoder": _QWEN_2_5_VL_7B, "transformer": {}, "vae": {}}
+"""The sizes of its transformer and autoencoder are their classes' own."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fair_adaptors.families.table import guided
 from fair_adaptors.seeds import image_seed
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def generate(
             prompt=[prompt for prompt, _ in batch],
             generator=[torch.Generator().manual_seed(image_seed(seed, prompt, index)) for prompt, index in batch],
             num_inference_steps=num_steps,
-            guidance_scale=guidance_scale,
             output_type="pt",
+            **guided(pipe, guidance_scale, len(batch)),
         )
         batches.append(output.images.float().cpu())
         on_batch(len(batch))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fair_adaptors.errors import ConfigError, InvalidResultsError
+from fair_adaptors.families.table import guided
 from fair_adaptors.files import replacing
 from fair_adaptors.seeds import image_seed
 from fair_adaptors.vision.checked import check_logits
@@ -189,8 +190,8 @@ def _draw_and_see(
             prompt=words[batch],
             generator=[torch.Generator().manual_seed(seed) for seed in seeds[batch]],
             num_inference_steps=evaluation.num_steps,
-            guidance_scale=evaluation.guidance_scale,
             output_type="pt",
+            **guided(pipe, evaluation.guidance_scale, len(words[batch])),
         )
         batches.append((output.images.float().cpu().clamp(0, 1) * 255).round().byte())
         hidden += getattr(output, "nsfw_content_detected", None) or [False] * len(seeds[batch])

@@ -63,6 +63,8 @@ class Reading:
         prompt: the argument of a call that it reads, if it is given; else it reads ``prompt``.
         both_ways: whether each token's row is of the whole prompt, and not only of what stands before it.
         chat: settings of the chat template that the prompt is put into; None for none.
+        template: the pipeline's attribute that has the text around the prompt, with {} in its place; empty for none.
+            Another one, which goes on with ``_start_idx``, has the number of its first tokens that are left out.
     """
 
     tokenizer: str = "tokenizer"
@@ -70,6 +72,7 @@ class Reading:
     prompt: str = "prompt"
     both_ways: bool = False
     chat: Mapping[str, bool] | None = None
+    template: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,14 @@ class Family:
         readers: those without LoRAs, with their classes as ``module:object``: they are large, and need memory.
         pipelines: names of the pipeline classes that can be trained.
         text_entry: linear layers of the network through which a prompt's words enter; a LoRA on these alone is small.
+        before_entry: modules of the network that they go through before.
         readings: what the embedding of a prompt is made of, one below the other.
         pooled: the place, in what ``encode_prompt`` returns, of one row for the whole prompt; 0 for none.
+        mask: the place there of which rows are not padding; 0 for none.
         optional_text_encoders: those that a pipeline draws without too: None there, and zeros for what they say.
         num_steps, guidance_scale: usual settings, for bases that the table of bases does not know.
+        guidance: the argument of a call that is the scale of guidance.
+        negative_prompt: one without which a call is not guided; empty where the pipeline has its own.
         distilled: how those that need few steps are told; None where nothing in the pipeline tells it.
         token_encoder: the text encoder that soft tokens, learned ones before a prompt, are for; empty for none.
         autoencoder: the part that makes pictures of latents: its name, and its class as ``module:object``.
@@ -106,11 +113,15 @@ class Family:
     pipelines: tuple[str, ...]
     readers: Mapping[str, str] = field(default_factory=dict)
     text_entry: tuple[str, ...] = ()
+    before_entry: tuple[str, ...] = ()
     readings: tuple[Reading, ...] = (Reading(),)
     pooled: int = 0
+    mask: int = 0
     optional_text_encoders: tuple[str, ...] = ()
     num_steps: int = 30
     guidance_scale: float = 7.5
+    guidance: str = "guidance_scale"
+    negative_prompt: str = ""
     distilled: Distilled | None = None
     token_encoder: str = ""
     autoencoder: tuple[str, str] = ("vae", "diffusers:AutoencoderKL")

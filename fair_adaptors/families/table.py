@@ -8,12 +8,21 @@ from fair_adaptors.errors import WrongBaseError
 from .family import Family
 from .flux import FLUX_1
 from .flux2 import FLUX_2
+from .qwen_image import QWEN_IMAGE
 from .sd import STABLE_DIFFUSION
 from .sd3 import STABLE_DIFFUSION_3
 from .sdxl import STABLE_DIFFUSION_XL
 from .z_image import Z_IMAGE
 
-FAMILIES: tuple[Family, ...] = (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3, FLUX_1, FLUX_2, Z_IMAGE)
+FAMILIES: tuple[Family, ...] = (
+    STABLE_DIFFUSION,
+    STABLE_DIFFUSION_XL,
+    STABLE_DIFFUSION_3,
+    FLUX_1,
+    FLUX_2,
+    Z_IMAGE,
+    QWEN_IMAGE,
+)
 
 
 def family_of(pipe: Any) -> Family:
@@ -34,6 +43,20 @@ def family_of(pipe: Any) -> Family:
 def find_family(pipe: Any) -> Family | None:
     """Return the family of a pipeline, or of what stands in for one; None if it is of none."""
     return next((family for family in FAMILIES if _fits(family, pipe)), None)
+
+
+def guided(pipe: Any, scale: float, count: int) -> dict[str, Any]:
+    """Return the arguments of a pipeline's call with N prompts by which it is guided, as its family has it.
+
+    Args:
+        scale: of guidance.
+        count: N.
+    """
+    family = find_family(pipe)
+    if family is None:
+        return {"guidance_scale": scale}
+    negative = {"negative_prompt": [family.negative_prompt] * count} if family.negative_prompt and scale > 1 else {}
+    return {family.guidance: scale, **negative}
 
 
 def family_with(parts: Collection[str]) -> Family | None:

@@ -45,6 +45,7 @@ Z_IMAGE = Family(
     readers={"text_encoder": "transformers:Qwen3ForCausalLM"},
     pipelines=("ZImagePipeline",),
     text_entry=("cap_embedder.1",),
+    before_entry=("cap_embedder.0",),
     readings=(Reading(chat={"enable_thinking": True}),),
     half_precision="bfloat16",
     num_steps=50,

@@ -130,13 +130,13 @@ def _concepts(pipe: Any, states: States) -> "Tensor":
 
 
 def _entering(pipe: Any, states: "Tensor") -> "Tensor":
-    """Return states [N, D] as the layer gets them that lets them in: its block may have another one before it."""
+    """Return states [N, D] as the layer gets them that lets them in: there may be others before it."""
     import torch
 
     family = family_of(pipe)
-    block, _, place = "".join(family.text_entry[:1]).rpartition(".")
     with torch.no_grad():
-        for module in getattr(pipe, family.network).get_submodule(block)[: int(place)] if block else ():
+        for name in family.before_entry:
+            module = getattr(pipe, family.network).get_submodule(name)
             states = module(states.to(next(module.parameters()))).float().cpu()
     return states.double()
 

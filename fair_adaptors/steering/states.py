@@ -119,8 +119,10 @@ def states_of(pipe: Any, encoded: Sequence[Any], texts: Mapping[str, Any]) -> St
     Args:
         texts: the arguments of a call that are prompts, [N] each, with ``prompt``.
     """
-    embeds = [one.detach().float().cpu() for one in encoded[0]]
-    place = family_of(pipe).pooled
+    family = family_of(pipe)
+    place, mask = family.pooled, encoded[family.mask] if family.mask else None
+    rows = encoded[0] if mask is None else [one[own.bool()] for one, own in zip(encoded[0], mask, strict=True)]
+    embeds = [one.detach().float().cpu() for one in rows]
     pooled = encoded[place].detach().float().cpu() if place else None
     return States(embeds, pooled, _spans(pipe, texts, [len(one) for one in embeds]))
 
@@ -147,13 +149,15 @@ def _spans(pipe: Any, texts: Mapping[str, Any], lengths: Sequence[int]) -> list[
 
 
 def _tokens(pipe: Any, reading: Reading, text: str) -> list[int]:
-    tokenizer = getattr(pipe, reading.tokenizer)
+    tokenizer, begin = getattr(pipe, reading.tokenizer), 0
     if reading.chat is not None:
         said = [{"role": "user", "content": text}]
         text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **reading.chat)
+    elif reading.template:
+        text, begin = getattr(pipe, reading.template).format(text), getattr(pipe, f"{reading.template}_start_idx")
     elif convert := getattr(pipe, "maybe_convert_prompt", None):  # for textual inversions
         text = convert(text, tokenizer)
-    return list(tokenizer(text).input_ids)
+    return list(tokenizer(text).input_ids)[begin:]
 
 
 def _tail(pipe: Any, reading: Reading) -> int:

@@ -160,7 +160,7 @@ def accumulate_gradients(
         prompts: one for all images, or one for each of N.
         weights: from ``step_weights``, [T].
         unconditional: whether the gradient goes through the unconditional branch of guidance too. Without, that branch
-            is not even called: the output is affine in the conditional one, with a constant slope.
+            is not even called where the output is affine in the conditional one: its slope is constant.
         steps: the steps to use, [K], or [K, N] with steps of its own for each image; None for all. Their weights are
             multiplied by T/K.
         images_per_call: rows of one call of the U-Net. Fewer than N split a step and need less memory; more let steps
@@ -170,7 +170,8 @@ def accumulate_gradients(
     total = len(trajectory.timesteps)
     chosen = torch.arange(total) if steps is None else torch.as_tensor(steps)
     scale, images = total / len(chosen), len(latent_gradient)
-    if not unconditional and (denoiser := denoiser_for(pipe)).branches(guidance_scale) > 1:
+    denoiser = denoiser_for(pipe)
+    if not unconditional and denoiser.affine_guidance and denoiser.branches(guidance_scale) > 1:
         scale, guidance_scale = denoiser.guide(0.0, 1.0, guidance_scale) * scale, 0.0
     if chosen.ndim == 1:
         chosen = chosen[:, None].expand(-1, images)
@@ -182,7 +183,15 @@ def accumulate_gradients(
         for step, image in (call.unbind(1) for call in pairs.split(images_per_call or images)):
             inputs, timesteps = trajectory.scaled_inputs[step, image], trajectory.timesteps[step]
             given = tuple(leaf.to(rows.dtype) for leaf, rows in zip(leaves, conditions, strict=True))
-            output = predict(pipe, inputs, timesteps, given, guidance_scale=guidance_scale, images=image)
+            output = predict(
+                pipe,
+                inputs,
+                timesteps,
+                given,
+                guidance_scale=guidance_scale,
+                images=image,
+                unconditional=unconditional,
+            )
             factors = (scale * weights[step]).to(output)[:, None, None, None]
             output.backward(factors * latent_gradient[image].to(output))
         reached = [(rows, leaf.grad) for rows, leaf in zip(conditions, leaves, strict=True) if leaf.grad is not None]

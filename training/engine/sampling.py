@@ -78,6 +78,7 @@ def predict(
     *,
     guidance_scale: float,
     images: Tensor | slice = slice(None),
+    unconditional: bool = True,
 ) -> Tensor:
     """Return the guided output of the model, such as ε_∅ + g (ε_c − ε_∅), whatever it predicts.
 
@@ -87,6 +88,7 @@ def predict(
         conditions: from ``encode_prompts``.
         guidance_scale: g; 1 and below mean no guidance, as in ``pipe``.
         images: which of the N images the rows are, [M], where these have prompts of their own.
+        unconditional: whether the gradient goes through the unconditional branch too.
     """
     denoiser, count = denoiser_for(pipe), len(scaled_input)
     guided = denoiser.branches(guidance_scale) > 1
@@ -94,14 +96,16 @@ def predict(
     own = tuple(rows.repeat_interleave(count, 0) if len(rows) == 1 else rows[images] for rows in own)
     if not guided:
         return denoiser.predict(scaled_input, timestep, own, guidance_scale)
-    both = tuple(
-        torch.cat([rows[:1].repeat_interleave(count, 0), mine]) for rows, mine in zip(conditions, own, strict=True)
-    )
-    if timestep.ndim:
-        timestep = torch.cat([timestep] * 2)
-    twice = torch.cat([scaled_input] * 2)
-    unconditional, conditional = denoiser.predict(twice, timestep, both, guidance_scale).chunk(2)
-    return denoiser.guide(unconditional, conditional, guidance_scale)
+    empty = tuple(rows[:1].repeat_interleave(count, 0) for rows in conditions)
+    if unconditional:
+        both = tuple(torch.cat(pair) for pair in zip(empty, own, strict=True))
+        times = torch.cat([timestep] * 2) if timestep.ndim else timestep
+        plain, said = denoiser.predict(torch.cat([scaled_input] * 2), times, both, guidance_scale).chunk(2)
+    else:
+        with torch.no_grad():
+            plain = denoiser.predict(scaled_input, timestep, empty, guidance_scale)
+        said = denoiser.predict(scaled_input, timestep, own, guidance_scale)
+    return denoiser.guide(plain, said, guidance_scale)
 
 
 @torch.no_grad()

@@ -16,6 +16,8 @@ class Denoiser(Protocol):
 
     predicts_flow: ClassVar[bool]
     """Whether the model's output is the velocity ε − x₀ of a straight flow (rectified flow)."""
+    affine_guidance: ClassVar[bool]
+    """Whether the guided output is an affine function of each branch's."""
 
     @property
     def model(self) -> Any:
@@ -67,7 +69,7 @@ class Denoiser(Protocol):
         ...
 
     def guide(self, unconditional: Number, conditional: Number, guidance_scale: float) -> Number:
-        """Return the guided output of both branches, an affine function of each."""
+        """Return the guided output of both branches."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -85,6 +87,7 @@ class Usual:
 
     pipe: Any
     predicts_flow: ClassVar[bool] = False
+    affine_guidance: ClassVar[bool] = True
 
     @property
     def model(self) -> Any:
