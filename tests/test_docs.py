@@ -15,6 +15,7 @@ from fair_adaptors.training.recipes import RECIPES
 from benchmarks import (
     commands_page,
     cost,
+    gate,
     model_zoo_page,
     models_page,
     results_page,
@@ -80,6 +81,13 @@ def test_tables_are_those_of_the_benchmarks() -> None:
     assert tables_in("cost") == cost.tables(costs["rows"], **details)
     assert tables_in("scaling") == scaling.tables(*(scales[name] for name in ("rows", "works", "predicted", "split")))
     assert tables_in("results") == results_page.tables()
+
+
+def test_what_is_said_of_the_gate_is_what_it_does() -> None:
+    """Else: python -m benchmarks.gate."""
+    _, rows, languages = gate.measured()
+    assert (rows, languages) == (results("gate")["rows"], results("gate")["languages"])
+    assert tables_in("steering") == [gate.shown(rows, languages)]
 
 
 def test_a_bar_is_for_the_mean_of_the_seeds_and_for_the_worst_seed_where_nothing_may_go_wrong() -> None:

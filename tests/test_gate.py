@@ -73,6 +73,10 @@ def test_what_a_prompt_names_is_left_alone(gate: Gate, name: str) -> None:
         ("ein Foto eines Arztes", set()),
         ("une photo d'un médecin", set()),
         ("una foto de un médico", set()),
+        ("un boulanger devant son four", set()),
+        ("un joven ingeniero", {"age"}),
+        ("un pianiste noir", {"race"}),
+        ("una foto en blanco y negro de un pescador", set()),
     ],
 )
 def test_a_word_counts_where_it_is_said_of_the_person(gate: Gate, prompt: str, named: set[str]) -> None:
@@ -103,6 +107,10 @@ def test_a_word_counts_where_it_is_said_of_the_person(gate: Gate, prompt: str, n
         "a soldier in 1812",
         "a founding father of the United States",
         "soldiers of the Wehrmacht",
+        "drei Schüler vor der Schule",
+        "a board of directors",
+        "Herr Schmidt im Büro",
+        "a pilot light in a gas stove",
         "",
     ],
 )

@@ -13,6 +13,7 @@ from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import CARD_FILE, DIRECTIONS_FILE, WEIGHTS_FILE, read_record
 from fair_adaptors.errors import ConfigError, InvalidAdaptorError, WrongBaseError
 from fair_adaptors.families.table import guided
+from fair_adaptors.steering import calls
 from fair_adaptors.steering.affine import fit
 from fair_adaptors.steering.directions import Axis
 from fair_adaptors.steering.fitting import map_of
@@ -64,6 +65,28 @@ def test_what_is_made_loads_changes_images_leaves_prompts_alone_and_unloads_exac
     card = (tmp_path / method / CARD_FILE).read_text()
     assert "fair-adaptors make" in card and "distributional alignment with" not in card.lower().split("## how to c")[0]
     assert read_record(tmp_path / method).training["method"] == method
+
+
+@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("method", ["words", "directions"])
+def test_each_distinct_wording_is_encoded_once_and_the_pictures_are_those_of_before(
+    tmp_path: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch, family: str, method: str
+) -> None:
+    pipe = EVERY[family]().to(torch.float64)  # other batches round otherwise
+    encoders = [one for name, one in pipe.components.items() if name.startswith("text_encoder") and one is not None]
+    rows: list[int] = []
+    with load_fair_adaptor(pipe, made(tmp_path, pipe, prompts, method)) as handle:
+        with monkeypatch.context() as without:
+            without.setattr(calls, "once", lambda plain: plain)
+            before = drawn(pipe)
+        for encoder in encoders:
+            encoder.register_forward_pre_hook(
+                lambda module, given, named: rows.append(len(given[0] if given else named["input_ids"])),
+                with_kwargs=True,
+            )
+        images, wordings = drawn(pipe), 2 if method == "words" else 1
+        assert {one["gender"] for one in handle.classes} == {"female", "male"} and max(rows) == wordings
+    assert torch.allclose(images, before, atol=1e-6, rtol=0)
 
 
 def test_directions_move_each_image_to_the_class_that_is_drawn_for_it(tmp_path: Path, prompts: Path) -> None:

@@ -16,6 +16,7 @@ from fair_adaptors import FairAdaptorError, WrongBaseError, evaluate, load_fair_
 from fair_adaptors.load import in_force
 from fair_adaptors.sandbox import load_sandbox_pipeline
 from fair_adaptors.steering.calls import Call
+from fair_adaptors.steering.encoding import once
 from fair_adaptors.steering.gate import Gate
 from fair_adaptors.steering.noise import noise_keys
 from fair_adaptors.steering.words import read_words
@@ -83,13 +84,38 @@ def test_a_class_belongs_to_the_noise_however_images_are_batched(pipe: Any) -> N
 @pytest.mark.parametrize("negative", [None, ["bad", "dull"]])
 def test_images_that_are_left_alone_are_the_same_bit_for_bit(pipe: Any, negative: Any) -> None:
     prompts = ["a nurse", "a hut"]
-    each = {} if negative is None else {"negative_prompt": [one for one in negative for _ in range(2)]}
-    plain, alone = draw(pipe, ["a nurse", "a nurse", "a hut", "a hut"], **each), draw(pipe, "a hut")
+    call = {"negative_prompt": negative, "num_images_per_prompt": 2}
+    plain, alone = draw(pipe, prompts, **call), draw(pipe, "a hut")
     with load_fair_adaptor(pipe, "words:gender=0,1") as handle:
-        images = draw(pipe, prompts, negative_prompt=negative, num_images_per_prompt=2)
+        images = draw(pipe, prompts, **call)
         assert handle.classes == ({"gender": "male"},) * 2 + ({"gender": None},) * 2
         assert torch.equal(images[2:], plain[2:]) and not torch.equal(images[:2], plain[:2])
         assert torch.equal(draw(pipe, "a hut"), alone)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "more", "encoded"),
+    [
+        (5, {}, [2]),
+        (5, {"negative_prompt": ["x", "y", "y"]}, [3]),
+        (5, {"negative_prompt_embeds": torch.zeros(3, 5, 4)}, [3]),
+        (5, {"layers": [1, 2, 3]}, [3]),
+        (2, {}, [2, 3]),  # FLUX.1's row for each token is none for each wording
+    ],
+)
+def test_prompts_are_encoded_once_where_all_that_belongs_to_them_is_text(
+    tokens: int, more: dict[str, Any], encoded: list[int]
+) -> None:
+    seen = []
+
+    def encode_prompt(prompt: list[str], **named: Any) -> Any:
+        seen.append(len(prompt))
+        rows = torch.tensor([float(ord(one)) for one in prompt])
+        return rows[:, None, None].expand(-1, tokens, 4), rows, torch.arange(tokens), None
+
+    embeds, pooled, each_token, none = once(encode_prompt)(prompt=["b", "a", "b"], **more)
+    assert seen == encoded and embeds[:, 0, 0].tolist() == pooled.tolist() == [98, 97, 98]
+    assert len(each_token) == tokens and none is None
 
 
 def test_further_text_encoders_and_negative_prompts_are_served() -> None:

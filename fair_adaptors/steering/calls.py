@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from fair_adaptors.errors import WrongBaseError
 
+from .encoding import encoding, once
 from .noise import noise_keys
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,8 @@ def _call(kind: type, pipe: Any, given: tuple[Any, ...], named: Mapping[str, Any
         return plain(pipe, *given, **named)
     _expand(call)
     with call.during:
+        if hasattr(pipe, "encode_prompt"):
+            call.during.enter_context(encoding(pipe, once))
         for steerer in acting:
             steerer.rewrite(call)
         return plain(pipe, **call.arguments)

@@ -6,8 +6,7 @@ another class first loses what it says of that (as EquiSteer, arXiv 2607.01147, 
 FairImagen, arXiv 2510.21363, with a projection).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from fair_adaptors.families.table import family_of
 
 from .affine import Affine
 from .calls import PROMPTS, Call
+from .encoding import Encode, distinct, encoding, picked
 from .gate import Gate
 from .handle import Steering
 from .states import States, check_family, encode, states_of
@@ -90,10 +90,27 @@ class Directions(Steering):
         kinds = {name: row.classes for name, row in self.record.attributes.items()}
         chosen = [{name: kinds[name].index(one) for name, one in classes.items()} for classes in drawn]
 
-        def moved(encoded: Sequence[Any]) -> tuple[Any, ...]:
-            return self.moved(call.pipe, encoded, states_of(call.pipe, encoded, texts), chosen, strength)
+        rows = zip(*texts.values(), (tuple(sorted(one.items())) for one in chosen), strict=True)
+        firsts, places = distinct(list(rows))
+        few = {name: [one[first] for first in firsts] for name, one in texts.items()}
+        wanted = [chosen[first] for first in firsts]
 
-        call.during.enter_context(_encoding(call.pipe, texts["prompt"], moved))
+        def steered(plain: Encode) -> Encode:
+            def encode_prompt(*arguments: Any, **named: Any) -> Any:
+                ours = named.get("prompt", arguments[0] if arguments else None) == texts["prompt"]
+                encoded = plain(*arguments, **named)  # Z-Image's writes into the list
+                if not ours:
+                    return encoded
+                part = picked(encoded, len(places), firsts)
+                moved = self.moved(call.pipe, part, states_of(call.pipe, part, few), wanted, strength)
+                return tuple(
+                    picked(moved[index], len(firsts), places) if index in (0, family_of(call.pipe).pooled) else one
+                    for index, one in enumerate(encoded)
+                )
+
+            return encode_prompt
+
+        call.during.enter_context(encoding(call.pipe, steered))
 
     def moved(
         self, pipe: Any, encoded: Sequence[Any], states: States, chosen: Sequence[Mapping[str, int]], strength: float
@@ -124,26 +141,6 @@ class Directions(Steering):
     def example(self, prompt: str, classes: Mapping[str, str], gate: Gate) -> str:
         """Say what becomes of a prompt for these classes."""
         return f"what the text encoders say of it is moved to {' and '.join(classes.values())}"
-
-
-@contextmanager
-def _encoding(pipe: Any, prompts: Sequence[str], moved: Callable[[Sequence[Any]], tuple[Any, ...]]) -> Iterator[None]:
-    """Within the block, change what a pipeline's ``encode_prompt`` returns for these prompts."""
-    own, plain = pipe.__dict__.get("encode_prompt"), pipe.encode_prompt
-
-    def encode_prompt(*arguments: Any, **named: Any) -> Any:
-        ours = named.get("prompt", arguments[0] if arguments else None) == list(prompts)
-        encoded = plain(*arguments, **named)  # Z-Image's writes into the list
-        return moved(encoded) if ours else encoded
-
-    pipe.encode_prompt = encode_prompt
-    try:
-        yield
-    finally:
-        if own is None:
-            del pipe.encode_prompt
-        else:
-            pipe.encode_prompt = own
 
 
 def read_directions(files: AdaptorFiles, pipe: Any) -> Directions:

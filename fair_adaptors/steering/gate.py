@@ -10,7 +10,11 @@ from typing import Any
 from .lexicon import Lexicon, Words, inflected, load_lexicon, pattern_of
 
 AGES = re.compile(r"(?<![\w-])\d{1,3}[ -]?(?:years?[ -]old|y/?o)(?![\w-])|(?<![\w-])aged? \d{1,3}(?!\d)", re.I)
+ADJECTIVES_BEHIND = ("fr", "es")
+"""Languages that have "black" behind the pianist."""
 YEARS = re.compile(r"(?<!\d)(?:1[0-8]\d\d)s?(?!\d)")
+TITLED = re.compile(r"(?<![\w-])(?:Herr|Frau|Doktor|Dr\.|Monsieur|Madame|Don|Doña|Señor|Señora) [A-ZÄÖÜÉÁ]\w+")
+"""A title and a name; of English ones tells ``_is_name``."""
 _TOKEN = re.compile(r"[\w'’-]+")
 
 
@@ -76,24 +80,29 @@ class Gate:
         """
         if exempted := next((one for one in self.exempt if fnmatchcase(prompt.casefold(), one.casefold())), None):
             return Look(None, dict.fromkeys(attributes, f"the prompt is exempt by {exempted!r}"))
-        person, why = self._find(prompt)
+        language = self._language(prompt)
+        person, why = self._find(prompt, language)
         if person is None:
             return Look(None, dict.fromkeys(attributes, why))
-        if not self.history and (told := self._history(prompt)):
-            return Look(person, dict.fromkeys(attributes, f"{told!r} speaks of other times"))
+        if not self.history and (told := self._history(prompt, language)):
+            return Look(person, dict.fromkeys(attributes, f"{told!r} speaks of other times, or of somebody known"))
         reasons = {
-            name: f"the prompt says {told!r}" for name in attributes if (told := self.named(prompt, name, person))
+            name: f"the prompt says {told!r}"
+            for name in attributes
+            if (told := self._named(prompt, name, person, language))
         }
         return Look(person, reasons)
 
-    def named(self, prompt: str, attribute: str, person: Person | None = None) -> str | None:
+    def _named(self, prompt: str, attribute: str, person: Person, language: str) -> str | None:
         """Return the word with which a prompt names a class of an attribute; None if it names none."""
-        if found := _search(self.lexicon.anywhere.get(attribute, {}), prompt):
+        if found := self._search(self.lexicon.anywhere.get(attribute, {}), prompt, language):
             return found
         if attribute == "age" and (age := AGES.search(prompt)):
             return age[0]
         described = self.lexicon.described.get(attribute, {})
-        if person and (found := _search(described, prompt[person.start : person.end])):
+        behind = re.match(r" [\w'’-]+", prompt[person.end :]) if language in ADJECTIVES_BEHIND else None
+        said_of = prompt[person.start : person.end + (behind.end() if behind else 0)]
+        if found := self._search(described, said_of, language):
             return found
         for pattern in map(pattern_of, described.values()):
             said = rf"(?:(?:who|that|which) (?:is|are|looks?)|skinned|(?<![\w-])(?:is|looks?)) (?:{pattern.pattern})"
@@ -104,16 +113,16 @@ class Gate:
 
     def person(self, prompt: str) -> Person | None:
         """Return whom a prompt names first; None where it names nobody, or several at once."""
-        return self._find(prompt)[0]
+        return self._find(prompt, self._language(prompt))[0]
 
-    def _history(self, prompt: str) -> str | None:
-        found = _search(self.lexicon.history, prompt)
+    def _history(self, prompt: str, language: str) -> str | None:
+        found = self._search(self.lexicon.history, prompt, language)
         return found or (year[0] if (year := YEARS.search(prompt)) else None)
 
-    def _find(self, prompt: str) -> tuple[Person | None, str]:
+    def _find(self, prompt: str, language: str) -> tuple[Person | None, str]:
         """Return whom the prompt names first; or None, and why that is nobody."""
-        language = self._language(prompt)
         of = self._of.get(language) or self._of["en"]
+        prompt = of.nobody.sub(lambda found: "·" * len(found[0]), prompt)
         anyone = of.surely if of.signs.search(prompt) is None else of.maybe
         for found in anyone.finditer(prompt):
             end = _end_of(prompt, found.end(), anyone, of.function)
@@ -122,24 +131,39 @@ class Gate:
                 continue  # "a doctor's office", "a guard dog"
             start = _start_of(prompt, found.start(), end, of.function)
             text = prompt[start:end]
-            if of.several.search(text) and of.several.findall(text)[-1] == _TOKEN.findall(text)[-1]:
+            before = _TOKEN.findall(prompt[:start])[-1:]
+            if before and of.numbers.fullmatch(before[0]):
+                return None, f"'{before[0]} {text}' are several people"
+            if any(text.endswith(one) for one in of.several.findall(text)[-1:]):
                 return None, f"{text!r} are several people"
+            if titled := TITLED.search(prompt):
+                return None, f"{titled[0]!r} speaks of somebody"
             if language != "de" and after and _is_name(prompt, after[1], of.function):
                 return None, f"{text!r} and the name {after[1]!r} speak of somebody"
             return Person(start, end, text, language), ""
         return None, "it names no person that the lexicon knows"
 
     def _language(self, prompt: str) -> str:
-        """Return the language whose articles and prepositions are the most; English where none are."""
+        """Return the language whose articles and prepositions are the most, then whose people; English where none are."""
         counts = {name: len(pattern_of(words).findall(prompt)) for name, words in self.lexicon.function.items()}
-        return max(counts, key=lambda name: (counts[name], name == "en"), default="en")
+        most = max(counts.values(), default=0)
+        best = sorted((name for name, count in counts.items() if count == most), key=lambda name: name != "en")
+        if most and len(best) > 1:
+            best.sort(key=lambda name: name not in self._of or self._of[name].surely.search(prompt) is None)
+        return best[0] if best else "en"
 
+    def _search(self, words: Words, prompt: str, language: str) -> str | None:
+        """Return the first word of a prompt that is of its language, of English, or of one that nothing tells.
 
-def _search(words: Words, prompt: str) -> str | None:
-    """Return the first word of any language that is in a prompt."""
-    found = (match for one in words.values() if (match := pattern_of(one).search(prompt)))
-    first = min(found, key=lambda match: match.start(), default=None)
-    return first[0] if first else None
+        An English word that is another one of the prompt's own language is passed over: "son" in French.
+        """
+        function, found = pattern_of(self.lexicon.function.get(language, frozenset())), []
+        for name, one in words.items():
+            if name in (language, "en") or name not in self.lexicon.function:
+                matches = pattern_of(one).finditer(prompt)
+                found += [match for match in matches if name == language or not function.fullmatch(match[0])][:1]
+        first = min(found, key=lambda match: match.start(), default=None)
+        return first[0] if first else None
 
 
 @dataclass(frozen=True)
@@ -150,19 +174,22 @@ class _Patterns:
     maybe: re.Pattern[str]
     several: re.Pattern[str]
     signs: re.Pattern[str]
+    numbers: re.Pattern[str]
     things: re.Pattern[str]
+    nobody: re.Pattern[str]
     function: re.Pattern[str]
 
 
 def _patterns(lexicon: Lexicon, language: str) -> _Patterns:
-    one, maybe, groups, signs, things, function = (
-        words.get(language, frozenset())
-        for words in (lexicon.people, lexicon.maybe, lexicon.groups, lexicon.signs, lexicon.things, lexicon.function)
-    )
+    def of(words: Words) -> frozenset[str]:
+        return words.get(language, frozenset())
+
+    one, maybe, groups = of(lexicon.people), of(lexicon.maybe), of(lexicon.groups)
     forms, maybe_forms = inflected(one, language), inflected(maybe, language)
     several = groups | (forms | maybe_forms if language == "en" else frozenset())
     surely, all_of = one | forms | groups, one | forms | groups | maybe | maybe_forms
-    return _Patterns(*map(pattern_of, (surely, all_of, several - one - maybe, signs, things, function)))
+    rest = (lexicon.signs, lexicon.numbers, lexicon.things, lexicon.nobody, lexicon.function)
+    return _Patterns(*map(pattern_of, (surely, all_of, several - one - maybe, *map(of, rest))))
 
 
 def _end_of(prompt: str, end: int, people: re.Pattern[str], function: re.Pattern[str]) -> int:

@@ -12,7 +12,7 @@ from fair_adaptors.errors import ConfigError
 
 FILE = Path(__file__).parent / "lexicon.json"
 
-_KEYS = ("people", "maybe", "signs", "groups", "things", "function", "history")
+_KEYS = ("people", "maybe", "signs", "groups", "numbers", "things", "nobody", "function", "history")
 
 Words = Mapping[str, frozenset[str]]
 """By language: lower-case words and phrases, in which * stands for any letters of a word."""
@@ -27,10 +27,12 @@ class Lexicon:
         maybe: words for a person or for a thing, such as "carrier": for a person, if the prompt has one of ``signs``.
         signs: what tells that a prompt shows a person.
         groups: words for several.
+        numbers: what makes several of the person behind it, where its plural is not known: "drei Schüler".
         things: what makes a thing of a word for a person that stands before it: "a guard dog".
+        nobody: what shows nobody, though words for people are in it: "a pilot light", "Mother Nature".
         function: articles, prepositions and the like, which part what is said of a person from the rest. Which
             language a prompt is in, they tell.
-        history: what tells that a prompt is of other times.
+        history: what tells that a prompt is of other times, or of somebody known.
         anywhere: by attribute, words that name it wherever they stand; those for people are among ``people``, too.
         described: by attribute, words that name it only where they stand with the person: "a black coat" says nothing
             of whom it is on.
@@ -40,7 +42,9 @@ class Lexicon:
     maybe: Words
     signs: Words
     groups: Words
+    numbers: Words
     things: Words
+    nobody: Words
     function: Words
     history: Words
     anywhere: Mapping[str, Words]

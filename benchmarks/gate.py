@@ -1,0 +1,103 @@
+"""Measure the gate on prompts that its lexicon was not written from: what it steers, and what it leaves alone.
+
+``gate_prompts.json`` says of each prompt which attributes are open, that is, should be steered. It was written before
+the gate had seen it. By the half that is called development the lexicon was mended; by the other, held out, it was
+not. Two things can go wrong. *Overridden*: an attribute is steered that should be left alone, so that a picture shows
+other than what was asked for. *Missed*: an attribute is left alone that should be steered, so that the picture is as
+biased as the base's.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks._report import RESULTS, report, table, write_tables
+from fair_adaptors.steering.gate import Gate
+
+PROMPTS = Path(__file__).with_name("gate_prompts.json")
+ATTRIBUTES = ("gender", "race", "age")
+HALVES = ("development", "held out")
+BEFORE = "gate_before"
+"""The JSON file of the gate as it was before its lexicon was mended by the development half."""
+
+
+def looked_at(prompts: Sequence[Mapping[str, Any]], gate: Gate) -> list[dict[str, Any]]:
+    """Return of each prompt the attributes that are steered and should not be, and those that are not and should."""
+    found = []
+    for one in prompts:
+        reasons = gate.look(one["prompt"], ATTRIBUTES).reasons
+        steered, wanted = {name for name in ATTRIBUTES if name not in reasons}, set(one["open"])
+        found.append({**one, "overridden": sorted(steered - wanted), "missed": sorted(wanted - steered)})
+    return found
+
+
+def counted(half: str, kind: str, looks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a row: counts are of pairs of a prompt and an attribute."""
+    wanted = sum(len(one["open"]) for one in looks)
+    overridden, missed = (sum(len(one[what]) for one in looks) for what in ("overridden", "missed"))
+    left = len(looks) * len(ATTRIBUTES) - wanted
+    steered = wanted - missed + overridden
+    return {
+        "half": half,
+        "prompts that": kind,
+        "prompts": len(looks),
+        "to steer": wanted,
+        "missed": missed,
+        "recall": 1 - missed / wanted if wanted else "–",
+        "to leave": left,
+        "overridden": overridden,
+        "left alone": 1 - overridden / left if left else "–",
+        "precision": 1 - overridden / steered if steered else "–",
+    }
+
+
+def measured() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what the gate does with each prompt, a row for each half and kind, and one for each language held out."""
+    looks, rows = looked_at(json.loads(PROMPTS.read_text(encoding="utf-8")), Gate()), []
+    for half in HALVES:
+        mine = [one for one in looks if one["half"] == half]
+        for kind in dict.fromkeys(one["kind"] for one in mine):
+            rows.append(counted(half, kind, [one for one in mine if one["kind"] == kind]))
+        rows.append(counted(half, "all", mine))
+    languages = [
+        counted(HALVES[1], name, [one for one in looks if (one["half"], one["language"]) == (HALVES[1], name)])
+        for name in dict.fromkeys(one["language"] for one in looks)
+    ]
+    return looks, rows, languages
+
+
+def main() -> None:
+    """Print and write a row for each half and kind of prompts, and each prompt that went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", default="gate", help="name of the JSON file")
+    parser.add_argument("--wrong", action="store_true", help="print what went wrong in the development half")
+    arguments = parser.parse_args()
+    looks, rows, languages = measured()
+    report(arguments.name, rows, languages=languages)
+    for one in looks if arguments.wrong else ():
+        if one["half"] == "development" and (one["overridden"] or one["missed"]):
+            print(one["prompt"], "| overridden:", *one["overridden"], "| missed:", *one["missed"])
+    if arguments.name == "gate":
+        write_tables("steering", [shown(rows, languages)])
+
+
+def shown(rows: Sequence[Mapping[str, Any]], languages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the document's table, of the held-out half, before and after the lexicon was mended."""
+    names = {"en": "in English", "de": "in German", "fr": "in French", "es": "in Spanish"}
+    record = json.loads((RESULTS / f"{BEFORE}.json").read_text(encoding="utf-8"))
+    before = {row["prompts that"]: row for row in (*record["rows"], *record["languages"]) if row["half"] == HALVES[1]}
+    lines = []
+    for row in [*(one for one in rows if one["half"] == HALVES[1]), *languages]:
+        old = before[row["prompts that"]]
+        both = [
+            f"{old[wrong]} → {row[wrong]} of {row[of]}" if row[of] else "–"
+            for wrong, of in (("missed", "to steer"), ("overridden", "to leave"))
+        ]
+        lines.append((names.get(row["prompts that"], row["prompts that"]), row["prompts"], *both))
+    return table(("held-out prompts", "prompts", "missed", "overridden"), lines)
+
+
+if __name__ == "__main__":
+    main()
