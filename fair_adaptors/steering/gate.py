@@ -144,7 +144,7 @@ class Gate:
         return None, "it names no person that the lexicon knows"
 
     def _language(self, prompt: str) -> str:
-        """Return the language whose articles and prepositions are the most, then whose people; English where none are."""
+        """Return the language whose articles and the like are the most, then whose people; English where none are."""
         counts = {name: len(pattern_of(words).findall(prompt)) for name, words in self.lexicon.function.items()}
         most = max(counts.values(), default=0)
         best = sorted((name for name, count in counts.items() if count == most), key=lambda name: name != "en")
