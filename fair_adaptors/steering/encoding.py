@@ -69,4 +69,4 @@ def picked(value: Any, count: int, places: Sequence[int]) -> Any:
 
 def _length(value: Any) -> int:
     """Return how many rows a list or a tensor has; -1 of what has none."""
-    return len(value) if isinstance(value, list) or getattr(value, "ndim", 0) else -1
+    return len(value) if isinstance(value, list) or getattr(value, "shape", None) else -1
