@@ -1,10 +1,12 @@
 """Where files go: the cache's folder, and writing aside, so that what has a new name is complete or absent."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import ConfigError
 
@@ -17,6 +19,8 @@ FILE_ENDINGS = frozenset(
     ).split()
 )
 """What only files end in: whoever asks for a folder of such a name expects something else."""
+_PLACE = re.compile(r"[^:+,=@]*[/\\~][^:+,=@]*")
+"""A path, with or without words around it that colons, commas and the like set apart."""
 
 
 def cache_folder() -> Path:
@@ -69,6 +73,30 @@ def check_writable(folder: Path) -> None:
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise ConfigError(f"nothing can be written to {folder} ({error.strerror}); name another `out`") from error
+
+
+def public_name(text: str) -> str:
+    """Return what others may read of a place: of a file or folder of this machine its name, as nobody else finds it.
+
+    Words may stand around it, as in ``mobilenet:FOLDER+clip:ORG/NAME``.
+    """
+    return _PLACE.sub(lambda found: _name_of(found[0]), text)
+
+
+def without_places(value: Any) -> Any:
+    """Return what JSON may hold with every text in it as ``public_name`` has it."""
+    if isinstance(value, dict):
+        return {key: without_places(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(without_places, value))
+    return public_name(value) if isinstance(value, str) else value
+
+
+def _name_of(place: str) -> str:
+    if place.startswith("//"):  # an address on the web, without what stands before its colon
+        return place
+    path = Path(place).expanduser()
+    return Path(os.path.abspath(path)).name if path.is_absolute() or place[0] in ".~" or path.exists() else place
 
 
 def check_writable_file(out: Path, *endings: str) -> None:

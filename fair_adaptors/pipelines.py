@@ -9,6 +9,7 @@ from typing import Any
 from fair_adaptors.adaptor.bases import base_place, by_short_name, find_base, imported, plugin_of
 from fair_adaptors.errors import ConfigError, first_line
 from fair_adaptors.families.table import family_named, family_with
+from fair_adaptors.files import public_name
 
 _FLOWS = ("double_blocks.0.", "joint_blocks.0.", "context_refiner.0.")
 """In the names of the weights of FLUX, Stable Diffusion 3 and Z-Image, in their original layout."""
@@ -84,26 +85,30 @@ def is_file(base: str) -> bool:
 
 
 def name_in_record(base: str, pipe: Any) -> str:
-    """Return what an adaptor's record calls its base: its name or folder, or its Hub id without a commit.
+    """Return what an adaptor's record calls its base: its name, or its Hub id without a commit.
 
-    One file lies where nobody else finds it. If its network has the shapes of a published base, the record has that
-    one's Hub id, since the same adaptors fit; else what ``file_in_record`` returns.
+    A file or folder lies where nobody else finds it. The record has the Hub id that the folder says it came from; or
+    that of a published base whose network has the same shapes, since the same adaptors fit; or else what
+    ``place_in_record`` returns.
     """
-    from fair_adaptors.adaptor.architecture import kind_of
+    from fair_adaptors.adaptor.architecture import hub_id_of, kind_of
     from fair_adaptors.adaptor.modules import shape_signature
     from fair_adaptors.hub.client import split_revision
 
-    if not is_file(base):
-        return split_revision(base)[0]
+    place, path = split_revision(base)[0], Path(base).expanduser()
+    if plugin_of(base) or not path.exists():
+        return public_name(place)
     known = by_short_name(kind_of(shape_signature(pipe)) or "")
-    return known.names[0] if known else file_in_record(base)
+    return hub_id_of(path) or (known.names[0] if known else place_in_record(base))
 
 
-def file_in_record(base: str) -> str:
-    """Return the name and sha256 of a base that is one file, as a record has them; what is not a file as it is."""
+def place_in_record(base: str) -> str:
+    """Return what a record calls a base: one file by name and sha256, a folder by its name, anything else as it is."""
     path = Path(base).expanduser()
+    if path.is_dir():
+        return path.resolve().name
     if not path.is_file():
-        return base
+        return public_name(base)
     with path.open("rb") as file:
         return f"{path.name} (sha256 {hashlib.file_digest(file, 'sha256').hexdigest()})"
 

@@ -23,8 +23,10 @@ from fair_adaptors.training.speed import faster_by, speed_up
 from torch import Tensor, nn
 
 from fair_adaptors.adaptor.architecture import load_architecture
+from fair_adaptors.adaptor.bases import STABLE_DIFFUSION_1_5
 from fair_adaptors.adaptor.modules import fingerprint
 from fair_adaptors.adaptor.record import CONFIG_FILE, read_record
+from fair_adaptors.hub.publish import files_to_publish
 from tests.single_file import write_single_file
 from tests.tiny import FAMILIES, tiny_pipeline
 from tests.tiny_training import CONFIG, tiny_setup
@@ -70,28 +72,68 @@ def test_one_file_is_a_base_with_the_configurations_of_another(base: str, tmp_pa
     assert plan.trained and not any(str(one).startswith("base") for one in plan.downloads)
 
 
-@pytest.mark.parametrize("shapes", ["sd15", "no published base's"])
-def test_a_record_says_which_file_was_the_base_and_not_where_it_lay(tmp_path: Path, shapes: str) -> None:
+FILE = f"mine (sha256 {sha256(b'weights').hexdigest()})"
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes", "base_model", "recorded"),
+    [
+        ("file", "sd15", STABLE_DIFFUSION_1_5, FILE),
+        ("file", "tiny", FILE, FILE),
+        ("folder", "sd15", STABLE_DIFFUSION_1_5, "mine"),
+        ("folder", "tiny", "mine", "mine"),
+        ("folder from the Hub", "tiny", "ann/base", "mine"),
+        ("folder that is gone", "tiny", "mine", "mine"),
+    ],
+)
+def test_a_record_says_which_base_it_was_and_nothing_of_where_files_lay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, shapes: str, base_model: str, recorded: str
+) -> None:
     """The Hub id of the base with the same shapes can be found by others; a path on this disk by nobody."""
-    file = tmp_path / "mine.safetensors"
-    file.write_bytes(b"weights")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    base = tmp_path / "mine"
+    if kind == "file":
+        base.write_bytes(b"weights")
+    elif kind != "folder that is gone":
+        base.mkdir()
+        index = {"_name_or_path": "ann/base" if kind == "folder from the Hub" else str(base)}
+        (base / "model_index.json").write_text(json.dumps(index))
     pipe = load_architecture(shapes).pipe if shapes == "sd15" else tiny_pipeline()
     tensors = {f"unet.conv_in.lora_{end}.weight": torch.zeros(1, 1, 1, 1) for end in "AB"}
-    history = {"seconds": 1.0}
+    places = {
+        "base": str(base),
+        "base_config": f"{tmp_path}/config",
+        "classifier": f"mobilenet:gender:{tmp_path}/faces+clip:ann/clip",
+        "face_bank": "~/bank.safetensors",
+        "prompt_sets": ((f"{tmp_path}/prompts.txt", 1.0),),
+    }
     _write(
         SimpleNamespace(
-            config=dataclasses.replace(CONFIG, base=str(file), rank=1),
+            config=dataclasses.replace(CONFIG, rank=1, **places),
             setup=dataclasses.replace(tiny_setup(), pipe=pipe),
             out=tmp_path / "out",
             world=SimpleNamespace(size=1),
         ),
-        SimpleNamespace(iteration=3, skipped=0, history=history),
+        SimpleNamespace(iteration=3, skipped=0, history={"seconds": 1.0}),
         tensors,
         None,
     )
-    record, named = read_record(tmp_path / "out"), f"mine.safetensors (sha256 {sha256(b'weights').hexdigest()})"
-    assert record.base_model == ("stable-diffusion-v1-5/stable-diffusion-v1-5" if shapes == "sd15" else named)
-    assert record.training["base"] == named and str(tmp_path) not in (tmp_path / "out" / CONFIG_FILE).read_text()
+    record = read_record(tmp_path / "out")
+    assert (record.base_model, record.training["base"], record.training["base_config"]) == (
+        base_model,
+        recorded,
+        "config",
+    )
+    assert record.training["classifier"] == "mobilenet:gender:faces+clip:ann/clip"
+    before = json.loads((tmp_path / "out" / CONFIG_FILE).read_text())
+    written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    # An earlier version wrote places down; what is published of its folders has none either.
+    (tmp_path / "out" / CONFIG_FILE).write_text(json.dumps({**before, "base_model": str(base), "training": places}))
+    for files in (written, files_to_publish(tmp_path / "out", "ann/x")):
+        assert CONFIG_FILE in files
+        every = [file if isinstance(file, bytes) else file.read_bytes() for file in files.values()]
+        assert not any(str(tmp_path).encode() in content for content in every)
 
 
 def test_what_a_hundred_updates_do_to_the_embeddings_is_not_lost_in_rounding(base: str) -> None:

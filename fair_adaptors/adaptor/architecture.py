@@ -10,6 +10,7 @@ from typing import Any
 from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.families.family import Family
 from fair_adaptors.families.table import FAMILIES, family_named, family_with
+from fair_adaptors.files import public_name
 
 from .base import BaseModel
 from .bases import BASES, by_short_name, imported
@@ -53,7 +54,7 @@ def load_architecture(base: str) -> Architecture:
     if known := by_short_name(base):
         return _read(base, imported(known.plugin.folder)(), known.names[0]) if known.plugin else _build(known)
     if Path(base).is_dir():
-        return _read(base, Path(base), _origin(Path(base)))
+        return _read(base, Path(base), hub_id_of(Path(base)) or public_name(base))
     names = [base.short_name for base in BASES]
     raise ConfigError(
         f"there is no base {base!r}, and no folder of that name.{did_you_mean(base, names)} Give"
@@ -139,12 +140,11 @@ def _model(place: str, configuration: Mapping[str, Any] | Path) -> Any:
         return kind.from_config(configuration)
 
 
-def _origin(folder: Path) -> str:
-    """Return the Hub id that a saved pipeline came from, if it says so; else the folder's name, not where it lies."""
+def hub_id_of(folder: Path) -> str | None:
+    """Return the Hub id that a saved pipeline came from; None if it does not say one, and for a file."""
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         origin = str(index.get("_name_or_path") or "")
     except (OSError, ValueError, AttributeError):
         origin = ""
-    is_hub_id = origin.count("/") == 1 and not origin.startswith((".", "/", "~"))
-    return origin if is_hub_id else folder.resolve().name
+    return origin if origin.count("/") == 1 and not origin.startswith((".", "/", "~")) else None

@@ -5,7 +5,6 @@ alpha = rank folded in: diffusers' ``pipe.load_lora_weights`` reads the same fil
 """
 
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -77,7 +76,7 @@ def write_adaptor(
         directions: in place of both.
         attributes: what it makes fair, by name.
         pipe: the base, for its shape signature.
-        training: how it was trained, JSON-serialisable.
+        training: how it was trained, JSON-serialisable. Files and folders of this machine are recorded by their names.
     """
     from safetensors.torch import save
 
@@ -107,9 +106,8 @@ def write_adaptor(
             versions=library_versions(),
             files=written,
             family=family_of(pipe).name,
-        )
-        text = json.dumps(record.to_json(), indent=2, ensure_ascii=False) + "\n"
-        (aside / CONFIG_FILE).write_text(text, encoding="utf-8")
+        ).public()
+        (aside / CONFIG_FILE).write_text(record.text(), encoding="utf-8")
         for file in (*written, CONFIG_FILE):
             os.replace(aside / file, folder / file)
     for file in files.keys() - written.keys():  # of an adaptor of other parts that was here before

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from fair_adaptors.errors import InvalidAdaptorError
 from fair_adaptors.families.family import Family
 from fair_adaptors.families.table import all_parts, family_called, family_with
+from fair_adaptors.files import public_name, without_places
 
 WEIGHTS_FILE = "pytorch_lora_weights.safetensors"
 
@@ -145,6 +146,14 @@ class AdaptorRecord:
     def to_json(self) -> dict[str, Any]:
         """Return what the file holds."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    def text(self) -> str:
+        """Return the file as it is written."""
+        return json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+
+    def public(self) -> Self:
+        """Return the record for others, in which files and folders of this machine go by their names."""
+        return replace(self, base_model=public_name(self.base_model), training=without_places(self.training))
 
 
 def read_record(folder: str | Path) -> AdaptorRecord:

@@ -18,6 +18,7 @@ from fair_adaptors.adaptor.results import (
 )
 from fair_adaptors.adaptor.results_file import from_json, to_json
 from fair_adaptors.adaptor.results_settings import Settings
+from fair_adaptors.files import public_name
 from fair_adaptors.vision.types import Classifier
 
 from . import beside, metrics, variety
@@ -39,7 +40,7 @@ def summarise(
     first = records[variants[0].name]
     measured = Results(
         schema=RESULTS_SCHEMA,
-        settings=Settings(**settings),
+        settings=Settings(**{**settings, "base": public_name(settings["base"])}),
         prompt_source=evaluation.prompts.source,
         labels=evaluation.prompts.labels,
         versions=library_versions(),

@@ -9,6 +9,7 @@ from typing import Any
 
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.files import public_name
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.load import load_fair_adaptor, record_of
 
@@ -120,8 +121,10 @@ def variants_for(adaptors: Sequence[str], weights: Sequence[float]) -> list[Vari
     if len(set(adaptors)) < len(adaptors):
         raise ConfigError(f"an adaptor is given twice to compare: {', '.join(adaptors)}")
     names = [record_of(adaptor).name for adaptor in adaptors]
-    # Several trainings of one recipe have one name; then they go by what was typed.
-    labels = [adaptor if names.count(name) > 1 else name for name, adaptor in zip(names, adaptors, strict=True)]
+    # Several trainings of one recipe have one name; then they go by what was typed, without where it lies.
+    typed = [public_name(adaptor) for adaptor in adaptors]
+    typed = [name if typed.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(typed, 1)]
+    labels = [label if names.count(name) > 1 else name for name, label in zip(names, typed, strict=True)]
     wanted: Sequence[float | None] = weights or [None]
     return [
         with_adaptor(adaptor, weight, label=label)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from fair_adaptors.adaptor.folder import read_adaptor
-from fair_adaptors.adaptor.record import CARD_FILE, EVAL_RESULTS_FILE, RESULTS_FILE, read_record
+from fair_adaptors.adaptor.record import CARD_FILE, CONFIG_FILE, EVAL_RESULTS_FILE, RESULTS_FILE, read_record
 from fair_adaptors.adaptor.results_file import read_results
 from fair_adaptors.convert.exporting import kohya_file
 from fair_adaptors.errors import HubError, InvalidAdaptorError, UnknownAdaptorError
@@ -223,6 +223,8 @@ def files_to_publish(folder: Path, repo_id: str, benchmark: str | None = None) -
     }
     for name, path in files.items():
         _check_readable(name, Path(str(path)))
+    if record.public() != record:  # an earlier version wrote where its base lay
+        files[CONFIG_FILE] = record.public().text().encode()
     if is_for_others(record) and not any(name.endswith("_kohya.safetensors") for name in files):
         name, data = kohya_file(found)
         files[name] = data

@@ -114,7 +114,7 @@ def load_prompts(name: str | Path | Sequence[str], *, base: str | None = None) -
             f" {', '.join(AUTHORS_PROMPTS)}"
         )
     source, items = read_file(path)
-    return _of_items(path.name, items, source or str(path))
+    return _of_items(path.name, items, source or path.name)
 
 
 def _of_items(name: str, items: Sequence[Item], source: str) -> PromptSet:

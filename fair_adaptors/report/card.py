@@ -44,7 +44,7 @@ def card_of(folder: str | Path, *, info: AdaptorInfo | None = None, repo_id: str
     """
     folder = Path(folder)
     images = sorted(path.name for path in (folder / "images").glob("*") if _IMAGE.fullmatch(path.name))
-    return render_card(read_record(folder), read_results(folder), images=images, info=info, repo_id=repo_id)
+    return render_card(read_record(folder).public(), read_results(folder), images=images, info=info, repo_id=repo_id)
 
 
 def render_card(

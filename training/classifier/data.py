@@ -116,12 +116,6 @@ def on_hub(kind: str, repo: str) -> tuple[str | None, str | None]:
     return info.sha, licence if isinstance(licence, str) else None
 
 
-def public_name(place: str) -> str:
-    """Return a place for a card: of a folder or file its name alone, as where it lies is nobody's business."""
-    kind, colon, path = place.rpartition(":")
-    return f"{kind}{colon}{Path(path).name}" if Path(path).expanduser().exists() else place
-
-
 def describe_source(source: Source) -> list[str]:
     """Say what would be read, line by line."""
     if not source.streamed:

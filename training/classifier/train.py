@@ -22,11 +22,11 @@ from torch import Tensor
 
 from fair_adaptors.adaptor.record import CARD_FILE, RESULTS_FILE, library_versions
 from fair_adaptors.errors import ConfigError, TrainingError
-from fair_adaptors.files import refuse_existing, written_aside
+from fair_adaptors.files import public_name, refuse_existing, written_aside
 from fair_adaptors.vision.types import MARGIN, margin_of
 
 from .card import card, measure
-from .data import Example, Labelled, batches, describe_source, find_source, pinned, public_name
+from .data import Example, Labelled, batches, describe_source, find_source, pinned
 from .model import Trainee, describe_model, load_trainee
 
 WARM_UP = 0.1

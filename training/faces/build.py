@@ -5,11 +5,12 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from fair_adaptors.training.classifier.data import Labelled, batches, public_name
+from fair_adaptors.training.classifier.data import Labelled, batches
 from PIL import Image
 from torch import Tensor
 
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.files import public_name
 from fair_adaptors.vision.crops import align_faces
 from fair_adaptors.vision.face_encoders import SIDE, FaceEncoder
 from fair_adaptors.vision.types import FaceDetector

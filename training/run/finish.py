@@ -15,7 +15,7 @@ from fair_adaptors.adaptor.record import AttributeTarget
 from fair_adaptors.errors import TrainingError
 from fair_adaptors.families.table import family_of
 from fair_adaptors.load import load_fair_adaptor
-from fair_adaptors.pipelines import file_in_record, name_in_record
+from fair_adaptors.pipelines import name_in_record, place_in_record
 
 from . import checkpoint
 from .milestones import Milestones
@@ -90,7 +90,7 @@ def _write(milestones: Milestones, state: TrainingState, tensors: dict[str, Tens
     config, setup = milestones.config, milestones.setup
     settings = dataclasses.asdict(config)
     del settings["attributes"]
-    settings["base"] = file_in_record(config.base)
+    settings["base"] = place_in_record(config.base)
     write_adaptor(
         milestones.out,
         tensors,
