@@ -33,24 +33,24 @@ def tables() -> list[str]:
     said, fields = documentation(), dataclasses.fields(TrainConfig)
     return [
         table(
-            ("setting", "default", "allowed", "what it is"),
+            ("setting", "what it is", "default", "allowed"),
             [
-                (f"`{field.name}`", _default(field), _allowed(field), said[field.name])
+                (f"`{field.name}`", said[field.name], _default(field), _allowed(field))
                 for field in fields
                 if field.metadata["part"] == part
             ],
         )
         for part in get_args(Part)
-    ] + [table(("argument", "default", "what it is"), _arguments())]
+    ] + [table(("argument", "what it is", "default"), _arguments())]
 
 
 def _arguments() -> list[tuple[str, str, str]]:
-    """Return name, default and meaning of every argument of ``evaluate``, in the order of its docstring."""
+    """Return name, meaning and default of every argument of ``evaluate``, in the order of its docstring."""
     text = inspect.cleandoc(evaluate.__doc__ or "").split("Args:\n")[1].split("\n\n")[0]
     said = {name: " ".join(what.split()).replace("``", "`") for name, what in re.findall(_ARGUMENT, text)}
     parameters = inspect.signature(evaluate).parameters
     defaults = {name: "–" if one.default is one.empty else f"`{one.default!r}`" for name, one in parameters.items()}
-    return [(f"`{name}`", default, said[name]) for name, default in defaults.items()]
+    return [(f"`{name}`", said[name], default) for name, default in defaults.items()]
 
 
 _ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)

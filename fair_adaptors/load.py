@@ -45,7 +45,7 @@ def load_fair_adaptor(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> FairAdaptor:
-    """Make a Stable Diffusion pipeline show people fairly. Everything is checked before the pipeline is touched.
+    """Make a text-to-image pipeline show people fairly. Everything is checked before the pipeline is touched.
 
     Args:
         pipe: a diffusers pipeline of a known family (``fair_adaptors.families``): text-to-image, image-to-image or

@@ -157,7 +157,10 @@ def test_the_version_is_printed(command: Command) -> None:
         (["evaluate", "sandbox", "--encoder", "sandbox"], "name a --classifier as well"),
         (["evaluate", "sandbox", "--prompts", "sandbox-tst"], "Did you mean 'sandbox-test'"),
         (["evaluate", "sandbox", "--adaptor", "sandbox-gendr"], "Did you mean 'sandbox-gender'"),
-        (["evaluate", "sandbox", "--weight", "1"], "name an adaptor"),
+        (
+            ["evaluate", "sandbox", "--weight", "1"],
+            "--weight is the strength of an adaptor: name an --adaptor as well",
+        ),
         (["evaluate", "sandbox", "--adaptor", "sandbox-gender", "--adaptor", "sandbox-gender"], "given twice"),
         (["evaluate", "sandbox", "--target", "gendr"], "Did you mean 'gender'"),
         (["evaluate", "sandbox", "--target", "gender=0.5,0.4"], "add up to 1"),

@@ -118,7 +118,7 @@ def test_fused_projections_have_it_and_lose_it(tmp_path: Path, family: str, inje
     if first == "load":
         pipe.fuse_qkv_projections(vae=False)
         if inject:
-            with pytest.raises(FairAdaptorError, match="Load it again, with `inject=True`"):
+            with pytest.raises(FairAdaptorError, match="Load it again with `inject=True`"):
                 latents(pipe)
             load_fair_adaptor(pipe, folder, inject=True)
     for strength, picture in ((1.0, expected), (0.0, plain), (1.0, expected)):

@@ -124,7 +124,7 @@ def test_an_adaptor_of_another_family_or_one_layer_too_many_is_refused(
     other = FLOW_FAMILIES[next(one for one in FLOW_FAMILIES if one != name)]()
     for wrong in (other, tiny_pipeline()):
         with pytest.raises(
-            WrongBaseError, match=rf"{family_of(wrong).title}, the adaptor of {family_named(name).title}"
+            WrongBaseError, match=rf"{family_of(wrong).title}, and the adaptor is for {family_named(name).title}"
         ):
             load_fair_adaptor(wrong, adaptor)
     set_config(adaptor, family="flux-9")

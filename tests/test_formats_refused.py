@@ -130,9 +130,9 @@ ROWS = torch.ones(2, 32)
         ({}, "expected the key 'text_encoder'"),
         ({"text_encoder_2": ROWS}, "expected the key 'text_encoder'"),
         ({"text_encoder": ROWS, "more": ROWS + 1}, "expected the key 'text_encoder'"),
-        ({"text_encoder": ROWS.int()}, "not tokens"),
-        ({"text_encoder": ROWS[0]}, "not tokens"),
-        ({"text_encoder": ROWS[:0]}, "not tokens"),
+        ({"text_encoder": ROWS.int()}, "expected soft tokens"),
+        ({"text_encoder": ROWS[0]}, "expected soft tokens"),
+        ({"text_encoder": ROWS[:0]}, "expected soft tokens"),
         ({"text_encoder": ROWS / 0}, "not finite"),
     ],
 )
@@ -162,7 +162,7 @@ def test_two_factors_that_have_no_product_are_refused(
 ) -> None:
     pair = {"unet.a.lora_A.weight": torch.zeros(down), "unet.a.lora_B.weight": torch.zeros(up)}
     write_tensors(adaptor, load_file(adaptor / WEIGHTS_FILE) | pair)
-    with pytest.raises(InvalidAdaptorError, match=r"unet\.a: .* are do not make a LoRA"):
+    with pytest.raises(InvalidAdaptorError, match=r"unet\.a: .* do not make a LoRA"):
         read_adaptor(adaptor)
 
 

@@ -236,7 +236,7 @@ def test_a_strength_that_is_too_much_for_the_last_module_leaves_the_one_before(p
     write_tensors(adaptor, tensors | last)
     handle = load_fair_adaptor(pipe, adaptor)
     before = state(pipe)
-    with pytest.raises(FairAdaptorError, match="not be finite: lower its weight"):
+    with pytest.raises(FairAdaptorError, match="infinite: load it with a lower `weight`"):
         handle.set_weight(99)
     assert same(state(pipe), before) and handle.enabled and handle.weight == 1
 

@@ -259,7 +259,7 @@ def test_damaged_directions_and_those_of_another_base_are_refused(tmp_path: Path
     folder = made(tmp_path, pipe, prompts)
     with pytest.raises(WrongBaseError, match="Stable Diffusion XL"):
         load_fair_adaptor(tiny_xl_pipeline(), folder)
-    with pytest.raises(WrongBaseError, match=r"say 32 numbers \(end\); those of this pipeline say 48"):
+    with pytest.raises(WrongBaseError, match=r"give 32 numbers \(end\); those of this pipeline give 48"):
         load_fair_adaptor(tiny_pipeline(width=48), folder)
     whole = read_adaptor(folder).directions
     shorter = ("levels", "gate", "end.offset", "end.down")

@@ -20,7 +20,7 @@ PROMPTS = ("a photo of a nurse", "a photo of a “pilot” ✈ 😀")
 
 
 def listed(path: str) -> PromptSet:
-    return PromptSet(Path(path).name, PROMPTS, PROMPTS, path)
+    return PromptSet(Path(path).name, PROMPTS, PROMPTS, Path(path).name)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

@@ -214,6 +214,8 @@ def _check_tokens(tokens: "dict[str, Tensor]", path: Path) -> None:
         raise InvalidAdaptorError(f"{path}: expected the key {known}, found {some(list(tokens))}")
     for key, rows in tokens.items():
         if rows.dtype not in (torch.float32, torch.bfloat16, torch.float16) or rows.ndim != 2 or not rows.numel():
-            raise InvalidAdaptorError(f"{path}: {key}: soft tokens have the shape [n, width], not {list(rows.shape)}")
+            raise InvalidAdaptorError(
+                f"{path}: {key}: expected soft tokens [n, width], found {rows.dtype} {list(rows.shape)}"
+            )
         if not rows.isfinite().all():
             raise InvalidAdaptorError(f"{path}: {key} holds values that are not finite")
