@@ -27,6 +27,9 @@ GOOD = {"gender bias": 0.25, "tone shift": 0.06, "age shift": 0.06, "occupation"
 SEED = 4_711
 _ALL_STEPS: Mapping[str, Any] = {"gradient_steps": 0, "unguided": 0, "originals_pool": 0, "strength": 1.0}
 _HALF: Mapping[str, Any] = {"iterations": 150, "unguided": 88}
+_SMALL: Mapping[str, Any] = {"gradient_decoder": "build/small_decoder"}
+_CONDITIONAL: Mapping[str, Any] = {"unconditional_gradient": False}
+_FOUR: Mapping[str, Any] = {"num_steps": 4}
 TRIED: Mapping[str, Mapping[str, Any]] = {
     "published form": {**_ALL_STEPS, "num_steps": 20},
     "six steps a picture": _ALL_STEPS,
@@ -42,8 +45,10 @@ TRIED: Mapping[str, Mapping[str, Any]] = {
         "iterations": 120,
         "unguided": 70,
     },
-    "small decoder": {"gradient_decoder": "build/small_decoder"},
-    "conditional branch alone": {"unconditional_gradient": False},
+    "small decoder": {"strength": 1.0, **_SMALL},
+    "conditional branch alone": {"strength": 1.0, **_CONDITIONAL},
+    "four steps a picture": {"strength": 1.0, **_FOUR},
+    "the last three together": {"strength": 1.0, **_SMALL, **_CONDITIONAL, **_FOUR},
     "early third of the steps": {},
     "middle third of the steps": {},
     "late third of the steps": {},
@@ -119,7 +124,7 @@ def run(name: str, seed: int, arguments: argparse.Namespace, points: list[dict[s
     before = look(setup.pipe, arguments)
     counts = {model: Rows() for model in costs}
     unet, decoder = setup.pipe.unet, setup.pipe.vae.decoder
-    unet.forward, decoder.forward = counts["unet"].through(unet.forward), counts["decoder"].through(decoder.forward)
+    unet.forward, decoder.forward = counts["network"].through(unet.forward), counts["decoder"].through(decoder.forward)
     counted = dataclasses.replace(
         setup,
         classifier=counts["classifier"].through(setup.classifier),
