@@ -12,6 +12,7 @@ from benchmarks._report import report
 from fair_adaptors import load_fair_adaptor
 from fair_adaptors.evaluation.drawing import classify, generate
 from fair_adaptors.evaluation.metrics import bias, frequencies, total_variation
+from fair_adaptors.load import record_of
 from fair_adaptors.sandbox.classifiers import load_classifier
 from fair_adaptors.sandbox.demo import occupation_right
 from fair_adaptors.sandbox.pipeline import GUIDANCE, load_sandbox_pipeline
@@ -22,8 +23,6 @@ SEED = 9_241
 
 def main() -> None:
     """Measure, and print a row for each adaptor and number of steps."""
-    from fair_adaptors.training.recipes import get_recipe
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adaptors", nargs="+", default=["sandbox-gender", "sandbox-gender-tone"])
     parser.add_argument("--steps", nargs="+", type=int, default=[6, 10, 20, 30])
@@ -33,8 +32,8 @@ def main() -> None:
     before = {steps: look(pipe, steps, arguments.images) for steps in arguments.steps}
     rows = []
     for name in arguments.adaptors:
-        config = get_recipe(Path(name).name)
-        aims = [attribute.name for attribute in config.attributes]
+        record = record_of(name)
+        aims = list(record.attributes)
         for steps in arguments.steps:
             with load_fair_adaptor(pipe, name):
                 found = figures(before[steps], look(pipe, steps, arguments.images))
@@ -46,8 +45,8 @@ def main() -> None:
             others = [found[f"{each} shift"] for each in ATTRIBUTES if each not in aims]
             rows.append(
                 {
-                    "adaptor": name,
-                    "trained in": config.num_steps,
+                    "adaptor": Path(name).name,
+                    "trained in": record.training["num_steps"],
                     "steps": steps,
                     **aimed,
                     "largest shift of another": max(others),
