@@ -18,7 +18,6 @@ from fair_adaptors.training.cost import (
     hours,
     passes,
     seconds_per_image,
-    shorter,
     work_per_image,
 )
 
@@ -41,17 +40,19 @@ diffusers, "Accelerate inference of text-to-image diffusion models", with fused 
 SHOWN = ("gender", "gender-race", "sdxl-gender-race")
 OPTIONS: Mapping[str, Mapping[str, str]] = {
     "the recipe's own": {},
+    "`num_steps=6`, `max_steps=0`": {"num_steps": "6", "max_steps": "0"},
+    "`originals_pool=1`": {"originals_pool": "1"},
     "`gradient_decoder=madebyollin/taesd`": {"gradient_decoder": "madebyollin/taesd"},
     "`unconditional_gradient=false`": {"unconditional_gradient": "false"},
-    "`num_steps=6`, `max_steps=0`": {"num_steps": "6", "max_steps": "0"},
-    "all of these": {
+    "the last three": {
+        "originals_pool": "1",
         "gradient_decoder": "madebyollin/taesd",
         "unconditional_gradient": "false",
-        "num_steps": "6",
-        "max_steps": "0",
     },
+    "as many steps as before, `num_steps=10`, `max_steps=14`": {"num_steps": "10", "max_steps": "14"},
 }
-"""Settings that cut the hours of a recipe, and that it does not have."""
+"""Settings that a recipe does not have, and that change its hours."""
+PUBLISHED = "the published number of iterations"
 KEPT = ("base's weights", "adaptor", "latents", "pictures")
 PASSING = ("*network*", "*network, gradient*", "*decoding, validation*", "*decoding, gradient*")
 """What the memory is counted of, as ``fair_adaptors.training.plan.memory`` has it; of the second, one at a time."""
@@ -118,20 +119,21 @@ def recipe_cost(name: str, bases: Mapping[str, Any], vision: Mapping[str, Any]) 
 
 
 def options(name: str) -> list[dict[str, Any]]:
-    """Estimate the hours of a recipe with settings that it may be given, in all iterations and in a fifth of them."""
+    """Estimate the hours of a recipe with settings that it may be given, and with the published iterations."""
+    from fair_adaptors.training.paper import published_settings
     from fair_adaptors.training.plan import originals_made
     from fair_adaptors.training.recipes import get_recipe
 
     from fair_adaptors.adaptor.bases import find_base
 
     found = []
-    for said, settings in OPTIONS.items():
+    published = {"iterations": str(published_settings(get_recipe(name))["iterations"])}
+    for said, settings in (OPTIONS | {PUBLISHED: published}).items():
         config = get_recipe(name, settings)
         base = find_base(config.base)
         assert base is not None
-        both = (hours(one, base.short_name, originals_made(one)) for one in (config, shorter(config)))
-        every, fifth = (by_card["RTX 4090"] for by_card in both)
-        found.append({"settings": said, "recipe": name, "hours": every, "hours of a fifth": fifth})
+        by_card = hours(config, base.short_name, originals_made(config))
+        found.append({"settings": said, "recipe": name, "hours": by_card["RTX 4090"]})
     return found
 
 
@@ -233,20 +235,12 @@ def tables(
         for (name, known), (scale, unit) in zip(KNOWN_TIMES.items(), ((1e6, "EFLOP"), (1, "TFLOP")), strict=True)
     ]
     chosen = [
-        (
-            said,
-            *(
-                f"{option[one]:,.0f} h"
-                for option in options
-                if option["settings"] == said
-                for one in ("hours", "hours of a fifth")
-            ),
-        )
-        for said in OPTIONS
+        (said, *(f"{option['hours']:,.0f} h" for option in options if option["settings"] == said))
+        for said in (*OPTIONS, PUBLISHED)
     ]
     return [
         table(["recipe", "memory", "fits on 24 GB", *CARDS], answer),
-        table(["settings", *(head for name in SHOWN for head in (f"`{name}`", "a fifth"))], chosen),
+        table(["settings", *(f"`{name}`" for name in SHOWN)], chosen),
         table(["form", "forward, no gradient", "with gradient", "again", "backward", "formula", "operations"], calls),
         table(["a row through", "forward", "backward", "backward / forward"], models),
         table(["recipe", "images × iterations", "bfloat16", "float32", *(f"{card}, s" for card in CARDS)], work),

@@ -48,7 +48,14 @@ TRIED: Mapping[str, Mapping[str, Any]] = {
     "small decoder": {"strength": 1.0, **_SMALL},
     "conditional branch alone": {"strength": 1.0, **_CONDITIONAL},
     "four steps a picture": {"strength": 1.0, **_FOUR},
-    "the last three together": {"strength": 1.0, **_SMALL, **_CONDITIONAL, **_FOUR},
+    "four steps, guided throughout": {"strength": 1.0, **_FOUR, "unguided": 0},
+    "four steps, guided throughout, conditional branch alone": {
+        "strength": 1.0,
+        **_FOUR,
+        **_CONDITIONAL,
+        "unguided": 0,
+    },
+    "small decoder, conditional branch alone and four steps": {"strength": 1.0, **_SMALL, **_CONDITIONAL, **_FOUR},
     "early third of the steps": {},
     "middle third of the steps": {},
     "late third of the steps": {},
@@ -237,6 +244,7 @@ def summary(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             {
                 "tried": name,
                 "seeds": len(runs),
+                "iterations": runs[0][-1]["iteration"],
                 "become good": len(reached),
                 "petaflops until then": sum(reached) / len(reached) if reached else "–",
                 "petaflops an iteration": sum(r[-1]["teraflops"] / r[-1]["iteration"] for r in runs)

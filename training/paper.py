@@ -14,7 +14,7 @@ from fair_adaptors.vision.authors_faces import RECOGNISER
 from fair_adaptors.vision.pretrained import TRAINING_ENCODERS
 
 from .config import TrainConfig
-from .ours import OURS, OURS_FOR
+from .ours import ours_for
 
 DETECTOR = "insightface"
 PAPER: dict[str, Any] = {
@@ -126,9 +126,10 @@ def deviations(config: TrainConfig) -> list[str]:
     """Say where a configuration for people differs from what the published adaptors were trained with, and why."""
     if plugin_of(config.base):  # not of people
         return []
-    ours = OURS | OURS_FOR.get(split_revision(config.base)[0], {})
+    theirs = published_settings(config)
+    ours = ours_for(split_revision(config.base)[0], theirs)
     lines = []
-    for setting, published in published_settings(config).items():
+    for setting, published in theirs.items():
         value = getattr(config, setting)
         if value != published:
             chosen, reason = ours.get(setting, (None, ""))

@@ -12,7 +12,7 @@ from fair_adaptors.hub.client import split_revision
 from fair_adaptors.hub.parts import KIND
 
 from .config import TrainConfig
-from .cost import hours, listed, said, shorter
+from .cost import hours, said
 from .downloads import Download, downloads
 from .engine.denoisers import denoiser_of
 from .keeping import keeping
@@ -89,12 +89,8 @@ def _time(config: TrainConfig, num_processes: int, branches: int = 2) -> str:
     known = find_base(split_revision(config.shapes)[0])
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     base = known.short_name if known else ""
-    found, early = (
-        hours(one, base, originals_made(one), num_processes, branches=branches) for one in (config, shorter(config))
-    )
-    told = said(found, card) + f"; it may end much earlier (`stop_below`): {listed(early)} after a fifth" * bool(
-        early and config.stop_below
-    )
+    found = hours(config, base, originals_made(config), num_processes, branches=branches)
+    told = said(found, card) + "; it may end earlier (`stop_below`)" * bool(found and config.stop_below)
     faster = faster_by(config, "cuda")
     return told + f"; not counted: {', '.join(faster)}, which an NVIDIA card is faster by" * bool(faster)
 

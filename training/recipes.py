@@ -20,7 +20,7 @@ from fair_adaptors.adaptor.bases import (
 from fair_adaptors.errors import ConfigError, did_you_mean
 
 from .config import Attribute, TrainConfig
-from .ours import OURS, OURS_FOR, Reasoned, drawn
+from .ours import Reasoned, drawn, ours_for
 from .paper import MANY_CONCEPTS, NAMED_IMAGES, PAPER, TABLE, as_published, obeying
 from .settings import is_true, override
 from .setup import known_attributes
@@ -91,8 +91,8 @@ def _people(
         "validation_images": 24,
         "keep": "best",
     }
-    settings = PAPER | _values(OURS) | common | settings | _values(OURS_FOR.get(base, {}))
-    return TrainConfig(name, base, _aims(base, attributes, shares), **settings)
+    ours = _values(ours_for(base, settings))
+    return TrainConfig(name, base, _aims(base, attributes, shares), **(PAPER | common | settings | ours))
 
 
 def _values(ours: Reasoned) -> dict[str, Any]:
