@@ -5,7 +5,8 @@ import json
 from benchmarks._report import RESULTS, table, tables_of, text_of, write_tables
 
 ORDER = (
-    "sandbox_bias", "keeping", "sandbox_variants", "steps", "windows", "flow_weights", "flow_parts", "efficiency", "one_branch",
+    "sandbox_bias", "keeping", "sandbox_variants", "steps", "windows", "flow_weights", "flow_parts", "efficiency",
+    "one_branch",
     "transfer", "strength", "peers", "coverage", "alarms", "backpropagation", "gradients", "processes", "loading",
     "faces", "detector", "startup",
 )  # fmt: skip
