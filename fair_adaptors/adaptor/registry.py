@@ -12,7 +12,7 @@ from fair_adaptors.files import cache_folder
 
 from . import archives
 from .archives import ARCHIVES, Checkpoint
-from .base import BaseModel
+from .base_model import BaseModel
 from .bases import (
     EMBEDDED,
     FLUX_1_DEV,

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from fair_adaptors.adaptor.base import Defaults
+from fair_adaptors.adaptor.base_model import Defaults
 from fair_adaptors.adaptor.bases import defaults_of, imported, plugin_of
 from fair_adaptors.adaptor.registry import default_for, list_adaptors
 from fair_adaptors.errors import ConfigError, UnknownAdaptorError, did_you_mean
