@@ -164,7 +164,6 @@ class _WeightsHandle(FairAdaptor):
                     " quantise, cast or offload a model"
                 )
             _PATCHES.set(whole, self._weight)
-            take_from_beside(self._change)
             _PATCHES.fuse(whole)
             self._close("fused")
 

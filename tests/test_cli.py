@@ -118,7 +118,7 @@ def test_the_version_is_printed(command: Command) -> None:
         (["reproduce", "sd21-gender-race"], "not published"),
         (["generate", "a nurse", "--adaptor", "./nowhere"], "no folder"),
         (["generate", "a nurse", "--base", "./nowhere"], "there is no folder or file ./nowhere"),
-        (["generate", "a nurse", "--out", "grid.txt"], "--out must end in .png, .jpg or .webp (got grid.txt)"),
+        (["generate", "a nurse", "--out", "grid.txt"], "--out must end in .png, .jpg, .jpeg or .webp (got grid.txt)"),
         (["generate", "a nurse", "--adaptor", "sandbox-gender", "--weight", "nan"], "weight"),
         (["train", "sandbox-gendr"], "Did you mean 'sandbox-gender'"),
         (["train", "sandbox-gender", "--set", "rnk=3"], "Did you mean 'rank'"),

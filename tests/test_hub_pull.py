@@ -131,6 +131,7 @@ def test_a_name_of_the_table_is_only_what_the_table_says(
             if refused:
                 with pytest.raises(InvalidAdaptorError, match="is not the adaptor 'fair' that this package knows"):
                     get("fair", cache_dir=tmp_path, endpoint=hub.url)
+                assert get("fair", revision=commit, cache_dir=tmp_path, endpoint=hub.url).name == commit, "asked for"
             else:
                 assert get("fair", cache_dir=tmp_path, endpoint=hub.url).name == commit
 

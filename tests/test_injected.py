@@ -194,13 +194,16 @@ def test_what_was_compiled_before_has_it_and_loses_it(pipe: Any, adaptor: Path) 
         assert close(compiled(given), plain)
 
 
-def test_what_cannot_stand_beside_a_layer_is_refused(pipe: Any, adaptor: Path) -> None:
-    pipe.unet.conv_in = nn.Conv2d(4, 32, 3, padding=1, padding_mode="circular")
+@pytest.mark.parametrize(
+    ("settings", "said"), [({"padding_mode": "circular"}, "padded by circular"), ({"groups": 2}, "in 2 groups")]
+)
+def test_what_cannot_stand_beside_a_layer_is_refused(pipe: Any, adaptor: Path, settings: Any, said: str) -> None:
+    pipe.unet.conv_in = nn.Conv2d(4, 32, 3, padding=1, **settings)
     tensors, plain = load_file(adaptor / WEIGHTS_FILE), latents(pipe)
-    factors = {"lora_A": torch.randn(2, 4, 3, 3), "lora_B": torch.randn(32, 2, 1, 1)}
+    factors = {"lora_A": torch.randn(2, *pipe.unet.conv_in.weight.shape[1:]), "lora_B": torch.randn(32, 2, 1, 1)}
     more = {f"unet.conv_in.{role}.weight": factor for role, factor in factors.items()}
     large = {key: torch.full_like(value, 1e19) for key, value in tensors.items()}
-    for content, message in ((tensors | more, "padded by circular"), (large, "would not return finite values")):
+    for content, message in ((tensors | more, said), (large, "would not return finite values")):
         write_tensors(adaptor, content)
         with pytest.raises(FairAdaptorError, match=f"cannot be injected: .* {message}.*Nothing was changed"):
             load_fair_adaptor(pipe, adaptor, inject=True)

@@ -155,7 +155,7 @@ def test_an_adaptor_whose_product_is_not_finite_is_refused_and_nothing_changes(p
     before = state(pipe)
     tensors = {key: torch.full_like(value, 1e30) for key, value in load_file(adaptor / WEIGHTS_FILE).items()}
     write_tensors(adaptor, tensors)
-    with pytest.raises(FairAdaptorError, match="not be finite"):
+    with pytest.raises(FairAdaptorError, match="infinite"):
         load_fair_adaptor(pipe, adaptor)
     assert same(state(pipe), before)
 

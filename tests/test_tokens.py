@@ -108,6 +108,7 @@ def test_tokens_that_do_not_fit_are_refused(tmp_path: Path, pipe: Any, count: in
     with pytest.raises(WrongBaseError, match="tokens of 32"):
         load_fair_adaptor(pipe, write(tmp_path, pipe, count=count, width=width))
     assert "encode_prompt" not in vars(pipe)
+    load_fair_adaptor(pipe, write(tmp_path / "most", pipe, count=14)).unload()
 
 
 def test_two_text_encoders_are_refused(tmp_path: Path, pipe: Any) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fair_adaptors.adaptor import registry
-from fair_adaptors.adaptor.record import CONFIG_FILE
+from fair_adaptors.adaptor.record import CONFIG_FILE, WEIGHTS_FILE
 from fair_adaptors.adaptor.registry import AdaptorInfo
 from fair_adaptors.errors import InvalidAdaptorError, NotPublishedError, UnknownAdaptorError
 from fair_adaptors.hub.resolve import resolve
@@ -59,8 +59,10 @@ def test_another_folder_does_not_hide_a_registry_name(elsewhere: Path) -> None:
 
 def test_a_file_is_no_folder(elsewhere: Path) -> None:
     folder_at(elsewhere / "mine")
-    with pytest.raises(UnknownAdaptorError, match="is a file; give the folder"):
-        resolve(elsewhere / "mine" / CONFIG_FILE)
+    (elsewhere / "mine" / WEIGHTS_FILE).touch()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        with pytest.raises(UnknownAdaptorError, match="is a file; give the folder"):
+            resolve(elsewhere / "mine" / name)
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/where", "a/b/c", Path("nowhere"), Path("owner/name")])
