@@ -11,6 +11,7 @@ from fair_adaptors import devices
 from fair_adaptors.cli.common import load_base, quiet
 from fair_adaptors.devices import accelerator, choose_device, weights_dtype
 from fair_adaptors.errors import ConfigError
+from fair_adaptors.pipelines import load_pipeline
 from tests.commands import Command
 from tests.single_file import write_single_file
 from tests.tiny import image, tiny_pipeline, write_tiny_adaptor
@@ -94,6 +95,8 @@ def test_one_file_without_its_configuration_or_of_another_kind_is_refused(base: 
     lora = write_tiny_adaptor(tmp_path / "lora", tiny_pipeline()) / "pytorch_lora_weights.safetensors"
     with pytest.raises(ConfigError, match="pytorch_lora_weights.safetensors cannot be loaded as a whole model"):
         load_base(str(lora), base_config=base)
+    with pytest.raises(ConfigError, match=f"`base_config` is for a base that is one file; {base} has its own"):
+        load_pipeline(base, base_config=base)
     (tmp_path / "model.ckpt").write_bytes(b"PK")
     with pytest.raises(ConfigError, match="other formats can run code"):
         load_base(str(tmp_path / "model.ckpt"))

@@ -9,7 +9,7 @@ import datasets
 import pytest
 from fair_adaptors.training.classifier import data as classifier_data
 from fair_adaptors.training.classifier.data import KNOWN, Labelled, find_source
-from fair_adaptors.training.classifier.train import ClassifierConfig, plan, train_classifier
+from fair_adaptors.training.classifier.train import ClassifierConfig, _training_batches, plan, train_classifier
 from PIL import Image
 
 from fair_adaptors.errors import ConfigError
@@ -104,3 +104,22 @@ def test_a_stream_of_unknown_length_needs_steps_and_known_classes(
         train_classifier(dataclasses.replace(config, steps=1), tmp_path / "out")
     with pytest.raises(ConfigError, match="is streamed, and does not list the classes of 'hair' beforehand"):
         Labelled(find_source("somebody/faces"), ("hair",))
+
+
+@pytest.mark.parametrize(
+    ("streamed", "said"),
+    [(True, "has the splits train; it needs train and one of"), (False, "too few images to hold some out: 1")],
+)
+def test_a_data_set_of_which_nothing_can_be_held_out_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streamed: bool, said: str
+) -> None:
+    monkeypatch.setattr(classifier_data, "load_dataset", lambda *place, **settings: {"train": [1]})
+    with pytest.raises(ConfigError, match=said):
+        Labelled(find_source("somebody/faces" if streamed else str(tmp_path)), ("gender",))
+
+
+def test_batches_of_single_images_alone_are_nothing_to_train_on() -> None:
+    """A batch norm knows nothing of one image; without an end to it the training would wait for ever."""
+    data: Any = SimpleNamespace(train=lambda epoch: iter([None]))
+    with pytest.raises(ConfigError, match="somebody/faces has too few images to train on"):
+        next(_training_batches(None, data, ClassifierConfig("somebody/faces", ("gender",), "./nothing")))  # type: ignore[arg-type]
