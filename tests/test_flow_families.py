@@ -27,13 +27,14 @@ from fair_adaptors.errors import ConfigError, FairAdaptorError, InvalidAdaptorEr
 from fair_adaptors.families.table import FAMILIES, family_named, family_of
 from fair_adaptors.pipelines import class_in_file, half_precision
 from tests.tiny import AIM, set_config, tiny_pipeline, write_tiny_adaptor
-from tests.tiny_flow import FLOW_FAMILIES, SIDE, draw, tiny_flux, tiny_klein, tiny_sd3
+from tests.tiny_flow import FLOW_FAMILIES, draw, size, tiny_flux, tiny_klein, tiny_sd3
 
 READERS = {
     "sd3": originals.convert_sd3_transformer_checkpoint_to_diffusers,
     "flux": originals.convert_flux_transformer_checkpoint_to_diffusers,
     "flux2": originals.convert_flux2_transformer_checkpoint_to_diffusers,
     "z-image": originals.convert_z_image_transformer_checkpoint_to_diffusers,
+    "sana": originals.convert_sana_transformer_to_diffusers,
 }
 """What diffusers makes of a checkpoint in each family's original layout, where that has names of its own: it knows
 nothing of ours."""
@@ -246,7 +247,7 @@ def at_its_size(pipe: Any) -> Any:
     kind = type(pipe)
 
     def call(self: Any, *arguments: Any, **named: Any) -> Any:
-        return kind.__call__(self, *arguments, **{"height": SIDE, "width": SIDE, "max_sequence_length": 16} | named)
+        return kind.__call__(self, *arguments, **{**size(self), "max_sequence_length": 16} | named)
 
     pipe.__class__ = type(kind.__name__, (kind,), {"__call__": call})
     return pipe
@@ -258,9 +259,14 @@ def test_it_is_measured_and_shown_with_nothing_said_of_how_it_is_drawn(name: str
     if name == "flux":  # the adaptor is for dev, and schnell lacks a layer that it does not change
         assert not any("guidance_embedder" in key for key in all_modules(small))
     before = weights(small)
-    usual = {"sd3": (28, 7.0), "flux": (4, 0.0), "flux2": (4, 1.0), "z-image": (50, 5.0), "qwen-image": (50, 4.0)}[
-        name
-    ]
+    usual = {
+        "sd3": (28, 7.0),
+        "flux": (4, 0.0),
+        "flux2": (4, 1.0),
+        "z-image": (50, 5.0),
+        "qwen-image": (50, 4.0),
+        "sana": (20, 4.5),
+    }[name]
     found = evaluate(
         small, adaptor, prompts=["a nurse"], images_per_prompt=2, classifiers="sandbox:evaluation", faces="whole",
         num_steps=None if usual[0] < 10 else 2,
@@ -273,7 +279,7 @@ def test_it_is_measured_and_shown_with_nothing_said_of_how_it_is_drawn(name: str
     session._usual = dataclasses.replace(session._usual, num_steps=2)
     shown = session.compare(session.read("a nurse", [str(adaptor)], strength=1, images=1, seed=0))
     pictures = [side.pictures[0] for side in (shown.before, shown.after)]
-    assert pictures[0].size == (SIDE, SIDE) and pictures[0].tobytes() != pictures[1].tobytes()
+    assert pictures[0].size == (size(small)["width"],) * 2 and pictures[0].tobytes() != pictures[1].tobytes()
     assert not changed(before, weights(small))
 
 
@@ -292,13 +298,13 @@ def test_usual_settings_are_those_of_the_base_where_it_is_known_else_of_its_fami
 def test_the_published_bases_have_the_sizes_that_they_are_known_by() -> None:
     """In 10⁹ parameters, as their makers say: built on no memory from the table's configurations."""
     said = {"sd35-medium": 2.24, "sd35-large": 8.06, "flux-schnell": 11.9, "klein-4b": 3.9, "z-image-turbo": 6.2}
-    read_by = {"sd3": 4.76, "flux": 4.76, "flux2": 4.02, "z-image": 4.02, "qwen-image": 8.29}
-    for base, size in (said | {"qwen-image": 20.4}).items():
+    read_by = {"sd3": 4.76, "flux": 4.76, "flux2": 4.02, "z-image": 4.02, "qwen-image": 8.29, "sana": 2.61}
+    for base, told in (said | {"qwen-image": 20.4, "sana": 1.60}).items():
         built = load_architecture(base)
         (reader,) = built.readers.values()  # T5-XXL, Qwen3-4B or Qwen2.5-VL-7B
         counts = [sum(value.numel() for value in model.parameters()) for model in (built.pipe.transformer, reader)]
         assert (
-            counts == pytest.approx([size * 1e9, read_by[built.family.name] * 1e9], rel=0.01)
+            counts == pytest.approx([told * 1e9, read_by[built.family.name] * 1e9], rel=0.01)
             and built.autoencoder is not None
         )
         alike = {"klein-4b": "klein-base-4b", "z-image-turbo": "z-image"}  # of the same shapes

@@ -25,7 +25,7 @@ from fair_adaptors.errors import ConfigError, UnsupportedSchedulerError
 from fair_adaptors.families.table import family_of, guided
 from tests.reference import agrees_with_the_whole_graph, per_step, taken, trained
 from tests.tiny import tiny_pipeline
-from tests.tiny_flow import FLOW_FAMILIES, SIDE, tiny_flux, tiny_klein
+from tests.tiny_flow import FLOW_FAMILIES, SIDE, size, tiny_flux, tiny_klein
 from tests.tiny_training import CONFIG
 
 SCHEDULERS = {
@@ -36,8 +36,14 @@ SCHEDULERS = {
 }
 
 
-EVERY = [(family, name) for family in FLOW_FAMILIES for name in SCHEDULERS if family == "sd3" or "DPM" not in name]
-"""The others' pipelines hand a shift to the scheduler, which DPM-Solver++ does not take."""
+NOT_DPM, NOT_SIZE = {"flux", "flux2", "z-image", "qwen-image"}, {"sana"}
+"""Whose pipelines hand a shift to the scheduler, which DPM-Solver++ does not take; and whose hand it none."""
+EVERY = [
+    (family, name)
+    for family in FLOW_FAMILIES
+    for name in SCHEDULERS
+    if family not in (NOT_DPM if "DPM" in name else NOT_SIZE if "size" in name else ())
+]
 
 
 def flow_pipeline(family: str, scheduler: str = "shifted") -> Any:
@@ -75,8 +81,7 @@ def draws_as_its_pipeline(pipe: Any, guidance_scale: float) -> None:
         num_images_per_prompt=2,
         num_inference_steps=4,
         **guided(pipe, guidance_scale, 1),
-        height=SIDE,
-        width=SIDE,
+        **size(pipe),
         output_type="pt",
     ).images
     with torch.no_grad():
@@ -171,20 +176,24 @@ def test_the_shapes_of_noise_conditions_and_pictures_are_those_that_are_said(fam
     channels, height, width = denoiser.latent_shape
     noise = initial_noise(pipe, [0])
     assert noise.shape == (1, channels, height, width) and noise.dtype == denoiser.latent_dtype
-    assert (height * denoiser.scale, width * denoiser.scale) == (SIDE, SIDE)
-    assert decode(pipe, noise).shape == (1, 3, SIDE, SIDE)
+    side = size(pipe)["height"]
+    assert (height * denoiser.scale, width * denoiser.scale) == (side, side)
+    assert decode(pipe, noise).shape == (1, 3, side, side)
     rows = [tuple(each.shape[1:]) for each in denoiser.encode("a nurse")]
     said = denoiser.condition_shapes(pipe.tokenizer.model_max_length)
     assert said == tuple(rows[: len(said)])
 
 
-@pytest.mark.parametrize("family", ["qwen-image"])
-def test_an_overshoot_has_a_gradient_and_layers_are_computed_again_where_diffusers_cannot(family: str) -> None:
+@pytest.mark.parametrize(("family", "layer"), [("qwen-image", "resnets.0.conv1"), ("sana", "1.conv1")])
+def test_an_overshoot_has_a_gradient_and_layers_are_computed_again_where_diffusers_cannot(
+    family: str, layer: str
+) -> None:
     pipe = flow_pipeline(family)
     leaf = initial_noise(pipe, [0]).requires_grad_(True)
     torch.nn.init.normal_(pipe.vae.decoder.conv_out.weight)
     calls: list[int] = []
-    pipe.vae.decoder.up_blocks[-1].resnets[0].conv1.register_forward_pre_hook(lambda *_: calls.append(1))
+    block = pipe.vae.decoder.up_blocks[-1 if family == "qwen-image" else 0]  # the last one
+    block.get_submodule(layer).register_forward_pre_hook(lambda *_: calls.append(1))
 
     def gradient() -> torch.Tensor:
         pixels = decode(pipe, leaf)

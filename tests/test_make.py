@@ -20,7 +20,7 @@ from fair_adaptors.steering.fitting import map_of
 from fair_adaptors.steering.states import encode
 from tests.commands import Command
 from tests.tiny import FAMILIES, same, state, tiny_pipeline, tiny_xl_pipeline, write_weights
-from tests.tiny_flow import FLOW_FAMILIES, SIDE, tiny_sd3
+from tests.tiny_flow import FLOW_FAMILIES, SIDE, size, tiny_sd3
 
 PEOPLE = ("cook", "nurse", "poet", "pilot", "judge", "clerk")
 METHODS = ("directions", "edit", "words")
@@ -41,7 +41,7 @@ def made(folder: Path, pipe: Any, prompts: Path, method: Any = "directions", *at
 
 def drawn(pipe: Any, prompt: str = "a nurse", count: int = 8) -> torch.Tensor:
     generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
-    small = {"height": SIDE, "width": SIDE, "max_sequence_length": 24} if hasattr(pipe, "transformer") else {}
+    small = {**size(pipe), "max_sequence_length": 24} if hasattr(pipe, "transformer") else {}
     settings = {"num_inference_steps": 2, "output_type": "pt", **small}
     return pipe(prompt=[prompt] * count, generator=generators, **settings).images
 
@@ -183,14 +183,18 @@ def test_an_edit_is_exact_of_low_rank_and_keeps_prompts_that_name_a_class(tmp_pa
     assert left < 0.5 and all((one @ change).norm() < (plain @ change).norm() for one in named)
 
 
-@pytest.mark.parametrize("family", ["qwen-image"])
+@pytest.mark.parametrize("family", ["qwen-image", "sana"])
 def test_what_is_read_of_a_prompt_is_neither_padding_nor_the_text_around_it(family: str) -> None:
     pipe = FLOW_FAMILIES[family]()
     alone, beside = encode(pipe, ["a nurse"]), encode(pipe, ["a nurse", "a very old nurse"])
     assert torch.allclose(alone.embeds[0], beside.embeds[0], atol=1e-6)
     (span,) = alone.spans[0]
     read = pipe.tokenizer.convert_ids_to_tokens(list(span.tokens))
-    assert read[span.start : span.end] == [*"aĠnurse"] and span.stop == len(read) == len(alone.embeds[0])
+    assert span.stop == len(read) == len(alone.embeds[0])
+    place = read.index("u")  # what stands before a letter has not read it
+    changed = (alone.embeds[0] != encode(pipe, ["a norse"]).embeds[0]).any(1)
+    assert changed.tolist() == [False] * place + [True] * (len(read) - place)
+    assert read[: span.end] == [*{"qwen-image": "aĠnurse", "sana": ["<bos>", "▁", *"a▁nurs"]}[family]]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
@@ -16,14 +18,20 @@ from diffusers import (
     FluxTransformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     CLIPTextConfig,
     CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -169,6 +177,41 @@ def tiny_qwen_image(*, seed: int = 0) -> QwenImagePipeline:
     return _quiet(pipe)
 
 
+def tiny_sana(*, seed: int = 0) -> SanaPipeline:
+    """SANA. Its images are 32 × 32, as its pipeline takes no smaller ones."""
+    torch.manual_seed(seed)
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 4, "cross_attention_dim": 8, "caption_channels": 8}
+    cross = {"num_cross_attention_heads": 2, "cross_attention_head_dim": 4}
+    transformer = SanaTransformer2DModel(
+        in_channels=4, out_channels=4, num_layers=1, sample_size=8, timestep_scale=0.5, **sizes, **cross
+    )
+    kinds, scales = ("ResBlock", "ResBlock", "EfficientViTBlock"), ((), (), (5,))
+    both = {
+        "block_types": kinds,
+        "block_out_channels": (8,) * 3,
+        "qkv_multiscales": scales,
+        "layers_per_block": (1,) * 3,
+    }
+    autoencoder = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in both.items()},
+        upsample_block_type="interpolate",
+        downsample_block_type="conv",
+        scaling_factor=0.4,
+    ).eval()
+    layers = {"hidden_size": 8, "intermediate_size": 16, "head_dim": 4, "num_hidden_layers": 2}
+    config = Gemma2Config(vocab_size=32, num_attention_heads=2, num_key_value_heads=1, **layers)
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "▁", *LETTERS]
+    tokenizer = GemmaTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
+    begin = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    tokenizer.backend_tokenizer.post_processor = begin
+    scheduler = DPMSolverMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0, algorithm_type="dpmsolver++"
+    )
+    return _quiet(SanaPipeline(tokenizer, Gemma2Model(config).eval(), autoencoder, transformer.eval(), scheduler))
+
+
 def tiny_qwen(layers: int) -> Qwen3ForCausalLM:
     """A Qwen3 of width 8."""
     sizes = {"hidden_size": 8, "intermediate_size": 16, "head_dim": 4, "num_attention_heads": 2}
@@ -220,18 +263,20 @@ FLOW_FAMILIES: dict[str, Callable[[], Any]] = {
     "flux2": tiny_klein,
     "z-image": tiny_z_image,
     "qwen-image": tiny_qwen_image,
+    "sana": tiny_sana,
 }
 """By the family's name."""
+
+
+def size(pipe: Any) -> dict[str, Any]:
+    """Return the arguments of a call for the smallest image."""
+    if isinstance(pipe, SanaPipeline):
+        return {"height": 2 * SIDE, "width": 2 * SIDE, "use_resolution_binning": False}
+    return {"height": SIDE, "width": SIDE}
 
 
 def draw(pipe: Any, *, steps: int = 2) -> torch.Tensor:
     """Draw one image [1, 3, 16, 16], always of the same noise."""
     generator = torch.Generator().manual_seed(0)
-    settings = {
-        "height": SIDE,
-        "width": SIDE,
-        "num_inference_steps": steps,
-        "generator": generator,
-        "max_sequence_length": 16,
-    }
+    settings = {**size(pipe), "num_inference_steps": steps, "generator": generator, "max_sequence_length": 16}
     return pipe(prompt="a nurse", **settings, **guided(pipe, 4.0, 1), output_type="pt").images

@@ -79,6 +79,7 @@ BASES = {
         "small decoder": Operations(0.5656, 0.5656),
     },
     "qwen-image": {"network": Operations(78.3039, 93.6249), "decoder": Operations(11.6826, 12.0949)},
+    "sana": {"network": Operations(2.9667, 2.9742), "decoder": Operations(8.3686, 8.3794)},
 }
 """By the base's short name, as ``benchmarks/cost.py`` counts them; the small decoder is TAESD's."""
 VISION = {

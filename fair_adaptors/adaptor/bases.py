@@ -23,6 +23,7 @@ FLUX_2_KLEIN_BASE = "black-forest-labs/FLUX.2-klein-base-4B"
 Z_IMAGE = "Tongyi-MAI/Z-Image"
 Z_IMAGE_TURBO = "Tongyi-MAI/Z-Image-Turbo"
 QWEN_IMAGE = "Qwen/Qwen-Image"
+SANA = "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers"
 SANDBOX = "sandbox"
 SANDBOX_FLOW = "sandbox-flow"
 EMBEDDED = Path(__file__).parents[1] / "sandbox" / "adaptors"
@@ -46,6 +47,7 @@ def _flow(
 
 
 _STABILITY = ("other", "stabilityai-ai-community")
+_NVIDIA = ("other", "nscl-v2-custom")
 _FLUX_DEV = ("other", "flux-1-dev-non-commercial-license")
 _SANDBOX_DEFAULTS = Defaults(
     num_steps=10,
@@ -112,6 +114,7 @@ BASES = (
     _flow("z-image", Z_IMAGE, "z-image", configurations.Z_IMAGE, (50, 5.0)),
     _flow("z-image-turbo", Z_IMAGE_TURBO, "z-image", configurations.Z_IMAGE, (8, 0.0)),
     _flow("qwen-image", QWEN_IMAGE, "qwen-image", configurations.QWEN_IMAGE, (50, 4.0)),
+    _flow("sana", SANA, "sana", configurations.SANA, (20, 4.5), _NVIDIA),
 )
 """Embedded bases first, that of a flow without its weights; then Stable Diffusion, and families without a U-Net."""
 

@@ -128,3 +128,14 @@ Z_IMAGE: Configurations = {"text_encoder": _QWEN_3_4B, "transformer": {}, "vae":
 """The sizes of its transformer are its class's own."""
 QWEN_IMAGE: Configurations = {"text_encoder": _QWEN_2_5_VL_7B, "transformer": {}, "vae": {}}
 """The sizes of its transformer and autoencoder are their classes' own."""
+SANA: Configurations = {
+    "text_encoder": {},
+    "transformer": {},
+    "vae": {
+        "encoder_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+        "decoder_block_types": ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3,
+        "upsample_block_type": "interpolate",
+        "downsample_block_type": "conv",
+    },
+}
+"""With 1.6 billion parameters, the sizes of its class; so are those of Gemma 2 with two billion."""

@@ -65,6 +65,8 @@ class Reading:
         chat: settings of the chat template that the prompt is put into; None for none.
         template: the pipeline's attribute that has the text around the prompt, with {} in its place; empty for none.
             Another one, which goes on with ``_start_idx``, has the number of its first tokens that are left out.
+        instruction: the argument of a call that has lines before the prompt, which is read in lower case; empty for
+            none. Of their tokens the first and the last are kept.
     """
 
     tokenizer: str = "tokenizer"
@@ -73,6 +75,7 @@ class Reading:
     both_ways: bool = False
     chat: Mapping[str, bool] | None = None
     template: str = ""
+    instruction: str = ""
 
 
 @dataclass(frozen=True)

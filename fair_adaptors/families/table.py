@@ -1,5 +1,6 @@
 """The table of pipeline families, and which of them a pipeline is of."""
 
+import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from .family import Family
 from .flux import FLUX_1
 from .flux2 import FLUX_2
 from .qwen_image import QWEN_IMAGE
+from .sana import SANA
 from .sd import STABLE_DIFFUSION
 from .sd3 import STABLE_DIFFUSION_3
 from .sdxl import STABLE_DIFFUSION_XL
@@ -22,6 +24,7 @@ FAMILIES: tuple[Family, ...] = (
     FLUX_2,
     Z_IMAGE,
     QWEN_IMAGE,
+    SANA,
 )
 
 
@@ -57,6 +60,11 @@ def guided(pipe: Any, scale: float, count: int) -> dict[str, Any]:
         return {"guidance_scale": scale}
     negative = {"negative_prompt": [family.negative_prompt] * count} if family.negative_prompt and scale > 1 else {}
     return {family.guidance: scale, **negative}
+
+
+def default_of(pipe: Any, argument: str) -> Any:
+    """Return what a pipeline's call takes for an argument that is not given."""
+    return inspect.signature(type(pipe).__call__).parameters[argument].default
 
 
 def family_with(parts: Collection[str]) -> Family | None:

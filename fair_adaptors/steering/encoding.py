@@ -4,8 +4,12 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from fair_adaptors.families.table import FAMILIES
+
 Encode = Callable[..., Any]
 """A pipeline's ``encode_prompt``."""
+INSTRUCTIONS = {reading.instruction for family in FAMILIES for reading in family.readings}
+"""Arguments of it that are lists of lines, and not of prompts."""
 
 
 @contextmanager
@@ -32,7 +36,8 @@ def once(plain: Encode) -> Encode:
     def encode_prompt(*arguments: Any, **named: Any) -> Any:
         prompts = named.get("prompt", arguments[0] if arguments else None)
         count = len(prompts) if isinstance(prompts, list) else 0
-        each = [one for one in (*arguments, *named.values()) if not isinstance(one, str) and _length(one) == count]
+        lists = [*arguments, *(one for name, one in named.items() if name not in INSTRUCTIONS)]
+        each = [one for one in lists if not isinstance(one, str) and _length(one) == count]
         if not each or not all(isinstance(text, str) for one in each for text in one):
             return plain(*arguments, **named)
         firsts, places = distinct(list(zip(*each, strict=True)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fair_adaptors.errors import ConfigError
 from fair_adaptors.families.family import Reading
-from fair_adaptors.families.table import family_of
+from fair_adaptors.families.table import default_of, family_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,6 +98,8 @@ def encode(pipe: Any, texts: Sequence[str], *, on_texts: Callable[[int], None] =
 
     known = {"prompt_2": None, "prompt_3": None, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
     settings = {name: known[name] for name in inspect.signature(pipe.encode_prompt).parameters if name in known}
+    lines = [reading.instruction for reading in family_of(pipe).readings if reading.instruction]
+    settings |= {name: default_of(pipe, name) for name in lines}
     found = []
     for start in range(0, len(texts), CHUNK):
         part = list(texts[start : start + CHUNK])
@@ -155,6 +157,10 @@ def _tokens(pipe: Any, reading: Reading, text: str) -> list[int]:
         text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True, **reading.chat)
     elif reading.template:
         text, begin = getattr(pipe, reading.template).format(text), getattr(pipe, f"{reading.template}_start_idx")
+    elif reading.instruction:
+        before = "\n".join(default_of(pipe, reading.instruction))
+        ids = list(tokenizer(before + text.lower().strip()).input_ids)
+        return [*ids[:1], *ids[len(tokenizer(before).input_ids) - 1 :]]
     elif convert := getattr(pipe, "maybe_convert_prompt", None):  # for textual inversions
         text = convert(text, tokenizer)
     return list(tokenizer(text).input_ids)[begin:]

@@ -11,6 +11,7 @@ from fair_adaptors.training.engine.families.denoiser import Denoiser
 from fair_adaptors.training.engine.families.flux import Flux
 from fair_adaptors.training.engine.families.flux2 import Flux2Klein
 from fair_adaptors.training.engine.families.qwen_image import QwenImage
+from fair_adaptors.training.engine.families.sana import Sana
 from fair_adaptors.training.engine.families.sd import StableDiffusion, StableDiffusionXL
 from fair_adaptors.training.engine.families.sd3 import StableDiffusion3
 from fair_adaptors.training.engine.families.z_image import ZImage
@@ -26,6 +27,7 @@ DENOISERS: dict[str, Callable[[Any], Denoiser]] = {
     "flux2": Flux2Klein,
     "z-image": ZImage,
     "qwen-image": QwenImage,
+    "sana": Sana,
 }
 """By the name of the family."""
 
