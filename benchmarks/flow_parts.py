@@ -18,6 +18,7 @@ PARTS: Mapping[str, Sequence[str]] = {
     "text encoders and transformer": ("parts=text_encoder,text_encoder_2,transformer",),
     "transformer": ("parts=transformer",),
     "text encoders": ("parts=text_encoder,text_encoder_2",),
+    "context_embedder alone": ("parts=transformer", "target_modules=context_embedder"),
 }
 SHOWN = (
     "gender", "tone shift", "age shift", SHARE, ALARMS, "occupation", OBEYED.format("gender"), NAMED,
@@ -28,22 +29,24 @@ def main() -> None:
     """Print a row for the original, and one for each of the parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adaptors", type=Path, help="use the adaptors in this folder, by the parts' names")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--name", default="flow_parts", help="name of the JSON file")
     parser.add_argument("--set", nargs="+", default=[], help="other settings, such as iterations=2: does it run?")
     arguments = parser.parse_args()
     pipe = load_pipeline(SANDBOX_FLOW)
     with tempfile.TemporaryDirectory() as temporary:
         place = arguments.adaptors or Path(temporary)
-        adaptors = {parts: place / parts.replace(" ", "-") for parts in PARTS}
+        adaptors = {parts: place / parts.replace(" ", "-") for parts in arguments.only}
         for parts, folder in adaptors.items():
             train(RECIPE, 0, folder, [*PARTS[parts], *arguments.set])
         plain = measure(pipe, "validation", adaptors, arguments.images, base=SANDBOX_FLOW)
         asked = measure(pipe, EXPLICIT["validation"], adaptors, arguments.images // 8, base=SANDBOX_FLOW)
         rows = []
-        for parts, shown, named in zip(("none", *PARTS), plain.variants, asked.variants, strict=True):
+        for parts, shown, named in zip(("none", *adaptors), plain.variants, asked.variants, strict=True):
             found = figures(plain, shown) | obeyed(asked, named)
             rows.append({"parts": parts, **{name: found.get(name, "–") for name in SHOWN}})
-    report("flow_parts", rows, images=arguments.images)
+    report(arguments.name, rows, images=arguments.images, settings=arguments.set)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from fair_adaptors.training.engine.sampling import decode, encode_prompts, initi
 from fair_adaptors.training.plan import make_plan
 from fair_adaptors.training.recipes import get_recipe
 from fair_adaptors.training.sandbox import flow
+from fair_adaptors.training.sandbox.measure import measure
 from fair_adaptors.training.sandbox.portraits import render_portraits
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from fair_adaptors.errors import ConfigError
 from fair_adaptors.files import CACHE
 from fair_adaptors.pipelines import load_pipeline
 from fair_adaptors.sandbox import flow as sandbox_flow
+from fair_adaptors.sandbox.classifiers import load_classifier
 from fair_adaptors.sandbox.demo import run_demo
 from fair_adaptors.sandbox.flow import PLACE
 from fair_adaptors.sandbox.pipeline import GUIDANCE
@@ -44,6 +46,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(built: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(PLACE, str(built))
     return built
+
+
+@pytest.mark.slow
+def test_the_one_of_the_repository_draws_the_world_as_the_sandbox_does() -> None:
+    """It stands in ``benchmarks/sandbox_flow``; with 32 images of each prompt its ``build.json`` has .998 and .996."""
+    found = measure(load_pipeline("sandbox-flow"), load_classifier("evaluation"), images_per_prompt=8, seed=1)
+    assert found["occupation_right"] >= 0.95 and found["gender_correlation"] >= 0.93
 
 
 def test_training_sees_prompts_as_the_pipeline_does() -> None:
@@ -79,12 +88,14 @@ def test_its_folder_is_a_pipeline_of_stable_diffusion_3(place: Path) -> None:
 
 
 @pytest.mark.usefixtures("place")
-def test_its_recipe_trains_the_transformer_or_the_entry_of_text_alone() -> None:
+def test_its_recipe_trains_the_text_encoders_or_the_entry_of_text_alone() -> None:
     recipe = get_recipe("sandbox-flow-gender")
     plan = make_plan(recipe)
-    assert recipe.parts == ("transformer",) and not plan.downloads and not plan.missing
-    entry = make_plan(get_recipe("sandbox-flow-gender", {"target_modules": "context_embedder"}))
-    assert entry.trained == 8 * (sum(flow.WIDTHS) + flow.INNER) < plan.trained / 40
+    assert recipe.parts == ("text_encoder", "text_encoder_2") and not plan.downloads and not plan.missing
+    entry = make_plan(
+        get_recipe("sandbox-flow-gender", {"parts": "transformer", "target_modules": "context_embedder"})
+    )
+    assert entry.trained == 8 * (sum(flow.WIDTHS) + flow.INNER) < plan.trained / 20
 
 
 @pytest.mark.usefixtures("place")

@@ -76,7 +76,10 @@ OURS_FOR: dict[str, Reasoned] = {
     STABLE_DIFFUSION_3_5_MEDIUM: {
         **_FLOW,
         **drawn(STABLE_DIFFUSION_3_5_MEDIUM),
-        "parts": (("transformer",), "where it was tried, it changed less beside its aim than the CLIPs did"),
+        "parts": (
+            ("transformer",),
+            "its CLIPs say only a part of the prompt: the T5, which says the rest, takes no LoRA",
+        ),
     },
     FLUX_1_DEV: {
         **_FLOW,
