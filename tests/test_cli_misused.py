@@ -40,6 +40,7 @@ FOLDERS = [
         ("demo -n", "-n needs a whole number of at least 1"),
         ("push adaptor org/x --private=3", "--private takes no value"),
         ("push adaptor", "push needs ORG/NAME. For example: fair-adaptors push runs/mine ORG/NAME --tag v1"),
+        ("evaluate sandbox --target gender=1", "gender needs 2 shares, one for each class; its target has 1"),
         ("make sandbox --out x", "make needs --attribute. For example: fair-adaptors make sandbox --attribute gender"),
         (
             "train-classifier --dataset x --attributes gender --out x --epochs 0",

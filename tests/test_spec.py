@@ -167,7 +167,7 @@ def test_a_classifier_may_be_in_a_file_of_the_user_s_own(tmp_path: Path, monkeyp
 def test_a_target_has_to_fit_the_classifiers(tmp_path: Path, pipe: Any) -> None:
     for target, said in (
         (Target(("hair",), (0.5, 0.5)), "no classifier knows hair"),
-        (Target(("gender",), (0.2,) * 5), "2 classes, and its target has 5 shares"),
+        (Target(("gender",), (0.2,) * 5), "needs 2 shares, one for each class; its target has 5"),
     ):
         with pytest.raises(ConfigError, match=said):
             evaluate(pipe, dataclasses.replace(small(), targets=(target,)), [], instruments(), tmp_path)

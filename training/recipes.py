@@ -254,5 +254,7 @@ def _aimed(known: Mapping[str, Attribute], name: str, target: tuple[float, ...])
         )
     classes = known[name].classes
     if len(target) != len(classes):
-        raise ConfigError(f"{name} has {len(classes)} classes ({', '.join(classes)}); {len(target)} shares were given")
+        raise ConfigError(
+            f"{name} needs {len(classes)} shares, one for each of {', '.join(classes)}; its target has {len(target)}"
+        )
     return dataclasses.replace(known[name], target=target)

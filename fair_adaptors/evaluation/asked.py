@@ -10,6 +10,7 @@ from fair_adaptors.adaptor.registry import check_base
 from fair_adaptors.prompts.sets import load_prompts
 
 from .baselines import baselines_for
+from .run import check_targets
 from .spec import Evaluation, Instruments, instruments_for, shared_classifiers, targets_for
 from .variants import Variant, distinct, variants_for
 
@@ -100,6 +101,7 @@ def prepare(asked: Asked) -> Prepared:
         batch_size=usual.batch_size if asked.batch_size is None else asked.batch_size,
         keep_images=asked.keep_images,
     )
+    check_targets(evaluation, instruments)
     compared = variants_for(asked.adaptors, asked.weights)
     compared += baselines_for(asked.baselines, evaluation.targets, instruments)
     warnings = tuple(shared_classifiers(asked.adaptors, instruments))

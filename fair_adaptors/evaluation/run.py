@@ -142,7 +142,9 @@ def check_targets(evaluation: Evaluation, instruments: Instruments) -> None:
         knows = next(one for one in instruments.classifiers if known_targets([target], one))
         number = int(np.prod([len(knows.classes[name]) for name in target.attributes]))
         if number != len(target.shares):
-            raise ConfigError(f"{target.name} has {number} classes, and its target has {len(target.shares)} shares")
+            raise ConfigError(
+                f"{target.name} needs {number} shares, one for each class; its target has {len(target.shares)}"
+            )
 
 
 def _draw_all(
