@@ -102,7 +102,7 @@ def test_a_stream_of_unknown_length_needs_steps_and_known_classes(
         train_classifier(config, tmp_path / "out")
     with pytest.raises(ConfigError, match="holds out 4 images; at least 20 are needed$"):
         train_classifier(dataclasses.replace(config, steps=1), tmp_path / "out")
-    with pytest.raises(ConfigError, match="is streamed, and does not list the classes of 'hair' beforehand"):
+    with pytest.raises(ConfigError, match="is streamed and does not list the classes of 'hair' beforehand"):
         Labelled(find_source("somebody/faces"), ("hair",))
 
 
