@@ -224,7 +224,15 @@ def test_pictures_without_faces_make_no_bank(command: Command, folder: Path, tmp
         "blind", "1", lambda images: replace(whole_image().find(images), found=images[:, 0, 0, 0] > 9)
     )
     monkeypatch.setattr(sys.modules["my_faces"], "faces", blind)
-    words = ["face-bank", "--dataset", str(folder), "--attributes", "gender", "--out", str(tmp_path / "bank")]
+    words = [
+        "face-bank",
+        "--dataset",
+        str(folder),
+        "--attributes",
+        "gender",
+        "--out",
+        str(tmp_path / "bank.safetensors"),
+    ]
     status, _, error = command(*words, *TOOLS, "--limit", "8")
     assert status == 1 and "none of the 8 pictures can be used: no face in 8" in error
 
@@ -246,7 +254,7 @@ def test_it_is_said_how_many_pictures_are_left_out_and_why(command: Command, tmp
             rows.append(f"{index}.png,{GENDERS[index % 2]}")
         (tmp_path / "greys" / part / "metadata.csv").write_text("\n".join(rows) + "\n")
     words = ["face-bank", "--dataset", str(tmp_path / "greys"), "--attributes", "gender"]
-    status, said, _ = command(*words, "--out", str(tmp_path / "bank"), *TOOLS)
+    status, said, _ = command(*words, "--out", str(tmp_path / "bank.safetensors"), *TOOLS)
     assert status == 0
     assert [line for line in said.splitlines() if line.startswith("left out")] == [
         "left out with no face: 3",
