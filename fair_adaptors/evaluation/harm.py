@@ -78,13 +78,15 @@ def not_aimed_at(results: Results, variant: VariantResults) -> list[str]:
     ]
 
 
-def judgement(results: Results, variant: VariantResults, name: str) -> Judgement:
+def judgement(results: Results, variant: VariantResults, name: str, classifier: str | None = None) -> Judgement:
     """Say whether a target came nearer to the shares that were asked for, or farther away, beyond doubt.
 
     Where a variant is not aimed at it, or nobody asked for any shares, nothing is better: a shift is worse or nothing.
-    The figures are those of the first classifier that knows the target.
+
+    Args:
+        classifier: whose figures; None for the first one's that knows the target.
     """
-    change = variant.bias[results.seen_by(name)][name].change
+    change = variant.bias[classifier or results.seen_by(name)][name].change
     if change is None:
         return ""
     if name in variant.aimed:
