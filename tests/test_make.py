@@ -91,7 +91,7 @@ def test_each_distinct_wording_is_encoded_once_and_the_pictures_are_those_of_bef
 
 def test_directions_move_each_image_to_the_class_that_is_drawn_for_it(tmp_path: Path, prompts: Path) -> None:
     pipe, seen = tiny_xl_pipeline(), []
-    plain = type(pipe).encode_prompt(pipe, ["a nurse"] * 8, negative_prompt=["a cook"] * 8)
+    plain = type(pipe).encode_prompt(pipe, "a nurse", negative_prompt="a cook")  # once, as the call does
     folder = made(tmp_path, pipe, prompts, "directions", "gender", "age=0.75,0.25")
     with load_fair_adaptor(pipe, folder) as handle:
         pipe.unet.register_forward_pre_hook(lambda module, given, named: seen.append(named), with_kwargs=True)
@@ -100,10 +100,11 @@ def test_directions_move_each_image_to_the_class_that_is_drawn_for_it(tmp_path: 
         pipe(["a nurse"] * 8, generator=generators, **settings)
         classes = [tuple(one.values()) for one in handle.classes]
     states, pooled = seen[0]["encoder_hidden_states"], seen[0]["added_cond_kwargs"]["text_embeds"]
-    assert torch.equal(states[:8], plain[1]) and torch.equal(pooled[:8], plain[3])  # the negative ones
+    assert torch.equal(states[:8], plain[1].expand(8, -1, -1))  # the negative ones
+    assert torch.equal(pooled[:8], plain[3].expand(8, -1))
     states, pooled = states[8:], pooled[8:]
     begin = 6  # "a nurse" has as many tokens before its last one
-    assert torch.equal(states[:, : begin + 1], plain[0][:, : begin + 1])
+    assert torch.equal(states[:, : begin + 1], plain[0][:, : begin + 1].expand(8, -1, -1))
     assert len(set(classes)) > 2
     for one in range(8):
         for other in range(one):

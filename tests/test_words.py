@@ -120,10 +120,10 @@ def test_prompts_are_encoded_once_where_all_that_belongs_to_them_is_text(
 
 def test_further_text_encoders_and_negative_prompts_are_served() -> None:
     pipe = tiny_xl_pipeline()
-    wanted = draw(pipe, ["a male nurse"] * 2, prompt_2=["a male cook"] * 2, negative_prompt_2=["bad"] * 2,
-                  negative_prompt=["no"] * 2)  # fmt: skip
+    more = {"num_images_per_prompt": 2, "negative_prompt": "no", "negative_prompt_2": "bad"}
+    wanted = draw(pipe, "a male nurse", prompt_2="a male cook", **more)
     with load_fair_adaptor(pipe, "words:gender=0,1"):
-        images = draw(pipe, num_images_per_prompt=2, prompt_2="a cook", negative_prompt="no", negative_prompt_2="bad")
+        images = draw(pipe, prompt_2="a cook", **more)
     assert torch.equal(images, wanted)
 
 
@@ -160,7 +160,7 @@ def test_the_weight_is_the_share_of_images(small: Any) -> None:
     handle.set_weight(0)
     assert type(small) is StableDiffusionPipeline
     for wrong in (1.5, -0.1, float("nan")):
-        with pytest.raises(FairAdaptorError, match="weight is"):
+        with pytest.raises(FairAdaptorError, match="`weight` is"):
             handle.set_weight(wrong)
 
 

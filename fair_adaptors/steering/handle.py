@@ -146,7 +146,8 @@ class SteeringAdaptor(FairAdaptor):
         """
         share = super().checked(weight)
         if not self._steering.continuous and not 0 <= share <= 1:
-            raise FairAdaptorError(f"weight is {share:g}; of {self.info.name} it is the share of images, from 0 to 1")
+            name = self.info.name
+            raise FairAdaptorError(f"`weight` is {share:g}; of {name} it is the share of images, from 0 to 1")
         return share
 
     def changes(self, pipe: Any, modules: "set[nn.Module]") -> bool:
