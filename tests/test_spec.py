@@ -16,6 +16,7 @@ from fair_adaptors.evaluation.store import claim, settings_of, variant_folder
 from fair_adaptors.evaluation.variants import Variant, distinct, original, variants_for, with_adaptor
 from fair_adaptors.hub.resolve import resolve
 from fair_adaptors.load import load_fair_adaptor
+from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.sandbox.instruments import instruments
 from fair_adaptors.sandbox.pipeline import load_sandbox_pipeline
 from fair_adaptors.vision.catalog import check_own, load_classifier, load_encoder, split_specs
@@ -61,6 +62,20 @@ def test_variants_never_share_a_folder() -> None:
     names = [("男", "variant-1"), ("女", "variant-2"), ("mine", "weights-a"), ("mine", "weights-b"), ("x", "/../../y")]
     folders = [variant_folder(Variant(name, identity)) for name, identity in names]
     assert len(set(folders)) == len(names) and not any("/" in folder or "." in folder for folder in folders)
+
+
+def test_results_name_bases_adaptors_and_prompts_without_where_they_lie(pipe: Any, tmp_path: Path) -> None:
+    places = [str(tmp_path / place) for place in ("a/mine", "b/mine", "other")]
+    for place in places:
+        shutil.copytree(resolve("sandbox-gender"), place)
+    variants = variants_for(places, [])
+    assert [variant.name for variant in variants] == ["mine (1)", "mine (2)", "other"]
+    (tmp_path / "prompts.txt").write_text("a nurse\n")
+    asked = small(load_prompts(tmp_path / "prompts.txt"), images_per_prompt=2, num_steps=2)
+    asked = dataclasses.replace(asked, base=str(tmp_path / "base"))
+    results = evaluate(pipe, asked, variants[:1], instruments(), tmp_path / "out")
+    assert results.settings.base == "base" and results.prompt_source == "prompts.txt"
+    assert str(tmp_path) not in (tmp_path / "out" / "results.json").read_text(encoding="utf-8")
 
 
 def test_an_adaptor_that_changes_on_the_way_is_an_error(pipe: Any, tmp_path: Path) -> None:
