@@ -61,6 +61,14 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     ),
     "a value is not a number": (lambda t: {**t, FIRST: torch.full((3, 32), float("nan"))}, f"{TEXT}: .*not finite"),
     "a value is infinite": (lambda t: {**t, FIRST: torch.full((3, 32), float("inf"))}, f"{TEXT}: .*not finite"),
+    "a value of the second factor is not a number": (
+        lambda t: {**t, FIRST.replace("down", "up"): torch.full((64, 3), float("nan"))},
+        f"{TEXT}: .*not finite",
+    ),
+    "the second factor is of integers": (
+        lambda t: {**t, FIRST.replace("down", "up"): torch.zeros(64, 3, dtype=torch.int64)},
+        f"{TEXT}: .*floating",
+    ),
     "a tensor is of integers": (lambda t: {**t, FIRST: torch.zeros(3, 32, dtype=torch.int64)}, f"{TEXT}: .*floating"),
     "a tensor is of complex numbers": (
         lambda t: {**t, FIRST: torch.zeros(3, 32, dtype=torch.cfloat)},
