@@ -5,10 +5,9 @@ import json
 from benchmarks._report import RESULTS, table, tables_of, text_of, write_tables
 
 ORDER = (
-    "sandbox_bias", "keeping", "sandbox_variants", "steps", "windows", "flow_weights", "flow_parts", "efficiency",
-    "one_branch",
-    "transfer", "strength", "peers", "coverage", "alarms", "backpropagation", "gradients", "processes", "loading",
-    "faces", "detector", "startup",
+    "sandbox_bias", "keeping", "sandbox_variants", "steps", "windows", "flow_weights", "flow_parts",
+    "flow_parts_named", "efficiency", "one_branch", "transfer", "strength", "peers", "coverage", "alarms",
+    "backpropagation", "gradients", "processes", "loading", "faces", "detector", "startup",
 )  # fmt: skip
 """Of the tables in the document."""
 
