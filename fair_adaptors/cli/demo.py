@@ -14,12 +14,12 @@ from .common import Images, Seed, adaptors, quiet
 
 
 def demo(
-    base: Annotated[str, typer.Option(help="sandbox, or sandbox-flow if you have built it.")] = "sandbox",
+    base: Annotated[str, typer.Option(help="sandbox, or sandbox-flow in a checkout or where you built it.")] = "sandbox",
     adaptor: Annotated[
         str | None,
         typer.Option(
             help="An adaptor of the base: name, folder or Hub id.",
-            show_default="sandbox-gender, or sandbox-flow-gender where it was trained",
+            show_default="sandbox-gender, or that of sandbox-flow",
             autocompletion=adaptors,
         ),
     ] = None,
