@@ -8,6 +8,7 @@ ORDER = (
     "sandbox_bias", "keeping", "sandbox_variants", "steps", "windows", "flow_weights", "flow_parts",
     "flow_parts_named", "efficiency", "one_branch", "transfer", "strength", "peers", "coverage", "alarms",
     "backpropagation", "gradients", "processes", "loading", "faces", "detector", "startup",
+    "first_success",
 )  # fmt: skip
 """Of the tables in the document."""
 
