@@ -14,7 +14,7 @@ from .common import Images, Seed, adaptors, quiet
 
 
 def demo(
-    base: Annotated[str, typer.Option(help="sandbox, or sandbox-flow in a checkout or where you built it.")] = "sandbox",
+    base: Annotated[str, typer.Option(help="sandbox, or sandbox-flow in a checkout or once built.")] = "sandbox",
     adaptor: Annotated[
         str | None,
         typer.Option(
