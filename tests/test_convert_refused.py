@@ -57,7 +57,7 @@ WRONG: dict[str, tuple[Callable[[State], Any], str]] = {
     "the rank is 0": (lambda t: {k: v[:0] if "down" in k else v[:, :0] for k, v in t.items()}, "are not a LoRA"),
     "the ranks of layers differ": (
         lambda t: {**t, FIRST: torch.zeros(9, 32), FIRST.replace("down", "up"): torch.zeros(64, 9)},
-        "ranks 3, 9",
+        "share one rank, and have 3, 9",
     ),
     "a value is not a number": (lambda t: {**t, FIRST: torch.full((3, 32), float("nan"))}, f"{TEXT}: .*not finite"),
     "a value is infinite": (lambda t: {**t, FIRST: torch.full((3, 32), float("inf"))}, f"{TEXT}: .*not finite"),

@@ -261,5 +261,5 @@ def test_it_is_said_how_many_pictures_are_left_out_and_why(command: Command, tmp
         "left out with a face smaller than 40 pixels: 2",
         "left out with a face that is not clear: 1",
     ]
-    bank = load_face_bank(tmp_path / "bank", encoder=ENCODER)
+    bank = load_face_bank(tmp_path / "bank.safetensors", encoder=ENCODER)
     assert len(bank.features) == 4 and sum(bank.counts().values()) == 4
