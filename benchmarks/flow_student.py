@@ -1,8 +1,8 @@
 """An adaptor of sandbox-flow on its student, which draws in four steps and without guidance, and the student's on it.
 
 The student is distilled by ``python -m fair_adaptors.training.sandbox.student --base sandbox-flow``. An adaptor is
-trained on either by the same recipe, the student's in its own steps, and both are measured on both, on the held-out
-prompts with the evaluation classifier.
+trained on either by the same recipe, the student's in its own steps, and both are measured on both, on prompts that
+take no part in training, with the evaluation classifier.
 """
 
 import argparse
@@ -49,22 +49,29 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("build/flow-student"), help="folder of pipeline and adaptors")
     parser.add_argument("--adaptor", type=Path, help="an adaptor of sandbox-flow, if there is one")
+    parser.add_argument("--of", nargs="+", choices=list(DRAWN), default=list(DRAWN), help="whose adaptors take part")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--set", nargs="+", default=[], help="other settings, such as iterations=2: does it run?")
     parser.add_argument("--name", default="flow_student", help="name of the JSON file")
     arguments = parser.parse_args()
     places = {"sandbox-flow": flow_folder(), "student": student_pipeline(arguments.student, arguments.out / "base")}
-    adaptors = {name: arguments.out / f"of-{name}" for name in places}
+    adaptors = {name: arguments.out / f"of-{name}" for name in arguments.of}
     if arguments.adaptor:
         adaptors["sandbox-flow"] = arguments.adaptor
     rows = []
-    for name, place in places.items():
-        os.environ[PLACE] = str(place)
+    for name in adaptors:
+        os.environ[PLACE] = str(places[name])
         train(RECIPE, 0, adaptors[name], [*SETTINGS[name], *arguments.set])
     for name, place in places.items():
         os.environ[PLACE] = str(place)
         results = measure(
-            load_pipeline("sandbox-flow"), "test", adaptors, arguments.images, base="sandbox-flow", **DRAWN[name]
+            load_pipeline("sandbox-flow"),
+            arguments.split,
+            adaptors,
+            arguments.images,
+            base="sandbox-flow",
+            **DRAWN[name],
         )
         for variant in results.variants:
             found = figures(results, variant)

@@ -31,7 +31,7 @@ def test_equal_shares_are_let_pass() -> None:
     ("settings", "processes", "said"),
     [
         ({}, 1, "there is one: start more"),
-        ({}, 5, r"5 processes do not divide images_per_prompt \(24\) and validation_images \(24\) and pictures \(32\)"),
+        ({}, 5, r"processes do not divide images_per_prompt \(24\) and validation_images \(24\) and pictures \(32\)"),
         ({}, 3, r"3 processes do not divide pictures \(32\)"),
         ({"named_images": 8}, 2, "named_images is 8, and a process has 12 images"),
         ({"compile": True}, 2, "neither with compile nor with soft tokens"),
