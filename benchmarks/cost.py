@@ -49,7 +49,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
         "gradient_decoder": "madebyollin/taesd",
         "unconditional_gradient": "false",
     },
-    "as many steps as before, `num_steps=10`, `max_steps=14`": {"num_steps": "10", "max_steps": "14"},
+    "`num_steps=10`, `max_steps=14`": {"num_steps": "10", "max_steps": "14"},
 }
 """Settings that a recipe does not have, and that change its hours."""
 PUBLISHED = "the published number of iterations"
