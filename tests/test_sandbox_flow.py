@@ -20,7 +20,7 @@ from fair_adaptors.pipelines import load_pipeline
 from fair_adaptors.sandbox import flow as sandbox_flow
 from fair_adaptors.sandbox.classifiers import load_classifier
 from fair_adaptors.sandbox.demo import run_demo
-from fair_adaptors.sandbox.flow import PLACE
+from fair_adaptors.sandbox.flow import CHECKOUT, PLACE
 from fair_adaptors.sandbox.pipeline import GUIDANCE
 from fair_adaptors.sandbox.prompts import TEMPLATE
 
@@ -83,6 +83,7 @@ def test_its_folder_is_a_pipeline_of_stable_diffusion_3(place: Path) -> None:
         conditions = encode_prompts(ours, [PROMPT], guidance_scale=GUIDANCE)
         run = sample(ours, conditions, initial_noise(ours, [7]), num_steps=2, guidance_scale=GUIDANCE)
         torch.testing.assert_close(decode(ours, run.latents).clamp(0, 1), images, rtol=0, atol=1e-6)
+    assert not [file for file in place.rglob("*.json") if str(CHECKOUT) in file.read_text()]
     megabytes = sum(file.stat().st_size for file in place.rglob("*.safetensors")) / 1e6
     assert megabytes < 6
 

@@ -192,6 +192,9 @@ def build(out: Path, *, portraits: int, steps: int, images_per_prompt: int, seed
 def save(pipe: Any, out: Path) -> None:
     """Save the pipeline in half precision, and have it in float32 again, rounded."""
     pipe.to(dtype=torch.float16).save_pretrained(out / "pipeline")
+    config = out / "pipeline" / "vae" / "config.json"
+    without = {name: value for name, value in json.loads(config.read_text()).items() if name != "_name_or_path"}
+    config.write_text(json.dumps(without, indent=2) + "\n")  # where the sandbox's lies is nobody else's to know
     for name in ("text_encoder", "text_encoder_2"):
         load_as_float32(out / "pipeline" / name / "config.json")
     pipe.to(dtype=torch.float32)
