@@ -4,8 +4,8 @@
 
 The wheel of this checkout goes into a new virtual environment, with an empty home and empty caches. What has to be
 downloaded is downloaded before and is not counted, since that depends on the network alone. The bar is for the clock
-of an idle machine. It is held against the processor time of one thread, which hardly depends on what else the machine
-does: on an idle machine the clock shows about as much, or with more cores less.
+of an idle machine. Beside it stands the processor time of one thread, which hardly depends on what else the machine
+does.
 """
 
 import argparse
