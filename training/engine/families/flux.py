@@ -14,11 +14,8 @@ T5_LENGTH = 512
 TRAINED_TIMESTEPS = 1000
 
 
-class Flux(Usual):
-    """FLUX.1 dev, which is told its guidance, and schnell, which has none: one row an image in any case.
-
-    A token of the transformer is a square of 2 × 2 latents.
-    """
+class Packed(Usual):
+    """A transformer of a flow, a token of which is a square of 2 × 2 latents."""
 
     predicts_flow: ClassVar[bool] = True
 
@@ -36,6 +33,10 @@ class Flux(Usual):
         """Shift them by the number of tokens that a picture has, if the scheduler is one that does."""
         set_shifted(scheduler, num_steps, device, mu=linear_mu(scheduler, (self.side // 2) ** 2))
         scheduler.set_begin_index(0)
+
+
+class Flux(Packed):
+    """FLUX.1 dev, which is told its guidance, and schnell, which has none: one row an image in any case."""
 
     def encode(self, prompt: str | None) -> Conditions:
         """Return the embeddings [1, 512, D] of T5, and the pooled one of CLIP [1, P]."""

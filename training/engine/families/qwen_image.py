@@ -7,38 +7,22 @@ from torch import Tensor
 
 from fair_adaptors.families.qwen_image import QWEN_IMAGE
 
-from .denoiser import Conditions, Usual, device_of, linear_mu, set_shifted
-from .flux import TRAINED_TIMESTEPS, USUAL_SIDE, pack, unpack
+from .denoiser import Conditions, device_of
+from .flux import TRAINED_TIMESTEPS, Packed, pack, unpack
 
 LENGTH = 512
 """Most tokens of a prompt, by the pipeline's default."""
 
 
-class QwenImage(Usual):
-    """Qwen-Image. A token of the transformer is a square of 2 × 2 latents; its autoencoder is one of videos."""
+class QwenImage(Packed):
+    """Qwen-Image, whose autoencoder is one of videos."""
 
-    predicts_flow: ClassVar[bool] = True
     affine_guidance: ClassVar[bool] = False
 
     @property
     def scale(self) -> int:
         """That of the autoencoder, which has no blocks to count."""
         return 2 ** len(self.autoencoder.config.temperal_downsample)
-
-    @property
-    def side(self) -> int:
-        """As the pipeline has it."""
-        return getattr(self.pipe, "default_sample_size", USUAL_SIDE)
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """Those of the autoencoder, before they are packed."""
-        return self.model.config.in_channels // 4, self.side, self.side
-
-    def set_timesteps(self, scheduler: Any, num_steps: int, device: torch.device | str) -> None:
-        """Shift them by the number of tokens that a picture has, if the scheduler is one that does."""
-        set_shifted(scheduler, num_steps, device, mu=linear_mu(scheduler, (self.side // 2) ** 2))
-        scheduler.set_begin_index(0)
 
     def encode(self, prompt: str | None) -> Conditions:
         """Return the embeddings, padded with zeros [1, 512, D], and which of them the prompt has [1, 512]."""
