@@ -263,7 +263,7 @@ def plot(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
-    drawn, panels = pyplot.subplots(1, len(GOOD), figsize=(4 * len(GOOD), 3.4), layout="constrained")
+    drawn, panels = pyplot.subplots(1, len(GOOD), figsize=(4 * len(GOOD), 3.8), layout="constrained")
     names = list(dict.fromkeys(one["tried"] for one in curves))
     for panel, (figure, bar) in zip(panels, GOOD.items(), strict=True):
         for one in curves:
@@ -277,7 +277,7 @@ def plot(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_minor_formatter(ticker.NullFormatter())
-    panels[0].legend(fontsize=7)
+    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     drawn.savefig(path, dpi=110)
 
 
