@@ -38,6 +38,7 @@ def only_a_pickle(folder: Path) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "truncated": (in_bytes(WEIGHTS_FILE, lambda data: data[:-100]), "truncated"),
     "a changed byte": (in_bytes(WEIGHTS_FILE, lambda data: data[:-1] + bytes([data[-1] ^ 1])), "sha256"),
+    "as many other bytes": (in_bytes(WEIGHTS_FILE, lambda data: b"{" * len(data)), "sha256"),
     "a pickle": (in_bytes(WEIGHTS_FILE, lambda data: as_bytes({"a": torch.zeros(1)})), "pickle"),
     "a web page": (in_bytes(WEIGHTS_FILE, lambda data: b"<html>404</html>"), "truncated"),
     "only a pickle": (only_a_pickle, "pickles"),

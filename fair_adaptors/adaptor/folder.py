@@ -8,6 +8,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,24 +124,39 @@ def read_adaptor(folder: str | Path) -> AdaptorFiles:
             pairs of ``lora_A`` and ``lora_B`` of the recorded parts and largest rank with finite values.
     """
     record = read_record(folder)
-    found = {file: _load_recorded(Path(folder) / file, recorded) for file, recorded in record.files.items()}
+    data = {Path(folder) / file: _read_recorded(Path(folder) / file, known) for file, known in record.files.items()}
+    with ThreadPoolExecutor(max_workers=1) as beside:  # hashing takes longer than all else here, and holds no lock
+        hashes = {path: beside.submit(hashlib.sha256, content) for path, content in data.items()}
+        try:
+            return _read_tensors(Path(folder), record, data)
+        finally:  # a file that was changed is called so, whatever is in it now
+            for path, found in hashes.items():
+                if found.result().hexdigest() != record.files[path.name].sha256:
+                    raise InvalidAdaptorError(
+                        f"{path} is not the file that {CONFIG_FILE} describes: its sha256 differs. Download or copy it"
+                        " again"
+                    )
+
+
+def _read_tensors(folder: Path, record: AdaptorRecord, data: Mapping[Path, bytes]) -> AdaptorFiles:
+    """Read the tensors of an adaptor's files, and check them against its record."""
+    found = {path.name: _load(path, content) for path, content in data.items()}
     tensors, tokens, directions = (found.get(file, {}) for file in (WEIGHTS_FILE, TOKENS_FILE, DIRECTIONS_FILE))
     if WEIGHTS_FILE in found:
-        _check_pairs(tensors, record, Path(folder) / WEIGHTS_FILE)
+        _check_pairs(tensors, record, folder / WEIGHTS_FILE)
     if TOKENS_FILE in found:
-        _check_tokens(tokens, Path(folder) / TOKENS_FILE)
+        _check_tokens(tokens, folder / TOKENS_FILE)
     for key, tensor in directions.items():
         gates = key.endswith(".gate")  # whose last number may be infinite
         if str(tensor.dtype) != "torch.float32" or not (tensor[:-1] if gates else tensor).isfinite().all():
-            raise InvalidAdaptorError(f"{Path(folder) / DIRECTIONS_FILE}: {key} must hold finite float32 numbers")
+            raise InvalidAdaptorError(f"{folder / DIRECTIONS_FILE}: {key} must hold finite float32 numbers")
     return AdaptorFiles(record, tensors, tokens, directions)
 
 
-def _load_recorded(path: Path, recorded: WeightFile) -> "dict[str, Tensor]":
+def _load(path: Path, data: bytes) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    data = _read_recorded(path, recorded)
     try:
         return load(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:  # of dtypes and sizes that torch lacks
@@ -149,7 +165,7 @@ def _load_recorded(path: Path, recorded: WeightFile) -> "dict[str, Tensor]":
 
 
 def _read_recorded(path: Path, recorded: WeightFile) -> bytes:
-    """Read a file that has to have the recorded size and sha256; of a longer one, not more than its first bytes."""
+    """Read a file that has to have the recorded size; of a longer one, not more than its first bytes."""
     if not path.is_file():
         raise InvalidAdaptorError(f"{path.parent} has no {path.name}{pickles_in(path.parent)}. Download it again")
     try:
@@ -164,10 +180,6 @@ def _read_recorded(path: Path, recorded: WeightFile) -> bytes:
         raise InvalidAdaptorError(f"{path} is a pickle (torch.save), which can run code: only safetensors is read")
     if size < recorded.bytes:
         raise InvalidAdaptorError(f"{path} is truncated: {size} of {recorded.bytes} bytes. Download or copy it again")
-    if hashlib.sha256(data).hexdigest() != recorded.sha256:
-        raise InvalidAdaptorError(
-            f"{path} is not the file that {CONFIG_FILE} describes: its sha256 differs. Download or copy it again"
-        )
     return data
 
 
