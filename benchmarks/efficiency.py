@@ -30,6 +30,8 @@ _HALF: Mapping[str, Any] = {"iterations": 150, "unguided": 88}
 _SMALL: Mapping[str, Any] = {"gradient_decoder": "build/small_decoder"}
 _CONDITIONAL: Mapping[str, Any] = {"unconditional_gradient": False}
 _FOUR: Mapping[str, Any] = {"num_steps": 4}
+_ONE_STEP: Mapping[str, Any] = {"gradient_steps": 1}
+_ONE_SET: Mapping[str, Any] = {"originals_pool": 1}
 TRIED: Mapping[str, Mapping[str, Any]] = {
     "published form": {**_ALL_STEPS, "num_steps": 20},
     "six steps a picture": _ALL_STEPS,
@@ -45,6 +47,9 @@ TRIED: Mapping[str, Mapping[str, Any]] = {
         "iterations": 120,
         "unguided": 70,
     },
+    "one step of each image": {"strength": 1.0, **_ONE_STEP},
+    "originals of one set of noises": {"strength": 1.0, **_ONE_SET},
+    "one step of each image, originals of one set of noises": {"strength": 1.0, **_ONE_STEP, **_ONE_SET},
     "small decoder": {"strength": 1.0, **_SMALL},
     "conditional branch alone": {"strength": 1.0, **_CONDITIONAL},
     "four steps a picture": {"strength": 1.0, **_FOUR},

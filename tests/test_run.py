@@ -17,7 +17,6 @@ from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.run import checkpoint, finish, milestones
 from fair_adaptors.training.run import train as run_module
 from fair_adaptors.training.run.record import read_run
-from fair_adaptors.training.run.reporter import Reporter
 from fair_adaptors.training.run.train import stop_requests, train
 from fair_adaptors.training.run.validation import Measured
 from fair_adaptors.training.setup import Setup
@@ -237,14 +236,6 @@ def test_a_callback_takes_the_place_of_the_bar_and_what_is_said_is_logged(
     assert train(config, tmp_path, images_per_prompt=2, on_iteration=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)] and capsys.readouterr().out == ""
     assert f"The adaptor is in {tmp_path}" in caplog.text
-
-
-def test_what_is_being_loaded_is_shown(tmp_path: Path, terminal: io.StringIO) -> None:
-    with Reporter(CONFIG, tmp_path, World(), Console()).loading(2) as tell:
-        tell("classifiers")
-        tell("base")
-    for line in ("loading the classifiers (1 of 2) … ", "loading the base (2 of 2) … "):
-        assert line in terminal.getvalue()
 
 
 def test_the_first_ctrl_c_waits_for_the_prompt_and_the_second_one_or_one_at_the_end_does_not() -> None:

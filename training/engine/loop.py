@@ -5,7 +5,7 @@ only through ``World``: a resumed run, or one on other machines, is the same run
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from fair_adaptors.training.config import TrainConfig
@@ -83,7 +83,7 @@ def apply_gradients(state: TrainingState, config: TrainConfig, results: list[Ste
     state.skipped += not finite
     state.skipped_in_a_row = 0 if finite else state.skipped_in_a_row + 1
     state.empty += finite and not took_part
-    bias = {name: _mean([result.bias[name] for result in results if result.took_part]) for name in results[0].bias}
+    bias = {name: mean_of([result.bias[name] for result in results if result.took_part]) for name in results[0].bias}
     return StepResult(
         {name: total[number].item() for number, name in enumerate(LOSSES)},
         bias,
@@ -96,8 +96,8 @@ def apply_gradients(state: TrainingState, config: TrainConfig, results: list[Ste
     )
 
 
-def _mean(values: list[float]) -> float:
-    """Return the mean of those that are not NaN."""
+def mean_of(values: Sequence[float]) -> float:
+    """Return the mean of those that are not NaN; batches whose prompts name their classes have no bias."""
     found = [value for value in values if not math.isnan(value)]
     return sum(found) / len(found) if found else math.nan
 

@@ -2,11 +2,14 @@
 
 import dataclasses
 import logging
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from fair_adaptors.training.config import TrainConfig
+from fair_adaptors.training.engine.loop import mean_of
 from fair_adaptors.training.engine.processes import World
 from fair_adaptors.training.engine.state import TrainingState
 from fair_adaptors.training.engine.step import StepResult
@@ -19,6 +22,8 @@ from .trackers import Trackers
 
 logger = logging.getLogger(__name__)
 OnIteration = Callable[[int, int], None]
+PAUSE = 60.0
+"""Seconds between lines that tell how far a run is, where nobody sees the bar: in a file it shows only its end."""
 
 
 class Reporter:
@@ -84,6 +89,7 @@ class Reporter:
         self.task: TaskID = self.progress.add_task(
             config.name, total=config.iterations, completed=iteration, loss=float("nan"), bias="–"
         )
+        self.told = time.monotonic()
         tracked = config if self.world.is_main else dataclasses.replace(config, trackers=())
         self.trackers = Trackers(tracked, self.out, warn=self.say)
 
@@ -97,13 +103,13 @@ class Reporter:
             self.say(
                 f"iteration {state.iteration}: no image could be used, nothing was learned ({state.empty} so far)"
             )
-        count = max(1, len(self.recent))
-        bias = {name: sum(r.bias[name] for r in self.recent) / count for name in result.bias}
-        loss = sum(r.loss for r in self.recent) / count
-        said = " ".join(f"{name} {value:.2f}" for name, value in bias.items())
+        loss = mean_of([r.loss for r in self.recent])
+        bias = {name: mean_of([r.bias[name] for r in self.recent]) for name in result.bias}
+        said = " ".join(f"{name} {value:.2f}" for name, value in bias.items() if not math.isnan(value)) or "–"
         if self.on_iteration is not None and self.world.is_main:
             self.on_iteration(state.iteration, self.config.iterations)
         self.progress.update(self.task, completed=state.iteration, loss=loss, bias=said)
+        self._tell(f"iteration {state.iteration} of {self.config.iterations}: loss {loss:.2f}, bias {said}")
         values = {f"loss/{name}": value for name, value in result.losses.items()} | {
             "gradient_norm": result.gradient_norm,
             "learning_rate": result.learning_rate,
@@ -112,6 +118,14 @@ class Reporter:
             "iterations/empty": state.empty,
         }
         self.log(values | {f"bias/{name}": value for name, value in result.bias.items()}, state.iteration)
+
+    def _tell(self, text: str) -> None:
+        """Print a line now and then where the bar cannot be seen, as in a file, with the time left."""
+        if self.console.is_interactive or self.console.quiet or hidden() or time.monotonic() - self.told < PAUSE:
+            return
+        self.told = time.monotonic()
+        left = self.progress.tasks[self.task].time_remaining
+        self.say(text + ("" if left is None else f", about {left / 60:.0f} min left"))
 
     def log(self, values: Mapping[str, float], iteration: int) -> None:
         """Send numbers to the trackers."""
