@@ -1,4 +1,4 @@
-"""Write the table of docs/make.md, which kind of adaptor does what, from the JSON files in results/.
+"""Write the tables of docs/make.md, which kind of adaptor does what on each sandbox, from the JSON files in results/.
 
 Rows of ``benchmarks.untrained`` and of ``benchmarks.sandbox_bias`` are taken where they have been measured.
 """
@@ -9,16 +9,19 @@ from typing import Any
 
 from benchmarks._report import RESULTS, table, text_of, write_tables
 
+MEASURED = {"sandbox": ("untrained", "sandbox_bias"), "sandbox-flow": ("untrained_flow", "sandbox_flow")}
+"""By base, the files with what takes no training and with what was trained."""
 COLUMNS = ("bias", "shift of others", "occupation", "similarity", "variety", "obeyed")
 
 
-def rows() -> list[dict[str, Any]]:
-    """Return a row per kind: its figures, and what it takes to make one."""
+def rows(base: str) -> list[dict[str, Any]]:
+    """Return a row per kind: its figures on a base, and what it takes to make one."""
+    untrained, measured = (_read(name).get("rows", ()) for name in MEASURED[base])
     found = []
-    for row in _read("untrained").get("rows", ()):
+    for row in untrained:
         found.append({"kind": row["adaptor"], **row, "to make": f"{text_of(row.get('s to make', 0.0))} s"})
-    trained = [row for row in _read("sandbox_bias").get("rows", ()) if row["prompts"] == "test"]
-    minutes = {row["recipe"]: row["after"] for row in _read("sandbox_bias")["rows"] if row["what"] == "minutes"}
+    trained = [row for row in measured if row["prompts"] == "test"]
+    minutes = {row["recipe"]: row["after"] for row in measured if row["what"] == "minutes"}
     for recipe in dict.fromkeys(row["recipe"] for row in trained):
         each = {row["what"]: row["after"] for row in trained if row["recipe"] == recipe}
         shifts = [value for what, value in each.items() if what in ("tone shift", "age shift")]
@@ -35,4 +38,5 @@ def _read(name: str) -> Mapping[str, Any]:
 
 if __name__ == "__main__":
     columns = ("kind", *COLUMNS, "to make")
-    write_tables("make", [table(columns, [[text_of(row.get(name, "–")) for name in columns] for row in rows()])])
+    cells = {base: [[text_of(row.get(name, "–")) for name in columns] for row in rows(base)] for base in MEASURED}
+    write_tables("make", [table(columns, each) for each in cells.values()])

@@ -1,4 +1,4 @@
-"""Measure on the sandbox what takes no training: words, and any adaptors beside them, each against its bars.
+"""Measure on a sandbox what takes no training: words, and any adaptors beside them, each against its bars.
 
 Bias, shift, occupation, similarity and variety (the distance of two images of a prompt that show the same gender) are
 of prompts that name no class. Obeyed is of prompts that do, and stays obeyed is its ratio to the original's: a prompt
@@ -21,9 +21,10 @@ from fair_adaptors.evaluation import Evaluation, evaluate
 from fair_adaptors.evaluation.spec import Instruments, all_targets, targets_for
 from fair_adaptors.evaluation.variants import Variant, original, with_adaptor
 from fair_adaptors.load import record_of
+from fair_adaptors.pipelines import load_pipeline
 from fair_adaptors.prompts.sets import load_prompts
 from fair_adaptors.sandbox.instruments import instruments
-from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS, load_sandbox_pipeline
+from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS
 
 BARS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "words": {
@@ -40,18 +41,15 @@ BARS: Mapping[str, Mapping[str, tuple[float, float]]] = {
 
 
 def measured(
-    pipe: Any, prompts: str, variants: Sequence[Variant], tools: Instruments, **more: Any
+    pipe: Any, wanted: Evaluation, prompts: str, variants: Sequence[Variant], tools: Instruments, **more: Any
 ) -> list[dict[str, Any]]:
     """Return the figures of each variant, the original first.
 
     Args:
-        more: fields of ``Evaluation``.
+        wanted: what is the same for all prompts and seeds.
+        more: other fields of it.
     """
-    targets = all_targets(targets_for(["gender"], [], tools), tools)
-    wanted = Evaluation(
-        "sandbox", load_prompts(f"sandbox-{prompts}"), targets, num_steps=STEPS, guidance_scale=GUIDANCE,
-        batch_size=64, keep_images=False, **more,
-    )  # fmt: skip
+    wanted = dataclasses.replace(wanted, prompts=load_prompts(f"sandbox-{prompts}"), **more)
     with tempfile.TemporaryDirectory() as folder:
         results, rows = evaluate(pipe, wanted, variants, tools, Path(folder)), []
         if wanted.prompts.expected:
@@ -77,6 +75,7 @@ def main() -> None:
     """Print a row per adaptor: the means over seeds, and whether they hold the bars."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("adaptors", nargs="*", default=["words:gender"], help="names, specs or folders")
+    parser.add_argument("--base", default="sandbox", help="or sandbox-flow")
     parser.add_argument("--split", choices=list(EXPLICIT), default="validation")
     parser.add_argument("--seeds", type=int, default=3, help="of the noise")
     parser.add_argument("--images", type=int, default=64)
@@ -84,22 +83,26 @@ def main() -> None:
     parser.add_argument("--time", action="store_true", help="time the drawing, too; nothing else may run meanwhile")
     parser.add_argument("--name", default="untrained", help="name of the JSON file")
     arguments = parser.parse_args()
-    pipe, tools = load_sandbox_pipeline(), instruments()
+    pipe, tools = load_pipeline(arguments.base), instruments()
     tools = dataclasses.replace(tools, classifiers=tools.classifiers[:1], calibrate=None)
     variants = [original(), *(with_adaptor(name, label=_kind(name)) for name in arguments.adaptors)]
+    wanted = Evaluation(
+        arguments.base, load_prompts(f"sandbox-{arguments.split}"), targets_for(["gender"], [], tools),
+        num_steps=STEPS, guidance_scale=GUIDANCE, batch_size=64, keep_images=False,
+    )  # fmt: skip
+    every = dataclasses.replace(wanted, targets=all_targets(wanted.targets, tools))
     found: list[list[dict[str, Any]]] = [[] for _ in variants]
     for seed in range(12_345, 12_345 + arguments.seeds):
-        plain = measured(pipe, arguments.split, variants, tools, seed=seed, images_per_prompt=arguments.images)
-        named = measured(
-            pipe, EXPLICIT[arguments.split], variants, tools, seed=seed, images_per_prompt=arguments.explicit_images
+        plain, named = (
+            measured(pipe, every, prompts, variants, tools, seed=seed, images_per_prompt=images)
+            for prompts, images in (
+                (arguments.split, arguments.images),
+                (EXPLICIT[arguments.split], arguments.explicit_images),
+            )
         )
         for row, one, other in zip(found, plain, named, strict=True):
             row.append(one | {"obeyed": other["gender obeyed"]})
-    evaluation = Evaluation(
-        "sandbox", load_prompts(f"sandbox-{arguments.split}"), targets_for(["gender"], [], tools), num_steps=STEPS,
-        guidance_scale=GUIDANCE, batch_size=64,
-    )  # fmt: skip
-    timed = times(pipe, evaluation, variants) if arguments.time else {}
+    timed = times(pipe, wanted, variants) if arguments.time else {}
     rows = []
     for variant, each, adaptor in zip(variants, found, [None, *arguments.adaptors], strict=True):
         means = {key: statistics.mean(one[key] for one in each) for key in each[-1] if all(key in one for one in each)}
@@ -115,7 +118,7 @@ def main() -> None:
         ]
         means = {"tone shift": 0.0, "age shift": 0.0} | means
         rows.append({"adaptor": variant.name, **means, "bars": ", ".join(missed) or ("held" if bars else "–")})
-    details = {"split": arguments.split, "images": arguments.images, "seeds": arguments.seeds}
+    details = {"base": arguments.base, "split": arguments.split, "images": arguments.images, "seeds": arguments.seeds}
     report(arguments.name, [{key: row[key] for key in rows[-1]} for row in rows], **details)
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -124,6 +126,12 @@ def test_the_pipeline_is_a_plain_one() -> None:
     assert pipe.text_encoder.dtype == pipe.unet.dtype == torch.float32
     words = pipe.tokenizer("A photo of the face of a hospital nurse, a person").input_ids
     assert len(words) == 2 + 12
+
+
+def test_loading_it_says_nothing_of_torchvision(tmp_path: Path) -> None:
+    code = "from fair_adaptors.sandbox import load_sandbox_pipeline; load_sandbox_pipeline()"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "torchvision" not in ran.stdout + ran.stderr
 
 
 def test_the_base_draws_the_occupation_and_the_bias_that_was_built_in() -> None:

@@ -22,8 +22,15 @@ def load_sandbox_pipeline() -> "StableDiffusionPipeline":
     The tuned settings are ``num_inference_steps=STEPS`` and ``guidance_scale=GUIDANCE``.
     """
     import torch
-    from diffusers import StableDiffusionPipeline
+    from transformers.utils import logging
 
-    pipe = StableDiffusionPipeline.from_pretrained(pipeline_folder(), dtype=torch.float32, local_files_only=True)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # else it says twice that torchvision is missing, which nothing here needs
+    try:
+        from diffusers import StableDiffusionPipeline
+
+        pipe = StableDiffusionPipeline.from_pretrained(pipeline_folder(), dtype=torch.float32, local_files_only=True)
+    finally:
+        logging.set_verbosity(verbosity)
     pipe.set_progress_bar_config(disable=True)
     return pipe
