@@ -15,7 +15,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 
-pytest_plugins = ("tests.authors_data", "tests.browser", "tests.hub.fixtures", "tests.commands", "tests.reports")
+pytest_plugins = (
+    "tests.authors_data",
+    "tests.browser",
+    "tests.hub.fixtures",
+    "tests.commands",
+    "tests.reports",
+    "tests.making",
+)
 
 BEGIN_FIRST = (
     "test_documented_commands", "test_signals", "test_run", "test_full_path", "test_sandbox", "test_distributed",

@@ -1,6 +1,5 @@
 """Adaptors that are made without training: directions, edits and words, on small models of the real classes."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,31 +11,18 @@ from fair_adaptors import load_fair_adaptor, make
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.adaptor.record import CARD_FILE, DIRECTIONS_FILE, WEIGHTS_FILE, read_record
 from fair_adaptors.errors import ConfigError, InvalidAdaptorError, WrongBaseError
-from fair_adaptors.families.table import guided
 from fair_adaptors.steering import calls
 from fair_adaptors.steering.affine import fit
 from fair_adaptors.steering.directions import Axis
 from fair_adaptors.steering.fitting import map_of
 from fair_adaptors.steering.states import encode
 from tests.commands import Command
+from tests.making import made
 from tests.tiny import FAMILIES, same, state, tiny_pipeline, tiny_xl_pipeline, write_weights
-from tests.tiny_flow import FLOW_FAMILIES, SIDE, size, tiny_sd3
+from tests.tiny_flow import FLOW_FAMILIES, size, tiny_sd3
 
-PEOPLE = ("cook", "nurse", "poet", "pilot", "judge", "clerk")
 METHODS = ("directions", "edit", "words")
 EVERY = {**FAMILIES, **FLOW_FAMILIES, "sd3, no T5": lambda: tiny_sd3(t5=False)}
-
-
-@pytest.fixture(scope="session")
-def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of prompts that are short enough for the small models, whose every letter is a token."""
-    file = tmp_path_factory.mktemp("prompts") / "people.json"
-    file.write_text(json.dumps([{"prompt": f"a {one}", "label": one} for one in PEOPLE]))
-    return file
-
-
-def made(folder: Path, pipe: Any, prompts: Path, method: Any = "directions", *attributes: str) -> Path:
-    return make(pipe, attributes or "gender", out=folder / method, method=method, prompts=prompts)
 
 
 def drawn(pipe: Any, prompt: str = "a nurse", count: int = 8) -> torch.Tensor:
@@ -169,21 +155,6 @@ def test_an_affine_map_of_low_rank_is_found_again() -> None:
     assert (worse(states, 0) - wanted[0]).norm() > 0.1
 
 
-def test_an_edit_is_exact_of_low_rank_and_keeps_prompts_that_name_a_class(tmp_path: Path, prompts: Path) -> None:
-    pipe = tiny_pipeline()
-    plain = encode(pipe, [f"a {one}" for one in PEOPLE]).means()
-    named = [encode(pipe, [f"a {word} {one}" for one in PEOPLE]).means() for word in ("female", "male")]
-    files = read_adaptor(made(tmp_path, pipe, prompts, "edit"))
-    assert files.record.rank <= len(PEOPLE) and files.record.trained_parts == ("unet",)
-    assert {key.split(".lora_")[0].rpartition("attn2.")[2] for key in files.tensors} == {"to_k", "to_v"}
-    layer = next(key.removesuffix(".lora_A.weight") for key in files.tensors if key.endswith("to_k.lora_A.weight"))
-    change = (files.tensors[f"{layer}.lora_B.weight"] @ files.tensors[f"{layer}.lora_A.weight"]).T
-    weight = pipe.unet.get_submodule(layer.removeprefix("unet.")).weight.T
-    wanted = (sum(named) / 2 - plain) @ weight
-    left = (plain @ change - wanted).norm() / wanted.norm()
-    assert left < 0.5 and all((one @ change).norm() < (plain @ change).norm() for one in named)
-
-
 @pytest.mark.parametrize("family", ["qwen-image", "sana"])
 def test_what_is_read_of_a_prompt_is_neither_padding_nor_the_text_around_it(family: str) -> None:
     pipe = FLOW_FAMILIES[family]()
@@ -196,30 +167,6 @@ def test_what_is_read_of_a_prompt_is_neither_padding_nor_the_text_around_it(fami
     changed = (alone.embeds[0] != encode(pipe, ["a norse"]).embeds[0]).any(1)
     assert changed.tolist() == [False] * place + [True] * (len(read) - place)
     assert read[: span.end] == [*{"qwen-image": "aĠnurse", "sana": ["<bos>", "▁", *"a▁nurs"]}[family]]
-
-
-@pytest.mark.parametrize(
-    ("family", "layer", "behind"), [("qwen-image", "txt_in", 5), ("z-image", "cap_embedder.1", 0)]
-)
-def test_an_edit_is_of_what_comes_to_the_layer(
-    tmp_path: Path, prompts: Path, family: str, layer: str, behind: int
-) -> None:
-    """The layer for text has a norm before it here: its inputs are looked at while the pipeline draws.
-
-    Every letter is a row, with some rows ``behind`` the prompt: these are edited, or the last letter's.
-    """
-    pipe, seen = FLOW_FAMILIES[family](), []
-    module = pipe.transformer.get_submodule(layer)
-    module.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(0, -2)))
-    texts = [f"a{word} {one}" for word in ("", " female", " male") for one in PEOPLE]
-    for text in texts:
-        pipe(text, num_inference_steps=2, height=SIDE, width=SIDE, output_type="latent", **guided(pipe, 0.0, 1))
-    ends = [rows[-behind or len(text) - 1 :][: behind or 1] for rows, text in zip(seen[::2], texts, strict=True)]
-    plain, female, male = torch.stack([rows.mean(0) for rows in ends]).split(len(PEOPLE))
-    tensors = read_adaptor(made(tmp_path, pipe, prompts, "edit")).tensors
-    down, up = (tensors[f"transformer.{layer}.lora_{one}.weight"] for one in "AB")
-    wanted = ((female + male) / 2 - plain) @ module.weight.T
-    assert (plain @ down.T @ up.T - wanted).norm() < 0.6 * wanted.norm()
 
 
 def test_only_text_encoders_are_loaded(tmp_path: Path, base: str, prompts: Path) -> None:

@@ -56,6 +56,7 @@ FLUX_1 = Family(
     readers={"text_encoder_2": "transformers:T5EncoderModel"},
     pipelines=("FluxPipeline",),
     text_entry=("context_embedder",),
+    pooled_entry=("time_text_embed.text_embedder.linear_1",),
     readings=(Reading("tokenizer_2", "text_encoder_2", "prompt_2", both_ways=True),),
     pooled=1,
     half_precision="bfloat16",

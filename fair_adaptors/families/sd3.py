@@ -50,6 +50,7 @@ STABLE_DIFFUSION_3 = Family(
     readers={"text_encoder_3": "transformers:T5EncoderModel"},
     pipelines=("StableDiffusion3Pipeline",),
     text_entry=("context_embedder",),
+    pooled_entry=("time_text_embed.text_embedder.linear_1",),
     readings=(Reading(), Reading("tokenizer_3", "text_encoder_3", "prompt_3", both_ways=True)),
     pooled=2,
     half_precision="bfloat16",

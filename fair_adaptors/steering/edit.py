@@ -81,10 +81,11 @@ def fit_edit(
 ) -> "dict[str, Tensor]":
     """Return the LoRAs by which prompts give what prompts that name the classes give on the average of the target.
 
-    Each prompt is one concept c_i: the mean of its last token and the padding, which have read all of it. (An encoder
-    that reads both ways gives a second one, of the words.) Its target is the average over the classes, each with its
-    share, of the same of "a female nurse" and the like. These, which name a class, are preserved, and so is what all
-    texts share.
+    They are on the layers that read a prompt's words and, where a family has layers for it, on those that read the one
+    row for all of it, which is a concept of its own. Of the words each prompt is one concept c_i: the mean of its last
+    token and the padding, which have read all of it. (An encoder that reads both ways gives a second one, of the
+    words.) Its target is the average over the classes, each with its share, of the same of "a female nurse" and the
+    like. These, which name a class, are preserved, and so is what all texts share.
 
     Args:
         prompts, labels: neutral prompts, and the part of each that names the person.
@@ -97,25 +98,52 @@ def fit_edit(
 
     check_family(pipe)
     plain = encode(pipe, prompts, on_texts=on_texts)
-    modules = readers(pipe, plain.embeds[0].shape[1])
-    concepts, wanted, kept = _concepts(pipe, plain), torch.zeros(1, dtype=torch.float64), []
+    named, shares = [], []
     for name, row in attributes.items():
         for one, share in zip(row.classes, row.target, strict=True):
-            named = encode(pipe, named_texts(prompts, labels, name, one), on_texts=on_texts)
-            kept.append(_concepts(pipe, named))
-            wanted = wanted + share * (kept[-1] - concepts)
+            named.append(encode(pipe, named_texts(prompts, labels, name, one), on_texts=on_texts))
+            shares.append(share)
     begin = [
         rows[span.start + 1 : span.end]
         for rows, spans in zip(plain.embeds, plain.spans, strict=True)
         for span in spans
         if len(span.segments) == 1
     ]
-    preserved = torch.cat([*kept, *(_entering(pipe, rows) for rows in (*begin, plain.embeds[0][:1]))])
+    common = torch.cat([_entering(pipe, rows) for rows in (*begin, plain.embeds[0][:1])])
+    concepts = _concepts(pipe, plain)
+    change = _change(concepts, [_concepts(pipe, one) for one in named], shares, common)
+    tensors = _tensors(readers(pipe, plain.embeds[0].shape[1]), *change)
+    if entry := family_of(pipe).pooled_entry:
+        every = (one.pooled for one in (plain, encode(pipe, [""]), *named))
+        concepts, empty, *others = (one.double() for one in every if one is not None)
+        layers = readers(pipe, concepts.shape[1], entry)
+        tensors |= _tensors(layers, *_change(concepts, others, shares, empty))
+    return tensors
+
+
+def _change(
+    concepts: "Tensor", named: "Sequence[Tensor]", shares: Sequence[float], common: "Tensor"
+) -> "tuple[Tensor, Tensor]":
+    """Return the factors of R: [D, R] and [R, D].
+
+    Args:
+        concepts: of prompts, [E, D].
+        named: of each class, the same of prompts that name it, which are preserved.
+        shares: of the classes.
+        common: what all prompts share, [P, D].
+    """
+    import torch
+
+    wanted = sum(share * (one - concepts) for one, share in zip(named, shares, strict=True))
     concepts, wanted = WEIGHT * concepts, WEIGHT * wanted
-    up, down = factors(wanted, concepts, gram(concepts, preserved, ridge=OWN_RIDGE))
+    return factors(wanted, concepts, gram(concepts, torch.cat([*named, common]), ridge=OWN_RIDGE))
+
+
+def _tensors(modules: "Mapping[str, nn.Linear]", up: "Tensor", down: "Tensor") -> "dict[str, Tensor]":
+    """Return the LoRAs that let layers read changed states, by their names in the file."""
     tensors = {}
     for name, module in modules.items():
-        weight = module.weight.detach().to("cpu", torch.float64)
+        weight = module.weight.detach().cpu().double()
         tensors[f"{name}.lora_A.weight"] = down.float().clone()
         tensors[f"{name}.lora_B.weight"] = (weight @ up).float()
     return tensors
@@ -141,11 +169,12 @@ def _entering(pipe: Any, states: "Tensor") -> "Tensor":
     return states.double()
 
 
-def readers(pipe: Any, width: int) -> "dict[str, nn.Linear]":
+def readers(pipe: Any, width: int, names: Sequence[str] = ()) -> "dict[str, nn.Linear]":
     """Return the layers of a pipeline's network that read the text, by their names in the file.
 
     Args:
         width: of what the text encoders say.
+        names: of other layers to be returned, which read it too.
 
     Raises:
         ConfigError: there are none, or their weights cannot be changed, or are not fed by the text encoders alone.
@@ -153,7 +182,7 @@ def readers(pipe: Any, width: int) -> "dict[str, nn.Linear]":
     import torch
 
     family = family_of(pipe)
-    endings = tuple(f".{name}" for name in family.text_entry) or READERS
+    endings = tuple(f".{name}" for name in names or family.text_entry) or READERS
     found = {name: one for name, one in linear_modules(pipe, family.network).items() if name.endswith(endings)}
     for name, module in found.items():
         floating = type(module) is torch.nn.Linear and module.weight.is_floating_point() and not module.weight.is_meta
