@@ -40,16 +40,12 @@ diffusers, "Accelerate inference of text-to-image diffusion models", with fused 
 SHOWN = ("gender", "gender-race", "sdxl-gender-race")
 OPTIONS: Mapping[str, Mapping[str, str]] = {
     "the recipe's own": {},
-    "`num_steps=6`, `max_steps=0`": {"num_steps": "6", "max_steps": "0"},
+    "`max_steps=10`": {"max_steps": "10"},
+    "`gradient_steps=2`": {"gradient_steps": "2"},
+    "both of these": {"max_steps": "10", "gradient_steps": "2"},
     "`originals_pool=1`": {"originals_pool": "1"},
     "`gradient_decoder=madebyollin/taesd`": {"gradient_decoder": "madebyollin/taesd"},
     "`unconditional_gradient=false`": {"unconditional_gradient": "false"},
-    "the last three": {
-        "originals_pool": "1",
-        "gradient_decoder": "madebyollin/taesd",
-        "unconditional_gradient": "false",
-    },
-    "`num_steps=10`, `max_steps=14`": {"num_steps": "10", "max_steps": "14"},
 }
 """Settings that a recipe does not have, and that change its hours."""
 PUBLISHED = "the published number of iterations"

@@ -134,7 +134,8 @@ def _change(
     """
     import torch
 
-    wanted = sum(share * (one - concepts) for one, share in zip(named, shares, strict=True))
+    moves = [share * (one - concepts) for one, share in zip(named, shares, strict=True)]
+    wanted = torch.stack(moves).sum(0)
     concepts, wanted = WEIGHT * concepts, WEIGHT * wanted
     return factors(wanted, concepts, gram(concepts, torch.cat([*named, common]), ridge=OWN_RIDGE))
 
