@@ -81,8 +81,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--explicit-images", type=int, default=8)
     parser.add_argument("--time", action="store_true", help="time the drawing, too; nothing else may run meanwhile")
-    parser.add_argument("--name", default="untrained", help="name of the JSON file")
+    parser.add_argument("--name", help="name of the JSON file; by default one for each base")
     arguments = parser.parse_args()
+    name = arguments.name or "untrained" + arguments.base.removeprefix("sandbox").replace("-", "_")
     pipe, tools = load_pipeline(arguments.base), instruments()
     tools = dataclasses.replace(tools, classifiers=tools.classifiers[:1], calibrate=None)
     variants = [original(), *(with_adaptor(name, label=_kind(name)) for name in arguments.adaptors)]
@@ -119,7 +120,7 @@ def main() -> None:
         means = {"tone shift": 0.0, "age shift": 0.0} | means
         rows.append({"adaptor": variant.name, **means, "bars": ", ".join(missed) or ("held" if bars else "–")})
     details = {"base": arguments.base, "split": arguments.split, "images": arguments.images, "seeds": arguments.seeds}
-    report(arguments.name, [{key: row[key] for key in rows[-1]} for row in rows], **details)
+    report(name, [{key: row[key] for key in rows[-1]} for row in rows], **details)
 
 
 def _kind(name: str) -> str | None:

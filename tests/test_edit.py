@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fair_adaptors import load_fair_adaptor
 from fair_adaptors.adaptor.folder import read_adaptor
 from fair_adaptors.convert import convert, export
 from fair_adaptors.families.table import guided
@@ -54,9 +55,7 @@ def test_an_edit_is_of_what_comes_to_the_layer(
 
 
 @pytest.mark.parametrize("family", ["flux", "sd3"])
-def test_an_edit_is_of_what_is_pooled_too_and_every_program_reads_it(
-    tmp_path: Path, prompts: Path, family: str
-) -> None:
+def test_an_edit_is_of_what_is_pooled_too_and_others_read_it(tmp_path: Path, prompts: Path, family: str) -> None:
     pipe, layer = FLOW_FAMILIES[family](), "time_text_embed.text_embedder.linear_1"
     texts = [[f"a{word} {one}" for one in PEOPLE] for word in ("", " female", " male")]
     plain, female, male, empty = (encode(pipe, each).pooled for each in (*texts, [""]))
@@ -68,6 +67,19 @@ def test_an_edit_is_of_what_is_pooled_too_and_every_program_reads_it(
     assert (plain @ change - wanted).norm() < 0.6 * wanted.norm()
     moved = (plain @ change).norm(dim=1).mean()
     assert all((one @ change).norm(dim=1).mean() < 0.6 * moved for one in (female, male, empty))
+    settings = {
+        "num_inference_steps": 2,
+        "height": SIDE,
+        "width": SIDE,
+        "output_type": "pt",
+        "max_sequence_length": 24,
+    }
+    with load_fair_adaptor(pipe, folder):
+        ours = pipe("a nurse", generator=torch.Generator().manual_seed(0), **settings).images
+    pipe.load_lora_weights(folder)
+    theirs = pipe("a nurse", generator=torch.Generator().manual_seed(0), **settings).images
+    pipe.unload_lora_weights()
+    assert (ours - theirs).abs().max() < 1e-4
     pipe.save_pretrained(tmp_path / "base")
     there = export(folder, tmp_path / "kohya", format="kohya")
     back = read_adaptor(convert(there, tmp_path / "back", base=str(tmp_path / "base"), attributes=["gender"])).tensors

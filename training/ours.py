@@ -19,11 +19,11 @@ Reasoned = dict[str, tuple[Any, str]]
 OURS: Reasoned = {
     "step_weights": ("uniform", "the paper's A := 1; the published code's weights are an artefact of its solver"),
     "num_steps": (6, "where it was tried, an adaptor trained in few steps leaves the same bias in many"),
-    "max_steps": (0, "always as many steps, since more of them cost more"),
+    "max_steps": (0, "the number of steps does not vary: more of them would only cost more"),
     "gradient_steps": (
         1,
-        "one of the steps, another one for each image, disturbs the gradient far less than the choice of noises does,"
-        " and where it was tried an adaptor learns as fast by it",
+        "one of the steps, another one for each image: where it was tried an adaptor becomes good after as many"
+        " iterations as with two, and each costs less",
     ),
     "originals_pool": (
         2,

@@ -92,7 +92,7 @@ class Family:
         pipelines: names of the pipeline classes that can be trained.
         text_entry: linear layers of the network through which a prompt's words enter; a LoRA on these alone is small.
         before_entry: modules of the network that they go through before.
-        pooled_entry: linear layers of the network through which that comes in which is ``pooled``.
+        pooled_entry: linear layers of the network that read the ``pooled`` row and nothing else.
         readings: what the embedding of a prompt is made of, one below the other.
         pooled: the place, in what ``encode_prompt`` returns, of one row for the whole prompt; 0 for none.
         mask: the place there of which rows are not padding; 0 for none.

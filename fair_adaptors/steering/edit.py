@@ -97,11 +97,17 @@ def fit_edit(
     import torch
 
     check_family(pipe)
-    plain = encode(pipe, prompts, on_texts=on_texts)
-    named, shares = [], []
+    family, plain = family_of(pipe), encode(pipe, prompts, on_texts=on_texts)
+    layers = readers(pipe, plain.embeds[0].shape[1])
+    pooled_layers = {}
+    if family.pooled_entry and plain.pooled is not None:
+        pooled_layers = readers(pipe, plain.pooled.shape[1], family.pooled_entry)
+    named, named_pooled, shares = [], [], []
     for name, row in attributes.items():
         for one, share in zip(row.classes, row.target, strict=True):
-            named.append(encode(pipe, named_texts(prompts, labels, name, one), on_texts=on_texts))
+            states = encode(pipe, named_texts(prompts, labels, name, one), on_texts=on_texts)
+            named.append(_concepts(pipe, states))
+            named_pooled.append(states.pooled)
             shares.append(share)
     begin = [
         rows[span.start + 1 : span.end]
@@ -110,14 +116,11 @@ def fit_edit(
         if len(span.segments) == 1
     ]
     common = torch.cat([_entering(pipe, rows) for rows in (*begin, plain.embeds[0][:1])])
-    concepts = _concepts(pipe, plain)
-    change = _change(concepts, [_concepts(pipe, one) for one in named], shares, common)
-    tensors = _tensors(readers(pipe, plain.embeds[0].shape[1]), *change)
-    if entry := family_of(pipe).pooled_entry:
-        every = (one.pooled for one in (plain, encode(pipe, [""]), *named))
+    tensors = _tensors(layers, *_change(_concepts(pipe, plain), named, shares, common))
+    if pooled_layers:
+        every = (plain.pooled, encode(pipe, [""]).pooled, *named_pooled)
         concepts, empty, *others = (one.double() for one in every if one is not None)
-        layers = readers(pipe, concepts.shape[1], entry)
-        tensors |= _tensors(layers, *_change(concepts, others, shares, empty))
+        tensors |= _tensors(pooled_layers, *_change(concepts, others, shares, empty))
     return tensors
 
 

@@ -109,7 +109,8 @@ class Reporter:
         if self.on_iteration is not None and self.world.is_main:
             self.on_iteration(state.iteration, self.config.iterations)
         self.progress.update(self.task, completed=state.iteration, loss=loss, bias=said)
-        self._tell(f"iteration {state.iteration} of {self.config.iterations}: loss {loss:.2f}, bias {said}")
+        if self.recent:
+            self._tell(f"iteration {state.iteration} of {self.config.iterations}: loss {loss:.2f}, bias {said}")
         values = {f"loss/{name}": value for name, value in result.losses.items()} | {
             "gradient_norm": result.gradient_norm,
             "learning_rate": result.learning_rate,
@@ -121,11 +122,13 @@ class Reporter:
 
     def _tell(self, text: str) -> None:
         """Print a line now and then where the bar cannot be seen, as in a file, with the time left."""
-        if self.console.is_interactive or self.console.quiet or hidden() or time.monotonic() - self.told < PAUSE:
+        bar_is_seen = self.console.is_interactive or self.console.is_jupyter
+        if bar_is_seen or self.console.quiet or hidden() or time.monotonic() - self.told < PAUSE:
             return
         self.told = time.monotonic()
         left = self.progress.tasks[self.task].time_remaining
-        self.say(text + ("" if left is None else f", about {left / 60:.0f} min left"))
+        hours, minutes = divmod(round((left or 0.0) / 60), 60)
+        self.say(text + ("" if left is None else f", about {hours} h {minutes:02} min left"))
 
     def log(self, values: Mapping[str, float], iteration: int) -> None:
         """Send numbers to the trackers."""
