@@ -1,6 +1,7 @@
 """What the benchmarks share: a table on the screen, a JSON file in ``results/``, tables in a document."""
 
 import json
+import math
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,7 +57,9 @@ def text_of(value: Any) -> str:
     """Return a cell's text: three digits of a number, yes or no of a truth."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if 1_000 <= abs(value) < math.inf else f"{value:.3g}"
 
 
 def _machine() -> dict[str, Any]:
