@@ -81,6 +81,9 @@ def test_tables_are_those_of_the_benchmarks() -> None:
     assert tables_in("cost") == cost.tables(costs["rows"], **details)
     assert tables_in("scaling") == scaling.tables(*(scales[name] for name in ("rows", "works", "predicted", "split")))
     assert tables_in("results") == results_page.tables()
+    seconds = {row["recipe"]: row[f"{scaling.CARD}, seconds"] for row in costs["rows"]}
+    for work in scales["works"]:  # of the recipes as they are
+        assert work["images"] * work["seconds per image"] == pytest.approx(seconds[work["recipe"]], rel=1e-3)
 
 
 def test_what_is_said_of_the_gate_is_what_it_does() -> None:
