@@ -1,6 +1,7 @@
 """What a command says of words that it cannot use: one line, in our words, that names the option and what it takes."""
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,11 @@ def test_a_run_is_resumed_with_the_same_words() -> None:
     assert resuming([*words, "--resume"]) == resuming([*words, "--checkpoint", "x"]) == again
     assert resuming([*words, "--checkpoint=x"]) == again
     assert resuming(["train", "x", "--out", "a folder"]) == "fair-adaptors train x --out 'a folder' --resume"
+
+
+def test_training_without_its_packages_says_what_to_install(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fair_adaptors.training.run.train", None)  # as where scipy cannot be imported
+    status, _, errors = command("train", "sandbox-gender", "--out", str(tmp_path / "new"))
+    assert status == 1 and "pip install" in errors and "[train]" in errors and "Traceback" not in errors

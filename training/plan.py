@@ -140,6 +140,7 @@ def _missing(config: TrainConfig) -> tuple[str, ...]:
     packages = {
         "wandb": ("wandb" in config.trackers, pip_install("wandb")),
         "bitsandbytes": (config.optimizer == "adamw8bit", install_hint("8bit")),
+        "scipy": (True, install_hint("train")),
         "tensorboard": ("tensorboard" in config.trackers, install_hint("train")),
         "cv2": (config.faces.startswith("yunet"), install_hint("eval")),
         "onnx": (bool(config.face_weight), install_hint("eval")),

@@ -124,8 +124,11 @@ def train(
         after = sys.argv[sys.argv.index("train") + 1 :]
         launch(without_option(after, "--num-processes"), num_processes)
     else:
-        with waiting("loading what trains"):
-            from fair_adaptors.training.run.train import train as run_training
+        try:
+            with waiting("loading what trains"):
+                from fair_adaptors.training.run.train import train as run_training
+        except ModuleNotFoundError as error:
+            raise missing_extra(error.name, "train") from error
 
         from_where = str(checkpoint) if checkpoint else "latest" if resume else None
         with refusals_told() as refused:
