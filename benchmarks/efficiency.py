@@ -68,6 +68,8 @@ TRIED: Mapping[str, Mapping[str, Any]] = {
 """What each way changes in the recipe; ``training/sandbox/small_decoder.py`` makes the small decoder."""
 WINDOWS = {f"{name} third of the steps": (i / 3, (i + 1) / 3) for i, name in enumerate(("early", "middle", "late"))}
 """From which part of the run the steps of the gradient are taken, where it is not the whole."""
+UNTRAINED = {"naming a class in the prompt": "words", "directions": "directions", "UCE": "edit"}
+"""Points beside the curves: adaptors of ``fair-adaptors make``, for which no counted model is run."""
 RECOMPUTED = ("published form", "six steps a picture")
 """Their gradient is that of all steps; its graph runs forward once more, by checkpointing (``docs/cost.md``)."""
 
@@ -75,7 +77,8 @@ RECOMPUTED = ("published form", "six steps a picture")
 def main() -> None:
     """Train what is asked for, keep each run's curve, and print what the curves say so far."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=list(TRIED), default=list(TRIED), help="ways to train now")
+    every = [*TRIED, *UNTRAINED]
+    parser.add_argument("--only", nargs="*", choices=every, default=every, help="ways to train or make now")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--images", type=int, default=64, help="of each prompt, at each point of a curve")
@@ -86,12 +89,13 @@ def main() -> None:
     path = RESULTS / f"{arguments.name}.json"
     curves = json.loads(path.read_text(encoding="utf-8"))["curves"] if path.exists() else []
     for name in arguments.only:
-        for seed in arguments.seeds:
+        for seed in arguments.seeds if name in TRIED else (0,):
             if any((one["tried"], one["seed"]) == (name, seed) for one in curves):
                 continue
             points: list[dict[str, float]] = []
             curves.append({"tried": name, "seed": seed, "points": points})
-            for _ in run(name, seed, arguments, points):  # a run that is cut keeps its curve
+            runs = run(name, seed, arguments, points) if name in TRIED else made(name, arguments, points)
+            for _ in runs:  # a run that is cut keeps its curve
                 report(arguments.name, summary(curves), curves=curves, good=GOOD, settings=vars(arguments))
     if curves:
         report(arguments.name, summary(curves), curves=curves, good=GOOD, settings=vars(arguments))
@@ -166,6 +170,20 @@ def run(name: str, seed: int, arguments: argparse.Namespace, points: list[dict[s
             points.append({"iteration": state.iteration, "teraflops": spent, **found})
             print(name, seed, points[-1], flush=True)
             yield
+
+
+def made(name: str, arguments: argparse.Namespace, points: list[dict[str, float]]) -> Iterator[None]:
+    """Add the one point of an adaptor that takes no training."""
+    from fair_adaptors.load import load_fair_adaptor
+    from fair_adaptors.making import make
+    from fair_adaptors.pipelines import load_pipeline
+
+    pipe = load_pipeline("sandbox")
+    before = look(pipe, arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        load_fair_adaptor(pipe, make("sandbox", "gender", out=Path(folder) / "adaptor", method=UNTRAINED[name]))
+        points.append({"iteration": 0, "teraflops": 0.0, **figures(before, look(pipe, arguments))})
+    yield
 
 
 @contextmanager
@@ -252,7 +270,7 @@ def summary(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "iterations": runs[0][-1]["iteration"],
                 "become good": len(reached),
                 "petaflops until then": sum(reached) / len(reached) if reached else "–",
-                "petaflops an iteration": sum(r[-1]["teraflops"] / r[-1]["iteration"] for r in runs)
+                "petaflops an iteration": sum(r[-1]["teraflops"] / max(1, r[-1]["iteration"]) for r in runs)
                 / len(runs)
                 / 1_000,
                 **{figure: sum(r[-1][figure] for r in runs) / len(runs) for figure in GOOD},
@@ -276,7 +294,11 @@ def plot(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
             label = (
                 one["tried"] if one["seed"] == min(e["seed"] for e in curves if e["tried"] == one["tried"]) else None
             )
-            panel.plot([x / 1_000 for x in xs], ys, color=f"C{names.index(one['tried'])}", label=label)
+            color = f"C{names.index(one['tried'])}"
+            if one["tried"] in UNTRAINED:
+                panel.axhline(*ys, color=color, linestyle="--", label=label)
+            else:
+                panel.plot([x / 1_000 for x in xs], ys, color=color, label=label)
         panel.axhline(bar, color="grey", linestyle=":")
         panel.set(title=figure, xlabel="petaflops", xscale="log")
         panel.xaxis.set_major_formatter("{x:g}")
