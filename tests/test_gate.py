@@ -76,6 +76,10 @@ def test_what_a_prompt_names_is_left_alone(gate: Gate, name: str) -> None:
         ("un boulanger devant son four", set()),
         ("un joven ingeniero", {"age"}),
         ("un pianiste noir", {"race"}),
+        ("a dog walker with a French bulldog", set()),
+        ("an 8-year-old in a dinosaur costume", {"age"}),
+        ("a twenty-year-old, oil on canvas", {"age"}),
+        ("pescador filipino remendando redes", {"race"}),
         ("una foto en blanco y negro de un pescador", set()),
     ],
 )
@@ -95,6 +99,7 @@ def test_a_word_counts_where_it_is_said_of_the_person(gate: Gate, prompt: str, n
         "an aircraft carrier at sea",
         "a doctor's office",
         "a guard dog in the snow",
+        "a 20-year-old pickup in the yard",
         "a cat wearing a chef hat",
         "a German shepherd dog",
         "a photo of Barack Obama",

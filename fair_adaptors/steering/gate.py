@@ -10,6 +10,8 @@ from typing import Any
 from .lexicon import Lexicon, Words, inflected, load_lexicon, pattern_of
 
 AGES = re.compile(r"(?<![\w-])\d{1,3}[ -]?(?:years?[ -]old|y/?o)(?![\w-])|(?<![\w-])aged? \d{1,3}(?!\d)", re.I)
+AGED = re.compile(r"(?<![\w-])(?:\d{1,3}|[a-z]+)-year-old(?= +(\w+)|\W|$)", re.I)
+"""An age that may stand for whoever is of it, "a 20-year-old at a desk", and the word behind it."""
 ADJECTIVES_BEHIND = ("fr", "es")
 """Languages that have "black" behind the pianist."""
 YEARS = re.compile(r"(?<!\d)(?:1[0-8]\d\d)s?(?!\d)")
@@ -81,6 +83,7 @@ class Gate:
         if exempted := next((one for one in self.exempt if fnmatchcase(prompt.casefold(), one.casefold())), None):
             return Look(None, dict.fromkeys(attributes, f"the prompt is exempt by {exempted!r}"))
         language = self._language(prompt)
+        prompt = self._without_things(prompt, language)
         person, why = self._find(prompt, language)
         if person is None:
             return Look(None, dict.fromkeys(attributes, why))
@@ -113,7 +116,13 @@ class Gate:
 
     def person(self, prompt: str) -> Person | None:
         """Return whom a prompt names first; None where it names nobody, or several at once."""
-        return self._find(prompt, self._language(prompt))[0]
+        language = self._language(prompt)
+        return self._find(self._without_things(prompt, language), language)[0]
+
+    def _without_things(self, prompt: str, language: str) -> str:
+        """Blank what shows nobody, though it has words for people, or for what they look like: "a German shepherd"."""
+        of = self._of.get(language) or self._of["en"]
+        return of.nobody.sub(lambda found: "·" * len(found[0]), prompt)
 
     def _history(self, prompt: str, language: str) -> str | None:
         found = self._search(self.lexicon.history, prompt, language)
@@ -122,7 +131,6 @@ class Gate:
     def _find(self, prompt: str, language: str) -> tuple[Person | None, str]:
         """Return whom the prompt names first; or None, and why that is nobody."""
         of = self._of.get(language) or self._of["en"]
-        prompt = of.nobody.sub(lambda found: "·" * len(found[0]), prompt)
         anyone = of.surely if of.signs.search(prompt) is None else of.maybe
         for found in anyone.finditer(prompt):
             end = _end_of(prompt, found.end(), anyone, of.function)
@@ -141,14 +149,17 @@ class Gate:
             if language != "de" and after and _is_name(prompt, after[1], of.function):
                 return None, f"{text!r} and the name {after[1]!r} speak of somebody"
             return Person(start, end, text, language), ""
+        aged = AGED.search(prompt)
+        if aged and (not aged[1] or of.function.fullmatch(aged[1])):
+            return Person(*aged.span(), aged[0], language), ""
         return None, "it names no person that the lexicon knows"
 
     def _language(self, prompt: str) -> str:
-        """Return the language whose articles and the like are the most, then whose people; English where none are."""
+        """Return the language whose articles and the like are the most, then whose people; English where none tell."""
         counts = {name: len(pattern_of(words).findall(prompt)) for name, words in self.lexicon.function.items()}
         most = max(counts.values(), default=0)
         best = sorted((name for name, count in counts.items() if count == most), key=lambda name: name != "en")
-        if most and len(best) > 1:
+        if len(best) > 1:
             best.sort(key=lambda name: name not in self._of or self._of[name].surely.search(prompt) is None)
         return best[0] if best else "en"
 
