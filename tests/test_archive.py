@@ -103,6 +103,10 @@ def test_what_goes_wrong_is_said_with_the_page_and_nothing_stays(
     text = str(caught.value)
     assert PAGE in text and "fair-adaptors pull exp-3-checkpoints.zip --from FILE" in text and "\n" not in text
     assert kept() == []
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(1)
+            assert not thread.is_alive()
     drive.fault = ""
     assert fetch_archive(ARCHIVE).is_file()
 
@@ -152,6 +156,16 @@ def test_a_file_that_was_fetched_by_hand_does_without_google_drive(drive: Drive,
     assert not drive.log and not (tmp_path / "cache").exists()
 
 
+def test_a_file_that_is_given_is_looked_at_though_the_archive_is_there(drive: Drive, tmp_path: Path) -> None:
+    path = fetch_archive(ARCHIVE)
+    with pytest.raises(ArchiveError, match=f"^there is no file .*gone.zip; {ARCHIVE.name} can be fetched at {PAGE}"):
+        fetch_archive(ARCHIVE, source=tmp_path / "gone.zip")
+    (tmp_path / "page.zip").write_text("<html>")
+    with pytest.raises(ArchiveError, match="it is a web page"):
+        fetch_archive(ARCHIVE, source=tmp_path / "page.zip")
+    assert fetch_archive(ARCHIVE) == path
+
+
 def test_offline_nothing_is_asked_for(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ArchiveError, match="nothing was fetched"):
         fetch_archive(ARCHIVE, local_files_only=True)
@@ -198,7 +212,7 @@ def test_what_is_damaged_inside_or_too_large_is_refused(
         fetch_archive(ARCHIVE)
     drive.files[ARCHIVE.file_id] = data
     monkeypatch.setattr(module, "MOST_BYTES", 100_000)
-    with pytest.raises(ArchiveError, match="more than 100,000 bytes"):
+    with pytest.raises(ArchiveError, match=f"^{ARCHIVE.name}: it has more than 100,000 bytes"):
         fetch_archive(ARCHIVE)
     assert kept() == []
 
