@@ -31,6 +31,7 @@ _SMALL: Mapping[str, Any] = {"gradient_decoder": "build/small_decoder"}
 _CONDITIONAL: Mapping[str, Any] = {"unconditional_gradient": False}
 _FOUR: Mapping[str, Any] = {"num_steps": 4}
 _ONE_STEP: Mapping[str, Any] = {"gradient_steps": 1}
+_MORE_PROMPTS: Mapping[str, Any] = {"prompts_per_step": 4, "images_per_prompt": 12}
 _ONE_SET: Mapping[str, Any] = {"originals_pool": 1}
 TRIED: Mapping[str, Mapping[str, Any]] = {
     "published form": {**_ALL_STEPS, "num_steps": 20},
@@ -50,6 +51,8 @@ TRIED: Mapping[str, Mapping[str, Any]] = {
     "one step of each image": {"strength": 1.0, **_ONE_STEP},
     "originals of one set of noises": {"strength": 1.0, **_ONE_SET},
     "one step of each image, originals of one set of noises": {"strength": 1.0, **_ONE_STEP, **_ONE_SET},
+    "one step, four prompts of 12 images": {"strength": 1.0, **_ONE_STEP, **_MORE_PROMPTS},
+    "one step, six prompts of 8 images": {"strength": 1.0, **_ONE_STEP, "prompts_per_step": 6, "images_per_prompt": 8},
     "small decoder": {"strength": 1.0, **_SMALL},
     "conditional branch alone": {"strength": 1.0, **_CONDITIONAL},
     "four steps a picture": {"strength": 1.0, **_FOUR},
