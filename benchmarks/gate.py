@@ -21,7 +21,7 @@ ATTRIBUTES = ("gender", "race", "age")
 HALVES = ("development", "held out")
 OTHERS = "another hand, {}"
 """What halves are called whose prompts were not written by those who wrote the lexicon."""
-BOTH = "both halves together"
+BOTH = "both halves, before"
 BEFORE, OTHERS_BEFORE = "gate_before", "gate_others_before"
 """The JSON files of the gate as it was before its lexicon was mended by either development half."""
 
@@ -100,16 +100,25 @@ def _shown(rows: Sequence[Mapping[str, Any]], half: str, name: str) -> str:
     """Return the document's table of a held-out half, before (in a JSON file) and after the lexicon was mended."""
     names = {"en": "in English", "de": "in German", "fr": "in French", "es": "in Spanish"}
     record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    before = {row["prompts that"]: row for row in (*record["rows"], *record["languages"]) if row["half"] == half}
+    before = {(row["half"], row["prompts that"]): row for row in (*record["rows"], *record["languages"])}
+    mended = half.replace(HALVES[1], HALVES[0])
     lines = []
-    for row in (one for one in rows if one["half"] == half):
-        old = before[row["prompts that"]]
+    for row in rows:
+        key = row["half"], row["prompts that"]
+        if key == (mended, "all"):
+            label = "the half it was mended by"
+        elif row["half"] == half:
+            label = names.get(key[1], key[1])
+        else:
+            continue
         both = [
-            f"{old[wrong]}{'' if row['prompts that'] == BOTH else f' → {row[wrong]}'} of {row[of]}" if row[of] else "–"
+            f"{before[key][wrong]}{'' if label == BOTH else f' → {row[wrong]}'} of {row[of]}" if row[of] else "–"
             for wrong, of in (("missed", "to steer"), ("overridden", "to leave"))
         ]
-        lines.append((names.get(row["prompts that"], row["prompts that"]), row["prompts"], *both))
-    return table(("held-out prompts", "prompts", "missed", "overridden"), lines)
+        lines.append((label, row["prompts"], *both))
+    return table(
+        ("held-out prompts", "prompts", "missed", "overridden"), sorted(lines, key=lambda one: one[0] == BOTH)
+    )
 
 
 if __name__ == "__main__":

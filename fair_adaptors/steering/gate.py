@@ -10,8 +10,14 @@ from typing import Any
 from .lexicon import Lexicon, Words, inflected, load_lexicon, pattern_of
 
 AGES = re.compile(r"(?<![\w-])\d{1,3}[ -]?(?:years?[ -]old|y/?o)(?![\w-])|(?<![\w-])aged? \d{1,3}(?!\d)", re.I)
-AGED = re.compile(r"(?<![\w-])(?:\d{1,3}|[a-z]+)-year-old(?= +(\w+)|\W|$)", re.I)
+AGED = re.compile(
+    r"(?<![\w-])(?:\d{1,2}|five|six|seven|eight|nine|ten|eleven|twelve|[a-z]+teen|[a-z]+ty(?:-[a-z]+)?)-year-old"
+    r"(?=\s+(?P<after>[\w'’-]+)|[^\w'’]|$)",
+    re.IGNORECASE,
+)
 """An age that may stand for whoever is of it, "a 20-year-old at a desk", and the word behind it."""
+FIRST = re.compile(r"(?:.*\bof\s+)?(?:an?\s+|the\s+|one\s+)?", re.IGNORECASE)
+"""What is before such an age, if it is whom the prompt shows, and not what somebody is like: "Jo as a 20-year-old"."""
 ADJECTIVES_BEHIND = ("fr", "es")
 """Languages that have "black" behind the pianist."""
 YEARS = re.compile(r"(?<!\d)(?:1[0-8]\d\d)s?(?!\d)")
@@ -107,7 +113,7 @@ class Gate:
         said_of = prompt[person.start : person.end + (behind.end() if behind else 0)]
         if found := self._search(described, said_of, language):
             return found
-        for pattern in map(pattern_of, described.values()):
+        for pattern in (pattern_of(described[name]) for name in {"en": 0, language: 0} if name in described):
             said = rf"(?:(?:who|that|which) (?:is|are|looks?)|skinned|(?<![\w-])(?:is|looks?)) (?:{pattern.pattern})"
             followed = rf"(?:{pattern.pattern})[ -](?:person|people|skin|skinned|face|child|adult)"
             if match := re.search(rf"{said}|{followed}", prompt, re.IGNORECASE):
@@ -120,9 +126,17 @@ class Gate:
         return self._find(self._without_things(prompt, language), language)[0]
 
     def _without_things(self, prompt: str, language: str) -> str:
-        """Blank what shows nobody, though it has words for people, or for what they look like: "a German shepherd"."""
+        """Blank what shows nobody, though it has words for people, or for what they look like: "a French bulldog".
+
+        It stays where a word for a person follows: "a French bulldog breeder".
+        """
         of = self._of.get(language) or self._of["en"]
-        return of.nobody.sub(lambda found: "·" * len(found[0]), prompt)
+
+        def blank(found: re.Match[str]) -> str:
+            followed = prompt[found.end() : found.end() + 1] == " " and of.surely.match(prompt, found.end() + 1)
+            return found[0] if followed else "·" * len(found[0])
+
+        return of.nobody.sub(blank, prompt)
 
     def _history(self, prompt: str, language: str) -> str | None:
         found = self._search(self.lexicon.history, prompt, language)
@@ -142,7 +156,8 @@ class Gate:
             before = _TOKEN.findall(prompt[:start])[-1:]
             if before and of.numbers.fullmatch(before[0]):
                 return None, f"'{before[0]} {text}' are several people"
-            if any(text.endswith(one) for one in of.several.findall(text)[-1:]):
+            groups = of.several.findall(text)
+            if groups and (language == "de" or text.endswith(groups[-1])):  # "eine Gruppe Taucher"
                 return None, f"{text!r} are several people"
             if titled := TITLED.search(prompt):
                 return None, f"{titled[0]!r} speaks of somebody"
@@ -150,18 +165,33 @@ class Gate:
                 return None, f"{text!r} and the name {after[1]!r} speak of somebody"
             return Person(start, end, text, language), ""
         aged = AGED.search(prompt)
-        if aged and (not aged[1] or of.function.fullmatch(aged[1])):
-            return Person(*aged.span(), aged[0], language), ""
+        if aged and (not aged["after"] or of.function.fullmatch(aged["after"])):
+            start = _start_of(prompt, *aged.span(), of.function)
+            if FIRST.fullmatch(prompt[:start]):
+                return Person(start, aged.end(), prompt[start : aged.end()], language), ""
         return None, "it names no person that the lexicon knows"
 
     def _language(self, prompt: str) -> str:
-        """Return the language whose articles and the like are the most, then whose people; English where none tell."""
+        """Return the language whose articles and the like are the most, then whose people and what is said of them.
+
+        Where nothing but people tells, it takes two such words for another language than English: "Jägermeister" and
+        "Turner" are names as well.
+        """
         counts = {name: len(pattern_of(words).findall(prompt)) for name, words in self.lexicon.function.items()}
         most = max(counts.values(), default=0)
-        best = sorted((name for name, count in counts.items() if count == most), key=lambda name: name != "en")
-        if len(best) > 1:
-            best.sort(key=lambda name: name not in self._of or self._of[name].surely.search(prompt) is None)
-        return best[0] if best else "en"
+        best = [name for name, count in counts.items() if count == most]
+        if len(best) < 2:
+            return best[0] if best else "en"
+        said = {name: self._said(prompt, name) for name in best}
+        if not most and max(said.values()) < 2:
+            return "en"
+        return max(best, key=lambda name: (said[name], name == "en"))
+
+    def _said(self, prompt: str, language: str) -> int:
+        """Count the words of a prompt that are of people in a language, or of what they look like."""
+        tables = (self.lexicon.people, *self.lexicon.anywhere.values(), *self.lexicon.described.values())
+        words = frozenset[str]().union(*(table.get(language, frozenset()) for table in tables))
+        return len(pattern_of(words).findall(prompt))
 
     def _search(self, words: Words, prompt: str, language: str) -> str | None:
         """Return the first word of a prompt that is of its language, of English, or of one that nothing tells.

@@ -29,9 +29,10 @@ class Lexicon:
         groups: words for several.
         numbers: what makes several of the person behind it, where its plural is not known: "drei Schüler".
         things: what makes a thing of a word for a person that stands before it: "a guard dog".
-        nobody: what shows nobody, though words for people are in it: "a pilot light", "Mother Nature".
-        function: articles, prepositions and the like, which part what is said of a person from the rest. Which
-            language a prompt is in, they tell.
+        nobody: what shows nobody, though words for people or for origins are in it: "a pilot light", "a French
+            bulldog". No such word counts then, unless a person follows: "a French bulldog breeder".
+        function: articles, prepositions and the like, which part what is said of a person from the rest. They tell
+            first which language a prompt is in.
         history: what tells that a prompt is of other times, or of somebody known.
         anywhere: by attribute, words that name it wherever they stand; those for people are among ``people``, too.
         described: by attribute, words that name it only where they stand with the person: "a black coat" says nothing
