@@ -297,7 +297,7 @@ def plot(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
             label = (
                 one["tried"] if one["seed"] == min(e["seed"] for e in curves if e["tried"] == one["tried"]) else None
             )
-            color = f"C{names.index(one['tried'])}"
+            color = pyplot.get_cmap("tab20")(names.index(one["tried"]))
             if one["tried"] in UNTRAINED:
                 panel.axhline(*ys, color=color, linestyle="--", label=label)
             else:
