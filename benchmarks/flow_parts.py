@@ -18,6 +18,11 @@ PARTS: Mapping[str, Sequence[str]] = {
     "text encoders and transformer": ("parts=text_encoder,text_encoder_2,transformer",),
     "transformer": ("parts=transformer",),
     "text encoders": ("parts=text_encoder,text_encoder_2",),
+    "text encoders, two prompts of 24 images": (
+        "parts=text_encoder,text_encoder_2",
+        "prompts_per_step=2",
+        "images_per_prompt=24",
+    ),
     "context_embedder alone": ("parts=transformer", "target_modules=context_embedder"),
 }
 SHOWN = (
