@@ -165,6 +165,13 @@ def test_a_tag_or_branch_that_git_would_misread_is_refused(name: str) -> None:
             push(ADAPTOR, "ann/x", token=ANN, endpoint=NOWHERE, **settings)
 
 
+def test_what_is_no_folder_is_refused_with_what_it_is(sandbox_copy: Path, tmp_path: Path) -> None:
+    file = sandbox_copy / CONFIG_FILE
+    for place, what in ((file, "is a file; give the folder"), (tmp_path / "gone", "is not there")):
+        with pytest.raises(InvalidAdaptorError, match=f"{place.name}' {what}.*`fair-adaptors train`"):
+            files_to_publish(place, "ann/x")
+
+
 def test_a_folder_that_could_not_be_loaded_is_not_pushed(sandbox_copy: Path) -> None:
     with (sandbox_copy / WEIGHTS_FILE).open("ab") as file:
         file.write(b"x")
