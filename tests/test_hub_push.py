@@ -158,6 +158,18 @@ def test_a_name_that_no_hub_allows_is_refused_before_anybody_is_asked(name: str)
         push(ADAPTOR, name, token=ANN, endpoint=NOWHERE)
 
 
+def test_a_tag_that_the_hub_forbids_is_not_laid_to_somebody_else() -> None:
+    class Forbidden(Exception):
+        response = SimpleNamespace(status_code=403)
+
+    def create_tag(*_: object, **named: object) -> None:
+        raise Forbidden
+
+    api, nothing = SimpleNamespace(create_tag=create_tag), SimpleNamespace(tags=[])
+    with pytest.raises(Forbidden):
+        publish._tag(SimpleNamespace(repo_id="ann/x", api=api, ask=lambda _: nothing), "v1", "c" * 40)
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "a..b", "0" * 40, "x\n"])
 def test_a_tag_or_branch_that_git_would_misread_is_refused(name: str) -> None:
     for settings in ({"tag": name}, {"revision": name}):
