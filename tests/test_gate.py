@@ -82,6 +82,7 @@ def test_what_a_prompt_names_is_left_alone(gate: Gate, name: str) -> None:
         ("an 8-year-old in a dinosaur costume", {"age"}),
         ("a Black 20-year-old at a bus stop", {"age", "race"}),
         ("a person who is mayor of a town", set()),
+        ("a nurse who is Blanche's friend", set()),
         ("portrait, chef, 8k", set()),
         ("un chef mexicano", {"race"}),
         ("a twenty-year-old, oil on canvas", {"age"}),
