@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks._curves import plot
 from benchmarks._operations import VISION, Operations, base_operations, vision_operations
 from benchmarks._passes import first_tensor
 from benchmarks._report import RESULTS, report
@@ -102,7 +103,7 @@ def main() -> None:
                 report(arguments.name, summary(curves), curves=curves, good=GOOD, settings=vars(arguments))
     if curves:
         report(arguments.name, summary(curves), curves=curves, good=GOOD, settings=vars(arguments))
-        plot(curves, RESULTS / f"{arguments.name}.png")
+        plot(curves, GOOD, UNTRAINED, RESULTS / f"{arguments.name}.png")
 
 
 class Rows:
@@ -280,35 +281,6 @@ def summary(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def plot(curves: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw each figure over the operations."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot, ticker
-
-    drawn, panels = pyplot.subplots(1, len(GOOD), figsize=(4 * len(GOOD), 3.8), layout="constrained")
-    names = list(dict.fromkeys(one["tried"] for one in curves))
-    for panel, (figure, bar) in zip(panels, GOOD.items(), strict=True):
-        for one in curves:
-            xs, ys = ([point[key] for point in one["points"]] for key in ("teraflops", figure))
-            label = (
-                one["tried"] if one["seed"] == min(e["seed"] for e in curves if e["tried"] == one["tried"]) else None
-            )
-            color = pyplot.get_cmap("tab20")(names.index(one["tried"]))
-            if one["tried"] in UNTRAINED:
-                panel.axhline(*ys, color=color, linestyle="--", label=label)
-            else:
-                panel.plot([x / 1_000 for x in xs], ys, color=color, label=label)
-        panel.axhline(bar, color="grey", linestyle=":")
-        panel.set(title=figure, xlabel="petaflops", xscale="log")
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
-    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    drawn.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -158,30 +158,11 @@ def test_a_name_that_no_hub_allows_is_refused_before_anybody_is_asked(name: str)
         push(ADAPTOR, name, token=ANN, endpoint=NOWHERE)
 
 
-def test_a_tag_that_the_hub_forbids_is_not_laid_to_somebody_else() -> None:
-    class Forbidden(Exception):
-        response = SimpleNamespace(status_code=403)
-
-    def create_tag(*_: object, **named: object) -> None:
-        raise Forbidden
-
-    api, nothing = SimpleNamespace(create_tag=create_tag), SimpleNamespace(tags=[])
-    with pytest.raises(Forbidden):
-        publish._tag(SimpleNamespace(repo_id="ann/x", api=api, ask=lambda _: nothing), "v1", "c" * 40)
-
-
 @pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "a..b", "0" * 40, "x\n"])
 def test_a_tag_or_branch_that_git_would_misread_is_refused(name: str) -> None:
     for settings in ({"tag": name}, {"revision": name}):
         with pytest.raises(HubError, match="cannot be the name"):
             push(ADAPTOR, "ann/x", token=ANN, endpoint=NOWHERE, **settings)
-
-
-def test_what_is_no_folder_is_refused_with_what_it_is(sandbox_copy: Path, tmp_path: Path) -> None:
-    file = sandbox_copy / CONFIG_FILE
-    for place, what in ((file, "is a file; give the folder"), (tmp_path / "gone", "is not there")):
-        with pytest.raises(InvalidAdaptorError, match=f"{place.name}' {what}.*`fair-adaptors train`"):
-            files_to_publish(place, "ann/x")
 
 
 def test_a_folder_that_could_not_be_loaded_is_not_pushed(sandbox_copy: Path) -> None:
