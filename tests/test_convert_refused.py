@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fair_adaptors import InvalidAdaptorError, state_dicts
-from fair_adaptors.state_dicts import read_state_dicts
+from fair_adaptors import ConfigError, InvalidAdaptorError, state_dicts
+from fair_adaptors.convert import convert
 from tests.checkpoints import (
     TEXT,
     TOKENS,
@@ -218,43 +218,6 @@ def test_a_zip_with_two_members_of_one_name_is_refused(tmp_path: Path, base: str
     refused(tmp_path / "x.zip", tmp_path, "two of its members have one name", base)
 
 
-def test_what_torch_reads_is_a_copy_of_what_was_checked(tmp_path: Path) -> None:
-    tensors = text_checkpoint()
-    (tmp_path / TEXT).write_bytes(b"PK" + bytes(98) + as_bytes(tensors))  # torch itself would not find its start
-    (found,), _ = read_state_dicts(tmp_path / TEXT)
-    assert all(torch.equal(found.tensors[key], tensors[key]) for key in tensors)
-
-
-def test_the_size_of_files_and_pickles_and_the_number_of_files_are_limited(
-    tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = saved(tmp_path / "checkpoint" / TEXT, text_checkpoint())
-    for limit, message in (
-        ("BYTES", "an adaptor has less than 10"),
-        ("TEXT_BYTES", "its pickle has"),
-        ("FILES", "more than 10"),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(state_dicts, f"_MOST_{limit}", 10)
-            refused(source, tmp_path, message, base)
-    for number in range(10):
-        (source.parent / f"{number}.txt").touch()
-    monkeypatch.setattr(state_dicts, "_MOST_FILES", 10)
-    refused(source.parent, tmp_path, "has more than 10 files", base)
-
-
-def test_what_all_files_hold_together_is_limited_and_what_tensors_share_counts_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = torch.zeros(100_000)
-    saved(tmp_path / "1.pth", {"start": values[:10], "end": values[10:20]})  # with all that they are views of
-    monkeypatch.setattr(state_dicts, "_MOST_BYTES", 600_000)
-    assert len(read_state_dicts(tmp_path)[0]) == 1
-    saved(tmp_path / "2.pth", {"start": values[:10]})
-    with pytest.raises(InvalidAdaptorError, match="holds 800,000 bytes of weights, more than 600,000"):
-        read_state_dicts(tmp_path)
-
-
 def test_a_file_whose_name_cannot_be_shown_is_refused(tmp_path: Path, base: str) -> None:
     source = saved(tmp_path / "checkpoint" / "a\nb.pth", text_checkpoint()).parent
     refused(source, tmp_path, r"name cannot be shown: 'a\\nb.pth'", base)
@@ -293,12 +256,11 @@ def test_a_source_that_is_not_there_empty_or_ours_is_refused(tmp_path: Path, bas
     refused(ours, tmp_path, "already an adaptor of this package", base)
 
 
-def test_records_that_are_compressed_are_refused_before_they_are_unpacked(tmp_path: Path) -> None:
-    """Otherwise many small archives in a zip would unpack into any number of bytes, one after the other."""
-    plain = io.BytesIO()
-    torch.save({"a": torch.zeros(4)}, plain)
-    with zipfile.ZipFile(plain) as archive, zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as other:
-        for member in archive.infolist():
-            other.writestr(member.filename, archive.read(member))
-    with pytest.raises(InvalidAdaptorError, match="compressed records"):
-        read_state_dicts(tmp_path / "a.pth")
+def test_a_source_that_is_not_there_is_named_before_its_base_is_looked_for(tmp_path: Path) -> None:
+    refused(tmp_path / "nothing.zip", tmp_path, "no file or folder", base="no-such-base")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "x" * 501])
+def test_a_name_that_cannot_be_shown_is_refused_before_anything_is_read(tmp_path: Path, base: str, name: str) -> None:
+    with pytest.raises(ConfigError, match="500 printable characters"):
+        convert(tmp_path / "nothing.zip", tmp_path / "out", base=base, name=name, attributes=["gender"])
