@@ -1,7 +1,7 @@
 """Tiny pipelines of the flow-matching families, of the real classes with random weights: images 16 × 16."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -280,3 +280,8 @@ def draw(pipe: Any, *, steps: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     settings = {**size(pipe), "num_inference_steps": steps, "generator": generator, "max_sequence_length": 16}
     return pipe(prompt="a nurse", **settings, **guided(pipe, 4.0, 1), output_type="pt").images
+
+
+def stems(tensors: Mapping[str, torch.Tensor]) -> set[str]:
+    """Return the layers that a file's pairs change."""
+    return {key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")}
