@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 from huggingface_hub.utils import get_session
 
 from fair_adaptors.errors import HubError
@@ -56,7 +57,7 @@ def test_a_request_without_a_timeout_gets_ours_and_only_while_we_ask(hub: Hub, a
 def test_what_is_fetched_can_be_counted_and_so_does_not_come_through_xet(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
 
     seen, fetch = [], HfApi.hf_hub_download
 
@@ -80,3 +81,13 @@ def test_a_size_that_no_file_has_is_no_size(size: object) -> None:
 
     with pytest.raises(HubError, match="it does not seem to be a Hub"):
         size_of(connect(NOWHERE, False), "ann/x", 40 * "a", SimpleNamespace(size=size, rfilename="y"))  # type: ignore[arg-type]
+
+
+def test_a_file_whose_size_nobody_tells_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from fair_adaptors.hub.client import connect, size_of
+
+    monkeypatch.setattr(HfApi, "hf_hub_download", lambda *words, **named: SimpleNamespace(file_size=None))
+    with pytest.raises(HubError, match="does not say how large y is, so it is not fetched"):
+        size_of(connect(NOWHERE, False), "ann/x", 40 * "a", SimpleNamespace(size=None, rfilename="y"))  # type: ignore[arg-type]

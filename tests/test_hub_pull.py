@@ -49,6 +49,13 @@ def test_a_revision_or_repository_that_is_not_there(hub: Hub, tmp_path: Path) ->
     assert not list(tmp_path.rglob("blobs"))
 
 
+def test_offline_a_cache_with_only_a_part_is_said_to_be_so(hub: Hub, tmp_path: Path) -> None:
+    push(ADAPTOR, "ann/part", token=ANN, endpoint=hub.url)
+    (pull("ann/part", cache_dir=tmp_path, endpoint=hub.url) / CONFIG_FILE).unlink()
+    with pytest.raises(InvalidAdaptorError, match="only a part of it is in the cache"):
+        download("ann/part", cache_dir=tmp_path, local_files_only=True)
+
+
 def test_the_cache_serves_when_the_hub_does_not_and_says_so(
     hub: Hub, sandbox_copy: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
