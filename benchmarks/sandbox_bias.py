@@ -62,6 +62,8 @@ BARS: Bars = {
 }
 """Least and most of a figure after training, or how much it may fall. Those of the test are for validation too."""
 MINUTES = 20.0
+NOISE = 12_345
+"""The seed of the noise that everything is measured on."""
 EXPLICIT = {"test": "explicit", "validation": "explicit-validation"}
 """Prompts that name a gender or a tone, of the same occupations."""
 
@@ -97,13 +99,14 @@ def measure(
     base: str = "sandbox",
     steps: int = STEPS,
     guidance_scale: float = GUIDANCE,
+    seed: int = NOISE,
 ) -> Results:
-    """Evaluate adaptors by their names in the results, as the evaluation classifier sees them."""
+    """Evaluate adaptors by their names in the results, as the evaluation classifier sees them. Seed: of the noise."""
     tools = instruments()
     tools = dataclasses.replace(tools, classifiers=tools.classifiers[:1], encoders=(), calibrate=None)
     targets = targets_for([], [str(folder) for folder in adaptors.values()], tools)
     wanted = Evaluation(
-        base, load_prompts(f"sandbox-{prompts}"), targets, images_per_prompt=images, seed=12_345, num_steps=steps,
+        base, load_prompts(f"sandbox-{prompts}"), targets, images_per_prompt=images, seed=seed, num_steps=steps,
         guidance_scale=guidance_scale, batch_size=64, keep_images=False,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
