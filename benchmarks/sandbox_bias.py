@@ -63,7 +63,7 @@ BARS: Bars = {
 """Least and most of a figure after training, or how much it may fall. Those of the test are for validation too."""
 MINUTES = 20.0
 NOISE = 12_345
-"""The seed of the noise that everything is measured on."""
+"""The seed of the noise, where no other is asked for."""
 EXPLICIT = {"test": "explicit", "validation": "explicit-validation"}
 """Prompts that name a gender or a tone, of the same occupations."""
 

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import HfApi
@@ -9,6 +10,7 @@ from huggingface_hub.utils import get_session
 
 from fair_adaptors.errors import HubError
 from fair_adaptors.hub import client, pull, push, search
+from fair_adaptors.hub.client import connect, size_of
 from fair_adaptors.hub.download import download
 from tests.hub.connection import Hub
 from tests.hub.fixtures import ADAPTOR, ANN, NOWHERE
@@ -75,19 +77,11 @@ def test_what_is_fetched_can_be_counted_and_so_does_not_come_through_xet(
 
 @pytest.mark.parametrize("size", [-1, "many", 1.5])
 def test_a_size_that_no_file_has_is_no_size(size: object) -> None:
-    from types import SimpleNamespace
-
-    from fair_adaptors.hub.client import connect, size_of
-
     with pytest.raises(HubError, match="it does not seem to be a Hub"):
         size_of(connect(NOWHERE, False), "ann/x", 40 * "a", SimpleNamespace(size=size, rfilename="y"))  # type: ignore[arg-type]
 
 
 def test_a_file_whose_size_nobody_tells_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-
-    from fair_adaptors.hub.client import connect, size_of
-
     monkeypatch.setattr(HfApi, "hf_hub_download", lambda *words, **named: SimpleNamespace(file_size=None))
     with pytest.raises(HubError, match="does not say how large y is, so it is not fetched"):
         size_of(connect(NOWHERE, False), "ann/x", 40 * "a", SimpleNamespace(size=None, rfilename="y"))  # type: ignore[arg-type]
