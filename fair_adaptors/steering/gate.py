@@ -23,6 +23,10 @@ ADJECTIVES_BEHIND = ("fr", "es")
 YEARS = re.compile(r"(?<!\d)(?:1[0-8]\d\d)s?(?!\d)")
 TITLED = re.compile(r"(?<![\w-])(?:Herr|Frau|Doktor|Dr\.|Monsieur|Madame|Don|Doña|Señor|Señora) [A-ZÄÖÜÉÁ]\w+")
 """A title and a name; of English ones tells ``_is_name``."""
+JOINED = re.compile(
+    r"(?P<listed>,)?\s+(?P<by>and|or|&|with|next to|beside|facing|opposite)?\s*(?:an?|another|the)\s+", re.I
+)
+"""What stands between people who are named one after the other."""
 _TOKEN = re.compile(r"[\w'’-]+")
 
 
@@ -124,6 +128,35 @@ class Gate:
         """Return whom a prompt names first; None where it names nobody, or several at once."""
         language = self._language(prompt)
         return self._find(self._without_things(prompt, language), language)[0]
+
+    def people(self, prompt: str) -> tuple[Person, ...]:
+        """Return whom an English prompt names one after the other: "a nurse, a guard and a doctor".
+
+        In another language it is the first alone; () where it names nobody, or several at once. What follows a comma
+        counts only before an "and": "a nurse, a person" is one.
+        """
+        language = self._language(prompt)
+        bare = self._without_things(prompt, language)
+        first, _ = self._find(bare, language)
+        if first is None:
+            return ()
+        found, listed, end = [first], list[Person](), first.end
+        while language == "en" and (joined := JOINED.match(bare, end)):
+            start, by = joined.end(), joined["by"]
+            person, _ = self._find("·" * start + bare[start:], language)
+            if person is None or person.start != start or not (by or joined["listed"]):
+                break
+            listed.append(person)
+            if by:
+                found, listed = [*found, *listed], []
+            end = person.end
+        return tuple(found)
+
+    def described(self, prompt: str, attribute: str, person: Person) -> bool:
+        """Tell whether a prompt says a class of an attribute of this person: "a nurse and a Black doctor"."""
+        return (
+            self._named(self._without_things(prompt, person.language), attribute, person, person.language) is not None
+        )
 
     def _without_things(self, prompt: str, language: str) -> str:
         """Blank what shows nobody, though it has words for people, or for what they look like: "a French bulldog".

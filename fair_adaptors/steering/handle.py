@@ -4,6 +4,7 @@ import logging
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from fair_adaptors.adaptor.handle import HANDLES, LOCK, FairAdaptor
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Classes = Mapping[str, str | None]
-"""By attribute: the class that was drawn for an image; None where the image was left alone."""
+"""By attribute: the class that was drawn for an image; None where the image was left alone.
+
+Where words name several people, those behind the first have one of their own: ``gender of person 2``.
+"""
 
 
 class Steering(ABC):
@@ -43,6 +47,10 @@ class Steering(ABC):
         Args:
             strength: how far to steer, if that is ``continuous``.
         """
+
+    def people(self, prompt: str, attribute: str, gate: Gate) -> tuple[str, ...]:
+        """Return of whom a class is drawn: "" is the first person, and " of person 2" is another one."""
+        return ("",)
 
     def reasons(self, pipe: Any, prompt: str, attributes: Sequence[str]) -> Mapping[str, str]:
         """Say why to leave attributes alone in a prompt that the gate does not: by attribute, {} for none."""
@@ -103,9 +111,12 @@ class SteeringAdaptor(FairAdaptor):
                 lines.append(f"{one.name}: left alone, because {reason}")
                 continue
             shares = ", ".join(f"{c} {share:.0%}" for c, share in zip(one.classes, one.target, strict=True))
-            likely = one.classes[max(range(len(one.target)), key=lambda index: one.target[index])]
-            becomes = self._steering.example(prompt, {one.name: likely}, self.gate)
-            lines.append(f"{one.name}: drawn for each image ({shares}); for {likely}, {becomes}")
+            first = max(range(len(one.target)), key=lambda index: one.target[index])
+            people = self._steering.people(prompt, one.name, self.gate)
+            drawn = {one.name + of: one.classes[(first + i) % len(one.classes)] for i, of in enumerate(people)}
+            becomes = self._steering.example(prompt, drawn, self.gate)
+            each = "each image" if len(people) == 1 else "each person in each image"
+            lines.append(f"{one.name}: drawn for {each} ({shares}); for {', '.join(drawn.values())}, {becomes}")
         return "\n".join(lines)
 
     def see(self, call: calls.Call) -> bool:
@@ -114,13 +125,19 @@ class SteeringAdaptor(FairAdaptor):
         for prompt, each in reasons.items():
             for name, reason in each.items():
                 self._tell(f"{name} is left alone in {prompt!r}, because {reason}")
+        wanted = {
+            prompt: {
+                replace(one, name=one.name + of): one.name not in each
+                for one in self._attributes
+                for of in (("",) if one.name in each else self._steering.people(prompt, one.name, self.gate))
+            }
+            for prompt, each in reasons.items()
+        }
         share = 1.0 if self._steering.continuous else self._weight
         self.classes = tuple(
             {
-                one.name: one.classes[draw_class(one, key)]
-                if one.name not in reasons[prompt] and uniform_of("steered", key) < share
-                else None
-                for one in self._attributes
+                one.name: one.classes[draw_class(one, key)] if steered and uniform_of("steered", key) < share else None
+                for one, steered in wanted[prompt].items()
             }
             for prompt, key in zip(call.prompts, call.keys, strict=True)
         )

@@ -99,20 +99,28 @@ class Words(Steering):
                     for prompt, classes, key in zip(prompts, drawn, call.keys, strict=True)
                 ]
 
+    def people(self, prompt: str, attribute: str, gate: Gate) -> tuple[str, ...]:
+        """Return whose class is drawn: the first one's, and that of each who is named next to them."""
+        others = enumerate(gate.people(prompt)[1:], 2)
+        return ("", *(_of(place) for place, one in others if not gate.described(prompt, attribute, one)))
+
     def reword(self, prompt: str, classes: Mapping[str, str], gate: Gate, key: int) -> str:
-        """Return a prompt that names classes, by attribute.
+        """Return a prompt that names classes, by attribute, and by "attribute of person 2" for those behind the first.
 
         Args:
-            gate: finds the person.
+            gate: finds the people.
             key: draws the word, where a class has several.
         """
-        if not classes:
+        people = gate.people(prompt)
+        for place, person in reversed(list(enumerate(people[1:], 2))):
+            if words := _said(classes, _of(place), key):
+                prompt = put_before(prompt, person.start, words)
+        words = _said(classes, "", key)
+        if not words:
             return prompt
-        words = " ".join(_word(name, classes[name], key) for name in sorted(classes, key=place_in_speech))
-        person = gate.person(prompt)
-        if person is None or person.language != "en":
+        if not people or people[0].language != "en":
             return f"{article(words)} {words} person, {prompt}"
-        return put_before(prompt, person.start, words)
+        return put_before(prompt, people[0].start, words)
 
     def example(self, prompt: str, classes: Mapping[str, str], gate: Gate) -> str:
         """Say what becomes of a prompt for these classes."""
@@ -144,6 +152,17 @@ def place_in_speech(name: str) -> int:
     return known.place if known else -1
 
 
-def _word(attribute: str, name: str, key: int) -> str:
+def _of(place: int) -> str:
+    """Return what tells a class of one of the people behind the first, by their place in the prompt."""
+    return f" of person {place}"
+
+
+def _said(classes: Mapping[str, str], of: str, key: int) -> str:
+    """Return the words for one person's classes, in the order of speech."""
+    names = sorted((one.name for one in ATTRIBUTES if one.name + of in classes), key=place_in_speech)
+    return " ".join(_word(name, classes[name + of], key, of) for name in names)
+
+
+def _word(attribute: str, name: str, key: int, of: str) -> str:
     said = spoken(attribute, name)
-    return said[int(uniform_of(f"{attribute} word", key) * len(said))]
+    return said[int(uniform_of(f"{attribute} word{of}", key) * len(said))]
