@@ -23,9 +23,7 @@ ADJECTIVES_BEHIND = ("fr", "es")
 YEARS = re.compile(r"(?<!\d)(?:1[0-8]\d\d)s?(?!\d)")
 TITLED = re.compile(r"(?<![\w-])(?:Herr|Frau|Doktor|Dr\.|Monsieur|Madame|Don|Doña|Señor|Señora) [A-ZÄÖÜÉÁ]\w+")
 """A title and a name; of English ones tells ``_is_name``."""
-JOINED = re.compile(
-    r"(?P<listed>,)?\s+(?P<by>and|or|&|with|next to|beside|facing|opposite)?\s*(?:an?|another|the)\s+", re.I
-)
+JOINED = re.compile(r",?\s+(?P<by>and|or|&|with|next to|beside|facing|opposite)?\s*(?:an?|another|the)\s+", re.I)
 """What stands between people who are named one after the other."""
 _TOKEN = re.compile(r"[\w'’-]+")
 
@@ -132,8 +130,8 @@ class Gate:
     def people(self, prompt: str) -> tuple[Person, ...]:
         """Return whom an English prompt names one after the other: "a nurse, a guard and a doctor".
 
-        In another language it is the first alone; () where it names nobody, or several at once. What follows a comma
-        counts only before an "and": "a nurse, a person" is one.
+        In another language, whose "and" is not looked for, it is the first alone; () where it names nobody, or several
+        at once. What follows a comma counts only before an "and": "a nurse, a person" is one.
         """
         language = self._language(prompt)
         bare = self._without_things(prompt, language)
@@ -141,22 +139,24 @@ class Gate:
         if first is None:
             return ()
         found, listed, end = [first], list[Person](), first.end
-        while language == "en" and (joined := JOINED.match(bare, end)):
-            start, by = joined.end(), joined["by"]
+        while joined := JOINED.match(bare, end):
+            start = joined.end()
             person, _ = self._find("·" * start + bare[start:], language)
-            if person is None or person.start != start or not (by or joined["listed"]):
+            if person is None or person.start != start:
                 break
+            after = re.match(r"\s+([\w'’-]+)", bare[person.end :])
+            if after and not after[1].endswith("ing") and not self._of["en"].function.fullmatch(after[1]):
+                break  # "a baby goat", "a student loan"
             listed.append(person)
-            if by:
+            if joined["by"]:
                 found, listed = [*found, *listed], []
             end = person.end
         return tuple(found)
 
     def described(self, prompt: str, attribute: str, person: Person) -> bool:
         """Tell whether a prompt says a class of an attribute of this person: "a nurse and a Black doctor"."""
-        return (
-            self._named(self._without_things(prompt, person.language), attribute, person, person.language) is not None
-        )
+        language = person.language
+        return self._named(self._without_things(prompt, language), attribute, person, language) is not None
 
     def _without_things(self, prompt: str, language: str) -> str:
         """Blank what shows nobody, though it has words for people, or for what they look like: "a French bulldog".
