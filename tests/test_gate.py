@@ -144,6 +144,7 @@ def test_no_person_several_a_known_one_or_other_times_are_left_alone_and_it_is_s
     [
         ("a nurse and a doctor", ["nurse", "doctor"]),
         ("A chef, a young waiter, and another guest at a table", ["chef", "young waiter", "guest"]),
+        ("a teacher, a student and a parent next to a guard", ["teacher", "student", "parent", "guard"]),
         ("a boss facing an employee in an office", ["boss", "employee"]),
         ("a barber with a customer", ["barber", "customer"]),
         ("a photo of the face of a nurse, a person", ["nurse"]),

@@ -144,13 +144,12 @@ class Gate:
             person, _ = self._find("·" * start + bare[start:], language)
             if person is None or person.start != start:
                 break
-            after = re.match(r"\s+([\w'’-]+)", bare[person.end :])
+            end, after = person.end, re.match(r"\s+(?!(?:and|or|next)\s)([\w'’-]+)", bare[person.end :])
             if after and not after[1].endswith("ing") and not self._of["en"].function.fullmatch(after[1]):
                 break  # "a baby goat", "a student loan"
             listed.append(person)
             if joined["by"]:
                 found, listed = [*found, *listed], []
-            end = person.end
         return tuple(found)
 
     def described(self, prompt: str, attribute: str, person: Person) -> bool:

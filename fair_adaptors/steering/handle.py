@@ -5,6 +5,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Literal
 
 from fair_adaptors.adaptor.handle import HANDLES, LOCK, FairAdaptor
@@ -110,10 +111,11 @@ class SteeringAdaptor(FairAdaptor):
             if reason := reasons.get(one.name):
                 lines.append(f"{one.name}: left alone, because {reason}")
                 continue
-            shares = ", ".join(f"{c} {share:.0%}" for c, share in zip(one.classes, one.target, strict=True))
-            first = max(range(len(one.target)), key=lambda index: one.target[index])
+            parts = dict(zip(one.classes, one.target, strict=True))
+            shares = ", ".join(f"{name} {share:.0%}" for name, share in parts.items())
+            likely = sorted(filter(parts.get, parts), key=parts.__getitem__, reverse=True)
             people = self._steering.people(prompt, one.name, self.gate)
-            drawn = {one.name + of: one.classes[(first + i) % len(one.classes)] for i, of in enumerate(people)}
+            drawn = {one.name + of: each for of, each in zip(people, cycle(likely), strict=False)}
             becomes = self._steering.example(prompt, drawn, self.gate)
             each = "each image" if len(people) == 1 else "each person in each image"
             lines.append(f"{one.name}: drawn for {each} ({shares}); for {', '.join(drawn.values())}, {becomes}")
@@ -121,23 +123,12 @@ class SteeringAdaptor(FairAdaptor):
 
     def see(self, call: calls.Call) -> bool:
         """Draw a class for each image of a call; tell whether there is any."""
-        reasons = {prompt: self._reasons(prompt) for prompt in dict.fromkeys(call.prompts)}
-        for prompt, each in reasons.items():
-            for name, reason in each.items():
-                self._tell(f"{name} is left alone in {prompt!r}, because {reason}")
-        wanted = {
-            prompt: {
-                replace(one, name=one.name + of): one.name not in each
-                for one in self._attributes
-                for of in (("",) if one.name in each else self._steering.people(prompt, one.name, self.gate))
-            }
-            for prompt, each in reasons.items()
-        }
+        plans = {prompt: self._plan(prompt) for prompt in dict.fromkeys(call.prompts)}
         share = 1.0 if self._steering.continuous else self._weight
         self.classes = tuple(
             {
-                one.name: one.classes[draw_class(one, key)] if steered and uniform_of("steered", key) < share else None
-                for one, steered in wanted[prompt].items()
+                name: one.classes[draw_class(one, key)] if one and uniform_of("steered", key) < share else None
+                for name, one in plans[prompt].items()
             }
             for prompt, key in zip(call.prompts, call.keys, strict=True)
         )
@@ -170,6 +161,19 @@ class SteeringAdaptor(FairAdaptor):
     def changes(self, pipe: Any, modules: "set[nn.Module]") -> bool:
         """Tell whether it is loaded into a pipeline."""
         return self._pipe() is pipe
+
+    def _plan(self, prompt: str) -> Mapping[str, Attribute | None]:
+        """Return what to draw for an image of a prompt, under the names of ``classes``; None is left alone."""
+        reasons = self._reasons(prompt)
+        for name, reason in reasons.items():
+            self._tell(f"{name} is left alone in {prompt!r}, because {reason}")
+        alone = dict.fromkeys(reasons)
+        return alone | {
+            one.name + of: replace(one, name=one.name + of)
+            for one in self._attributes
+            if one.name not in reasons
+            for of in self._steering.people(prompt, one.name, self.gate)
+        }
 
     def _reasons(self, prompt: str) -> Mapping[str, str]:
         """Say why attributes are left alone in a prompt, by attribute."""
