@@ -4,7 +4,6 @@ import copy
 import gc
 import pickle
 import weakref
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -265,20 +264,6 @@ def test_a_class_of_several_words_is_said_in_each_of_them() -> None:
     words, gate = read_words("words:race=1,0,0,0"), Gate()
     said = {words.reword("a nurse", {"race": "WMELH"}, gate, key) for key in range(40)}
     assert said == {"a White nurse", "a Middle Eastern nurse", "a Latino nurse"}
-
-
-def test_each_of_several_people_has_a_class_of_their_own(small: Any) -> None:
-    prompt, seeds = "a nurse and a Black doctor", range(40)
-    with load_fair_adaptor(small, "words:gender") as handle, load_fair_adaptor(small, "words:race=0,0,0,1") as race:
-        line = handle.explain(prompt)
-        assert "each person in each image" in line and "'a female nurse and a male Black doctor'" in line
-        images = draw(small, [prompt] * 40, generator=[seeded(seed) for seed in seeds])
-        pairs = [(one["gender"], one["gender of person 2"]) for one in handle.classes]
-        assert set(race.classes[0]) == {"race"}, "the doctor's is said"
-    assert {pairs.count(pair) > 3 for pair in product(("female", "male"), repeat=2)} == {True}
-    first, second = pairs[3]
-    wording = f"an Asian {first} nurse and a {second} Black doctor"
-    assert torch.allclose(draw(small, wording, generator=seeded(3))[0], images[3], atol=1e-4)
 
 
 def test_they_are_measured_as_any_adaptor_is() -> None:

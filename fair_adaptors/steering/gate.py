@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .lexicon import Lexicon, Words, inflected, load_lexicon, pattern_of
+from .several import Person, side_by_side
 
 AGES = re.compile(r"(?<![\w-])\d{1,3}[ -]?(?:years?[ -]old|y/?o)(?![\w-])|(?<![\w-])aged? \d{1,3}(?!\d)", re.I)
 AGED = re.compile(
@@ -23,25 +24,7 @@ ADJECTIVES_BEHIND = ("fr", "es")
 YEARS = re.compile(r"(?<!\d)(?:1[0-8]\d\d)s?(?!\d)")
 TITLED = re.compile(r"(?<![\w-])(?:Herr|Frau|Doktor|Dr\.|Monsieur|Madame|Don|Doña|Señor|Señora) [A-ZÄÖÜÉÁ]\w+")
 """A title and a name; of English ones tells ``_is_name``."""
-JOINED = re.compile(r",?\s+(?P<by>and|or|&|with|next to|beside|facing|opposite)?\s*(?:an?|another|the)\s+", re.I)
-"""What stands between people who are named one after the other."""
 _TOKEN = re.compile(r"[\w'’-]+")
-
-
-@dataclass(frozen=True)
-class Person:
-    """Where a prompt names a person.
-
-    Attributes:
-        start, end: of the words in the prompt, without the article: "hospital nurse".
-        text: these words.
-        language: of the prompt.
-    """
-
-    start: int
-    end: int
-    text: str
-    language: str
 
 
 @dataclass(frozen=True)
@@ -128,29 +111,17 @@ class Gate:
         return self._find(self._without_things(prompt, language), language)[0]
 
     def people(self, prompt: str) -> tuple[Person, ...]:
-        """Return whom an English prompt names one after the other: "a nurse, a guard and a doctor".
+        """Return whom an English prompt names side by side: "a nurse, a guard and a doctor".
 
-        In another language, whose "and" is not looked for, it is the first alone; () where it names nobody, or several
-        at once. What follows a comma counts only before an "and": "a nurse, a person" is one.
+        In another language it is the first alone; () where it names nobody, or several at once.
         """
         language = self._language(prompt)
         bare = self._without_things(prompt, language)
         first, _ = self._find(bare, language)
-        if first is None:
-            return ()
-        found, listed, end = [first], list[Person](), first.end
-        while joined := JOINED.match(bare, end):
-            start = joined.end()
-            person, _ = self._find("·" * start + bare[start:], language)
-            if person is None or person.start != start:
-                break
-            end, after = person.end, re.match(r"\s+(?!(?:and|or|next)\s)([\w'’-]+)", bare[person.end :])
-            if after and not after[1].endswith("ing") and not self._of["en"].function.fullmatch(after[1]):
-                break  # "a baby goat", "a student loan"
-            listed.append(person)
-            if joined["by"]:
-                found, listed = [*found, *listed], []
-        return tuple(found)
+        if first is None or language != "en":
+            return (first,) if first else ()
+        of = self._of[language]
+        return (first, *side_by_side(bare, first, lambda text: self._find(text, language)[0], of.surely, of.function))
 
     def described(self, prompt: str, attribute: str, person: Person) -> bool:
         """Tell whether a prompt says a class of an attribute of this person: "a nurse and a Black doctor"."""

@@ -167,12 +167,11 @@ class SteeringAdaptor(FairAdaptor):
         reasons = self._reasons(prompt)
         for name, reason in reasons.items():
             self._tell(f"{name} is left alone in {prompt!r}, because {reason}")
-        alone = dict.fromkeys(reasons)
-        return alone | {
-            one.name + of: replace(one, name=one.name + of)
+        people = self._steering.people
+        return {
+            one.name + of: None if one.name in reasons else replace(one, name=one.name + of)
             for one in self._attributes
-            if one.name not in reasons
-            for of in self._steering.people(prompt, one.name, self.gate)
+            for of in (("",) if one.name in reasons else people(prompt, one.name, self.gate))
         }
 
     def _reasons(self, prompt: str) -> Mapping[str, str]:

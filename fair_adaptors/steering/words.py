@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fair_adaptors.adaptor.record import AdaptorRecord, AttributeTarget
@@ -94,9 +95,10 @@ class Words(Steering):
         for name in PROMPTS:
             prompts = call.arguments.get(name)
             if isinstance(prompts, list) and len(prompts) == len(drawn):
+                told = drawn if name == "prompt" else map(partial(_told, gate), prompts, call.prompts, drawn)
                 call.arguments[name] = [
                     self.reword(prompt, classes, gate, key)
-                    for prompt, classes, key in zip(prompts, drawn, call.keys, strict=True)
+                    for prompt, classes, key in zip(prompts, told, call.keys, strict=True)
                 ]
 
     def people(self, prompt: str, attribute: str, gate: Gate) -> tuple[str, ...]:
@@ -111,6 +113,8 @@ class Words(Steering):
             gate: finds the people.
             key: draws the word, where a class has several.
         """
+        if not classes:
+            return prompt
         people = gate.people(prompt)
         for place, person in reversed(list(enumerate(people[1:], 2))):
             if words := _said(classes, _of(place), key):
@@ -150,6 +154,17 @@ def place_in_speech(name: str) -> int:
     """Return where the words of an attribute stand before an occupation, the lowest first."""
     known = find_attribute(name)
     return known.place if known else -1
+
+
+def _told(gate: Gate, prompt: str, first: str, drawn: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what is named in a prompt for a further text encoder, of what was drawn for the people of the first one.
+
+    If several were drawn, it has to name the same people: its "doctor" may be the other's second.
+    """
+    if all(find_attribute(name) for name in drawn):
+        return drawn
+    texts = [[one.text for one in gate.people(each)] for each in (prompt, first)]
+    return drawn if texts[0] == texts[1] else {}
 
 
 def _of(place: int) -> str:
