@@ -72,10 +72,9 @@ def test_each_of_several_people_has_a_class_of_their_own() -> None:
 def test_a_further_prompt_gets_words_for_several_people_if_it_names_the_same() -> None:
     words = read_words("words:gender")
     drawn = {"gender": "female", "gender of person 2": "male"}
-    others = ["a nurse and a doctor", "a doctor and a nurse", "cinematic light", "a nurse"]
-    call = Call(
-        None, {"prompt": ["a nurse and a doctor"] * 4, "prompt_2": others}, ("a nurse and a doctor",) * 4, (0,) * 4
-    )
-    words.rewrite(call, [drawn] * 3 + [{"gender": "male"}], GATE, 1.0)
+    others = ["an Asian nurse and a doctor", "a doctor and a nurse", "a nurse and a female doctor", "light", "a nurse"]
+    prompts = ("a nurse and a doctor",) * 5
+    call = Call(None, {"prompt": list(prompts), "prompt_2": others}, prompts, (0,) * 5)
+    words.rewrite(call, [drawn] * 4 + [{"gender": "male"}], GATE, 1.0)
     assert call.arguments["prompt"][0] == "a female nurse and a male doctor"
-    assert call.arguments["prompt_2"] == ["a female nurse and a male doctor", *others[1:3], "a male nurse"]
+    assert call.arguments["prompt_2"] == ["a female Asian nurse and a male doctor", *others[1:4], "a male nurse"]

@@ -159,12 +159,14 @@ def place_in_speech(name: str) -> int:
 def _told(gate: Gate, prompt: str, first: str, drawn: Mapping[str, str]) -> Mapping[str, str]:
     """Return what is named in a prompt for a further text encoder, of what was drawn for the people of the first one.
 
-    If several were drawn, it has to name the same people: its "doctor" may be the other's second.
+    If several were drawn, it has to name the same people and no class of them: its first may be the other one's second.
     """
     if all(find_attribute(name) for name in drawn):
         return drawn
-    texts = [[one.text for one in gate.people(each)] for each in (prompt, first)]
-    return drawn if texts[0] == texts[1] else {}
+    here, there = gate.people(prompt), gate.people(first)
+    same = len(here) == len(there) and all(a.text.endswith(b.text) for a, b in zip(here, there, strict=True))
+    attributes = {name.partition(" of person ")[0] for name in drawn}
+    return drawn if same and not any(gate.described(prompt, name, one) for name in attributes for one in here) else {}
 
 
 def _of(place: int) -> str:
