@@ -159,7 +159,7 @@ def place_in_speech(name: str) -> int:
 def _told(gate: Gate, prompt: str, first: str, drawn: Mapping[str, str]) -> Mapping[str, str]:
     """Return what is named in a prompt for a further text encoder, of what was drawn for the people of the first one.
 
-    If several were drawn, it has to name the same people and no class of them: its first may be the other one's second.
+    If several were drawn, it has to name the same people and no class of them: its first may be the other's second.
     """
     if all(find_attribute(name) for name in drawn):
         return drawn
