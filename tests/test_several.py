@@ -52,6 +52,13 @@ def test_people_who_are_named_one_after_the_other_are_found(prompt: str, people:
     assert [one.text for one in GATE.people(prompt)] == people
 
 
+def test_what_is_no_person_beside_another_can_be_added_to_and_taken_out() -> None:
+    mine = Gate(lexicon={"figures": {"en": ["tap", "-toy"]}})
+    assert [one.text for one in mine.people("a nurse and a tap dancer")] == ["nurse"]
+    assert [one.text for one in GATE.people("a nurse and a tap dancer")] == ["nurse", "tap dancer"]
+    assert [one.text for one in mine.people("a child and a toy soldier")] == ["child", "toy soldier"]
+
+
 def test_each_of_several_people_has_a_class_of_their_own() -> None:
     small, prompt, seeds = tiny_pipeline(), "a nurse and a Black doctor", range(40)
     with load_fair_adaptor(small, "words:gender") as handle, load_fair_adaptor(small, "words:race=0,0,0,1") as race:

@@ -121,7 +121,10 @@ class Gate:
         if first is None or language != "en":
             return (first,) if first else ()
         of = self._of[language]
-        return (first, *side_by_side(bare, first, lambda text: self._find(text, language)[0], of.surely, of.function))
+        beside = side_by_side(
+            bare, first, lambda text: self._find(text, language)[0], of.surely, of.figures, of.function
+        )
+        return (first, *beside)
 
     def described(self, prompt: str, attribute: str, person: Person) -> bool:
         """Tell whether a prompt says a class of an attribute of this person: "a nurse and a Black doctor"."""
@@ -221,6 +224,7 @@ class _Patterns:
     numbers: re.Pattern[str]
     things: re.Pattern[str]
     nobody: re.Pattern[str]
+    figures: re.Pattern[str]
     function: re.Pattern[str]
 
 
@@ -232,7 +236,7 @@ def _patterns(lexicon: Lexicon, language: str) -> _Patterns:
     forms, maybe_forms = inflected(one, language), inflected(maybe, language)
     several = groups | (forms | maybe_forms if language == "en" else frozenset())
     surely, all_of = one | forms | groups, one | forms | groups | maybe | maybe_forms
-    rest = (lexicon.signs, lexicon.numbers, lexicon.things, lexicon.nobody, lexicon.function)
+    rest = (lexicon.signs, lexicon.numbers, lexicon.things, lexicon.nobody, lexicon.figures, lexicon.function)
     return _Patterns(*map(pattern_of, (surely, all_of, several - one - maybe, *map(of, rest))))
 
 

@@ -12,7 +12,7 @@ from fair_adaptors.errors import ConfigError
 
 FILE = Path(__file__).parent / "lexicon.json"
 
-_KEYS = ("people", "maybe", "signs", "groups", "numbers", "things", "nobody", "function", "history")
+_KEYS = ("people", "maybe", "signs", "groups", "numbers", "things", "nobody", "figures", "function", "history")
 
 Words = Mapping[str, frozenset[str]]
 """By language: lower-case words and phrases, in which * stands for any letters of a word."""
@@ -31,6 +31,7 @@ class Lexicon:
         things: what makes a thing of a word for a person that stands before it: "a guard dog".
         nobody: what shows nobody, though words for people or for origins are in it: "a pilot light", "a French
             bulldog". No such word counts then, unless a person follows: "a French bulldog breeder".
+        figures: what is no person of its own beside another, or is like its parents: "a child and a toy soldier".
         function: articles, prepositions and the like, which part what is said of a person from the rest. They tell
             first which language a prompt is in.
         history: what tells that a prompt is of other times, or of somebody known.
@@ -46,6 +47,7 @@ class Lexicon:
     numbers: Words
     things: Words
     nobody: Words
+    figures: Words
     function: Words
     history: Words
     anywhere: Mapping[str, Words]

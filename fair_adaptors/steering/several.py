@@ -19,13 +19,6 @@ _ONE_BEFORE = re.compile(
     re.IGNORECASE,
 )
 """What is before somebody of whom more is said: "Alex, an artist and an activist", "a mix of a pirate and an elf"."""
-_NOBODY = re.compile(
-    r"\b(?:same|person|human|being|self|toy|wooden|plastic|bronze|marble|stone|terracotta|wax|cardboard|paper|lego|plush"
-    r"|stuffed|porcelain|puppet|doll|nutcracker|cartoon|imaginary|fictional|virtual|robot|ai|cleaner|player|walker"
-    r"|thrower|washer|twin|baby|newborn|infant|toddler|child|kid|grandchild|sibling|friend|clergy)\b",
-    re.IGNORECASE,
-)
-"""Things and figures, the first once more, and those who are like their parents."""
 _GOES_ON = re.compile(
     r"\s+(?:and|&|or|next|both|together|talk|sit|stand|walk|look|work|argue|shake|hug|dance|play|seated|dressed|outside"
     r"|inside|\w+ing)\b",
@@ -55,6 +48,7 @@ def side_by_side(
     first: Person,
     find: Callable[[str], Person | None],
     surely: re.Pattern[str],
+    figures: re.Pattern[str],
     function: re.Pattern[str],
 ) -> list[Person]:
     """Return whom a prompt names beside the first, in their order.
@@ -64,6 +58,7 @@ def side_by_side(
     Args:
         find: tells where a text names a person first.
         surely: words for a person that are none for a thing.
+        figures: words that make nobody of such a word, or nobody with a class of their own.
         function: words of grammar, "in" and "the".
     """
     if _ONE_BEFORE.search(prompt[: first.start]):
@@ -73,7 +68,7 @@ def side_by_side(
     while len(found) + len(listed) < MOST - 1 and (joined := _JOINED.match(prompt, end)):
         start = joined.end()
         one = find(prompt[start:])
-        if one is None or one.start or not _is_somebody(prompt[start:], one.end, surely, function):
+        if one is None or one.start or not _is_somebody(prompt[start:], one.end, surely, figures, function):
             break
         if joined[0].split()[-1].casefold() == "the" and one.text.casefold() in known:
             break  # "a boxer and the boxer in the mirror"
@@ -85,10 +80,12 @@ def side_by_side(
     return found
 
 
-def _is_somebody(rest: str, end: int, surely: re.Pattern[str], function: re.Pattern[str]) -> bool:
+def _is_somebody(
+    rest: str, end: int, surely: re.Pattern[str], figures: re.Pattern[str], function: re.Pattern[str]
+) -> bool:
     """Tell whether the first words of a text, up to an end, are of a person, and no part of a thing's name."""
     text = rest[:end]
-    if _NOBODY.search(text) or not any(match.end() == end for match in surely.finditer(text)):
+    if figures.search(text) or not any(match.end() == end for match in surely.finditer(text)):
         return False
     after = re.match(r"\s+([\w'’-]+)", rest[end:])
     if after is None:
