@@ -1,8 +1,7 @@
 """What holds an adaptor back: the gradient of each loss at the trained weights, beside that of the alignment.
 
 Batches of one training prompt each, with all steps in the gradient. A cosine below zero says that the loss pulls
-against the alignment, and a length near one that it pulls as hard: there the prompt stays where it is, however long
-the training goes on.
+against the alignment, and a length near one that it pulls as hard.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks._report import report
-from benchmarks.seen_by import SHIPPED
+from benchmarks.seen_by import ADAPTOR
 from fair_adaptors.adaptor.record import WEIGHTS_FILE
 from fair_adaptors.sandbox.prompts import prompts
 
@@ -29,9 +28,9 @@ ALIGNMENT, PRESERVATION = "alignment", "preservation"
 
 
 def main() -> None:
-    """Print a row for each loss, and keep the figures of every prompt."""
+    """Print a row for each loss."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("adaptor", nargs="?", type=Path, default=SHIPPED, help="folder")
+    parser.add_argument("adaptor", nargs="?", type=Path, default=ADAPTOR, help="folder")
     parser.add_argument("--recipe", default="sandbox-flow-gender", help="that it was trained with")
     parser.add_argument("--prompts", type=int, default=14, help="how many of the training prompts, evenly chosen")
     parser.add_argument("--images", type=int, default=24, help="of each")
@@ -74,7 +73,10 @@ def put_in(state: TrainingState, folder: Path) -> None:
 def gradients(
     setup: Setup, config: TrainConfig, state: TrainingState, prompt: str, images: int
 ) -> Mapping[str, Tensor]:
-    """Return the gradient of each loss [P] on one batch, the same for all."""
+    """Return the gradient [P] of each loss, all on the same batch.
+
+    What a loss adds is the gradient with it less that of the alignment alone: they are sums.
+    """
     plain = dataclasses.replace(config, preservation=0.0)
 
     def gradient(kept: tuple[str, ...], config: TrainConfig = plain) -> Tensor:

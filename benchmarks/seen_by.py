@@ -1,7 +1,7 @@
 """What each of the sandbox's classifiers says of an adaptor's pictures: the share of women, by place, and the bias.
 
-An adaptor is trained against two of them, the third measures. Where they part, the pictures are of somebody who has
-the features of both classes, and the adaptor has found what the first two take for a change.
+An adaptor is trained against two of them, the third measures. Where they differ, open the pictures: they may be of
+people who are changed by half.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from fair_adaptors.sandbox.pipeline import GUIDANCE, STEPS
 from fair_adaptors.sandbox.prompts import SECTORS, SPLITS, Split, occupations, prompts
 
 CLASSIFIERS = ("training", "blends", "evaluation")
-SHIPPED = Path(__file__).parent / "sandbox_flow" / "sandbox-flow-gender"
+ADAPTOR = Path(__file__).parent / "sandbox_flow" / "sandbox-flow-gender"
 SEED = 12_345
 PARTED = "training and evaluation differ"
 """Images that one of the two takes for a woman and the other for a man."""
@@ -30,7 +30,7 @@ PARTED = "training and evaluation differ"
 def main() -> None:
     """Print a row for each place, and the bias over all prompts, with the adaptor and without."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("adaptor", nargs="?", default=str(SHIPPED), help="folder, or a name")
+    parser.add_argument("adaptor", nargs="?", default=str(ADAPTOR), help="folder, or a name")
     parser.add_argument("--base", default=SANDBOX_FLOW)
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--images", type=int, default=64, help="of each prompt")

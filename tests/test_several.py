@@ -33,6 +33,8 @@ GATE = Gate()
         ("a teacher and a child", ["teacher"]),
         ("a child and a toy soldier", ["child"]),
         ("a janitor and a vacuum cleaner", ["janitor"]),
+        ("a nurse and an AI-generated doctor", ["nurse"]),
+        ("a nurse and a self-employed painter", ["nurse", "self-employed painter"]),
         ("a gamer and a controller, smiling", ["gamer"]),
         ("Alex, an artist and an activist", ["artist"]),
         ("Maria is a teacher and an activist", ["teacher"]),
