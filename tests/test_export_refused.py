@@ -45,6 +45,21 @@ def test_a_format_that_is_none_is_refused(adaptor: Path) -> None:
     refused(ConfigError, "Did you mean 'kohya'", adaptor, format="kohia")
 
 
+@pytest.mark.parametrize("name", ["x.bin", "x.PT"])
+def test_one_file_of_another_ending_is_refused(tmp_path: Path, adaptor: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"must end in \.safetensors, or be the name of a folder"):
+        export(adaptor, tmp_path / name, format="kohya")
+    assert not (tmp_path / name).exists()
+    assert export(adaptor, tmp_path / "X.SAFETENSORS", format="kohya").is_file()
+
+
+def test_names_of_a_base_that_is_of_no_known_family_are_not_made_up(adaptor: Path) -> None:
+    config = json.loads((adaptor / CONFIG_FILE).read_text())
+    config["base_signature"] = {"prior": "0" * 32}
+    (adaptor / CONFIG_FILE).write_text(json.dumps({**config, "family": ""}))
+    refused(WrongBaseError, "not of a known family", adaptor, format="kohya")
+
+
 def test_a_damaged_adaptor_is_refused(adaptor: Path) -> None:
     (adaptor / WEIGHTS_FILE).write_bytes((adaptor / WEIGHTS_FILE).read_bytes()[:-1])
     refused(InvalidAdaptorError, "truncated", adaptor, format="diffusers")

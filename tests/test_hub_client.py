@@ -10,11 +10,18 @@ from huggingface_hub.utils import get_session
 
 from fair_adaptors.errors import HubError
 from fair_adaptors.hub import client, pull, push, search
-from fair_adaptors.hub.client import connect, size_of
+from fair_adaptors.hub.client import connect, size_of, split_revision
 from fair_adaptors.hub.download import download
 from tests.hub.connection import Hub
 from tests.hub.fixtures import ADAPTOR, ANN, NOWHERE
 from tests.hub.repos import Repository
+
+
+def test_a_folder_with_an_at_in_its_name_is_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "me@work"
+    assert split_revision(str(folder)) == (f"{tmp_path}/me", "work")
+    folder.mkdir()
+    assert split_revision(str(folder)) == (str(folder), None)
 
 
 def test_a_server_that_names_no_commit_is_no_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,9 +64,9 @@ def export(folder: str | Path, out: str | Path, *, format: str, pipe: Any = None
         _check_mergeable(pipe)
     if format not in ONE_FILE:
         check_writable(out)
-    elif out.suffix in FILE_ENDINGS - {".safetensors"}:
+    elif out.suffix.lower() in FILE_ENDINGS - {".safetensors"}:
         raise ConfigError(f"`out` must end in .safetensors, or be the name of a folder (got {out})")
-    elif out.suffix != ".safetensors":
+    elif out.suffix.lower() != ".safetensors":
         out = out / name
     with written_aside(out) as aside:
         if format == "kohya":
