@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import get_session
 
 from fair_adaptors.errors import HubError
@@ -43,6 +44,17 @@ def test_a_token_that_is_not_known_is_said_not_to_be(hub: Hub, tmp_path: Path) -
     with pytest.raises(HubError, match="does not accept the token .*give another token") as raised:
         pull("ann/known", cache_dir=tmp_path, token="hf_nobodyssecret", endpoint=hub.url)
     assert "nobodys" not in str(raised.value)
+
+
+def test_a_name_is_not_looked_up_where_a_proxy_does_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = SimpleNamespace(scheme="https", host="nowhere.invalid")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    client._refuse_offline(url)
+    monkeypatch.setenv("no_proxy", url.host)
+    with pytest.raises(OfflineModeIsEnabled, match="cannot be found"):
+        client._refuse_offline(url)
 
 
 def test_a_list_that_never_comes_is_not_waited_for(hub: Hub, tmp_path: Path) -> None:
