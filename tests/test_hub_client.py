@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import get_session
 
-from fair_adaptors.errors import HubError
+from fair_adaptors.errors import ConfigError, HubError
 from fair_adaptors.hub import client, pull, push, search
 from fair_adaptors.hub.client import connect, size_of, split_revision
 from fair_adaptors.hub.download import download
@@ -55,6 +55,17 @@ def test_a_name_is_not_looked_up_where_a_proxy_does_that(monkeypatch: pytest.Mon
     monkeypatch.setenv("no_proxy", url.host)
     with pytest.raises(OfflineModeIsEnabled, match="cannot be found"):
         client._refuse_offline(url)
+
+
+def test_an_error_of_ours_on_the_way_is_passed_on_as_it_is() -> None:
+    error = ConfigError("of ours")
+
+    def fails() -> None:
+        raise error
+
+    with pytest.raises(ConfigError) as raised:
+        client.ask(connect(endpoint=NOWHERE, token=False), "it", fails)
+    assert raised.value is error
 
 
 def test_a_list_that_never_comes_is_not_waited_for(hub: Hub, tmp_path: Path) -> None:
