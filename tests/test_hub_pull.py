@@ -1,5 +1,6 @@
 """A pull is the very files of one commit, from the Hub or the cache, or an error that says what to do."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -54,6 +55,17 @@ def test_offline_a_cache_with_only_a_part_is_said_to_be_so(hub: Hub, tmp_path: P
     (pull("ann/part", cache_dir=tmp_path, endpoint=hub.url) / CONFIG_FILE).unlink()
     with pytest.raises(InvalidAdaptorError, match="only a part of it is in the cache"):
         download("ann/part", cache_dir=tmp_path, local_files_only=True)
+
+
+def test_a_cache_that_cannot_keep_a_branch_s_commit_serves_all_the_same(
+    hub: Hub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    push(ADAPTOR, "ann/kept", token=ANN, endpoint=hub.url)
+    folder = pull("ann/kept", cache_dir=tmp_path, endpoint=hub.url)
+    shutil.rmtree(folder.parents[1] / "refs")
+    (folder.parents[1] / "refs").touch()
+    assert pull("ann/kept", cache_dir=tmp_path, endpoint=hub.url) == folder
+    assert "main cannot be kept in the cache" in caplog.text
 
 
 def test_the_cache_serves_when_the_hub_does_not_and_says_so(
