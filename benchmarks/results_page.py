@@ -7,8 +7,8 @@ from benchmarks._report import RESULTS, table, tables_of, text_of, write_tables
 ORDER = (
     "sandbox_bias", "keeping", "sandbox_variants", "steps", "windows", "flow_weights", "sandbox_flow", "seen_by",
     "held_back", "noises", "flow_parts", "flow_parts_named", "flow_parts_noises", "flow_student", "efficiency",
-    "sandbox_quick", "one_branch", "transfer", "strength", "peers", "coverage", "alarms", "backpropagation",
-    "gradients", "processes", "loading", "faces", "detector", "startup", "first_success",
+    "sandbox_quick", "one_branch", "transfer", "strength", "strength_flow", "peers", "coverage", "alarms",
+    "backpropagation", "gradients", "processes", "loading", "faces", "detector", "startup", "first_success",
 )  # fmt: skip
 """Of the tables in the document."""
 

@@ -50,7 +50,8 @@ def main() -> None:
             after = figures(plain, one) | obeyed(named, asked)
             chosen = f"{strength:g}, as written" if strength == written else f"{strength:g}"
             rows.append({"adaptor": adaptor, "strength": chosen, **{name: after[name] for name in told}})
-    report(arguments.name, rows, settings=vars(arguments), seed=SEED)
+    settings = vars(arguments) | {"adaptors": [Path(adaptor).name for adaptor in arguments.adaptors]}
+    report(arguments.name, rows, settings=settings, seed=SEED)
 
 
 def measure(adaptor: str, prompts: str, strengths: list[float], images: int) -> Results:
