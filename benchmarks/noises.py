@@ -1,4 +1,4 @@
-"""What an adaptor has learned of the noises it was trained with: the bias on them, and on as many others.
+"""What an adaptor has learned of the noises it was trained with: the gender bias on them, and on as many others.
 
 With ``originals_pool`` the same noises come again and again. What is even on them need not be even on others.
 """
@@ -68,7 +68,7 @@ def main() -> None:
             row |= {"which": which, "floor": statistics.fmean(noise_floor(len(each), 2) for each in seeds.values())}
             for name, classifier in classifiers.items():
                 each = _bias(drawn, classifier)
-                row[f"bias ({name})"] = statistics.fmean(each)
+                row[f"gender bias ({name})"] = statistics.fmean(each)
                 row[f"its standard error ({name})"] = statistics.stdev(each) / len(each) ** 0.5
             rows.append(row)
     report(arguments.name, rows, most=arguments.most)
