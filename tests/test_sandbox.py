@@ -183,8 +183,8 @@ def test_a_short_training_lowers_the_bias_of_its_prompts() -> None:
     recipe = dataclasses.replace(
         get_recipe("sandbox-gender"),
         prompt_sets=(("train", 1.0),),
-        iterations=40,
-        unguided=40,
+        iterations=60,
+        unguided=60,
         prompts_per_step=1,
         images_per_prompt=16,
         images_per_call=48,
